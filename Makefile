@@ -1,0 +1,58 @@
+# The commands of this repository; `make` alone lists them. Every target first installs what it needs and this machine
+# lacks (config/setup.sh says what, before it does).
+
+SETUP := sh config/setup.sh
+# Through the script, because a Rust that it has just installed is not on this shell's PATH yet.
+CARGO := $(SETUP) cargo
+GO ?= go
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# Two cargo processes would only wait for each other's lock.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Build metad and start one node on the embedded store (more flags: ARGS="--events")
+	@$(SETUP) build
+	@$(CARGO) build --release --locked
+	@printf '%s\n' '' \
+	  'One node starts on the embedded store; its log says when it leads. Ctrl-C ends it.' \
+	  'In another terminal:' \
+	  '  target/release/metad status' \
+	  '  target/release/metad watch' ''
+	@# On a terminal the node gets a process group of its own (set -m): Ctrl-C then reaches it alone and make reports the
+	@# node's own exit code, 0, where it would otherwise call itself interrupted. A signal to make no longer reaches the
+	@# node in that case, so it asks the kernel for one when this shell dies.
+	@set -- target/release/metad serve --data-dir run.metad $(ARGS); \
+	  [ -t 0 ] || exec "$$@"; \
+	  set -m; setpriv --pdeathsig TERM "$$@"
+
+.PHONY: test
+test: ## Run every test, with a real etcd (and with those of `make etcd`, if built)
+	@$(SETUP) test
+	$(CARGO) test --locked
+
+.PHONY: lint
+lint: ## Check formatting and clippy's warnings
+	@$(SETUP) lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@$(SETUP) test
+	$(CARGO) bench --locked
+
+ETCD_BINARIES := $(patsubst tests/etcd/v%/go.mod,tests/etcd/bin/etcd-%,$(wildcard tests/etcd/v*/go.mod))
+
+.PHONY: etcd
+etcd: $(ETCD_BINARIES) ## Build the current etcd 3.5 and 3.6 for the tests (needs Go 1.26; the distribution's etcd is old)
+
+tests/etcd/bin/etcd-%: tests/etcd/main.go tests/etcd/v%/go.mod tests/etcd/v%/go.sum
+	@command -v $(GO) >/dev/null || { echo 'make etcd needs Go: https://go.dev/dl' >&2; exit 1; }
+	cd tests/etcd/v$* && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o ../bin/etcd-$* .
+	$@ --version

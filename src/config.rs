@@ -1,0 +1,298 @@
+//! The configuration: one TOML schema, four layers that are always merged, and an origin for every value.
+//!
+//! A value comes from the defaults, then the file, then the environment (`METAD_SECTION__KEY`), then the
+//! flags; a later layer replaces single keys, never a whole layer. [`KEYS`] is the one list of keys: names of
+//! variables, types, ranges, defaults, suggestions, `config print` and `config/metad.toml` all come from it.
+//!
+//! [`load`] is the only way in. It reads one file (and the host name, when no node id is given) and nothing
+//! else: it opens no store, binds no port and looks at no certificate, so `metad config check` is safe to run
+//! beside a node at work. It never panics on what it reads; whatever is wrong is a [`ConfigError`] that names
+//! the place, the value and the fix.
+//!
+//! This module must not know what the values are for beyond what makes them valid together.
+
+mod address;
+mod error;
+mod file;
+mod keys;
+mod layers;
+mod print;
+mod suggest;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_errors;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use keys::{Fallback, KEYS, Key, Kind};
+pub use layers::{Origin, Origins, Spot};
+pub use print::reference;
+
+/// Everything that can be configured, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this process is and where it keeps its files.
+    pub node: NodeConfig,
+    /// The leadership and its main loop.
+    pub meta: MetaConfig,
+    /// Where the leadership record lives.
+    pub store: StoreConfig,
+    /// The gRPC listener.
+    pub rpc: RpcConfig,
+    /// The listener for probes, metrics and the page.
+    pub http: HttpConfig,
+    /// What is logged, and in which form.
+    pub log: LogConfig,
+}
+
+/// `[node]`: who this process is and where it keeps its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The name of this node, unique in the cluster. Default: the host name.
+    pub id: String,
+    /// The name of the cluster; nodes of different clusters ignore each other. Default: `default`.
+    pub cluster: String,
+    /// The directory that holds the node's identity. Default: `<node id>.metad`.
+    pub data_dir: PathBuf,
+    /// Where the others reach us, `host:port`. Default: the rpc `listen_addr`. `None` only while that one has
+    /// port 0; see [`NodeConfig::advertised`], which is the way to read this field.
+    pub advertise_addr: Option<String>,
+    /// Rank at a vacancy, 0 to 1000, higher first; 0 never leads. Default: 100.
+    pub priority: u32,
+}
+
+/// `[meta]`: the leadership and its main loop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetaConfig {
+    /// The lease on leadership, in seconds, 3 or more. Default: 15.
+    pub meta_leader_lease_secs: u64,
+    /// The election to take part in; members of one group elect one leader. Default: `meta`.
+    pub group: String,
+    /// Time the main loop gets to end on a planned stop, in seconds. Default: 10.
+    pub stop_timeout_secs: u64,
+    /// Time a new leader gets to start its main loop, in seconds. Default: 10.
+    pub start_timeout_secs: u64,
+    /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 1000.
+    pub tick_interval_ms: u64,
+}
+
+/// `[store]`: where the leadership record lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Which store is used. Default: etcd when `etcd.endpoints` is not empty, else SQLite.
+    pub kind: StoreKind,
+    /// The etcd cluster; read only when `kind` is [`StoreKind::Etcd`].
+    pub etcd: EtcdConfig,
+    /// The SQLite file; read only when `kind` is [`StoreKind::Sqlite`].
+    pub sqlite: SqliteConfig,
+}
+
+/// The kinds of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// An embedded file: elects among the processes of one machine.
+    Sqlite,
+    /// An etcd cluster: elects among machines.
+    Etcd,
+}
+
+/// `[store.etcd]`: how to reach the etcd cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdConfig {
+    /// The etcd members as they were configured; [`EtcdConfig::urls`] gives them with a scheme. Default: none.
+    pub endpoints: Vec<String>,
+    /// PEM file with the authority that signed etcd's certificates. Default: the system's authorities.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with our certificate. Default: none, we show no certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the key of `cert_file`. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// The etcd user. Default: none, we do not log in.
+    pub username: Option<String>,
+    /// The file that holds the password of `username`. Default: none. No key holds a password itself.
+    pub password_file: Option<PathBuf>,
+    /// Time a TCP connection may take, in milliseconds. Default: 1000.
+    pub connect_timeout_ms: u64,
+    /// Time one request may take, in milliseconds; not the keep-alive, which has its own rules. Default: 3000.
+    pub request_timeout_ms: u64,
+    /// How long to wait for etcd at start before giving up with exit code 69, in seconds. Default: 10.
+    pub start_timeout_secs: u64,
+}
+
+/// `[store.sqlite]`: the file that elects among the processes of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file. Default: `<data_dir>/metad.db`. Nodes elect among themselves only when they are given
+    /// the same file.
+    pub path: PathBuf,
+    /// How long to wait for another process that holds the file's lock, in milliseconds. Default: 2000.
+    pub busy_timeout_ms: u64,
+}
+
+/// `[rpc]`: the gRPC listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpcConfig {
+    /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5690`.
+    pub listen_addr: String,
+}
+
+/// `[http]`: the listener for probes, metrics and the page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5691`.
+    pub listen_addr: String,
+}
+
+/// `[log]`: what is logged on stderr, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Levels and modules, in the syntax of `RUST_LOG`, which is checked where it is used. Default: `info`.
+    pub filter: String,
+    /// The form of a line. Default: [`LogFormat::Auto`].
+    pub format: LogFormat,
+}
+
+/// The forms of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text when stderr is a terminal, JSON otherwise.
+    Auto,
+    /// One line of text per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// A configuration with the story of its values.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The merged and valid configuration.
+    pub config: Config,
+    /// Where each value comes from.
+    pub origins: Origins,
+    /// What is allowed but probably not meant: one sentence each, for the log.
+    pub warnings: Vec<String>,
+    /// The merged layers that `config` was made from.
+    table: toml::Table,
+}
+
+/// Reads, merges and validates: defaults, then `file`, then `env`, then `flags`.
+///
+/// `env` is usually [`process_env`]; names that do not begin with `METAD_`, or have no double underscore
+/// (`METAD_CONFIG`, and what Kubernetes sets for a service called metad), belong to others and are ignored.
+/// `flags` are pairs of a key's path (`meta.meta_leader_lease_secs`) and its value as it was typed.
+pub fn load(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Loaded, ConfigError> {
+    let mut layers = layers::Layers::defaults();
+    if let Some(path) = file {
+        for (key, value, origin) in file::read(path)? {
+            layers.set(key, value, origin);
+        }
+    }
+    layers.add_env(env)?;
+    layers.add_flags(flags)?;
+    layers.compute_defaults();
+    let (table, origins) = layers.finish();
+
+    validate::values(&table, &origins)?;
+    let config: Config = table
+        .clone()
+        .try_into()
+        .map_err(|error| ConfigError::schema(&error))?;
+    validate::rules(&config, &origins)?;
+    let warnings = validate::warnings(&config, &origins);
+    Ok(Loaded {
+        config,
+        origins,
+        warnings,
+        table,
+    })
+}
+
+/// The variables of this process, for [`load`].
+///
+/// Unlike `std::env::vars` it does not panic on bytes that are not UTF-8: such names cannot be ours, and such
+/// values are passed on with replacement characters.
+pub fn process_env() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Is this configuration one that a node can run on? [`load`] has asked already; this is for a
+    /// configuration that was changed in memory, and its errors know no line.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let table = toml::Table::try_from(self).map_err(|error| ConfigError::schema(&error))?;
+        let origins = Origins::default();
+        validate::values(&table, &origins)?;
+        validate::rules(self, &origins)
+    }
+}
+
+// === impl NodeConfig ===
+
+impl NodeConfig {
+    /// Where the others reach us, once the gRPC listener is bound to `bound`: the configured address, with a
+    /// port of 0 replaced by the bound one; without a configured address, `bound` itself.
+    pub fn advertised(&self, bound: SocketAddr) -> String {
+        match &self.advertise_addr {
+            None => bound.to_string(),
+            Some(configured) => match configured.strip_suffix(":0") {
+                Some(host) => format!("{host}:{}", bound.port()),
+                None => configured.clone(),
+            },
+        }
+    }
+}
+
+// === impl EtcdConfig ===
+
+impl EtcdConfig {
+    /// The endpoints as URLs. A bare `host:port` becomes `https://` when a CA or a certificate is configured,
+    /// as etcdctl does it, and `http://` otherwise.
+    pub fn urls(&self) -> Vec<String> {
+        let scheme = if self.ca_file.is_some() || self.cert_file.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let with_scheme = |endpoint: &String| match endpoint.contains("://") {
+            true => endpoint.clone(),
+            false => format!("{scheme}://{endpoint}"),
+        };
+        self.endpoints.iter().map(with_scheme).collect()
+    }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// What was loaded, as TOML that loads back to the same configuration; with `origins`, each line ends in a
+    /// comment that says where its value comes from. Nothing has to be masked: no key holds a secret, the
+    /// password of etcd is only named by its file.
+    pub fn render(&self, origins: bool) -> String {
+        print::render(&self.table, origins.then_some(&self.origins))
+    }
+}

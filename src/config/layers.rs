@@ -1,0 +1,296 @@
+//! The layers: one table of values, merged key by key, and where each value came from.
+//!
+//! Text from the environment and from flags becomes a value of the key's type here; ranges and rules are
+//! checked later, on what is in force after the merge, so a later layer may repair an earlier one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use super::error::ConfigError;
+use super::keys::{self, Fallback, KEYS, Key, Kind};
+use super::{address, suggest};
+
+/// Where a value comes from. Shown as `default`, `file metad.toml:14`, `env METAD_…` or `flag --…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// No layer gave it: the built-in or computed default.
+    Default,
+    /// The configuration file.
+    File(Box<Spot>),
+    /// The environment variable of this name.
+    Env(String),
+    /// The command line flag of this name.
+    Flag(String),
+}
+
+/// A place in the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1, in characters.
+    pub column: usize,
+    /// The line's text with carets under the place; empty when it must not be shown.
+    pub excerpt: String,
+    /// For a list, the place of each item: lists often stand on several lines.
+    pub items: Vec<Spot>,
+}
+
+/// The origin of every value, by the key's path. What is not in it is a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(BTreeMap<&'static str, Origin>);
+
+/// The values so far, and their origins.
+pub(super) struct Layers {
+    table: Table,
+    origins: Origins,
+}
+
+/// The value at `path`, if there is one.
+pub(super) fn lookup<'t>(table: &'t Table, path: &str) -> Option<&'t Value> {
+    match path.split_once('.') {
+        None => table.get(path),
+        Some((section, rest)) => lookup(table.get(section)?.as_table()?, rest),
+    }
+}
+
+/// Puts `value` at `path` and makes the sections on the way.
+fn insert(table: &mut Table, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Makes a value of the key's type from what was typed; `None` when it is not of that type.
+///
+/// Blanks around numbers and list items are dropped: they come from YAML and from `$(cat file)`.
+fn parse_text(key: &Key, text: &str) -> Option<Value> {
+    match key.kind {
+        Kind::Integer { .. } => text.trim().parse().ok().map(Value::Integer),
+        Kind::Endpoints if text.trim().is_empty() => Some(Value::Array(Vec::new())),
+        Kind::Endpoints => Some(Value::Array(
+            text.split(',')
+                .map(|item| Value::String(item.trim().to_owned()))
+                .collect(),
+        )),
+        Kind::Name | Kind::Text | Kind::Path | Kind::Address | Kind::Choice(_) => {
+            Some(Value::String(text.to_owned()))
+        }
+    }
+}
+
+/// The host name, as this process's namespace has it.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+// === impl Layers ===
+
+impl Layers {
+    /// The lowest layer: every default that follows from nothing else.
+    pub(super) fn defaults() -> Self {
+        let mut table = Table::new();
+        for key in &KEYS {
+            match key.fallback {
+                Fallback::Integer(number) => insert(&mut table, key.path, Value::Integer(number)),
+                Fallback::Text(text) => insert(&mut table, key.path, Value::String(text.to_owned())),
+                Fallback::EmptyList => insert(&mut table, key.path, Value::Array(Vec::new())),
+                Fallback::Computed { .. } | Fallback::Unset { .. } => {}
+            }
+        }
+        Self {
+            table,
+            origins: Origins::default(),
+        }
+    }
+
+    /// Replaces one value.
+    pub(super) fn set(&mut self, key: &'static Key, value: Value, origin: Origin) {
+        insert(&mut self.table, key.path, value);
+        self.origins.0.insert(key.path, origin);
+    }
+
+    /// The environment: only `METAD_` names with a double underscore are ours.
+    pub(super) fn add_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let ours = |name: &str| {
+            name.strip_prefix("METAD_")
+                .is_some_and(|rest| rest.contains("__"))
+        };
+        for (name, text) in env.filter(|(name, _)| ours(name)) {
+            let Some(key) = KEYS.iter().find(|key| key.env() == name) else {
+                let hint = suggest::for_env(&name);
+                return Err(ConfigError::UnknownKey {
+                    origin: Origin::Env(name.clone()),
+                    key: name,
+                    hint,
+                });
+            };
+            self.set_text(key, &text, Origin::Env(name))?;
+        }
+        Ok(())
+    }
+
+    /// The flags, as pairs of a key's path and the text that was typed.
+    pub(super) fn add_flags(&mut self, flags: &[(&str, String)]) -> Result<(), ConfigError> {
+        for (path, text) in flags {
+            let Some(key) = keys::find(path) else {
+                let key = (*path).to_owned();
+                let hint = suggest::for_path(path);
+                return Err(ConfigError::UnknownKey {
+                    origin: Origin::Flag(key.clone()),
+                    key,
+                    hint,
+                });
+            };
+            self.set_text(key, text, Origin::Flag(key.flag.unwrap_or(key.path).to_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// The defaults that follow from other values. What they follow from may still be invalid: then it is
+    /// reported by the validation, and what was computed from it does not matter.
+    pub(super) fn compute_defaults(&mut self) {
+        self.fill("node.id", |_| host_name());
+        self.fill("node.data_dir", |layers| {
+            Some(format!("{}.metad", layers.text("node.id")?))
+        });
+        self.fill("node.advertise_addr", |layers| {
+            let listen = layers.text("rpc.listen_addr")?;
+            // With port 0 the address is not known before the listener is bound.
+            address::parse(listen)
+                .ok()
+                .filter(|address| address.port != 0)
+                .map(|_| listen.to_owned())
+        });
+        self.fill("store.kind", |layers| {
+            let endpoints = lookup(&layers.table, "store.etcd.endpoints").and_then(Value::as_array);
+            Some(
+                if endpoints.is_some_and(|list| !list.is_empty()) {
+                    "etcd"
+                } else {
+                    "sqlite"
+                }
+                .to_owned(),
+            )
+        });
+        self.fill("store.sqlite.path", |layers| {
+            let data_dir = PathBuf::from(layers.text("node.data_dir")?);
+            data_dir.join("metad.db").to_str().map(str::to_owned)
+        });
+    }
+
+    /// The merged table and the origins.
+    pub(super) fn finish(self) -> (Table, Origins) {
+        (self.table, self.origins)
+    }
+
+    fn set_text(&mut self, key: &'static Key, text: &str, origin: Origin) -> Result<(), ConfigError> {
+        match parse_text(key, text) {
+            Some(value) => {
+                self.set(key, value, origin);
+                Ok(())
+            }
+            None => Err(ConfigError::wrong_type(key, origin, format!("{text:?}"))),
+        }
+    }
+
+    /// Gives a key without a value what `compute` finds, if anything; its origin stays the default.
+    fn fill(&mut self, path: &'static str, compute: impl FnOnce(&Self) -> Option<String>) {
+        if lookup(&self.table, path).is_none()
+            && let Some(text) = compute(self)
+        {
+            insert(&mut self.table, path, Value::String(text));
+        }
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        lookup(&self.table, path)?.as_str()
+    }
+}
+
+// === impl Origins ===
+
+impl Origins {
+    /// Where the value of the key with this path comes from.
+    pub fn get(&self, path: &str) -> &Origin {
+        self.0.get(path).unwrap_or(&Origin::Default)
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The head of an error message: `metad.toml:14:3: `, `environment METAD_…: `, `flag --…: `, or nothing.
+    pub(super) fn head(&self) -> String {
+        match self {
+            Origin::Default => String::new(),
+            Origin::File(spot) => format!("{}:{}:{}: ", spot.file.display(), spot.line, spot.column),
+            Origin::Env(name) => format!("environment {name}: "),
+            Origin::Flag(flag) => format!("flag {flag}: "),
+        }
+    }
+
+    /// The lines of the file that an error message shows, or nothing.
+    pub(super) fn excerpt(&self) -> &str {
+        match self {
+            Origin::File(spot) => &spot.excerpt,
+            Origin::Default | Origin::Env(_) | Origin::Flag(_) => "",
+        }
+    }
+
+    /// The place of one item of a list.
+    pub(super) fn of_item(&self, index: usize) -> Origin {
+        match self {
+            Origin::File(spot) => Origin::File(spot.items.get(index).cloned().map_or(spot.clone(), Box::new)),
+            other => other.clone(),
+        }
+    }
+
+    /// The same place without the file's text, for a line that holds a secret.
+    pub(super) fn without_excerpt(&self) -> Origin {
+        match self {
+            Origin::File(spot) => Origin::File(Box::new(Spot {
+                excerpt: String::new(),
+                ..(**spot).clone()
+            })),
+            other => other.clone(),
+        }
+    }
+
+    /// How `example` is written at this place: in the file, as a variable, or as a flag.
+    pub(super) fn assignment(&self, key: &Key, example: &str) -> String {
+        match self {
+            Origin::Env(name) => format!("{name}={example}"),
+            Origin::Flag(flag) => format!("{flag} {example}"),
+            Origin::Default | Origin::File(_) => match parse_text(key, example) {
+                Some(value) => format!("{} = {}", key.name(), super::print::value_text(&value)),
+                None => format!("{} = {example}", key.name()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(spot) => write!(f, "file {}:{}", spot.file.display(), spot.line),
+            Origin::Env(name) => write!(f, "env {name}"),
+            Origin::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What makes values usable: each one within its range, and all of them together.
+//!
+//! No rule here looks at the outside world; whether a file exists or a port is free is found out by its user.
+
+use toml::{Table, Value};
+
+use super::address::{self, Scheme};
+use super::error::ConfigError;
+use super::keys::{self, Fallback, KEYS, Key, Kind};
+use super::layers::{Origin, Origins, lookup};
+use super::print::value_text;
+use super::{Config, EtcdConfig, StoreKind};
+
+/// The rules, with what is needed to name the place of a fault.
+struct Rules<'c> {
+    config: &'c Config,
+    origins: &'c Origins,
+}
+
+/// Checks every value of a merged table on its own, in the order of the keys.
+pub(super) fn values(table: &Table, origins: &Origins) -> Result<(), ConfigError> {
+    for key in &KEYS {
+        let origin = origins.get(key.path);
+        match lookup(table, key.path) {
+            Some(value) => check_value(key, value, origin)?,
+            None if may_be_missing(key) => {}
+            None => return Err(missing(key)),
+        }
+    }
+    Ok(())
+}
+
+/// Checks the values against each other.
+pub(super) fn rules(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
+    let rules = Rules { config, origins };
+    rules.addresses()?;
+    rules.timings()?;
+    match config.store.kind {
+        StoreKind::Etcd => rules.etcd(&config.store.etcd),
+        StoreKind::Sqlite => Ok(()),
+    }
+}
+
+/// What is allowed but probably not meant.
+pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let etcd = &config.store.etcd;
+    if config.store.kind == StoreKind::Sqlite && !etcd.endpoints.is_empty() {
+        warnings.push(format!(
+            "store.etcd.endpoints ({}) is not used, because store.kind is \"sqlite\" ({})",
+            origins.get("store.etcd.endpoints"),
+            origins.get("store.kind"),
+        ));
+    }
+    let urls = etcd.urls();
+    if let Some(twice) = (1..urls.len()).find(|i| urls[..*i].contains(&urls[*i])) {
+        warnings.push(format!(
+            "store.etcd.endpoints names {} twice: name each etcd member once",
+            urls[twice]
+        ));
+    }
+    let plain = urls.iter().any(|url| url.starts_with("http://"));
+    if config.store.kind == StoreKind::Etcd && etcd.username.is_some() && plain {
+        warnings
+            .push("the etcd password travels unencrypted: use https:// in store.etcd.endpoints".to_owned());
+    }
+    if let Some(advertised) = config
+        .node
+        .advertise_addr
+        .as_deref()
+        .filter(|text| address::is_wildcard(text))
+    {
+        warnings.push(format!(
+            "node.advertise_addr is {advertised}, where no other machine can reach this node: set it to a \
+             host:port of this machine (--advertise-addr)"
+        ));
+    }
+    warnings
+}
+
+fn may_be_missing(key: &Key) -> bool {
+    // The advertised address is not known yet while the port to listen on is 0.
+    matches!(key.fallback, Fallback::Unset { .. }) || key.path == "node.advertise_addr"
+}
+
+/// A key that must have a value and has none; with [`super::load`], only a host name that cannot be read.
+fn missing(key: &Key) -> ConfigError {
+    ConfigError::Invalid {
+        origin: Origin::Default,
+        key: key.path,
+        value: "\"\"".to_owned(),
+        problem: "has no value, and the default cannot be found out".to_owned(),
+        fix: format!("set {} or {}", key.flag.unwrap_or(key.path), key.env()),
+    }
+}
+
+fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
+    match (key.kind, value) {
+        (Kind::Integer { min, max }, Value::Integer(number)) => check_range(key, *number, min..=max, origin),
+        (Kind::Endpoints, Value::Array(items)) => {
+            let mut texts = items.iter().filter_map(Value::as_str).enumerate();
+            texts.try_for_each(|(i, text)| check_endpoint(key, text, &origin.of_item(i)))
+        }
+        (kind, Value::String(text)) => check_text(kind, text).map_err(|problem| {
+            let host_name = key.path == "node.id" && *origin == Origin::Default;
+            let problem = if host_name {
+                format!("this is the host name, and it {problem}")
+            } else {
+                problem
+            };
+            let fix = format!(
+                "give {}, for example {}",
+                key.expected(),
+                origin.assignment(key, &key.example())
+            );
+            ConfigError::Invalid {
+                origin: origin.clone(),
+                key: key.path,
+                value: value_text(value),
+                problem,
+                fix,
+            }
+        }),
+        // The types were checked when the layers were read.
+        (_, _) => Err(ConfigError::wrong_type(key, origin.clone(), value_text(value))),
+    }
+}
+
+fn check_range(
+    key: &'static Key,
+    number: i64,
+    range: std::ops::RangeInclusive<i64>,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    let unit = if key.unit.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", key.unit)
+    };
+    let problem = match number {
+        _ if range.contains(&number) => return Ok(()),
+        _ if number < *range.start() => format!("is below the least allowed, {}{unit}", range.start()),
+        _ => format!("is above the most allowed, {}{unit}", range.end()),
+    };
+    let fix = format!(
+        "give {}, for example {}",
+        key.expected(),
+        origin.assignment(key, &key.example())
+    );
+    Err(ConfigError::Invalid {
+        origin: origin.clone(),
+        key: key.path,
+        value: number.to_string(),
+        problem,
+        fix,
+    })
+}
+
+/// The error completes the sentence "the value …".
+fn check_text(kind: Kind, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("contains a control character, perhaps a line end".to_owned());
+    }
+    match kind {
+        Kind::Name => check_name(text),
+        Kind::Address => address::parse(text).map(|_| ()),
+        Kind::Choice(words) if !words.contains(&text) => Err(format!("is not one of {}", words.join(", "))),
+        Kind::Choice(_) | Kind::Text | Kind::Path | Kind::Integer { .. } | Kind::Endpoints => Ok(()),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if let Some(strange) = name
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
+    {
+        return Err(format!("contains the character `{strange}`"));
+    }
+    match name.len() {
+        _ if name.starts_with(['.', '-']) => Err("begins with a dot or a dash".to_owned()),
+        1..=63 => Ok(()),
+        length => Err(format!("has {length} characters")),
+    }
+}
+
+fn check_endpoint(key: &'static Key, endpoint: &str, origin: &Origin) -> Result<(), ConfigError> {
+    let invalid = |origin, value: &str, problem: String, fix: &str| ConfigError::Invalid {
+        origin,
+        key: key.path,
+        value: value_text(&Value::String(value.to_owned())),
+        problem,
+        fix: fix.to_owned(),
+    };
+    if let Some((_, host)) = endpoint.rsplit_once('@') {
+        let fix =
+            "leave the login out of the endpoint and set store.etcd.username and store.etcd.password_file";
+        let problem = "contains a login".to_owned();
+        return Err(invalid(
+            origin.without_excerpt(),
+            &format!("***@{host}"),
+            problem,
+            fix,
+        ));
+    }
+    let fix = "write it as host:port, http://host:port or https://host:port, for example 10.0.0.1:2379";
+    address::parse_endpoint(endpoint)
+        .map(|_| ())
+        .map_err(|problem| invalid(origin.clone(), endpoint, problem, fix))
+}
+
+// === impl Rules ===
+
+impl Rules<'_> {
+    fn addresses(&self) -> Result<(), ConfigError> {
+        let rpc = &self.config.rpc.listen_addr;
+        let http = &self.config.http.listen_addr;
+        let port = |text: &str| address::parse(text).map_or(0, |address| address.port);
+        if rpc == http && port(rpc) != 0 {
+            let fix = "give --http-addr (http.listen_addr) another port";
+            return Err(self.invalid("http.listen_addr", "is also rpc.listen_addr", fix));
+        }
+        match &self.config.node.advertise_addr {
+            Some(advertised) if port(advertised) == 0 && port(rpc) != 0 => {
+                let fix = format!(
+                    "name the port that the others connect to, for example {}",
+                    port(rpc)
+                );
+                Err(self.invalid(
+                    "node.advertise_addr",
+                    "has port 0, which nobody can connect to",
+                    &fix,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing that is waited for may take longer than the lease it is waited under.
+    fn timings(&self) -> Result<(), ConfigError> {
+        let lease_ms = self.config.meta.meta_leader_lease_secs.saturating_mul(1000);
+        let store = &self.config.store;
+        let (wait, wait_ms) = match store.kind {
+            StoreKind::Etcd => ("store.etcd.request_timeout_ms", store.etcd.request_timeout_ms),
+            StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
+        };
+        self.at_most(wait, wait_ms, lease_ms, "the lease")?;
+        self.at_most(
+            "meta.tick_interval_ms",
+            self.config.meta.tick_interval_ms,
+            lease_ms / 3,
+            "a third of the lease",
+        )
+    }
+
+    fn at_most(&self, path: &'static str, value: u64, most: u64, what: &str) -> Result<(), ConfigError> {
+        if value <= most {
+            return Ok(());
+        }
+        let lease = self.config.meta.meta_leader_lease_secs;
+        let problem =
+            format!("is more than {what} (meta.meta_leader_lease_secs = {lease}), {most} milliseconds");
+        let fix = format!("set it to {most} or less, or raise meta.meta_leader_lease_secs");
+        Err(self.invalid(path, &problem, &fix))
+    }
+
+    fn etcd(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
+        if etcd.endpoints.is_empty() {
+            let fix =
+                "give --etcd-endpoints host:2379,… (store.etcd.endpoints), or --store sqlite on one machine";
+            return Err(self.invalid("store.kind", "needs etcd endpoints, and there are none", fix));
+        }
+        self.pair(
+            "store.etcd.cert_file",
+            etcd.cert_file.is_some(),
+            "store.etcd.key_file",
+            etcd.key_file.is_some(),
+        )?;
+        self.pair(
+            "store.etcd.username",
+            etcd.username.is_some(),
+            "store.etcd.password_file",
+            etcd.password_file.is_some(),
+        )?;
+        self.tls(etcd)
+    }
+
+    /// Two keys that are of use only together.
+    fn pair(&self, a: &'static str, has_a: bool, b: &'static str, has_b: bool) -> Result<(), ConfigError> {
+        let (set, unset) = match (has_a, has_b) {
+            (true, false) => (a, b),
+            (false, true) => (b, a),
+            _ => return Ok(()),
+        };
+        let problem = format!("is of no use without {unset}");
+        Err(self.invalid(set, &problem, &format!("set {unset} too, or leave both out")))
+    }
+
+    fn tls(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
+        let is_plain = |endpoint: &&String| address::parse_endpoint(endpoint) == Ok(Scheme::Http);
+        let files = [
+            ("store.etcd.ca_file", &etcd.ca_file),
+            ("store.etcd.cert_file", &etcd.cert_file),
+        ];
+        let file = files.iter().find(|(_, file)| file.is_some());
+        match (file, etcd.endpoints.iter().find(is_plain)) {
+            (Some((path, _)), Some(endpoint)) => {
+                let problem = format!("is of no use with the endpoint {endpoint}, which is not encrypted");
+                Err(self.invalid(
+                    path,
+                    &problem,
+                    &format!("write {endpoint} with https://, or leave {path} out"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn invalid(&self, path: &'static str, problem: &str, fix: &str) -> ConfigError {
+        let value = keys::find(path).and_then(|key| super::print::current(self.config, key));
+        ConfigError::Invalid {
+            origin: self.origins.get(path).clone(),
+            key: path,
+            value: value.unwrap_or_else(|| "(not set)".to_owned()),
+            problem: problem.to_owned(),
+            fix: fix.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The election: who may lead, until when, and why it ends. Values and rules only.
+//!
+//! Nothing here does input or output, reads a clock, logs, or is asynchronous; `now` is an argument. That is
+//! why the same elector runs in the daemon, in the golden transcripts and in the simulation.
+//!
+//! # The table of transitions
+//!
+//! | from | on | to |
+//! | --- | --- | --- |
+//! | Joining | registered under a new lease | Follower |
+//! | Joining | final refusal, or the store stays away at start | Stopped |
+//! | Follower | seat vacant, our rank's turn, lease long enough | Claiming |
+//! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
+//! | Follower, Claiming | `H` passed, or our registration is gone | Joining (new lease) |
+//! | Claiming | won, or a picture shows the record as ours | Starting |
+//! | Claiming | lost, or cancelled: our registration has moved on | Follower |
+//! | Starting | `B + ttl/4` of a validated lease left | Leading |
+//! | Starting | `start_timeout` | Resigning |
+//! | Starting | `S` passed | Stopped |
+//! | Leading | `S` passed, record gone or foreign, write fenced | Stopping (forced) |
+//! | Leading | asked to stop | Stopping (planned) |
+//! | Leading | the main loop ended by itself | Resigning |
+//! | Stopping | the main loop has ended | Resigning if planned, else Stopped |
+//! | Resigning | record deleted under our token, or patience over | Stopped |
+//!
+//! There is no edge from Leading back to Follower: a meta node can be promoted, never demoted.
+//!
+//! # Acks
+//!
+//! Every ack, a candidate's too, is validated by a linearizable read that began after it. That is more than a
+//! candidate strictly needs; in return there is one rule instead of two, a claim never rests on an unvalidated
+//! deadline, so the main loop can start in the very moment the claim is answered, and the read doubles as the
+//! backstop for a watch that has gone silent.
+//!
+//! # What is not guaranteed
+//!
+//! That nobody else leads while a machine's clocks hide a pause, or run wrong by more than
+//! [`lease::CLOCK_RATE_ERROR_PPM`]. There, and only there, the fencing token alone protects what is stored.
+
+pub mod elector;
+pub mod event;
+pub mod history;
+pub mod lease;
+pub mod record;
+pub mod renewal;

@@ -1,0 +1,748 @@
+//! The elector: one member's part in the election, as a state machine without input or output.
+//!
+//! Methods come in four families. *Inputs*: [`Elector::handle_event`], [`Elector::handle_timeout`]; both take
+//! `now` and may be called at any time, a call without cause is no-op. *Outputs*: [`Elector::poll_action`],
+//! until it returns `None`, then [`Elector::poll_timeout`]. *Getters* take `&self`. There are no others.
+//!
+//! The clock is looked at first in every input, so an event that arrives after a deadline finds the deadline
+//! already honoured, whatever woke the driver.
+//!
+//! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::event::{Action, ClaimAnswer, Event, Joined, ReadAnswer, ReadId, RenewAnswer};
+use super::history::{Ending, Reason, Transition};
+use super::lease::{Lease, LeaseId, LeaseTiming, RANK_DELAY};
+use super::record::{MemberId, Nonce, Revision, Seat, Token, View};
+use super::renewal::Renewal;
+use crate::clock::Instant;
+
+/// How long giving the record up may take before we leave it to its lease.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
+/// How soon a failed join, read-back or release is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// What one member's elector must know from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ElectorSettings {
+    /// Who we are.
+    pub me: MemberId,
+    /// How long the main loop gets to end when nobody is in a hurry.
+    pub stop_timeout: Duration,
+    /// How long a won seat may stay without a main loop.
+    pub start_timeout: Duration,
+    /// How long the store may be away when the process starts.
+    pub join_timeout: Duration,
+}
+
+/// The state of a member. Everything else that is said about it is derived from this.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// We have no lease to rely on. `retry_at`: the last try failed; `None`: one is under way.
+    Joining {
+        /// When to try again.
+        retry_at: Option<Instant>,
+        /// When to give up; only at the start of the process.
+        give_up_at: Option<Instant>,
+    },
+    /// Registered. Somebody else leads, or the seat is vacant and our rank's turn is at `claim_at`.
+    Follower {
+        /// When to claim the vacant seat.
+        claim_at: Option<Instant>,
+    },
+    /// A claim was sent and its outcome is not known.
+    Claiming {
+        /// Names the claim.
+        nonce: Nonce,
+        /// The generation that the claim demands.
+        generation: Revision,
+        /// `None`: its answer is awaited. `Some`: unknown; look (or look again) at this moment.
+        look_at: Option<Instant>,
+    },
+    /// The record is ours; the lease must be long enough before a main loop starts.
+    Starting {
+        /// The tenure's token.
+        token: Token,
+        /// When to give the record up again.
+        give_up_at: Instant,
+    },
+    /// The main loop runs.
+    Leading {
+        /// The tenure's token.
+        token: Token,
+    },
+    /// The main loop was told to stop and has not ended yet.
+    Stopping {
+        /// The tenure's token.
+        token: Token,
+        /// Why, and what follows.
+        ending: Ending,
+        /// When to end it the hard way; `None` once that was done.
+        abort_at: Option<Instant>,
+    },
+    /// The main loop has ended; the record is being given up.
+    Resigning {
+        /// The tenure's token.
+        token: Token,
+        /// Why, and what follows.
+        ending: Ending,
+        /// When to try again.
+        retry_at: Instant,
+        /// When to leave it to the lease.
+        give_up_at: Instant,
+    },
+    /// Done.
+    Stopped(Ending),
+}
+
+/// One member's part in the election. See the module's documentation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Elector {
+    settings: ElectorSettings,
+    state: State,
+    lease: Option<Lease>,
+    generation: Revision,
+    view: View,
+    renewal: Renewal,
+    /// No main loop starts on this token or an older one: each was started, or given up, by this process.
+    floor: Option<Token>,
+    nonce: Nonce,
+    actions: VecDeque<Action>,
+}
+
+// === impl Elector: getters ===
+
+impl Elector {
+    /// A member that has just started. Its first action is [`Action::Join`].
+    pub fn new(now: Instant, settings: ElectorSettings) -> Self {
+        let give_up_at = Some(now + settings.join_timeout);
+        Self {
+            settings,
+            state: State::Joining {
+                retry_at: None,
+                give_up_at,
+            },
+            lease: None,
+            generation: Revision(0),
+            view: View::default(),
+            renewal: Renewal::default(),
+            floor: None,
+            nonce: Nonce(0),
+            actions: VecDeque::from([Action::Join]),
+        }
+    }
+
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The newest picture of the election.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The lease we rely on.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// The token of the present tenure, from the start of its main loop to the end of it.
+    pub fn main_loop_token(&self) -> Option<Token> {
+        match self.state {
+            State::Leading { token } | State::Stopping { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
+    /// When the process must be dead, if it is not told otherwise before: from before a claim is sent until
+    /// the record is given up.
+    pub fn fuse(&self) -> Option<Instant> {
+        match self.state {
+            State::Claiming { .. }
+            | State::Starting { .. }
+            | State::Leading { .. }
+            | State::Stopping { .. } => self.lease.map(|l| l.holds_until()),
+            State::Joining { .. } | State::Follower { .. } | State::Resigning { .. } | State::Stopped(_) => {
+                None
+            }
+        }
+    }
+}
+
+// === impl Elector: outputs ===
+
+impl Elector {
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Elector::handle_timeout`] at the latest. An early call does no harm.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = match &self.state {
+            State::Joining { retry_at, give_up_at } => [*retry_at, *give_up_at],
+            State::Follower { claim_at } => [*claim_at, None],
+            State::Claiming { look_at, .. } => [*look_at, None],
+            State::Starting { give_up_at, .. } => [Some(*give_up_at), self.step_down_at()],
+            State::Leading { .. } => [self.step_down_at(), None],
+            State::Stopping { abort_at, .. } => [*abort_at, abort_at.and(self.hard_limit())],
+            State::Resigning {
+                retry_at, give_up_at, ..
+            } => [Some(*retry_at), Some(*give_up_at)],
+            State::Stopped(_) => return None,
+        };
+        let lease_over = self
+            .lease
+            .filter(|_| self.is_candidate())
+            .map(|l| l.holds_until());
+        let renew = self.lease.map(|_| self.renewal.due_at());
+        own.into_iter()
+            .chain([lease_over, renew])
+            .flatten()
+            .reduce(Instant::earlier)
+    }
+
+    fn is_candidate(&self) -> bool {
+        matches!(self.state, State::Follower { .. } | State::Claiming { .. })
+    }
+
+    fn step_down_at(&self) -> Option<Instant> {
+        self.lease.map(|l| l.step_down_at())
+    }
+
+    /// When a main loop that was asked to stop is ended the hard way, however long it was promised.
+    fn hard_limit(&self) -> Option<Instant> {
+        self.lease.map(|l| l.holds_until() - l.timing().stop_budget() / 4)
+    }
+}
+
+// === impl Elector: inputs ===
+
+impl Elector {
+    /// Does what the clock asks for.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.check_lease(now);
+        match &self.state {
+            State::Joining {
+                give_up_at: Some(at), ..
+            } if now.reached(*at) => {
+                self.stop(Ending::of(Reason::StoreUnavailable));
+            }
+            State::Joining {
+                retry_at: Some(at),
+                give_up_at,
+            } if now.reached(*at) => {
+                self.state = State::Joining {
+                    retry_at: None,
+                    give_up_at: *give_up_at,
+                };
+                self.actions.push_back(Action::Join);
+            }
+            State::Follower { .. } => self.campaign(now),
+            State::Claiming {
+                look_at: Some(at), ..
+            } if now.reached(*at) => self.look_again(now),
+            State::Starting { token, give_up_at } if now.reached(*give_up_at) => {
+                self.resign(now, *token, Ending::of(Reason::StartTimeout));
+            }
+            State::Resigning {
+                retry_at, give_up_at, ..
+            } => self.keep_resigning(now, *retry_at, *give_up_at),
+            _ => {}
+        }
+        self.renew_when_due(now);
+    }
+
+    /// Takes in one event.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
+        // Before the event: what arrives after a deadline must not be able to undo it.
+        self.check_lease(now);
+        match event {
+            Event::Joined(joined) => self.on_joined(now, joined),
+            Event::JoinFailed(ending) => self.on_join_failed(now, ending),
+            Event::Seen(view) => self.observe(now, view),
+            Event::Renewed { lease, stamp, answer } => self.on_renewed(lease, stamp, answer),
+            Event::Read { id, answer } => self.on_read(now, id, answer),
+            Event::Claimed { nonce, answer } => self.on_claimed(now, nonce, answer),
+            Event::Registered(generation) => self.on_registered(generation),
+            Event::Released(gone) => self.on_released(gone),
+            Event::MainLoopEnded(code) => self.on_main_loop_ended(now, code),
+            Event::Fenced(token) => self.on_fenced(now, token),
+            Event::Shutdown(reason) => self.on_shutdown(now, reason),
+        }
+        self.renew_when_due(now);
+    }
+}
+
+// === impl Elector: the lease ===
+
+impl Elector {
+    fn check_lease(&mut self, now: Instant) {
+        let Some(lease) = self.lease else { return };
+        match &self.state {
+            State::Follower { .. } | State::Claiming { .. } if lease.is_over(now) => self.rejoin(),
+            State::Starting { .. } if now.reached(lease.step_down_at()) => {
+                self.stop(Ending::of(Reason::LeaseExpired));
+            }
+            State::Leading { token } if now.reached(lease.step_down_at()) => {
+                self.stop_main_loop(*token, Ending::of(Reason::RenewDeadline), lease.holds_until());
+                self.abort_when_due(now);
+            }
+            State::Stopping { .. } => self.abort_when_due(now),
+            _ => {}
+        }
+    }
+
+    fn abort_when_due(&mut self, now: Instant) {
+        let Some(hard_limit) = self.hard_limit() else {
+            return;
+        };
+        if let State::Stopping { abort_at, .. } = &mut self.state
+            && abort_at.is_some_and(|at| now.reached(at.earlier(hard_limit)))
+        {
+            *abort_at = None;
+            self.actions.push_back(Action::AbortMainLoop);
+        }
+    }
+
+    /// A candidate's lease is lost: nothing of ours can be running, so we may simply start over with a new one.
+    fn rejoin(&mut self) {
+        self.lease = None;
+        self.state = State::Joining {
+            retry_at: None,
+            give_up_at: None,
+        };
+        self.actions.push_back(Action::Report(Transition::Rejoining));
+        self.actions.push_back(Action::Join);
+    }
+
+    fn renew_when_due(&mut self, now: Instant) {
+        let Some(lease) = self.lease else { return };
+        if !matches!(self.state, State::Stopped(_)) && now.reached(self.renewal.due_at()) {
+            self.renewal.sent(now, lease.timing());
+            self.actions.push_back(Action::Renew(lease.id()));
+        }
+    }
+
+    fn cadence(&self, timing: LeaseTiming) -> Duration {
+        if self.is_candidate() {
+            timing.candidate_cadence()
+        } else {
+            timing.leader_cadence()
+        }
+    }
+
+    fn on_renewed(&mut self, id: LeaseId, stamp: Instant, answer: RenewAnswer) {
+        let Some(lease) = self.lease.filter(|l| l.id() == id) else {
+            return;
+        };
+        self.renewal.answered(self.cadence(lease.timing()));
+        match answer {
+            RenewAnswer::Alive { ttl, raft_term } if ttl >= Duration::from_secs(1) => {
+                if self.renewal.acked(stamp, ttl, raft_term) {
+                    self.read();
+                }
+            }
+            // One member's word. The read decides whether it is true (a member that is behind may not know a
+            // lease yet).
+            RenewAnswer::Alive { .. } | RenewAnswer::NotFound => self.read(),
+        }
+    }
+
+    fn read(&mut self) {
+        let id = self.renewal.begin_read();
+        self.actions.push_back(Action::Read(id));
+    }
+
+    fn on_read(&mut self, now: Instant, id: ReadId, answer: Option<ReadAnswer>) {
+        let Some(ReadAnswer { view, raft_term }) = answer else {
+            return;
+        };
+        let unchanged = self.is_unchanged_in(&view);
+        self.observe(now, view);
+        let acks = self.renewal.validated(id, raft_term);
+        let Some(lease) = self.lease.as_mut().filter(|_| unchanged) else {
+            return;
+        };
+        for ack in acks {
+            lease.extend(now, ack.stamp, ack.ttl);
+        }
+        self.repair_registration();
+        self.consider(now);
+    }
+
+    /// Does this picture show our registration (and our record, if we have one) as we left it? Only then is it
+    /// evidence that the lease lives.
+    fn is_unchanged_in(&self, view: &View) -> bool {
+        let Some(lease) = self.lease else { return false };
+        match self.state {
+            State::Starting { token, .. }
+            | State::Leading { token }
+            | State::Stopping { token, .. }
+            | State::Resigning { token, .. } => view
+                .seat
+                .tenure_of(&self.settings.me, lease.id())
+                .is_some_and(|t| t.token == token),
+            _ => view.member(&self.settings.me.node).is_some_and(|m| {
+                m.registration.member == self.settings.me && m.registration.lease == lease.id()
+            }),
+        }
+    }
+}
+
+// === impl Elector: what the store shows ===
+
+impl Elector {
+    fn on_joined(&mut self, now: Instant, joined: Joined) {
+        if !matches!(self.state, State::Joining { .. }) {
+            return;
+        }
+        let lease = Lease::granted(joined.lease, joined.ttl, joined.stamp);
+        self.renewal
+            .restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
+        self.lease = Some(lease);
+        self.generation = joined.generation;
+        self.view = joined.view;
+        self.state = State::Follower { claim_at: None };
+        self.actions.push_back(Action::Report(Transition::Joined));
+        if lease.is_over(now) {
+            return self.rejoin();
+        }
+        self.consider(now);
+    }
+
+    fn on_join_failed(&mut self, now: Instant, ending: Option<Ending>) {
+        let State::Joining {
+            retry_at: retry_at @ None,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        match ending {
+            Some(ending) => self.stop(ending),
+            None => *retry_at = Some(now + RETRY_PAUSE),
+        }
+    }
+
+    /// Takes in a picture. Pictures travel on several connections; an older one is ignored.
+    fn observe(&mut self, now: Instant, view: View) {
+        if view.revision >= self.view.revision {
+            self.view = view;
+            self.consider(now);
+        }
+    }
+
+    /// Brings the state into line with the picture. All ways to a main loop lead through here: an own claim, a
+    /// reclaimed record and a hand-over are treated alike.
+    fn consider(&mut self, now: Instant) {
+        match self.state {
+            State::Follower { .. } | State::Claiming { .. } => {
+                if let Some(token) = self.seat_for_us() {
+                    return self.begin(now, token);
+                }
+                self.check_registration(now);
+            }
+            State::Starting { .. } => self.start_when_allowed(now),
+            State::Leading { token } => self.check_record(now, token),
+            State::Stopping { .. } | State::Resigning { .. } => {}
+            State::Joining { .. } | State::Stopped(_) => {}
+        }
+    }
+
+    /// The record that a main loop may start on: names us, this incarnation, the lease we hold *now*, and was
+    /// never started or given up by this process.
+    fn seat_for_us(&self) -> Option<Token> {
+        let lease = self.lease?;
+        let tenure = self.view.seat.tenure_of(&self.settings.me, lease.id())?;
+        Some(tenure.token).filter(|t| self.floor.is_none_or(|floor| *t > floor))
+    }
+
+    fn check_registration(&mut self, now: Instant) {
+        if self.view.revision < self.generation {
+            return; // older than our registration: says nothing about it
+        }
+        let mine = self.view.member(&self.settings.me.node);
+        let lease = self.lease.map(|l| l.id());
+        match mine {
+            None => return self.rejoin(), // it hangs on our lease, so that is gone too
+            Some(m) if m.registration.member.uuid != self.settings.me.uuid => {
+                let other = format!(
+                    "{} (data dir {})",
+                    m.registration.rpc_address, m.registration.member.uuid
+                );
+                return self.stop(Ending::with_detail(Reason::NodeIdInUse, other));
+            }
+            Some(m) if Some(m.registration.lease) != lease => return self.rejoin(),
+            Some(m) => self.generation = m.generation,
+        }
+        match self.state {
+            // Our registration has moved on, so the claim that demanded the old one can never commit any more.
+            State::Claiming { generation, .. } if generation != self.generation => {
+                self.state = State::Follower { claim_at: None };
+                self.campaign(now);
+            }
+            State::Follower { .. } => self.campaign(now),
+            _ => {}
+        }
+    }
+
+    fn check_record(&mut self, now: Instant, token: Token) {
+        if self.view.revision < token.revision() {
+            return;
+        }
+        let reason = match &self.view.seat {
+            Seat::Held(t) if t.token == token => return,
+            Seat::Held(_) => Reason::Deposed,
+            Seat::Vacant | Seat::Foreign(_) => Reason::RecordDeleted,
+        };
+        self.stop_main_loop(token, Ending::of(reason), now);
+        self.abort_when_due(now);
+    }
+
+    /// Somebody deleted a leader's registration by hand: without it the other members cannot see us. Asked for
+    /// after each read, so a lost answer is made good by the next one.
+    fn repair_registration(&mut self) {
+        let Some(lease) = self.lease else { return };
+        let missing = self.view.member(&self.settings.me.node).is_none();
+        if missing && matches!(self.state, State::Leading { .. }) {
+            self.actions.push_back(Action::Register {
+                lease: lease.id(),
+                expected: Revision(0),
+            });
+        }
+    }
+}
+
+// === impl Elector: the claim ===
+
+impl Elector {
+    fn campaign(&mut self, now: Instant) {
+        let State::Follower { claim_at } = &mut self.state else {
+            return;
+        };
+        let rank = match self.view.seat {
+            Seat::Vacant => self.view.rank(&self.settings.me.node),
+            Seat::Held(_) | Seat::Foreign(_) => None,
+        };
+        let Some(rank) = rank else {
+            *claim_at = None;
+            return;
+        };
+        let delay = RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX);
+        let due = *claim_at.get_or_insert(now + delay);
+        let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
+            return;
+        };
+        if !lease.allows_start(now) {
+            *claim_at = Some(now + lease.timing().retry_cadence());
+            return self.renewal.hurry(now);
+        }
+        self.nonce.0 += 1;
+        self.state = State::Claiming {
+            nonce: self.nonce,
+            generation: self.generation,
+            look_at: None,
+        };
+        self.actions.push_back(Action::Claim {
+            nonce: self.nonce,
+            lease: lease.id(),
+            generation: self.generation,
+        });
+    }
+
+    fn on_claimed(&mut self, now: Instant, nonce: Nonce, answer: ClaimAnswer) {
+        let State::Claiming {
+            nonce: current,
+            look_at,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        if *current != nonce {
+            return;
+        }
+        match answer {
+            ClaimAnswer::Won(token) if self.floor.is_none_or(|floor| token > floor) => self.begin(now, token),
+            ClaimAnswer::Lost => {
+                self.state = State::Follower { claim_at: None };
+                self.actions.push_back(Action::Report(Transition::ClaimLost));
+                self.read();
+            }
+            ClaimAnswer::Won(_) | ClaimAnswer::Unknown => {
+                *look_at = Some(now);
+                self.actions.push_back(Action::Report(Transition::OutcomeUnknown));
+                self.look_again(now);
+            }
+        }
+    }
+
+    /// The claim's outcome is unknown: it may have happened, or may happen yet. Read, and cancel it by rewriting
+    /// the registration whose generation it demands. Whatever a later picture shows is then final: the record
+    /// is ours, or our generation has moved on and it never will be.
+    fn look_again(&mut self, now: Instant) {
+        let Some(lease) = self.lease else { return };
+        if let State::Claiming {
+            generation,
+            look_at: look_at @ Some(_),
+            ..
+        } = &mut self.state
+        {
+            *look_at = Some(now + RETRY_PAUSE);
+            let expected = *generation;
+            self.actions.push_back(Action::Register {
+                lease: lease.id(),
+                expected,
+            });
+            self.read();
+        }
+    }
+
+    fn on_registered(&mut self, generation: Option<Revision>) {
+        match (&self.state, generation) {
+            (State::Claiming { look_at: Some(_), .. }, _) => self.read(),
+            (State::Leading { .. }, Some(generation)) => self.generation = generation,
+            _ => {}
+        }
+    }
+}
+
+// === impl Elector: the tenure ===
+
+impl Elector {
+    fn begin(&mut self, now: Instant, token: Token) {
+        self.floor = Some(token);
+        self.state = State::Starting {
+            token,
+            give_up_at: now + self.settings.start_timeout,
+        };
+        self.actions.push_back(Action::Report(Transition::Won(token)));
+        self.renewal.hurry(now);
+        self.start_when_allowed(now);
+    }
+
+    fn start_when_allowed(&mut self, now: Instant) {
+        let State::Starting { token, .. } = self.state else {
+            return;
+        };
+        if self.lease.is_some_and(|l| l.allows_start(now)) {
+            self.state = State::Leading { token };
+            self.actions.push_back(Action::StartMainLoop(token));
+            self.check_record(now, token);
+        }
+    }
+
+    fn stop_main_loop(&mut self, token: Token, ending: Ending, abort_at: Instant) {
+        self.actions
+            .push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+        self.actions.push_back(Action::StopMainLoop(token, ending.reason));
+        self.state = State::Stopping {
+            token,
+            ending,
+            abort_at: Some(abort_at),
+        };
+    }
+
+    fn on_fenced(&mut self, now: Instant, fenced: Token) {
+        if let State::Leading { token } = self.state
+            && token == fenced
+        {
+            self.stop_main_loop(token, Ending::of(Reason::Fenced), now);
+            self.abort_when_due(now);
+        }
+    }
+
+    fn on_main_loop_ended(&mut self, now: Instant, code: Option<i32>) {
+        match &self.state {
+            State::Leading { token } => {
+                let ending = Ending {
+                    main_loop_code: code,
+                    ..Ending::of(Reason::MainLoopEnded)
+                };
+                let token = *token;
+                self.actions
+                    .push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+                self.resign(now, token, ending);
+            }
+            State::Stopping { token, ending, .. } if ending.reason.gives_record_up() => {
+                let (token, ending) = (*token, ending.clone());
+                self.resign(now, token, ending);
+            }
+            State::Stopping { ending, .. } => {
+                let ending = ending.clone();
+                self.stop(ending);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_shutdown(&mut self, now: Instant, reason: Reason) {
+        match &self.state {
+            State::Joining { .. } | State::Follower { .. } | State::Claiming { .. } => {
+                self.stop(Ending::of(reason))
+            }
+            State::Starting { token, .. } => self.resign(now, *token, Ending::of(reason)),
+            State::Leading { token } => {
+                let abort_at = now + self.settings.stop_timeout;
+                self.stop_main_loop(*token, Ending::of(reason), abort_at);
+            }
+            State::Stopping { .. } | State::Resigning { .. } | State::Stopped(_) => {}
+        }
+    }
+
+    /// The main loop has ended (or never began): nothing runs under the token any more, and nothing ever will,
+    /// because `floor` holds it. Only now may the record go.
+    fn resign(&mut self, now: Instant, token: Token, ending: Ending) {
+        let patience = now + RESIGN_PATIENCE;
+        let give_up_at = self.lease.map_or(patience, |l| patience.earlier(l.holds_until()));
+        self.state = State::Resigning {
+            token,
+            ending,
+            retry_at: now + RETRY_PAUSE,
+            give_up_at,
+        };
+        self.actions.push_back(Action::Release(token));
+    }
+
+    fn keep_resigning(&mut self, now: Instant, retry_at: Instant, give_up_at: Instant) {
+        let State::Resigning {
+            token,
+            ending,
+            retry_at: next,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        if now.reached(give_up_at) {
+            let ending = ending.clone();
+            self.stop(ending);
+        } else if now.reached(retry_at) {
+            *next = now + RETRY_PAUSE;
+            let token = *token;
+            self.actions.push_back(Action::Release(token));
+        }
+    }
+
+    fn on_released(&mut self, gone: bool) {
+        if let State::Resigning { token, ending, .. } = &self.state {
+            if gone {
+                let (token, ending) = (*token, ending.clone());
+                self.actions
+                    .push_back(Action::Report(Transition::Resigned(token)));
+                self.stop(ending);
+            } else {
+                self.actions.push_back(Action::Report(Transition::OutcomeUnknown));
+            }
+        }
+    }
+
+    fn stop(&mut self, ending: Ending) {
+        self.state = State::Stopped(ending.clone());
+        self.actions.push_back(Action::Stop(ending));
+    }
+}

@@ -1,0 +1,151 @@
+//! What goes into the elector and what comes out of it.
+//!
+//! Contract of the driver: every action that asks for something is answered by exactly one event, after a
+//! bounded time, at the latest with "unknown". Answers may come in any order, late, or for a lease that is
+//! no longer ours; the elector sorts that out.
+
+use std::time::Duration;
+
+use super::history::{Ending, Reason, Transition};
+use super::lease::LeaseId;
+use super::record::{Nonce, Revision, Token, View};
+use crate::clock::Instant;
+
+/// Tells one linearizable read from the next. A read numbered later began later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ReadId(pub u64);
+
+/// An input of the elector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Answers [`Action::Join`].
+    Joined(Joined),
+    /// Answers [`Action::Join`]: it did not work. `Some` is final, `None` is worth another try.
+    JoinFailed(Option<Ending>),
+    /// The watch showed a new picture.
+    Seen(View),
+    /// Answers an attempt of [`Action::Renew`]; `stamp` was taken before that attempt left.
+    Renewed {
+        /// The lease that was renewed.
+        lease: LeaseId,
+        /// Taken before the request left.
+        stamp: Instant,
+        /// What the store said.
+        answer: RenewAnswer,
+    },
+    /// Answers [`Action::Read`]; `None` if the store did not answer.
+    Read {
+        /// Which read.
+        id: ReadId,
+        /// What it showed.
+        answer: Option<ReadAnswer>,
+    },
+    /// Answers [`Action::Claim`].
+    Claimed {
+        /// Which claim.
+        nonce: Nonce,
+        /// How it ended.
+        answer: ClaimAnswer,
+    },
+    /// Answers [`Action::Register`]: the new claim generation, or `None` if refused or unknown.
+    Registered(Option<Revision>),
+    /// Answers [`Action::Release`]: is the record known to be gone from our name? `false`: unknown.
+    Released(bool),
+    /// The main loop has completely ended, with its exit code if it has one.
+    MainLoopEnded(Option<i32>),
+    /// The store refused a write of the main loop because of our token.
+    Fenced(Token),
+    /// Somebody asked us to stop.
+    Shutdown(Reason),
+}
+
+/// A registration that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Joined {
+    /// The new lease.
+    pub lease: LeaseId,
+    /// Taken before the grant was asked for.
+    pub stamp: Instant,
+    /// The granted time to live.
+    pub ttl: Duration,
+    /// The registration's `mod_revision`.
+    pub generation: Revision,
+    /// The picture afterwards, a reclaimed record included.
+    pub view: View,
+    /// The raft term of the last answer; 0 where the store has none.
+    pub raft_term: u64,
+}
+
+/// What the store said to a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RenewAnswer {
+    /// It lives for `ttl` from now, says a member whose last applied raft term is `raft_term`.
+    Alive {
+        /// The granted time to live.
+        ttl: Duration,
+        /// The answering member's raft term.
+        raft_term: u64,
+    },
+    /// There is no such lease, says one member. A suspicion, not a proof: it may be behind.
+    NotFound,
+}
+
+/// What a linearizable read showed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadAnswer {
+    /// The picture.
+    pub view: View,
+    /// The answering member's raft term.
+    pub raft_term: u64,
+}
+
+/// How a claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimAnswer {
+    /// The record is ours under this token.
+    Won(Token),
+    /// It certainly did not and will not happen.
+    Lost,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// An output of the elector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Take a new lease, register under it, reclaim our own record, revoke our older leases.
+    Join,
+    /// Renew the lease.
+    Renew(LeaseId),
+    /// Read seat and registrations, linearizably.
+    Read(ReadId),
+    /// Rewrite our registration under the lease, if its `mod_revision` is `expected` (0: absent). Kills our
+    /// own claims in flight.
+    Register {
+        /// The lease it hangs on.
+        lease: LeaseId,
+        /// The last known `mod_revision`.
+        expected: Revision,
+    },
+    /// Claim the seat, if it is vacant and our registration is still of this generation.
+    Claim {
+        /// Names this claim.
+        nonce: Nonce,
+        /// The lease it hangs on.
+        lease: LeaseId,
+        /// Our registration's `mod_revision`.
+        generation: Revision,
+    },
+    /// Start the main loop under this token.
+    StartMainLoop(Token),
+    /// Tell the main loop to stop.
+    StopMainLoop(Token, Reason),
+    /// The main loop had its time: end it now.
+    AbortMainLoop,
+    /// Delete the record, if it still carries this token, and our registration with it.
+    Release(Token),
+    /// Tell whoever wants to know.
+    Report(Transition),
+    /// The process is done. The last action.
+    Stop(Ending),
+}

@@ -1,0 +1,127 @@
+//! Why leadership changed and why a member stops: closed sets, so that log, metric, exit code and page agree.
+
+use std::fmt;
+
+use super::record::Token;
+
+/// Why a tenure ended, or why a member stopped. A closed set: it labels metrics and is part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The time to believe in our lease ran out: no renewal was confirmed in time.
+    RenewDeadline,
+    /// The lease was over before the main loop had started.
+    LeaseExpired,
+    /// The leader record is gone, and we did not delete it.
+    RecordDeleted,
+    /// The leader record names somebody else.
+    Deposed,
+    /// The store refused a write under our token.
+    Fenced,
+    /// A signal asked us to stop.
+    ResignedSignal,
+    /// An operator asked us to step down.
+    ResignedRequest,
+    /// The main loop ended by itself.
+    MainLoopEnded,
+    /// The main loop could not be started in time.
+    StartTimeout,
+    /// Another data dir is registered under our node id.
+    NodeIdInUse,
+    /// The store was not there when we started.
+    StoreUnavailable,
+    /// The store refused us: wrong credentials or missing permission.
+    StoreDenied,
+    /// The store is not the one this data dir belongs to.
+    StoreChanged,
+}
+
+/// How a member's life ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ending {
+    /// Why.
+    pub reason: Reason,
+    /// The exit code of a main loop that ended by itself.
+    pub main_loop_code: Option<i32>,
+    /// What a person should know besides: who holds the node id, what the store said.
+    pub detail: String,
+}
+
+/// A change that others may want to know of. Emitted once, by the elector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Transition {
+    /// We are registered and may lead.
+    Joined,
+    /// The candidate's lease was lost; we register again with a new one.
+    Rejoining,
+    /// The record is ours; the main loop is about to start.
+    Won(Token),
+    /// The main loop was told to stop.
+    Stopping(Token, Reason),
+    /// The record was given up.
+    Resigned(Token),
+    /// A claim was answered, and somebody else was faster.
+    ClaimLost,
+    /// A claim, its cancellation or a release has an unknown outcome; we read back.
+    OutcomeUnknown,
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// The name in logs, labels and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::RenewDeadline => "renew_deadline",
+            Reason::LeaseExpired => "lease_expired",
+            Reason::RecordDeleted => "record_deleted",
+            Reason::Deposed => "deposed",
+            Reason::Fenced => "fenced",
+            Reason::ResignedSignal => "resigned_signal",
+            Reason::ResignedRequest => "resigned_request",
+            Reason::MainLoopEnded => "main_loop_ended",
+            Reason::StartTimeout => "start_timeout",
+            Reason::NodeIdInUse => "node_id_in_use",
+            Reason::StoreUnavailable => "store_unavailable",
+            Reason::StoreDenied => "store_denied",
+            Reason::StoreChanged => "store_changed",
+        }
+    }
+
+    /// Did somebody want it?
+    pub fn is_planned(self) -> bool {
+        matches!(self, Reason::ResignedSignal | Reason::ResignedRequest)
+    }
+
+    /// May we delete our record on the way out? Only by choice; a forced step-down touches nothing.
+    pub fn gives_record_up(self) -> bool {
+        self.is_planned() || matches!(self, Reason::MainLoopEnded | Reason::StartTimeout)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    /// An ending with nothing more to say.
+    pub fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            main_loop_code: None,
+            detail: String::new(),
+        }
+    }
+
+    /// An ending that a person needs more words for.
+    pub fn with_detail(reason: Reason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            main_loop_code: None,
+            detail: detail.into(),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Keys and values as they stand in the store: the layout of DESIGN §4, and the JSON of its records.
+//!
+//! The leader record uses the names of Kubernetes' Lease object, so that people and tools recognise it. A value
+//! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, KeyRange, KeyValue, WatchBatch, after_prefix};
+use crate::election::lease::LeaseId;
+use crate::election::record::{
+    Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
+    Token, View,
+};
+
+/// Where the keys of one cluster and group are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Keys {
+    prefix: String,
+    group: String,
+}
+
+/// What is left of an earlier start of a data dir: `identity/<uuid>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdentityRow {
+    /// The last start that the store knows of.
+    pub incarnation: Incarnation,
+    /// The lease it took.
+    pub lease: LeaseId,
+}
+
+/// Seat and registrations as key-value pairs; a watch's changes are folded into it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Picture {
+    revision: Revision,
+    keys: BTreeMap<String, KeyValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaderJson {
+    holder_identity: String,
+    lease_duration_seconds: u64,
+    acquire_time: String,
+    lease_transitions: u64,
+    uuid: String,
+    incarnation: u64,
+    address: String,
+    nonce: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RegistrationJson {
+    node: String,
+    uuid: String,
+    incarnation: u64,
+    rpc_address: String,
+    http_address: String,
+    priority: u16,
+    version: String,
+    lease_duration_seconds: u64,
+    lease: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityJson {
+    incarnation: u64,
+    lease: String,
+}
+
+// === impl Keys ===
+
+impl Keys {
+    /// The keys of this cluster and group.
+    pub fn new(cluster: &str, group: &str) -> Self {
+        Self {
+            prefix: format!("/metad/{cluster}/"),
+            group: group.to_owned(),
+        }
+    }
+
+    /// Everything of this cluster.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `nodes/<node>`: a member's registration.
+    pub fn node(&self, node: &str) -> String {
+        format!("{}{node}", self.nodes())
+    }
+
+    /// The prefix of all registrations.
+    pub fn nodes(&self) -> String {
+        format!("{}nodes/", self.prefix)
+    }
+
+    /// The prefix of the election; holds nothing but the leader record, and foreign campaigners.
+    pub fn election(&self) -> String {
+        format!("{}election/{}/", self.prefix, self.group)
+    }
+
+    /// The leader record.
+    pub fn leader(&self) -> String {
+        format!("{}leader", self.election())
+    }
+
+    /// `identity/<uuid>`.
+    pub fn identity(&self, uuid: MemberUuid) -> String {
+        format!("{}identity/{uuid}", self.prefix)
+    }
+
+    /// A key of the main loop's own state; every write of it is fenced.
+    pub fn state(&self, name: &str) -> String {
+        format!("{}state/{name}", self.prefix)
+    }
+
+    /// What a member watches: from `election/` to the end of `nodes/`, in one stream, because two streams are
+    /// not ordered with each other. `state/` lies outside of it.
+    pub fn watched(&self) -> KeyRange {
+        KeyRange {
+            from: format!("{}election/", self.prefix),
+            to: after_prefix(&self.nodes()),
+        }
+    }
+}
+
+// === impl Picture ===
+
+impl Picture {
+    /// The picture that a read of election and nodes shows.
+    pub fn of(revision: Revision, found: &[Vec<KeyValue>]) -> Self {
+        let keys = found
+            .iter()
+            .flatten()
+            .map(|kv| (kv.key.clone(), kv.clone()))
+            .collect();
+        Self { revision, keys }
+    }
+
+    /// Up to where it is complete.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Folds in what a watch has shown.
+    pub fn fold(&mut self, batch: WatchBatch) {
+        for change in batch.changes {
+            match change {
+                Change::Put(kv) => self.keys.insert(kv.key.clone(), kv),
+                Change::Deleted(key) => self.keys.remove(&key),
+            };
+        }
+        self.revision = self.revision.max(batch.revision);
+    }
+
+    /// What it means.
+    pub fn view(&self, keys: &Keys) -> View {
+        let nodes = KeyRange::prefix(&keys.nodes());
+        let members = self
+            .keys
+            .values()
+            .filter(|kv| nodes.contains(&kv.key))
+            .filter_map(decode_member)
+            .collect();
+        View {
+            revision: self.revision,
+            seat: self.seat(keys),
+            members,
+        }
+    }
+
+    fn seat(&self, keys: &Keys) -> Seat {
+        let election = KeyRange::prefix(&keys.election());
+        if let Some(kv) = self.keys.get(&keys.leader()) {
+            return match decode_tenure(kv) {
+                Some(tenure) => Seat::Held(Box::new(tenure)),
+                None => Seat::Foreign(format!("an unreadable record at {}", kv.key)),
+            };
+        }
+        let first = self
+            .keys
+            .values()
+            .filter(|kv| election.contains(&kv.key))
+            .min_by_key(|kv| kv.created);
+        first.map_or(Seat::Vacant, |kv| {
+            Seat::Foreign(String::from_utf8_lossy(&kv.value).into_owned())
+        })
+    }
+}
+
+// === values ===
+
+/// The leader record as JSON.
+pub fn encode_leader(record: &LeaderRecord) -> Vec<u8> {
+    to_json(&LeaderJson {
+        holder_identity: record.holder.node.clone(),
+        lease_duration_seconds: record.ttl.as_secs(),
+        acquire_time: rfc3339(record.acquired_ms),
+        lease_transitions: record.transitions,
+        uuid: record.holder.uuid.to_string(),
+        incarnation: record.holder.incarnation.0,
+        address: record.address.clone(),
+        nonce: record.nonce.0,
+    })
+}
+
+/// The tenure that a leader record stands for; `None` if it is not one of ours.
+pub fn decode_tenure(kv: &KeyValue) -> Option<Tenure> {
+    let json: LeaderJson = serde_json::from_slice(&kv.value).ok()?;
+    let holder = MemberId {
+        node: json.holder_identity,
+        uuid: json.uuid.parse().ok()?,
+        incarnation: Incarnation(json.incarnation),
+    };
+    let acquired: jiff::Timestamp = json.acquire_time.parse().ok()?;
+    let record = LeaderRecord {
+        holder,
+        address: json.address,
+        nonce: Nonce(json.nonce),
+        ttl: Duration::from_secs(json.lease_duration_seconds),
+        acquired_ms: u64::try_from(acquired.as_millisecond()).unwrap_or(0),
+        transitions: json.lease_transitions,
+    };
+    // A record without a lease would be immortal; it is none of ours.
+    Some(Tenure {
+        record,
+        token: Token::new(kv.modified)?,
+        lease: kv.lease?,
+    })
+}
+
+/// A registration as JSON.
+pub fn encode_registration(registration: &Registration) -> Vec<u8> {
+    to_json(&RegistrationJson {
+        node: registration.member.node.clone(),
+        uuid: registration.member.uuid.to_string(),
+        incarnation: registration.member.incarnation.0,
+        rpc_address: registration.rpc_address.clone(),
+        http_address: registration.http_address.clone(),
+        priority: registration.priority,
+        version: registration.version.clone(),
+        lease_duration_seconds: registration.ttl.as_secs(),
+        lease: registration.lease.to_string(),
+    })
+}
+
+/// The member that a registration stands for.
+pub fn decode_member(kv: &KeyValue) -> Option<Member> {
+    let json: RegistrationJson = serde_json::from_slice(&kv.value).ok()?;
+    let member = MemberId {
+        node: json.node,
+        uuid: json.uuid.parse().ok()?,
+        incarnation: Incarnation(json.incarnation),
+    };
+    let registration = Registration {
+        member,
+        rpc_address: json.rpc_address,
+        http_address: json.http_address,
+        priority: json.priority,
+        version: json.version,
+        ttl: Duration::from_secs(json.lease_duration_seconds),
+        lease: parse_lease(&json.lease)?,
+    };
+    Some(Member {
+        registration,
+        created: kv.created,
+        generation: kv.modified,
+    })
+}
+
+/// An identity row as JSON.
+pub fn encode_identity(row: &IdentityRow) -> Vec<u8> {
+    to_json(&IdentityJson {
+        incarnation: row.incarnation.0,
+        lease: row.lease.to_string(),
+    })
+}
+
+/// The identity row in a value.
+pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
+    let json: IdentityJson = serde_json::from_slice(value).ok()?;
+    Some(IdentityRow {
+        incarnation: Incarnation(json.incarnation),
+        lease: parse_lease(&json.lease)?,
+    })
+}
+
+/// Wall clock milliseconds as RFC 3339 in UTC.
+pub fn rfc3339(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::from("?"), |t| format!("{t:.3}"))
+}
+
+/// A lease id as etcdctl prints it.
+pub fn parse_lease(hex: &str) -> Option<LeaseId> {
+    i64::from_str_radix(hex, 16).ok().map(LeaseId)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    // These structs hold strings and numbers only, which always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kv(key: &str, value: Vec<u8>, created: u64, lease: Option<i64>) -> KeyValue {
+        let modified = Revision(created + 1);
+        KeyValue {
+            key: key.into(),
+            value,
+            created: Revision(created),
+            modified,
+            lease: lease.map(LeaseId),
+        }
+    }
+
+    fn record() -> LeaderRecord {
+        LeaderRecord {
+            holder: MemberId {
+                node: "n1".into(),
+                uuid: MemberUuid(7),
+                incarnation: Incarnation(3),
+            },
+            address: "h:1".into(),
+            nonce: Nonce(2),
+            ttl: Duration::from_secs(5),
+            acquired_ms: 1_700_000_000_123,
+            transitions: 4,
+        }
+    }
+
+    #[test]
+    fn the_leader_record_has_the_names_of_a_kubernetes_lease_and_survives_the_round_trip() {
+        let bytes = encode_leader(&record());
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        for name in [
+            "holderIdentity",
+            "leaseDurationSeconds",
+            "acquireTime",
+            "leaseTransitions",
+        ] {
+            assert!(text.contains(name), "{name} in {text}");
+        }
+        let tenure = decode_tenure(&kv("k", bytes, 5, Some(9))).unwrap();
+        assert_eq!(
+            (tenure.record, tenure.token.get(), tenure.lease),
+            (record(), 6, LeaseId(9))
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_not_ours_is_foreign_and_never_vacant() {
+        let keys = Keys::new("c", "meta");
+        for (name, value) in [
+            ("leader", b"junk".to_vec()),
+            ("1234abcd", b"another tool".to_vec()),
+        ] {
+            let found = vec![vec![kv(&format!("{}{name}", keys.election()), value, 5, Some(1))]];
+            let view = Picture::of(Revision(9), &found).view(&keys);
+            assert!(matches!(view.seat, Seat::Foreign(_)), "{name}: {:?}", view.seat);
+        }
+        assert_eq!(Picture::default().view(&keys).seat, Seat::Vacant, "twin");
+    }
+
+    #[test]
+    fn changes_are_folded_in() {
+        let keys = Keys::new("c", "meta");
+        let mut picture = Picture::default();
+        let put = Change::Put(kv(&keys.leader(), encode_leader(&record()), 5, Some(1)));
+        picture.fold(WatchBatch {
+            revision: Revision(6),
+            changes: vec![put],
+        });
+        assert!(picture.view(&keys).seat.tenure().is_some());
+        let gone = Change::Deleted(keys.leader());
+        picture.fold(WatchBatch {
+            revision: Revision(7),
+            changes: vec![gone],
+        });
+        assert_eq!(picture.view(&keys).seat, Seat::Vacant);
+        assert_eq!(picture.revision(), Revision(7));
+    }
+
+    #[test]
+    fn the_watched_range_holds_election_and_nodes_but_no_state() {
+        let keys = Keys::new("c", "meta");
+        let range = keys.watched();
+        assert!(range.contains(&keys.leader()) && range.contains(&keys.node("n1")));
+        assert!(!range.contains(&keys.state("tick")));
+    }
+}

@@ -1,0 +1,256 @@
+//! etcd behind the contract: transactions and watches through etcd-client, renewals on streams of our own.
+//!
+//! One single-endpoint client per etcd member, because a balanced client sends every n-th call to a member that
+//! hangs, and waits for it. Every call is *hedged*: the member that answered last is asked first; if it has not
+//! answered after three times the usual round trip, the next one is asked as well, and the first answer counts.
+//! That is safe for every transaction that [`super::verbs`] makes: a second copy finds its guard broken.
+//!
+//! The v3election service is not used: it does not watch its own key, so it reports phantom leaders and strands
+//! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
+
+mod convert;
+mod keepalive;
+mod member;
+mod probe;
+mod watch;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+
+use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use crate::clock::Clock;
+use crate::election::lease::LeaseId;
+use crate::election::record::Revision;
+use member::Member;
+
+pub use member::ConnectError;
+
+/// The shortest time after which a second member is asked.
+const HEDGE_MIN: Duration = Duration::from_millis(30);
+/// How many round trips are remembered.
+const ROUND_TRIPS_MAX: usize = 64;
+
+/// How to reach etcd.
+#[derive(Clone)]
+pub struct EtcdOptions {
+    /// `host:port`, `http://host:port` or `https://host:port`, one for each member.
+    pub endpoints: Vec<String>,
+    /// Certificates, for `https://`.
+    pub tls: Option<TlsFiles>,
+    /// User and password.
+    pub login: Option<(String, String)>,
+    /// How long a TCP connection, and again a TLS handshake, may take.
+    pub connect_timeout: Duration,
+    /// How long a call may take with all its hedges.
+    pub request_timeout: Duration,
+    /// The longest time after which a second member is asked.
+    pub hedge_max: Duration,
+}
+
+/// PEM texts for TLS.
+#[derive(Clone, Default)]
+pub struct TlsFiles {
+    /// Whom to trust.
+    pub ca: Option<Vec<u8>>,
+    /// Our certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// An etcd cluster. Its connections live on the runtime that first uses them.
+#[derive(Clone)]
+pub struct EtcdStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    members: Vec<Arc<Member>>,
+    /// The member that answered last; asked first.
+    preferred: AtomicUsize,
+    /// Where the next watch opens: a silent watch is reopened elsewhere.
+    next_watch: AtomicUsize,
+    round_trips: Mutex<RoundTrips>,
+    clock: Arc<dyn Clock>,
+    options: EtcdOptions,
+}
+
+/// The last round trips, for the hedge delay.
+#[derive(Default)]
+struct RoundTrips {
+    recent: Vec<Duration>,
+    next: usize,
+}
+
+// === impl EtcdStore ===
+
+impl EtcdStore {
+    /// A client for these endpoints. Connects when first used.
+    ///
+    /// # Errors
+    /// An endpoint or a certificate that cannot be used.
+    pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        let members = options
+            .endpoints
+            .iter()
+            .map(|e| Member::new(e, &options).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let shared = Shared {
+            members,
+            preferred: AtomicUsize::new(0),
+            next_watch: AtomicUsize::new(0),
+            round_trips: Mutex::default(),
+            clock,
+            options,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn call(&self, request: Request) -> Result<Response, StoreError> {
+        let budget = self.shared.options.request_timeout;
+        match tokio::time::timeout(budget, self.shared.hedged(&request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::Unknown(format!(
+                "none within {budget:?} from {}",
+                self.location()
+            ))),
+        }
+    }
+
+    fn renew(&self, lease: LeaseId) -> BoxStream<'static, Result<Renewal, StoreError>> {
+        keepalive::renew(self.shared.clone(), lease)
+    }
+
+    async fn watch(
+        &self,
+        range: KeyRange,
+        after: Revision,
+        alive_every: Duration,
+    ) -> Result<BoxStream<'static, Result<WatchBatch, StoreError>>, StoreError> {
+        let first = self.shared.next_watch.fetch_add(1, Ordering::Relaxed);
+        let member = self.shared.members[first % self.shared.members.len()].clone();
+        let open = watch::open(member, range, after, alive_every);
+        tokio::time::timeout(self.shared.options.connect_timeout * 2, open)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unknown("the watch was not opened in time".into())))
+    }
+
+    fn location(&self) -> String {
+        self.shared.options.endpoints.join(", ")
+    }
+
+    async fn diagnose(&self) -> String {
+        let mut findings = Vec::new();
+        for member in &self.shared.members {
+            findings.push(probe::explain(member.name(), self.shared.options.connect_timeout).await);
+        }
+        findings.join("; ")
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The members in the order in which to ask them.
+    fn order(&self) -> impl Iterator<Item = (usize, Arc<Member>)> {
+        let (first, n) = (self.preferred.load(Ordering::Relaxed), self.members.len());
+        (0..n)
+            .map(move |i| (first + i) % n)
+            .map(|i| (i, self.members[i].clone()))
+    }
+
+    async fn hedged(&self, request: &Request) -> Result<Response, StoreError> {
+        let mut waiting = self.order();
+        let mut asked = FuturesUnordered::new();
+        let mut failures: Vec<StoreError> = Vec::new();
+        loop {
+            if let Some((index, member)) = waiting.next() {
+                asked.push(async move { (index, self.ask(&member, request).await) });
+            } else if asked.is_empty() {
+                return Err(worst(failures));
+            }
+            let more = waiting.size_hint().0 > 0;
+            tokio::select! {
+                biased;
+                Some((index, answer)) = asked.next() => match answer {
+                    Err(e) if is_worth_another(&e) => failures.push(e),
+                    answer => {
+                        self.preferred.store(index, Ordering::Relaxed);
+                        return answer;
+                    }
+                },
+                () = tokio::time::sleep(self.hedge_delay()), if more => {}
+            }
+        }
+    }
+
+    async fn ask(&self, member: &Member, request: &Request) -> Result<Response, StoreError> {
+        let started = self.clock.now();
+        let answer = member.call(self.clock.as_ref(), request).await;
+        if answer.is_ok() {
+            self.record_round_trip(self.clock.now().since(started));
+        }
+        answer
+    }
+
+    fn record_round_trip(&self, took: Duration) {
+        self.round_trips
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .record(took);
+    }
+
+    /// h: three times the 95th percentile of the last round trips.
+    fn hedge_delay(&self) -> Duration {
+        let p95 = self.round_trips.lock().unwrap_or_else(|e| e.into_inner()).p95();
+        (p95 * 3).clamp(HEDGE_MIN, self.options.hedge_max.max(HEDGE_MIN))
+    }
+}
+
+/// Could another member answer better? A refusal on its merits is final.
+fn is_worth_another(e: &StoreError) -> bool {
+    matches!(
+        e,
+        StoreError::Unknown(_) | StoreError::Refused(Refusal::NotSent | Refusal::NotAStore, _)
+    )
+}
+
+/// What to say when nobody could answer: unknown, if any of the copies may have been heard.
+fn worst(failures: Vec<StoreError>) -> StoreError {
+    let unknown = failures.iter().position(|e| e.refusal().is_none());
+    let pick = unknown.unwrap_or(0);
+    failures
+        .into_iter()
+        .nth(pick)
+        .unwrap_or_else(|| StoreError::Unknown("no etcd endpoint".into()))
+}
+
+// === impl RoundTrips ===
+
+impl RoundTrips {
+    fn record(&mut self, took: Duration) {
+        if self.recent.len() < ROUND_TRIPS_MAX {
+            self.recent.push(took);
+        } else {
+            self.recent[self.next] = took;
+        }
+        self.next = (self.next + 1) % ROUND_TRIPS_MAX;
+    }
+
+    fn p95(&self) -> Duration {
+        let mut sorted = self.recent.clone();
+        sorted.sort_unstable();
+        sorted
+            .get(sorted.len().saturating_sub(1) * 95 / 100)
+            .copied()
+            .unwrap_or(HEDGE_MIN)
+    }
+}

@@ -1,0 +1,338 @@
+//! One etcd member: its connection, made anew when it stays silent, and its errors, put into our words.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, lookup_host};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+
+use super::super::{Refusal, Request, Response, StoreError};
+use super::{EtcdOptions, convert};
+use crate::clock::{Clock, Instant};
+use crate::proto::etcd::auth_client::AuthClient;
+use crate::proto::etcd::{AuthenticateRequest, lease_client::LeaseClient};
+
+/// A member that left a request unanswered for so long gets a new connection: after a partition heals, the old
+/// one may wait as long again for its next retransmission, a new one goes through at once.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// HTTP/2 pings merely clean up; etcd answers more than one in 5 s with GOAWAY (`--grpc-keepalive-min-time`).
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a name server may take before the addresses it gave last are used again.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often renewals may be under way at one member.
+pub(super) const OPEN_RENEWALS_MAX: usize = 4;
+
+/// An endpoint or a certificate that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the etcd endpoint {endpoint:?}: {why}")]
+pub struct ConnectError {
+    endpoint: String,
+    why: String,
+}
+
+/// One member.
+pub(super) struct Member {
+    name: String,
+    endpoint: Endpoint,
+    login: Option<(String, String)>,
+    slot: Mutex<Slot>,
+    resolved: Mutex<Vec<SocketAddr>>,
+    /// Renewals under way here; see [`OPEN_RENEWALS_MAX`].
+    pub(super) open_renewals: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: Option<(Connection, Instant)>,
+    /// When the oldest request left that has had no answer since.
+    silent_since: Option<Instant>,
+}
+
+/// A connection; clones share it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+// === impl Member ===
+
+impl Member {
+    pub(super) fn new(endpoint: &str, options: &EtcdOptions) -> Result<Self, ConnectError> {
+        let fail = |why: String| ConnectError {
+            endpoint: endpoint.to_owned(),
+            why,
+        };
+        let has_scheme = endpoint.contains("://");
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let url = if has_scheme {
+            endpoint.to_owned()
+        } else {
+            format!("{scheme}://{endpoint}")
+        };
+        let mut e = Endpoint::from_shared(url.clone())
+            .map_err(|e| fail(e.to_string()))?
+            .connect_timeout(options.connect_timeout)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .tcp_nodelay(true);
+        if url.starts_with("https://") {
+            e = e.tls_config(tls_config(options)).map_err(|e| fail(chain(&e)))?;
+        }
+        Ok(Self {
+            name: url,
+            endpoint: e,
+            login: options.login.clone(),
+            slot: Mutex::default(),
+            resolved: Mutex::default(),
+            open_renewals: std::sync::atomic::AtomicUsize::new(0),
+        })
+    }
+
+    /// Its URL, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks this member, for as long as the caller waits.
+    pub(super) async fn call(&self, clock: &dyn Clock, request: &Request) -> Result<Response, StoreError> {
+        let stamp = clock.now();
+        let mut connection = self.connection(stamp).await?;
+        let answer = convert::call(&mut connection.client, request).await;
+        self.heard(
+            stamp,
+            !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))),
+        );
+        if let Err(StoreError::Refused(Refusal::Denied, _)) = &answer {
+            self.forget_connection(); // with it the token, which may be old
+        }
+        answer
+    }
+
+    /// The connection, or a new one if there is none or the member has been silent for too long.
+    pub(super) async fn connection(self: &Member, now: Instant) -> Result<Connection, StoreError> {
+        {
+            let mut slot = self.slot();
+            let silent = slot
+                .silent_since
+                .is_some_and(|since| now.since(since) >= SILENT_AFTER);
+            let young = slot
+                .connection
+                .as_ref()
+                .is_some_and(|(_, at)| now.since(*at) < SILENT_AFTER);
+            if silent && !young {
+                slot.connection = None;
+                slot.silent_since = None;
+            }
+            slot.silent_since.get_or_insert(now);
+            if let Some((connection, _)) = &slot.connection {
+                return Ok(connection.clone());
+            }
+        }
+        let connection = self.connect().await?;
+        self.slot().connection = Some((connection.clone(), now));
+        Ok(connection)
+    }
+
+    /// Notes that a request that left at `stamp` was answered, if only by an error of the member itself.
+    pub(super) fn heard(&self, stamp: Instant, by_member: bool) {
+        let mut slot = self.slot();
+        if by_member
+            && slot
+                .silent_since
+                .is_some_and(|since| stamp.since(since) > Duration::ZERO || stamp == since)
+        {
+            slot.silent_since = None;
+        }
+    }
+
+    /// A client for renewals, with the header that they must carry.
+    pub(super) fn lease_client(&self, connection: &Connection) -> LeaseClient<Channel> {
+        LeaseClient::new(connection.channel.clone())
+    }
+
+    fn forget_connection(&self) {
+        self.slot().connection = None;
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    async fn connect(&self) -> Result<Connection, StoreError> {
+        let addresses = self.resolve().await?;
+        let connector = tower::service_fn(move |_: Uri| {
+            let addresses = addresses.clone();
+            async move {
+                let stream = TcpStream::connect(addresses.as_slice()).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        let channel = self.endpoint.connect_with_connector_lazy(connector);
+        let mut options = ConnectOptions::new().with_require_leader(true);
+        let mut token = None;
+        if let Some((user, password)) = &self.login {
+            token = Some(authenticate(channel.clone(), user, password).await?);
+            options = options
+                .with_user(user.clone(), password.clone())
+                .with_auto_token_refresh(true);
+        }
+        let shared = etcd_client::Channel::Tonic(channel.clone());
+        let client = Client::from_channel(shared, Some(options))
+            .await
+            .map_err(|e| error(&e))?;
+        Ok(Connection {
+            client,
+            channel,
+            token,
+        })
+    }
+
+    /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member
+    /// whose addresses we know.
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, StoreError> {
+        let uri = self.endpoint.uri();
+        let port = uri.port_u16().unwrap_or(2379);
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let fresh = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), port))).await;
+        let mut cached = self.resolved.lock().unwrap_or_else(|e| e.into_inner());
+        match fresh {
+            Ok(Ok(found)) => *cached = found.collect(),
+            Ok(Err(e)) if cached.is_empty() => {
+                return Err(StoreError::Refused(
+                    Refusal::NotSent,
+                    format!("cannot resolve {host:?}: {e}"),
+                ));
+            }
+            _ => {}
+        }
+        if cached.is_empty() {
+            return Err(StoreError::Refused(
+                Refusal::NotSent,
+                format!("{host:?} has no address"),
+            ));
+        }
+        Ok(cached.clone())
+    }
+}
+
+impl Connection {
+    /// Puts on a request what etcd-client puts on its own: refuse without a leader, and the token.
+    pub(super) fn dress<T>(&self, request: &mut tonic::Request<T>) {
+        request
+            .metadata_mut()
+            .insert("hasleader", MetadataValue::from_static("true"));
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+    }
+}
+
+fn tls_config(options: &EtcdOptions) -> ClientTlsConfig {
+    let files = options.tls.clone().unwrap_or_default();
+    let mut tls = ClientTlsConfig::new().timeout(options.connect_timeout);
+    if let Some(ca) = files.ca {
+        tls = tls.ca_certificate(Certificate::from_pem(ca));
+    }
+    if let Some((certificate, key)) = files.identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    tls
+}
+
+async fn authenticate(
+    channel: Channel,
+    user: &str,
+    password: &str,
+) -> Result<MetadataValue<Ascii>, StoreError> {
+    let request = AuthenticateRequest {
+        name: user.to_owned(),
+        password: password.to_owned(),
+    };
+    let answer = AuthClient::new(channel)
+        .authenticate(request)
+        .await
+        .map_err(|s| status_error(&s))?;
+    let token = answer.into_inner().token;
+    token
+        .parse()
+        .map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
+}
+
+/// An error of etcd-client in our words.
+pub(super) fn error(e: &etcd_client::Error) -> StoreError {
+    match e {
+        etcd_client::Error::GRpcStatus(status) => status_error(status),
+        other => StoreError::Unknown(other.to_string()),
+    }
+}
+
+/// A gRPC status in our words. Only what certainly did not happen is a refusal. The texts are those of etcd's
+/// api/v3rpc/rpctypes/error.go.
+pub(super) fn status_error(status: &tonic::Status) -> StoreError {
+    use tonic::Code;
+    let message = status.message();
+    let refusal = match status.code() {
+        _ if is_connect_error(status) => Some(Refusal::NotSent),
+        Code::NotFound if message.contains("lease not found") => Some(Refusal::LeaseNotFound),
+        Code::FailedPrecondition if message.contains("lease already exists") => Some(Refusal::LeaseExists),
+        Code::ResourceExhausted if message.contains("database space exceeded") => Some(Refusal::NoSpace),
+        Code::ResourceExhausted if message.contains("larger than max") => Some(Refusal::TooLarge),
+        Code::InvalidArgument if message.contains("too large") || message.contains("too many op") => {
+            Some(Refusal::TooLarge)
+        }
+        Code::PermissionDenied | Code::Unauthenticated => Some(Refusal::Denied),
+        Code::InvalidArgument if message.contains("user") || message.contains("password") => {
+            Some(Refusal::Denied)
+        }
+        // Login for an etcd that asks for none. The words are etcd's.
+        Code::FailedPrecondition if message.contains("authentication is not enabled") => {
+            Some(Refusal::Denied)
+        }
+        Code::OutOfRange if message.contains("compacted") => Some(Refusal::Compacted),
+        Code::Unimplemented => Some(Refusal::NotAStore),
+        _ => None,
+    };
+    let said = if is_connect_error(status) {
+        chain(status)
+    } else {
+        message.to_owned()
+    };
+    match refusal {
+        Some(refusal) => StoreError::Refused(refusal, said),
+        None => StoreError::Unknown(chain(status)),
+    }
+}
+
+fn is_connect_error(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(e) = source {
+        if e.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
+
+/// An error with its causes, each once.
+pub(super) fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! Why an endpoint does not answer as etcd should: one look at the bare connection, for the error message.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How much of an answer is looked at.
+const ANSWER_BYTES_MAX: usize = 1024;
+
+/// Says in one sentence what is found at `url`, and what to do about it.
+pub(super) async fn explain(url: &str, patience: Duration) -> String {
+    let address = url.split("://").last().unwrap_or(url).trim_end_matches('/');
+    let stream = match tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        Err(_) => {
+            return format!(
+                "{url}: no answer to a connection within {patience:?}; is the host up and reachable?"
+            );
+        }
+        Ok(Err(e)) => return format!("{url}: {e}; is etcd running there, and is the port its client port?"),
+        Ok(Ok(stream)) => stream,
+    };
+    let answer = tokio::time::timeout(patience, ask_version(stream, address)).await;
+    let answer = answer.ok().and_then(Result::ok).unwrap_or_default();
+    judge(url, &answer)
+}
+
+async fn ask_version(mut stream: TcpStream, address: &str) -> std::io::Result<Vec<u8>> {
+    let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = vec![0; ANSWER_BYTES_MAX];
+    let n = stream.read(&mut answer).await?;
+    answer.truncate(n);
+    Ok(answer)
+}
+
+fn judge(url: &str, answer: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answer);
+    let is_tls = answer.first() == Some(&0x15) || text.contains("HTTPS server");
+    let wants_tls = url.starts_with("https://");
+    if is_tls && !wants_tls {
+        return format!(
+            "{url}: speaks TLS, but plain HTTP was asked; write https:// and set store.etcd.ca_file"
+        );
+    }
+    if is_tls {
+        return format!(
+            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file"
+        );
+    }
+    if text.contains("etcdserver") && wants_tls {
+        return format!("{url}: is an etcd without TLS; write http://");
+    }
+    if text.contains("etcdserver") {
+        return format!("{url}: etcd runs there, but does not serve requests; has it lost its quorum?");
+    }
+    if answer.is_empty() {
+        return format!("{url}: accepts connections, but says nothing; is it hung, or not etcd?");
+    }
+    let first: String = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(60)
+        .collect();
+    format!("{url}: is not etcd (it says {first:?}); check the host and port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_answer_has_its_own_advice() {
+        let etcd = b"HTTP/1.1 200 OK\r\n\r\n{\"etcdserver\":\"3.4.23\"}";
+        for (url, answer, says) in [
+            ("http://h:1", &b"\x15\x03\x01"[..], "write https://"),
+            (
+                "http://h:1",
+                &b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server."[..],
+                "write https://",
+            ),
+            ("https://h:1", &b"\x15\x03\x01"[..], "ca_file, cert_file"),
+            ("https://h:1", &etcd[..], "write http://"),
+            ("http://h:1", &etcd[..], "quorum"),
+            ("http://h:1", &b""[..], "says nothing"),
+            (
+                "http://h:1",
+                &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..],
+                "is not etcd",
+            ),
+        ] {
+            let said = judge(url, answer);
+            assert!(said.contains(says) && said.contains(url), "{said}");
+        }
+    }
+}

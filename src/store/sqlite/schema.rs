@@ -1,0 +1,214 @@
+//! The file: opening it, making it, and refusing what cannot work.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// "metd": marks the file as ours (`PRAGMA application_id`).
+const APPLICATION_ID: i32 = 0x6d65_7464;
+/// The layout's version (`PRAGMA user_version`).
+const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE store (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    cluster INTEGER NOT NULL,    -- random, made with the file
+    revision INTEGER NOT NULL,
+    forgotten INTEGER NOT NULL,  -- deletions up to this revision are no longer remembered
+    boot_id TEXT NOT NULL,       -- leases of another boot are over
+    time_ns TEXT NOT NULL        -- boot clocks of two time namespaces cannot be compared
+) STRICT;
+CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, ends_boot_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE kv (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    lease INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kv_by_lease ON kv (lease) WHERE lease IS NOT NULL;
+CREATE TABLE gone (revision INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, key)) STRICT, WITHOUT ROWID;
+";
+
+/// File systems on which SQLite's locks cannot be trusted between machines, by their magic number (statfs(2)).
+const NETWORK_FILE_SYSTEMS: [(i64, &str); 8] = [
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x517b, "SMB"),
+    (0x0102_1997, "9P"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x0bd0_0bd0, "Lustre"),
+];
+
+/// Why the file cannot be used. Each says which file, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be opened or written.
+    #[error(
+        "cannot use the store {path}: {why}; check that its folder exists and that this user may write to it"
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// It is something else.
+    #[error("{path} is not a metad store ({why}); move it away, or name another file with store.sqlite.path")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+    /// It lies on a network file system.
+    #[error(
+        "{path} lies on {kind}, where file locks do not hold between machines; put it on a local disk, \
+         or use etcd for several machines (--etcd-endpoints)"
+    )]
+    Network {
+        /// The file.
+        path: PathBuf,
+        /// The file system.
+        kind: &'static str,
+    },
+    /// It is in use in another time namespace.
+    #[error(
+        "{path} is in use by processes in another time namespace, whose clocks cannot be compared with ours; \
+         run all nodes in one"
+    )]
+    TimeNamespace {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path, why: impl ToString) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    fn not_ours(path: &Path, why: impl ToString) -> Self {
+        Self::NotOurs {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// Opens the file and brings it up to date.
+pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    let io = |e: rusqlite::Error| OpenError::io(path, e);
+    refuse_network(path)?;
+    let mut connection = Connection::open(path).map_err(io)?;
+    connection.busy_timeout(busy_timeout).map_err(io)?;
+    let journal: Result<String, _> = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+    if let Err(e) = journal {
+        return Err(match e.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => OpenError::not_ours(path, e),
+            _ => io(e),
+        });
+    }
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(io)?;
+    prepare(&mut connection, path)?;
+    Ok(connection)
+}
+
+fn refuse_network(path: &Path) -> Result<(), OpenError> {
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let dir = std::fs::File::open(folder).map_err(|e| OpenError::io(path, e))?;
+    let stat = rustix::fs::fstatfs(dir.as_fd()).map_err(|e| OpenError::io(path, e))?;
+    let magic = i64::from(stat.f_type) & 0xffff_ffff;
+    match NETWORK_FILE_SYSTEMS.iter().find(|(m, _)| *m == magic) {
+        Some((_, name)) => Err(OpenError::Network {
+            path: path.to_owned(),
+            kind: name,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let io = |e: rusqlite::Error| OpenError::io(path, e);
+    let tx = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(io)?;
+    let application: i32 = tx
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(io)?;
+    let version: i32 = tx
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(io)?;
+    let tables: i64 = tx
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(io)?;
+    let (boot_id, time_ns) = (boot_id(), time_namespace());
+    match (application, version) {
+        (APPLICATION_ID, SCHEMA_VERSION) => {}
+        (0, 0) if tables == 0 => {
+            tx.execute_batch(SCHEMA).map_err(io)?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(io)?;
+            tx.pragma_update(None, "user_version", SCHEMA_VERSION)
+                .map_err(io)?;
+            let cluster = uuid::Uuid::new_v4().as_u64_pair().0.cast_signed();
+            let row = (cluster, &boot_id, &time_ns);
+            tx.execute("INSERT INTO store VALUES (1, ?1, 1, 0, ?2, ?3)", row)
+                .map_err(io)?;
+        }
+        (APPLICATION_ID, other) => {
+            let why = format!("layout version {other}, this metad knows {SCHEMA_VERSION}");
+            return Err(OpenError::not_ours(path, why));
+        }
+        _ => return Err(OpenError::not_ours(path, "another application's database")),
+    }
+    let known: (String, String) = tx
+        .query_row("SELECT boot_id, time_ns FROM store", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(io)?;
+    if known.0 != boot_id {
+        bury_leases(&tx, &boot_id, &time_ns).map_err(io)?;
+    } else if known.1 != time_ns {
+        return Err(OpenError::TimeNamespace {
+            path: path.to_owned(),
+        });
+    }
+    tx.commit().map_err(io)
+}
+
+/// The machine was booted since: every process that held a lease is dead.
+fn bury_leases(tx: &Connection, boot_id: &str, time_ns: &str) -> rusqlite::Result<()> {
+    let sql = "UPDATE store SET revision = revision + 1, boot_id = ?1, time_ns = ?2 RETURNING revision";
+    let revision: i64 = tx.query_row(sql, [boot_id, time_ns], |row| row.get(0))?;
+    tx.execute(
+        "INSERT INTO gone SELECT ?1, key FROM kv WHERE lease IS NOT NULL",
+        [revision],
+    )?;
+    tx.execute("DELETE FROM kv WHERE lease IS NOT NULL", [])?;
+    tx.execute("DELETE FROM lease", [])?;
+    Ok(())
+}
+
+/// The kernel's name for this boot.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| "?".into(), |s| s.trim().to_owned())
+}
+
+/// The kernel's name for our time namespace; the same for everybody where there are none.
+fn time_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/time").map_or_else(|_| "-".into(), |p| p.display().to_string())
+}

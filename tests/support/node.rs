@@ -1,0 +1,370 @@
+//! Real metad processes, and what they say.
+//!
+//! A [`Node`] is one process. Its builder can be spawned again to restart the node on the same data dir.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
+
+pub use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use tempfile::TempDir;
+
+use super::etcd::EtcdCluster;
+use super::history::{TimedEvent, Trace};
+use super::output::{Output, Said};
+use super::poll::{boot_ns, holds_within};
+use super::spawn;
+
+/// Marks the environment of a node and of all that descend from it.
+const MARKER: &str = "TEST_NODE_MARKER";
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a node is to be started; each clone and each spawn has the same data dir.
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    id: String,
+    dir: Arc<TempDir>,
+    data_dir: PathBuf,
+    cluster: String,
+    lease_secs: u64,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    payload: Vec<OsString>,
+}
+
+/// A metad process, killed with all its descendants on drop.
+#[derive(Debug)]
+pub struct Node {
+    id: String,
+    pid: u32,
+    pidfd: OwnedFd,
+    marker: String,
+    data_dir: PathBuf,
+    output: Arc<Output>,
+    killed_ns: AtomicU64,
+    _dir: Arc<TempDir>,
+}
+
+// === impl NodeBuilder ===
+
+impl NodeBuilder {
+    /// A node of this id, with a lease of 5 s, a temporary data dir and, until told otherwise, SQLite in it.
+    pub fn new(id: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("metad-node-")
+            .tempdir()
+            .expect("a temporary directory");
+        Self {
+            id: id.into(),
+            data_dir: dir.path().join("data"),
+            dir: Arc::new(dir),
+            cluster: "default".into(),
+            lease_secs: 5,
+            args: Vec::new(),
+            env: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Elects in this etcd cluster, with its client certificate if it has one.
+    pub fn etcd(self, etcd: &EtcdCluster) -> Self {
+        match etcd.tls() {
+            None => self.endpoints(etcd.endpoints()),
+            Some(tls) => self
+                .endpoints(etcd.urls())
+                .env("METAD_STORE__ETCD__CA_FILE", &tls.ca)
+                .env("METAD_STORE__ETCD__CERT_FILE", &tls.cert)
+                .env("METAD_STORE__ETCD__KEY_FILE", &tls.key),
+        }
+    }
+
+    /// Elects in etcd behind these endpoints, such as those of proxies.
+    pub fn endpoints<E: ToString>(self, endpoints: impl IntoIterator<Item = E>) -> Self {
+        let endpoints: Vec<_> = endpoints
+            .into_iter()
+            .map(|endpoint| endpoint.to_string())
+            .collect();
+        self.arg("--etcd-endpoints").arg(endpoints.join(","))
+    }
+
+    /// Elects in this SQLite file.
+    pub fn sqlite(self, file: impl AsRef<Path>) -> Self {
+        self.arg("--store")
+            .arg("sqlite")
+            .env("METAD_STORE__SQLITE__PATH", file.as_ref())
+    }
+
+    /// The cluster's name; `default` unless set.
+    pub fn cluster(mut self, cluster: &str) -> Self {
+        self.cluster = cluster.into();
+        self
+    }
+
+    /// `meta_leader_lease_secs`.
+    pub fn lease_secs(mut self, secs: u64) -> Self {
+        self.lease_secs = secs;
+        self
+    }
+
+    /// Another data dir than the builder's own.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = dir.into();
+        self
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// One more environment variable; those of the test that begin with `METAD_` are not passed on.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs this command as the main loop: `metad run … -- CMD` instead of `metad serve`.
+    pub fn payload(mut self, command: &[&str]) -> Self {
+        self.payload = command.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// Starts a process of this node. Does not wait until it listens.
+    pub fn spawn(&self) -> Node {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let marker = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut command = self.command();
+        command.env(MARKER, &marker);
+        let child = spawn::spawn(command).expect("metad starts");
+        let pid = child.id();
+        let raw = Pid::from_raw(pid as i32).expect("a process id");
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).expect("a pidfd of a child");
+        Node {
+            id: self.id.clone(),
+            pid,
+            pidfd,
+            marker,
+            data_dir: self.data_dir.clone(),
+            output: Output::follow(child),
+            killed_ns: AtomicU64::new(u64::MAX),
+            _dir: self.dir.clone(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let Some(program) = option_env!("CARGO_BIN_EXE_metad") else {
+            panic!("only integration tests and benchmarks are told where metad is");
+        };
+        let mut command = Command::new(program);
+        spawn::remove_env(&mut command, "METAD_");
+        command.arg(if self.payload.is_empty() { "serve" } else { "run" });
+        command.arg("--node-id").arg(&self.id);
+        command.arg("--data-dir").arg(&self.data_dir);
+        command.args(["--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]);
+        command.arg("--events").arg("--cluster").arg(&self.cluster);
+        command
+            .arg("--meta-leader-lease-secs")
+            .arg(self.lease_secs.to_string());
+        command.args(&self.args);
+        if !self.payload.is_empty() {
+            command.arg("--").args(&self.payload);
+        }
+        command
+            .envs(self.env.iter().cloned())
+            .current_dir(self.dir.path());
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// The node id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The data dir.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Where gRPC is served; waits until it is.
+    #[track_caller]
+    pub fn rpc_addr(&self) -> SocketAddr {
+        self.listening("rpc")
+    }
+
+    /// Where the probes, metrics and the page are served; waits until they are.
+    #[track_caller]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.listening("http")
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<TimedEvent> {
+        self.output.now().events.clone()
+    }
+
+    /// Has there been an event of this type?
+    pub fn has_event(&self, kind: &str) -> bool {
+        self.output.now().events.iter().any(|event| event.kind() == kind)
+    }
+
+    /// What stdout carried besides events, such as the payload's output.
+    pub fn stdout(&self) -> String {
+        self.output.now().stdout.join("\n")
+    }
+
+    /// The log so far.
+    pub fn stderr(&self) -> String {
+        self.output.now().stderr.join("\n")
+    }
+
+    /// The first event, old or new, that `wanted` accepts. Panics with the ends of both logs after `timeout`,
+    /// or at once when the process has ended without it.
+    #[track_caller]
+    pub fn wait_event(&self, wanted: impl Fn(&TimedEvent) -> bool, timeout: Duration) -> TimedEvent {
+        let Some(event) = self.find_event(wanted, timeout) else {
+            panic!("no such event within {timeout:?}: {}", self.report());
+        };
+        event
+    }
+
+    /// The first event of this type; panics as [`wait_event`](Self::wait_event) does.
+    #[track_caller]
+    pub fn wait_for(&self, kind: &str, timeout: Duration) -> TimedEvent {
+        let Some(event) = self.find_event(|event| event.kind() == kind, timeout) else {
+            panic!("no {kind} within {timeout:?}: {}", self.report());
+        };
+        event
+    }
+
+    /// Waits for the end of the process and its output. The exit code, 128 + n for an end by signal n.
+    #[track_caller]
+    pub fn wait_exit(&self, timeout: Duration) -> i32 {
+        let Some(exit) = self
+            .output
+            .wait(timeout, |said| said.exit.filter(|_| said.is_over()))
+        else {
+            panic!("no end within {timeout:?}: {}", self.report());
+        };
+        exit.code
+    }
+
+    /// Does the process run (or stand still, paused)?
+    pub fn is_alive(&self) -> bool {
+        self.output.now().exit.is_none()
+    }
+
+    /// Sends a signal; a process that has ended gets none.
+    pub fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Stops the process, not its guardian, with SIGSTOP.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills the process, not its guardian, with SIGKILL, and waits for its end.
+    #[track_caller]
+    pub fn kill(&self) {
+        // Stamped before the signal: whatever the death sets free happens after this instant.
+        self.killed_ns.fetch_min(boot_ns(), Ordering::Relaxed);
+        self.signal(Signal::KILL);
+        self.wait_exit(KILL_TIMEOUT);
+    }
+
+    /// When the process died, on `CLOCK_BOOTTIME`; `None` while it lives.
+    pub fn died_ns(&self) -> Option<u64> {
+        let exit = self.output.now().exit?;
+        Some(exit.seen_ns.min(self.killed_ns.load(Ordering::Relaxed)))
+    }
+
+    /// The living processes of this node: itself, its guardian, the payload and their descendants.
+    pub fn tree(&self) -> Vec<u32> {
+        let mark = format!("{MARKER}={}", self.marker);
+        let is_marked = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment
+                .split(|&byte| byte == 0)
+                .any(|variable| variable == mark.as_bytes())
+        };
+        let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+        processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(is_marked)
+            .collect()
+    }
+
+    /// What [`history::check`](super::history::check) needs to know about this process.
+    pub fn trace(&self) -> Trace {
+        let label = format!("{} (pid {})", self.id, self.pid);
+        Trace {
+            label,
+            events: self.events(),
+            died_ns: self.died_ns(),
+        }
+    }
+
+    /// The ends of both logs, for messages.
+    pub fn report(&self) -> String {
+        format!(
+            "node {} (pid {}): {}",
+            self.id,
+            self.pid,
+            self.output.now().report()
+        )
+    }
+
+    fn find_event(&self, wanted: impl Fn(&TimedEvent) -> bool, timeout: Duration) -> Option<TimedEvent> {
+        let find = |said: &Said| said.events.iter().find(|event| wanted(event)).cloned();
+        let decided = |said: &Said| find(said).map(Some).or(said.is_over().then_some(None));
+        self.output.wait(timeout, decided).flatten()
+    }
+
+    #[track_caller]
+    fn listening(&self, server: &str) -> SocketAddr {
+        let event = self.wait_for("listening", LISTEN_TIMEOUT);
+        event
+            .str(server)
+            .parse()
+            .unwrap_or_else(|_| panic!("no {server} address in {}", event.json))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.report());
+        }
+        self.signal(Signal::KILL);
+        holds_within(KILL_TIMEOUT, || {
+            let left = self.tree();
+            left.iter().for_each(|&pid| spawn::signal(pid, Signal::KILL));
+            left.is_empty()
+        });
+    }
+}

@@ -1,0 +1,326 @@
+//! A TCP proxy whose faults are switched while it runs.
+//!
+//! Each switch returns only when it is in force. Bytes that a fault holds back are delivered when it ends, as
+//! TCP's retransmission would after a partition; the one exception is [`FaultProxy::drop_replies`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc as sync_mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::ports::Port;
+
+const CHUNK: usize = 16 * 1024;
+
+/// The proxy, on a thread of its own; dropping it closes everything.
+#[derive(Debug)]
+pub struct FaultProxy {
+    port: Port,
+    switches: Option<mpsc::UnboundedSender<Switch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Pass,
+    DelayReplies(Duration),
+    DropReplies,
+    HoldRequests,
+    BlackHole,
+    Refuse,
+}
+
+/// A change of mode; `reset` closes the connections there are.
+#[derive(Debug)]
+struct Switch {
+    mode: Mode,
+    reset: bool,
+    done: sync_mpsc::Sender<()>,
+}
+
+/// Bytes on their way to the client, and when they may arrive; no bytes stand for the end of the stream.
+struct Reply {
+    due: Instant,
+    bytes: Vec<u8>,
+}
+
+// === impl FaultProxy ===
+
+impl FaultProxy {
+    /// Listens on a free loopback port and passes everything on to `target`.
+    pub fn start(target: SocketAddr) -> Self {
+        let port = Port::reserve();
+        let addr = port.addr();
+        let (switches, inbox) = mpsc::unbounded_channel();
+        let (ready, is_ready) = sync_mpsc::channel();
+        let thread = thread::Builder::new().name("fault-proxy".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .expect("a runtime")
+                .block_on(serve(addr, target, inbox, ready));
+        });
+        is_ready.recv().expect("the proxy listens");
+        Self {
+            port,
+            switches: Some(switches),
+            thread: Some(thread.expect("a thread for the proxy")),
+        }
+    }
+
+    /// Where to connect instead of the target.
+    pub fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// Ends every fault; what was held back is delivered now.
+    pub fn pass(&self) {
+        self.switch(Mode::Pass, false);
+    }
+
+    /// Delivers everything the target says that much later, in order; requests are not delayed.
+    pub fn delay_replies(&self, delay: Duration) {
+        self.switch(Mode::DelayReplies(delay), false);
+    }
+
+    /// Lets requests through and discards what the target says. A connection that lost bytes is useless and
+    /// is closed when this fault ends.
+    pub fn drop_replies(&self) {
+        self.switch(Mode::DropReplies, false);
+    }
+
+    /// Holds requests back; replies still pass.
+    pub fn hold_requests(&self) {
+        self.switch(Mode::HoldRequests, false);
+    }
+
+    /// Delivers the requests that were held back: the same as [`pass`](Self::pass).
+    pub fn release(&self) {
+        self.pass();
+    }
+
+    /// Keeps connections open and accepts new ones, but forwards nothing in either direction.
+    pub fn black_hole(&self) {
+        self.switch(Mode::BlackHole, false);
+    }
+
+    /// Resets all connections; new ones are accepted and then hang.
+    pub fn cut(&self) {
+        self.switch(Mode::BlackHole, true);
+    }
+
+    /// Resets all connections and refuses new ones.
+    pub fn refuse(&self) {
+        self.switch(Mode::Refuse, true);
+    }
+
+    fn switch(&self, mode: Mode, reset: bool) {
+        let (done, is_done) = sync_mpsc::channel();
+        let switches = self.switches.as_ref().expect("present until dropped");
+        switches
+            .send(Switch { mode, reset, done })
+            .expect("the proxy runs");
+        is_done.recv().expect("the proxy runs");
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        drop(self.switches.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+// === impl Mode ===
+
+impl Mode {
+    fn forwards_requests(self) -> bool {
+        !matches!(self, Mode::HoldRequests | Mode::BlackHole | Mode::Refuse)
+    }
+
+    fn forwards_replies(self) -> bool {
+        !matches!(self, Mode::BlackHole | Mode::Refuse)
+    }
+
+    fn keeps_replies(self) -> bool {
+        self != Mode::DropReplies
+    }
+
+    fn delay(self) -> Duration {
+        if let Mode::DelayReplies(delay) = self {
+            delay
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// Accepts connections and carries out switches, until nobody can switch any more.
+async fn serve(
+    addr: SocketAddr,
+    target: SocketAddr,
+    mut inbox: mpsc::UnboundedReceiver<Switch>,
+    ready: sync_mpsc::Sender<()>,
+) {
+    let (mode, _) = watch::channel(Mode::Pass);
+    let (reset, _) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut listener = Some(TcpListener::bind(addr).await.expect("the reserved port is free"));
+    let _ = ready.send(());
+    loop {
+        tokio::select! {
+            biased;
+            switch = inbox.recv() => {
+                let Some(Switch { mode: next, reset: now, done }) = switch else { break };
+                if next == Mode::Refuse {
+                    listener = None;
+                } else if listener.is_none() {
+                    listener = Some(TcpListener::bind(addr).await.expect("the reserved port is free"));
+                }
+                mode.send_replace(next);
+                if now {
+                    reset.send_replace(());
+                    while connections.join_next().await.is_some() {}
+                }
+                let _ = done.send(());
+            }
+            Some(client) = accept(&listener) => {
+                connections.spawn(connection(client, target, mode.subscribe(), reset.subscribe()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// The next connection; never one while the proxy refuses them.
+async fn accept(listener: &Option<TcpListener>) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.ok().map(|(client, _)| client),
+        None => std::future::pending().await,
+    }
+}
+
+async fn connection(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mode: watch::Receiver<Mode>,
+    mut reset: watch::Receiver<()>,
+) {
+    let mut server = None;
+    let lost = tokio::select! {
+        biased;
+        _ = reset.changed() => true,
+        result = relay(&mut client, &mut server, target, mode) => result.is_err(),
+    };
+    if lost {
+        // With no time to linger, close sends RST instead of FIN.
+        for stream in [Some(client), server].into_iter().flatten() {
+            let _ = set_socket_linger(&stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Connects to the target as soon as requests may pass, then copies until both directions have ended.
+async fn relay(
+    client: &mut TcpStream,
+    server: &mut Option<TcpStream>,
+    target: SocketAddr,
+    mut mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    until(&mut mode, Mode::forwards_requests).await?;
+    let server = server.insert(TcpStream::connect(target).await?);
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (requests, to_client) = client.split();
+    let (replies, to_server) = server.split();
+    let (queue, queued) = mpsc::unbounded_channel();
+    tokio::try_join!(
+        forward_requests(requests, to_server, mode.clone()),
+        collect_replies(replies, queue, mode.clone()),
+        deliver_replies(queued, to_client, mode),
+    )?;
+    Ok(())
+}
+
+async fn forward_requests(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let length = from.read(&mut chunk).await?;
+        until(&mut mode, Mode::forwards_requests).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&chunk[..length]).await?;
+    }
+}
+
+async fn collect_replies(
+    mut from: ReadHalf<'_>,
+    queue: mpsc::UnboundedSender<Reply>,
+    mut mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    let mut lossy = false;
+    loop {
+        let length = tokio::select! {
+            biased;
+            // What follows lost bytes would make no sense to the client.
+            _ = until(&mut mode, Mode::keeps_replies), if lossy => return Err(closed()),
+            length = from.read(&mut chunk) => length?,
+        };
+        let now = *mode.borrow();
+        if length > 0 && !now.keeps_replies() {
+            lossy = true;
+            continue;
+        }
+        let reply = Reply {
+            due: Instant::now() + now.delay(),
+            bytes: chunk[..length].to_vec(),
+        };
+        queue.send(reply).map_err(|_| closed())?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn deliver_replies(
+    mut queued: mpsc::UnboundedReceiver<Reply>,
+    mut to: WriteHalf<'_>,
+    mut mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    while let Some(reply) = queued.recv().await {
+        tokio::time::sleep_until(reply.due).await;
+        until(&mut mode, Mode::forwards_replies).await?;
+        if reply.bytes.is_empty() {
+            return to.shutdown().await;
+        }
+        to.write_all(&reply.bytes).await?;
+    }
+    Ok(())
+}
+
+async fn until(mode: &mut watch::Receiver<Mode>, allows: fn(Mode) -> bool) -> io::Result<()> {
+    mode.wait_for(|mode| allows(*mode))
+        .await
+        .map(drop)
+        .map_err(|_| closed())
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}

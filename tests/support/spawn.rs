@@ -1,0 +1,103 @@
+//! Child processes that cannot outlive the test process, however it ends.
+//!
+//! The kernel can kill a child when its parent dies, but by "parent" it means the *thread* that forked, and
+//! the test harness ends a thread with each test. So one thread that never ends forks all the children.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+struct Request {
+    command: Command,
+    reply: Sender<io::Result<Child>>,
+}
+
+/// Starts `command` as the leader of a process group of its own, bound to the life of this process.
+pub fn spawn(command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (requests, inbox) = mpsc::channel();
+        thread::Builder::new()
+            .name("spawner".into())
+            .spawn(move || serve(inbox))
+            .expect("a thread for the spawner");
+        requests
+    });
+    let (reply, child) = mpsc::channel();
+    spawner
+        .send(Request { command, reply })
+        .expect("the spawner never ends");
+    child.recv().expect("the spawner answers")
+}
+
+/// Runs `command` to its end and collects what it prints; panics when it takes longer than `timeout`.
+#[track_caller]
+pub fn output(mut command: Command, timeout: Duration) -> Output {
+    let what = format!(
+        "{} {:?}",
+        command.get_program().display(),
+        command.get_args().collect::<Vec<_>>()
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = spawn(command).unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
+    let pid = child.id();
+    let (done, output) = mpsc::channel();
+    thread::spawn(move || done.send(child.wait_with_output()));
+    match output.recv_timeout(timeout) {
+        Ok(output) => output.unwrap_or_else(|error| panic!("cannot read from {what}: {error}")),
+        Err(_) => {
+            signal(pid, Signal::KILL);
+            panic!("{what} did not end within {timeout:?}");
+        }
+    }
+}
+
+/// Sends a signal to a process; a process that is gone already is not an error.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Withholds from `command` the variables of our own environment that begin with `prefix`.
+pub fn remove_env(command: &mut Command, prefix: &str) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with(prefix)) {
+        command.env_remove(name);
+    }
+}
+
+fn serve(inbox: Receiver<Request>) {
+    for Request { command, reply } in inbox {
+        let _ = reply.send(spawn_here(command));
+    }
+}
+
+fn spawn_here(mut command: Command) -> io::Result<Child> {
+    let parent = rustix::process::getpid();
+    command.process_group(0);
+    // SAFETY: the closure makes two system calls and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the line above took effect.
+            if rustix::process::getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::Other.into())
+            }
+        });
+    }
+    command.spawn()
+}
