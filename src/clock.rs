@@ -58,10 +58,7 @@ impl Instant {
 
     /// An instant at the same number of milliseconds on both clocks; for tests and transcripts.
     pub const fn from_millis(ms: u64) -> Self {
-        Self {
-            boot_ns: ms * 1_000_000,
-            raw_ns: ms * 1_000_000,
-        }
+        Self { boot_ns: ms * 1_000_000, raw_ns: ms * 1_000_000 }
     }
 
     /// Nanoseconds on `CLOCK_BOOTTIME`: comparable between processes of one machine, for display and logs.
@@ -95,18 +92,12 @@ impl Instant {
 
     /// The deadline that is later on each clock. Deadlines of a lease only ever move this way.
     pub fn later(self, other: Instant) -> Instant {
-        Instant {
-            boot_ns: self.boot_ns.max(other.boot_ns),
-            raw_ns: self.raw_ns.max(other.raw_ns),
-        }
+        Instant { boot_ns: self.boot_ns.max(other.boot_ns), raw_ns: self.raw_ns.max(other.raw_ns) }
     }
 
     /// The deadline that is reached as soon as one of the two is.
     pub fn earlier(self, other: Instant) -> Instant {
-        Instant {
-            boot_ns: self.boot_ns.min(other.boot_ns),
-            raw_ns: self.raw_ns.min(other.raw_ns),
-        }
+        Instant { boot_ns: self.boot_ns.min(other.boot_ns), raw_ns: self.raw_ns.min(other.raw_ns) }
     }
 }
 
@@ -115,10 +106,7 @@ impl std::ops::Add<Duration> for Instant {
 
     fn add(self, rhs: Duration) -> Instant {
         let ns = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
-        Instant {
-            boot_ns: self.boot_ns.saturating_add(ns),
-            raw_ns: self.raw_ns.saturating_add(ns),
-        }
+        Instant { boot_ns: self.boot_ns.saturating_add(ns), raw_ns: self.raw_ns.saturating_add(ns) }
     }
 }
 
@@ -127,10 +115,7 @@ impl std::ops::Sub<Duration> for Instant {
 
     fn sub(self, rhs: Duration) -> Instant {
         let ns = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
-        Instant {
-            boot_ns: self.boot_ns.saturating_sub(ns),
-            raw_ns: self.raw_ns.saturating_sub(ns),
-        }
+        Instant { boot_ns: self.boot_ns.saturating_sub(ns), raw_ns: self.raw_ns.saturating_sub(ns) }
     }
 }
 
@@ -148,9 +133,7 @@ impl Clock for OsClock {
 fn read_ns(id: rustix::time::ClockId) -> u64 {
     let t = rustix::time::clock_gettime(id);
     // Both clocks count from boot, so neither field is ever negative.
-    (t.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(t.tv_nsec as u64)
+    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
 }
 
 /// Milliseconds since the Unix epoch on the wall clock. For display: never for a decision.
@@ -165,13 +148,7 @@ pub fn wall_clock_ms() -> u64 {
 impl SimClock {
     /// A clock whose two readings run `boot_rate_ppm` and `raw_rate_ppm` millionths too fast (or too slow).
     pub fn with_rates(boot_rate_ppm: i64, raw_rate_ppm: i64) -> Self {
-        Self {
-            inner: Arc::new(Mutex::new(SimReading {
-                boot_rate_ppm,
-                raw_rate_ppm,
-                ..Default::default()
-            })),
-        }
+        Self { inner: Arc::new(Mutex::new(SimReading { boot_rate_ppm, raw_rate_ppm, ..Default::default() })) }
     }
 
     /// Lets real time pass; the readings move at this clock's own rates.
@@ -188,10 +165,7 @@ impl SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Instant {
         let r = self.inner.lock().unwrap_or_else(|e| e.into_inner());
-        Instant {
-            boot_ns: r.boot_ns,
-            raw_ns: r.raw_ns,
-        }
+        Instant { boot_ns: r.boot_ns, raw_ns: r.raw_ns }
     }
 }
 
@@ -203,22 +177,10 @@ mod tests {
     fn a_deadline_has_passed_when_it_has_passed_on_either_clock() {
         let deadline = Instant::from_nanos(100, 100);
         assert!(!Instant::from_nanos(99, 99).reached(deadline));
-        assert!(
-            Instant::from_nanos(100, 0).reached(deadline),
-            "suspend shows on BOOTTIME only"
-        );
-        assert!(
-            Instant::from_nanos(0, 100).reached(deadline),
-            "slewing shows on MONOTONIC_RAW only"
-        );
-        assert_eq!(
-            Instant::from_nanos(90, 20).until(deadline),
-            Duration::from_nanos(10)
-        );
-        assert_eq!(
-            Instant::from_nanos(90, 20).since(Instant::default()),
-            Duration::from_nanos(90)
-        );
+        assert!(Instant::from_nanos(100, 0).reached(deadline), "suspend shows on BOOTTIME only");
+        assert!(Instant::from_nanos(0, 100).reached(deadline), "slewing shows on MONOTONIC_RAW only");
+        assert_eq!(Instant::from_nanos(90, 20).until(deadline), Duration::from_nanos(10));
+        assert_eq!(Instant::from_nanos(90, 20).since(Instant::default()), Duration::from_nanos(90));
     }
 
     #[test]

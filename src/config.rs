@@ -215,18 +215,10 @@ pub fn load(
     let (table, origins) = layers.finish();
 
     validate::values(&table, &origins)?;
-    let config: Config = table
-        .clone()
-        .try_into()
-        .map_err(|error| ConfigError::schema(&error))?;
+    let config: Config = table.clone().try_into().map_err(|error| ConfigError::schema(&error))?;
     validate::rules(&config, &origins)?;
     let warnings = validate::warnings(&config, &origins);
-    Ok(Loaded {
-        config,
-        origins,
-        warnings,
-        table,
-    })
+    Ok(Loaded { config, origins, warnings, table })
 }
 
 /// The variables of this process, for [`load`].
@@ -273,11 +265,7 @@ impl EtcdConfig {
     /// The endpoints as URLs. A bare `host:port` becomes `https://` when a CA or a certificate is configured,
     /// as etcdctl does it, and `http://` otherwise.
     pub fn urls(&self) -> Vec<String> {
-        let scheme = if self.ca_file.is_some() || self.cert_file.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.ca_file.is_some() || self.cert_file.is_some() { "https" } else { "http" };
         let with_scheme = |endpoint: &String| match endpoint.contains("://") {
             true => endpoint.clone(),
             false => format!("{scheme}://{endpoint}"),

@@ -8,7 +8,7 @@
 //! | from | on | to |
 //! | --- | --- | --- |
 //! | Joining | registered under a new lease | Follower |
-//! | Joining | final refusal, or the store stays away at start | Stopped |
+//! | Joining | final refusal | Stopped |
 //! | Follower | seat vacant, our rank's turn, lease long enough | Claiming |
 //! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
 //! | Follower, Claiming | `H` passed, or our registration is gone | Joining (new lease) |

@@ -248,18 +248,12 @@ pub trait Store: Send + Sync + 'static {
 impl Txn {
     /// A transaction that only reads.
     pub fn read(then: Vec<Op>) -> Self {
-        Self {
-            then,
-            ..Self::default()
-        }
+        Self { then, ..Self::default() }
     }
 
     /// Does it write, whatever its guards say?
     pub fn writes(&self) -> bool {
-        self.then
-            .iter()
-            .chain(&self.otherwise)
-            .any(|op| matches!(op, Op::Put(..) | Op::Delete(_)))
+        self.then.iter().chain(&self.otherwise).any(|op| matches!(op, Op::Put(..) | Op::Delete(_)))
     }
 }
 
@@ -280,10 +274,7 @@ impl Response {
 impl KeyRange {
     /// All keys that begin with `prefix`. It must not be empty; metad's never is.
     pub fn prefix(prefix: &str) -> Self {
-        Self {
-            from: prefix.to_owned(),
-            to: after_prefix(prefix),
-        }
+        Self { from: prefix.to_owned(), to: after_prefix(prefix) }
     }
 
     /// Is the key in it?

@@ -41,10 +41,7 @@ pub(super) fn parse(text: &str) -> Result<Address<'_>, String> {
         check_host(host)?;
         (host, port)
     };
-    Ok(Address {
-        host,
-        port: parse_port(port)?,
-    })
+    Ok(Address { host, port: parse_port(port)? })
 }
 
 /// Takes an etcd endpoint apart. A port of 0 is refused: nothing can be reached there.
@@ -73,9 +70,7 @@ fn check_host(host: &str) -> Result<(), String> {
     if host.is_empty() {
         return Err("has no host before the colon".to_owned());
     }
-    if let Some(strange) = host
-        .chars()
-        .find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_'))
+    if let Some(strange) = host.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_'))
     {
         return Err(format!("has the character `{strange}` in its host name"));
     }
@@ -93,6 +88,5 @@ fn parse_port(port: &str) -> Result<u16, String> {
     if !port.chars().all(|c| c.is_ascii_digit()) {
         return Err(format!("has the port `{port}`, which is not a number"));
     }
-    port.parse()
-        .map_err(|_| format!("has port {port}, which is not between 1 and 65535"))
+    port.parse().map_err(|_| format!("has port {port}, which is not between 1 and 65535"))
 }

@@ -109,12 +109,6 @@ impl ConfigError {
 
     pub(super) fn wrong_type(key: &Key, origin: Origin, found: String) -> Self {
         let fix = origin.assignment(key, &key.example());
-        Self::WrongType {
-            key: key.path,
-            expected: key.expected(),
-            found,
-            fix,
-            origin,
-        }
+        Self::WrongType { key: key.path, expected: key.expected(), found, fix, origin }
     }
 }

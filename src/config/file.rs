@@ -33,10 +33,8 @@ struct Entry<'d, 'i> {
 
 /// Reads the file and checks names and types; values are checked after the merge.
 pub(super) fn read(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })?;
+    let bytes =
+        std::fs::read(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     let text = str::from_utf8(&bytes).map_err(|error| not_utf8(path, &bytes, error.valid_up_to()))?;
     // Some editors begin a file with a byte order mark; without it, columns are what the reader sees.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -53,28 +51,15 @@ pub(super) fn read(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
 fn flatten<'d, 'i>(table: &'d DeTable<'i>, section: &str, entries: &mut Vec<Entry<'d, 'i>>) {
     for (key, value) in table {
         let name = key.get_ref();
-        let path = if section.is_empty() {
-            name.to_string()
-        } else {
-            format!("{section}.{name}")
-        };
+        let path = if section.is_empty() { name.to_string() } else { format!("{section}.{name}") };
         match value.get_ref() {
             // A quoted key may contain a dot; it is not the path that it looks like.
             DeValue::Table(inner) if keys::find_section(&path).is_some() && !name.contains('.') => {
                 flatten(inner, &path, entries);
             }
             other => {
-                let path = if name.contains('.') {
-                    format!("{section}.\"{name}\"")
-                } else {
-                    path
-                };
-                entries.push(Entry {
-                    path,
-                    key_span: key.span(),
-                    value_span: value.span(),
-                    value: other,
-                });
+                let path = if name.contains('.') { format!("{section}.\"{name}\"") } else { path };
+                entries.push(Entry { path, key_span: key.span(), value_span: value.span(), value: other });
             }
         }
     }
@@ -115,10 +100,7 @@ fn describe(value: &DeValue<'_>) -> String {
 
 fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> ConfigError {
     let before = &bytes[..at];
-    let line_start = before
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |newline| newline + 1);
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     ConfigError::NotUtf8 {
         path: path.to_owned(),
         line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
@@ -160,9 +142,7 @@ impl Source<'_> {
 
     /// The place of an unknown key. Its value is cut off: it may be a password under a wrong name.
     fn spot_of_key(&self, span: Range<usize>) -> Spot {
-        let line_end = self.text[span.end..]
-            .find('\n')
-            .map_or(self.text.len(), |at| span.end + at);
+        let line_end = self.text[span.end..].find('\n').map_or(self.text.len(), |at| span.end + at);
         let rest = &self.text[span.end..line_end];
         let shown = rest.find('=').map_or(rest.len(), |equals| equals + 1);
         let ellipsis = if shown < rest.len() { " …" } else { "" };
@@ -174,32 +154,22 @@ impl Source<'_> {
     fn spot(&self, span: Range<usize>) -> Spot {
         let start = span.start;
         self.spot_with(span, |line_start| {
-            let line_end = self.text[start..]
-                .find('\n')
-                .map_or(self.text.len(), |at| start + at);
+            let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
             self.text[line_start..line_end].trim_end().to_owned()
         })
     }
 
     /// Line, column and excerpt of `span`, where `show` gives the text of the line from its first byte on.
     fn spot_with(&self, span: Range<usize>, show: impl FnOnce(usize) -> String) -> Spot {
-        let line_start = self.text[..span.start]
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1);
+        let line_start = self.text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let line = self.text[..span.start].matches('\n').count() + 1;
         let before = &self.text[line_start..span.start];
         let shown = show(line_start);
 
         let gutter = " ".repeat(line.to_string().len());
         // Tabs are kept so that the carets stand under the text whatever their width.
-        let indent: String = before
-            .chars()
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
-        let marked = self.text[span]
-            .lines()
-            .next()
-            .map_or(0, |marked| marked.chars().count());
+        let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let marked = self.text[span].lines().next().map_or(0, |marked| marked.chars().count());
         let carets = "^".repeat(marked.max(1));
         Spot {
             file: self.path.to_owned(),

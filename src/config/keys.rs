@@ -75,10 +75,7 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("node", "Who this process is and where it keeps its files."),
     ("meta", "The leadership and its main loop."),
     ("store", "Where the leadership record lives."),
-    (
-        "store.etcd",
-        "The etcd cluster; used when store.kind is \"etcd\".",
-    ),
+    ("store.etcd", "The etcd cluster; used when store.kind is \"etcd\"."),
     (
         "store.sqlite",
         "The file that elects among processes of one machine; used when store.kind is \"sqlite\".",
@@ -100,157 +97,84 @@ pub static KEYS: [Key; 26] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
-    Key::new("node.cluster", Kind::Name, Fallback::Text("default"))
-        .flag("--cluster")
-        .help(
-            "The name of the cluster; nodes elect only within it, so give each cluster on one etcd its own.",
-        ),
-    Key::new(
-        "node.data_dir",
-        Kind::Path,
-        computed("<node id>.metad", "node-1.metad"),
-    )
-    .flag("--data-dir")
-    .help("Holds the node's identity. Keep it: without it a restart cannot take its own record back."),
-    Key::new(
-        "node.advertise_addr",
-        Kind::Address,
-        computed("rpc.listen_addr", "10.0.0.1:5690"),
-    )
-    .flag("--advertise-addr")
-    .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),
+    Key::new("node.cluster", Kind::Name, Fallback::Text("default")).flag("--cluster").help(
+        "The name of the cluster; nodes elect only within it, so give each cluster on one etcd its own.",
+    ),
+    Key::new("node.data_dir", Kind::Path, computed("<node id>.metad", "node-1.metad"))
+        .flag("--data-dir")
+        .help("Holds the node's identity. Keep it: without it a restart cannot take its own record back."),
+    Key::new("node.advertise_addr", Kind::Address, computed("rpc.listen_addr", "10.0.0.1:5690"))
+        .flag("--advertise-addr")
+        .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),
     Key::new("node.priority", int(0, 1000), Fallback::Integer(100))
         .help("At a vacancy the highest priority leads; 0 never leads, which suits an observer."),
-    Key::new(
-        "meta.meta_leader_lease_secs",
-        int(3, YEAR_SECS),
-        Fallback::Integer(15),
-    )
-    .seconds()
-    .flag("--meta-leader-lease-secs")
-    .help(
-        "The lease on leadership: a leader that cannot renew it for this long ends itself. \
+    Key::new("meta.meta_leader_lease_secs", int(3, YEAR_SECS), Fallback::Integer(15))
+        .seconds()
+        .flag("--meta-leader-lease-secs")
+        .help(
+            "The lease on leadership: a leader that cannot renew it for this long ends itself. \
              Longer survives longer stalls, shorter replaces a dead machine sooner.",
-    ),
+        ),
     Key::new("meta.group", Kind::Name, Fallback::Text("meta"))
         .help("The election: members of one group elect one leader, and a cluster may have several groups."),
-    Key::new("meta.stop_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
+    Key::new("meta.stop_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
+        "Time the main loop gets to end on a planned stop; raise it when the payload has much to save.",
+    ),
+    Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
         .seconds()
-        .help(
-            "Time the main loop gets to end on a planned stop; raise it when the payload has much to save.",
-        ),
-    Key::new(
-        "meta.start_timeout_secs",
-        int(1, HOUR_SECS),
-        Fallback::Integer(10),
-    )
-    .seconds()
-    .help("Time a new leader gets to start its main loop, before it gives the leadership up to another."),
-    Key::new(
-        "meta.tick_interval_ms",
-        int(10, MINUTE_MS),
-        Fallback::Integer(1000),
-    )
-    .milliseconds()
-    .help(
+        .help("Time a new leader gets to start its main loop, before it gives the leadership up to another."),
+    Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(1000)).milliseconds().help(
         "The built-in main loop makes one fenced write per interval; at most a third of the lease, \
              so that a refused write is seen in time.",
     ),
-    Key::new(
-        "store.kind",
-        Kind::Choice(&["sqlite", "etcd"]),
-        computed(KIND_RULE, "etcd"),
-    )
-    .flag("--store")
-    .help("etcd elects among machines, SQLite among processes of one machine."),
+    Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
+        .flag("--store")
+        .help("etcd elects among machines, SQLite among processes of one machine."),
     Key::new("store.etcd.endpoints", Kind::Endpoints, Fallback::EmptyList)
         .flag("--etcd-endpoints")
         .help("Every etcd member: metad talks to each one directly, so that one hung member costs nothing."),
-    Key::new(
-        "store.etcd.ca_file",
-        Kind::Path,
-        unset("the system's authorities", "/etc/metad/ca.pem"),
-    )
-    .help("PEM file with the authority that signed etcd's certificates; a bare host:port then means https."),
-    Key::new(
-        "store.etcd.cert_file",
-        Kind::Path,
-        unset("we show no certificate", "/etc/metad/client.pem"),
-    )
-    .help("PEM file with our certificate, for an etcd that asks for one; needs key_file."),
-    Key::new(
-        "store.etcd.key_file",
-        Kind::Path,
-        unset("we show no certificate", "/etc/metad/client.key"),
-    )
-    .help("PEM file with the private key of cert_file."),
+    Key::new("store.etcd.ca_file", Kind::Path, unset("the system's authorities", "/etc/metad/ca.pem")).help(
+        "PEM file with the authority that signed etcd's certificates; a bare host:port then means https.",
+    ),
+    Key::new("store.etcd.cert_file", Kind::Path, unset("we show no certificate", "/etc/metad/client.pem"))
+        .help("PEM file with our certificate, for an etcd that asks for one; needs key_file."),
+    Key::new("store.etcd.key_file", Kind::Path, unset("we show no certificate", "/etc/metad/client.key"))
+        .help("PEM file with the private key of cert_file."),
     Key::new("store.etcd.username", Kind::Text, unset("no login", "metad"))
         .help("The etcd user, for an etcd with auth enabled; needs password_file."),
-    Key::new(
-        "store.etcd.password_file",
-        Kind::Path,
-        unset("no login", "/etc/metad/etcd-password"),
-    )
-    .help("The file with the password. No key holds the password itself, so that no dump can show it."),
-    Key::new(
-        "store.etcd.connect_timeout_ms",
-        int(10, MINUTE_MS),
-        Fallback::Integer(1000),
-    )
-    .milliseconds()
-    .help("Time a TCP connection to one member may take; raise it only on a slow network."),
-    Key::new(
-        "store.etcd.request_timeout_ms",
-        int(10, MINUTE_MS),
-        Fallback::Integer(3000),
-    )
-    .milliseconds()
-    .help(
-        "Time one request may take; at most the lease, since a later answer is of no use. \
+    Key::new("store.etcd.password_file", Kind::Path, unset("no login", "/etc/metad/etcd-password"))
+        .help("The file with the password. No key holds the password itself, so that no dump can show it."),
+    Key::new("store.etcd.connect_timeout_ms", int(10, MINUTE_MS), Fallback::Integer(1000))
+        .milliseconds()
+        .help("Time a TCP connection to one member may take; raise it only on a slow network."),
+    Key::new("store.etcd.request_timeout_ms", int(10, MINUTE_MS), Fallback::Integer(3000))
+        .milliseconds()
+        .help(
+            "Time one request may take; at most the lease, since a later answer is of no use. \
              The keep-alive has rules of its own.",
-    ),
-    Key::new(
-        "store.etcd.start_timeout_secs",
-        int(1, HOUR_SECS),
-        Fallback::Integer(10),
-    )
-    .seconds()
-    .help("How long to wait for etcd at start; then the process ends with exit code 69."),
-    Key::new(
-        "store.sqlite.path",
-        Kind::Path,
-        computed("<data_dir>/metad.db", "/var/lib/metad/metad.db"),
-    )
-    .help(
-        "The database file, on a local file system. Nodes of one machine elect among themselves \
+        ),
+    Key::new("store.etcd.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
+        .seconds()
+        .help("How long to wait for etcd at start; then the process ends with exit code 69."),
+    Key::new("store.sqlite.path", Kind::Path, computed("<data_dir>/metad.db", "/var/lib/metad/metad.db"))
+        .help(
+            "The database file, on a local file system. Nodes of one machine elect among themselves \
              only when all of them are given the same file.",
-    ),
-    Key::new(
-        "store.sqlite.busy_timeout_ms",
-        int(1, MINUTE_MS),
-        Fallback::Integer(2000),
-    )
-    .milliseconds()
-    .help("How long to wait for another process that holds the file's lock; at most the lease."),
+        ),
+    Key::new("store.sqlite.busy_timeout_ms", int(1, MINUTE_MS), Fallback::Integer(2000))
+        .milliseconds()
+        .help("How long to wait for another process that holds the file's lock; at most the lease."),
     Key::new("rpc.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5690"))
         .flag("--listen-addr")
         .help("Where gRPC listens; port 0 lets the system choose."),
-    Key::new(
-        "http.listen_addr",
-        Kind::Address,
-        Fallback::Text("127.0.0.1:5691"),
-    )
-    .flag("--http-addr")
-    .help("Where HTTP listens, apart from gRPC so that a probe never waits behind it; port 0 as above."),
+    Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691"))
+        .flag("--http-addr")
+        .help("Where HTTP listens, apart from gRPC so that a probe never waits behind it; port 0 as above."),
     Key::new("log.filter", Kind::Text, Fallback::Text("info")).help(
         "Levels and modules, as in RUST_LOG, e.g. metad=debug,info; SIGHUP applies a new value at once.",
     ),
-    Key::new(
-        "log.format",
-        Kind::Choice(&["auto", "text", "json"]),
-        Fallback::Text("auto"),
-    )
-    .help("auto is text on a terminal and JSON elsewhere."),
+    Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Fallback::Text("auto"))
+        .help("auto is text on a terminal and JSON elsewhere."),
 ];
 
 const KIND_RULE: &str = "etcd when store.etcd.endpoints is not empty, else sqlite";
@@ -281,35 +205,19 @@ const fn unset(means: &'static str, example: &'static str) -> Fallback {
 
 impl Key {
     const fn new(path: &'static str, kind: Kind, fallback: Fallback) -> Self {
-        Self {
-            path,
-            kind,
-            fallback,
-            unit: "",
-            flag: None,
-            help: "",
-        }
+        Self { path, kind, fallback, unit: "", flag: None, help: "" }
     }
 
     const fn seconds(self) -> Self {
-        Self {
-            unit: "seconds",
-            ..self
-        }
+        Self { unit: "seconds", ..self }
     }
 
     const fn milliseconds(self) -> Self {
-        Self {
-            unit: "milliseconds",
-            ..self
-        }
+        Self { unit: "milliseconds", ..self }
     }
 
     const fn flag(self, flag: &'static str) -> Self {
-        Self {
-            flag: Some(flag),
-            ..self
-        }
+        Self { flag: Some(flag), ..self }
     }
 
     const fn help(self, help: &'static str) -> Self {

@@ -81,11 +81,9 @@ fn parse_text(key: &Key, text: &str) -> Option<Value> {
     match key.kind {
         Kind::Integer { .. } => text.trim().parse().ok().map(Value::Integer),
         Kind::Endpoints if text.trim().is_empty() => Some(Value::Array(Vec::new())),
-        Kind::Endpoints => Some(Value::Array(
-            text.split(',')
-                .map(|item| Value::String(item.trim().to_owned()))
-                .collect(),
-        )),
+        Kind::Endpoints => {
+            Some(Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect()))
+        }
         Kind::Name | Kind::Text | Kind::Path | Kind::Address | Kind::Choice(_) => {
             Some(Value::String(text.to_owned()))
         }
@@ -112,10 +110,7 @@ impl Layers {
                 Fallback::Computed { .. } | Fallback::Unset { .. } => {}
             }
         }
-        Self {
-            table,
-            origins: Origins::default(),
-        }
+        Self { table, origins: Origins::default() }
     }
 
     /// Replaces one value.
@@ -126,18 +121,11 @@ impl Layers {
 
     /// The environment: only `METAD_` names with a double underscore are ours.
     pub(super) fn add_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let ours = |name: &str| {
-            name.strip_prefix("METAD_")
-                .is_some_and(|rest| rest.contains("__"))
-        };
+        let ours = |name: &str| name.strip_prefix("METAD_").is_some_and(|rest| rest.contains("__"));
         for (name, text) in env.filter(|(name, _)| ours(name)) {
             let Some(key) = KEYS.iter().find(|key| key.env() == name) else {
                 let hint = suggest::for_env(&name);
-                return Err(ConfigError::UnknownKey {
-                    origin: Origin::Env(name.clone()),
-                    key: name,
-                    hint,
-                });
+                return Err(ConfigError::UnknownKey { origin: Origin::Env(name.clone()), key: name, hint });
             };
             self.set_text(key, &text, Origin::Env(name))?;
         }
@@ -150,11 +138,7 @@ impl Layers {
             let Some(key) = keys::find(path) else {
                 let key = (*path).to_owned();
                 let hint = suggest::for_path(path);
-                return Err(ConfigError::UnknownKey {
-                    origin: Origin::Flag(key.clone()),
-                    key,
-                    hint,
-                });
+                return Err(ConfigError::UnknownKey { origin: Origin::Flag(key.clone()), key, hint });
             };
             self.set_text(key, text, Origin::Flag(key.flag.unwrap_or(key.path).to_owned()))?;
         }
@@ -165,27 +149,15 @@ impl Layers {
     /// reported by the validation, and what was computed from it does not matter.
     pub(super) fn compute_defaults(&mut self) {
         self.fill("node.id", |_| host_name());
-        self.fill("node.data_dir", |layers| {
-            Some(format!("{}.metad", layers.text("node.id")?))
-        });
+        self.fill("node.data_dir", |layers| Some(format!("{}.metad", layers.text("node.id")?)));
         self.fill("node.advertise_addr", |layers| {
             let listen = layers.text("rpc.listen_addr")?;
             // With port 0 the address is not known before the listener is bound.
-            address::parse(listen)
-                .ok()
-                .filter(|address| address.port != 0)
-                .map(|_| listen.to_owned())
+            address::parse(listen).ok().filter(|address| address.port != 0).map(|_| listen.to_owned())
         });
         self.fill("store.kind", |layers| {
             let endpoints = lookup(&layers.table, "store.etcd.endpoints").and_then(Value::as_array);
-            Some(
-                if endpoints.is_some_and(|list| !list.is_empty()) {
-                    "etcd"
-                } else {
-                    "sqlite"
-                }
-                .to_owned(),
-            )
+            Some(if endpoints.is_some_and(|list| !list.is_empty()) { "etcd" } else { "sqlite" }.to_owned())
         });
         self.fill("store.sqlite.path", |layers| {
             let data_dir = PathBuf::from(layers.text("node.data_dir")?);
@@ -263,10 +235,7 @@ impl Origin {
     /// The same place without the file's text, for a line that holds a secret.
     pub(super) fn without_excerpt(&self) -> Origin {
         match self {
-            Origin::File(spot) => Origin::File(Box::new(Spot {
-                excerpt: String::new(),
-                ..(**spot).clone()
-            })),
+            Origin::File(spot) => Origin::File(Box::new(Spot { excerpt: String::new(), ..(**spot).clone() })),
             other => other.clone(),
         }
     }

@@ -71,10 +71,7 @@ pub(super) fn current(config: &Config, key: &Key) -> Option<String> {
 pub(super) fn value_text(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(value_text).collect::<Vec<_>>().join(", ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(value_text).collect::<Vec<_>>().join(", ")),
         other => other.to_string(),
     }
 }

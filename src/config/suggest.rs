@@ -9,16 +9,9 @@ pub(super) fn for_env(name: &str) -> String {
         return format!("did you mean `{best}`?");
     }
     let section = name.rsplit_once("__").map_or(name, |(section, _)| section);
-    let siblings: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|known| known.starts_with(section))
-        .collect();
-    let listed = if siblings.is_empty() {
-        names.iter().map(String::as_str).collect()
-    } else {
-        siblings
-    };
+    let siblings: Vec<&str> =
+        names.iter().map(String::as_str).filter(|known| known.starts_with(section)).collect();
+    let listed = if siblings.is_empty() { names.iter().map(String::as_str).collect() } else { siblings };
     format!("known variables: {}", listed.join(", "))
 }
 
@@ -34,14 +27,8 @@ pub(super) fn for_path(path: &str) -> String {
         return format!("did you mean `{best}`?");
     }
     if let Some(key) = nearest(name, KEYS.iter().map(|key| key.name())) {
-        let sections = KEYS
-            .iter()
-            .filter(|known| known.name() == key)
-            .map(|known| known.section());
-        return format!(
-            "did you mean `{key}` in [{}]?",
-            sections.collect::<Vec<_>>().join("] or [")
-        );
+        let sections = KEYS.iter().filter(|known| known.name() == key).map(|known| known.section());
+        return format!("did you mean `{key}` in [{}]?", sections.collect::<Vec<_>>().join("] or ["));
     }
     match section {
         "" => format!("known sections: {}", children.join(", ")),

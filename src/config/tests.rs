@@ -17,13 +17,8 @@ pub(super) fn run(
     if let Some(text) = file {
         std::fs::write(&path, text).unwrap();
     }
-    let env = env
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()));
-    let flags: Vec<_> = flags
-        .iter()
-        .map(|(path, value)| (*path, value.to_string()))
-        .collect();
+    let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let flags: Vec<_> = flags.iter().map(|(path, value)| (*path, value.to_string())).collect();
     load(file.map(|_| path.as_path()), env, &flags)
 }
 
@@ -98,14 +93,7 @@ fn each_layer_replaces_single_keys_of_the_ones_below() {
     };
     check(None, &[], NODE, 15, "default", "meta");
     check(file, &[], NODE, 20, "metad.toml:2", "g");
-    check(
-        None,
-        env,
-        NODE,
-        30,
-        "env METAD_META__META_LEADER_LEASE_SECS",
-        "meta",
-    );
+    check(None, env, NODE, 30, "env METAD_META__META_LEADER_LEASE_SECS", "meta");
     check(file, env, NODE, 30, "env METAD_META__META_LEADER_LEASE_SECS", "g");
     check(file, env, flags, 40, "flag --meta-leader-lease-secs", "g");
     check(None, &[], flags, 40, "flag --meta-leader-lease-secs", "meta");
@@ -121,11 +109,7 @@ fn every_key_can_be_set_by_its_variable_and_by_its_path() {
             "kind" => vec![("METAD_STORE__ETCD__ENDPOINTS", "h:1")],
             _ => vec![],
         });
-        let id = if key.path == "node.id" {
-            vec![]
-        } else {
-            NODE.to_vec()
-        };
+        let id = if key.path == "node.id" { vec![] } else { NODE.to_vec() };
         let loaded = run(None, &env, &id).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(*loaded.origins.get(key.path), Origin::Env(name.clone()));
 
@@ -147,11 +131,8 @@ fn defaults_that_follow_from_others() {
     let list = run(None, &[("METAD_STORE__ETCD__ENDPOINTS", "a:1, [::1]:2")], NODE).unwrap();
     assert_eq!(list.config.store.etcd.endpoints, ["a:1", "[::1]:2"]);
 
-    let emptied = run(
-        Some("[store.etcd]\nendpoints = [\"a:1\"]"),
-        &[("METAD_STORE__ETCD__ENDPOINTS", "")],
-        NODE,
-    );
+    let emptied =
+        run(Some("[store.etcd]\nendpoints = [\"a:1\"]"), &[("METAD_STORE__ETCD__ENDPOINTS", "")], NODE);
     assert_eq!(emptied.unwrap().config.store.kind, StoreKind::Sqlite);
 
     let tls = from_file("[store.etcd]\nendpoints = [\"a:1\"]\nca_file = \"ca.pem\"").unwrap();
@@ -164,16 +145,8 @@ fn the_advertised_address_follows_the_bound_port() {
     let cases = [
         ("listen_addr = \"127.0.0.1:5690\"", "", "127.0.0.1:5690"),
         ("listen_addr = \"127.0.0.1:0\"", "", "127.0.0.1:4321"),
-        (
-            "listen_addr = \"127.0.0.1:0\"",
-            "advertise_addr = \"node-1:0\"",
-            "node-1:4321",
-        ),
-        (
-            "listen_addr = \"0.0.0.0:5690\"",
-            "advertise_addr = \"[fe80::1]:7\"",
-            "[fe80::1]:7",
-        ),
+        ("listen_addr = \"127.0.0.1:0\"", "advertise_addr = \"node-1:0\"", "node-1:4321"),
+        ("listen_addr = \"0.0.0.0:5690\"", "advertise_addr = \"[fe80::1]:7\"", "[fe80::1]:7"),
     ];
     for (listen, advertise, expected) in cases {
         let loaded = from_file(&format!("[rpc]\n{listen}\n[node]\n{advertise}\n")).unwrap();
@@ -186,16 +159,8 @@ fn the_advertised_address_follows_the_bound_port() {
 
 #[test]
 fn variables_of_others_are_ignored() {
-    let env = [
-        ("METAD_CONFIG", "x"),
-        ("METAD_META", "y"),
-        ("METAD_SERVICE_PORT", "1"),
-        ("A__B", "z"),
-    ];
-    assert_eq!(
-        run(None, &env, NODE).unwrap().config,
-        run(None, &[], NODE).unwrap().config
-    );
+    let env = [("METAD_CONFIG", "x"), ("METAD_META", "y"), ("METAD_SERVICE_PORT", "1"), ("A__B", "z")];
+    assert_eq!(run(None, &env, NODE).unwrap().config, run(None, &[], NODE).unwrap().config);
 }
 
 #[test]
@@ -214,17 +179,12 @@ fn what_is_rendered_loads_back() {
             assert_eq!(again.config, loaded.config);
         }
         let body = loaded.render(true);
-        for part in [
-            "id = \"n1\"  # flag --node-id",
-            "priority = 7  # env METAD_NODE__PRIORITY",
-            "  # default",
-        ] {
+        for part in
+            ["id = \"n1\"  # flag --node-id", "priority = 7  # env METAD_NODE__PRIORITY", "  # default"]
+        {
             assert!(body.contains(part), "no {part} in {body}");
         }
-        let lines = body
-            .lines()
-            .skip(2)
-            .filter(|line| !line.is_empty() && !line.starts_with('['));
+        let lines = body.lines().skip(2).filter(|line| !line.is_empty() && !line.starts_with('['));
         assert_eq!(lines.filter(|line| line.contains("  # ")).count(), KEYS.len());
     }
     let shown = from_file("\n[node]\npriority = 7").unwrap().render(true);
@@ -247,26 +207,15 @@ fn the_sample_file_sets_nothing_and_shows_the_defaults() {
     for key in &KEYS {
         let commented = format!("\n#{} = ", key.name());
         assert!(reference().contains(&commented), "{} is missing", key.path);
-        if matches!(
-            key.fallback,
-            Fallback::Integer(_) | Fallback::Text(_) | Fallback::EmptyList
-        ) {
+        if matches!(key.fallback, Fallback::Integer(_) | Fallback::Text(_) | Fallback::EmptyList) {
             let section = format!("[{}]\n", key.section());
-            let (before, after) = reference()
-                .split_once(&section)
-                .map(|(a, b)| (a.to_owned(), b.to_owned()))
-                .unwrap();
-            let set = format!(
-                "{before}{section}{}",
-                after.replacen(&commented, &commented.replace('#', ""), 1)
-            );
+            let (before, after) =
+                reference().split_once(&section).map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            let set =
+                format!("{before}{section}{}", after.replacen(&commented, &commented.replace('#', ""), 1));
             let loaded = from_file(&set).unwrap_or_else(|error| panic!("{}: {error}", key.path));
             assert_eq!(loaded.config, plain, "{}", key.path);
-            assert!(
-                matches!(loaded.origins.get(key.path), Origin::File(_)),
-                "{}",
-                key.path
-            );
+            assert!(matches!(loaded.origins.get(key.path), Origin::File(_)), "{}", key.path);
         }
     }
     assert!(reference().lines().all(|line| line.chars().count() <= 110));
@@ -283,29 +232,14 @@ fn the_single_node_file_loads() {
 fn warnings_for_what_is_probably_not_meant() {
     let etcd = "[store.etcd]\nendpoints = [\"http://a:1\"]\n";
     let cases = [
-        (
-            format!("store.kind = \"sqlite\"\n{etcd}"),
-            "store.etcd.endpoints (file ",
-        ),
-        (
-            format!("{etcd}username = \"u\"\npassword_file = \"p\""),
-            "unencrypted",
-        ),
-        (
-            "rpc.listen_addr = \"0.0.0.0:5690\"".to_owned(),
-            "--advertise-addr",
-        ),
-        (
-            "store.etcd.endpoints = [\"a:1\", \"http://a:1\"]".to_owned(),
-            "http://a:1 twice",
-        ),
+        (format!("store.kind = \"sqlite\"\n{etcd}"), "store.etcd.endpoints (file "),
+        (format!("{etcd}username = \"u\"\npassword_file = \"p\""), "unencrypted"),
+        ("rpc.listen_addr = \"0.0.0.0:5690\"".to_owned(), "--advertise-addr"),
+        ("store.etcd.endpoints = [\"a:1\", \"http://a:1\"]".to_owned(), "http://a:1 twice"),
     ];
     for (text, part) in cases {
         let warnings = from_file(&text).unwrap().warnings;
-        assert!(
-            warnings.len() == 1 && warnings[0].contains(part),
-            "{text}: {warnings:?}"
-        );
+        assert!(warnings.len() == 1 && warnings[0].contains(part), "{text}: {warnings:?}");
     }
 }
 

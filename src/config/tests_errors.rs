@@ -8,11 +8,7 @@ use super::tests::{NODE, assert_refused, from_file, run};
 #[test]
 fn unreadable_files() {
     let missing = load(Some(Path::new("/no/such.toml")), std::iter::empty(), &[]);
-    assert_refused(
-        "missing",
-        missing,
-        &["/no/such.toml: cannot read", "No such file", "--config"],
-    );
+    assert_refused("missing", missing, &["/no/such.toml: cannot read", "No such file", "--config"]);
     let directory = load(Some(Path::new("/tmp")), std::iter::empty(), &[]);
     assert_refused("directory", directory, &["/tmp: cannot read", "directory"]);
 
@@ -29,13 +25,7 @@ fn malformed_toml_keeps_its_line_and_caret() {
         (
             "unquoted",
             "[node]\nid = node 1\n",
-            &[
-                "metad.toml:2:",
-                "line 2, column",
-                "id = node 1",
-                "^",
-                "double quotes",
-            ],
+            &["metad.toml:2:", "line 2, column", "id = node 1", "^", "double quotes"],
         ),
         ("unclosed", "[node\n", &["metad.toml:1:", "[node", "^"]),
         ("end of file", "[node]\nid =", &["metad.toml:2:", "id =", "^"]),
@@ -44,16 +34,8 @@ fn malformed_toml_keeps_its_line_and_caret() {
             "\u{feff}priorty = 1\n",
             &["metad.toml:1:1: unknown key", "1 | priorty = …\n  | ^^^^^^^\n"],
         ),
-        (
-            "line ends of Windows",
-            "[node]\r\nid = 1\r\n",
-            &["metad.toml:2:6", "2 | id = 1\n  |      ^\n"],
-        ),
-        (
-            "twice",
-            "[node]\npriority = 1\npriority = 2\n",
-            &["metad.toml:3:1", "duplicate"],
-        ),
+        ("line ends of Windows", "[node]\r\nid = 1\r\n", &["metad.toml:2:6", "2 | id = 1\n  |      ^\n"]),
+        ("twice", "[node]\npriority = 1\npriority = 2\n", &["metad.toml:3:1", "duplicate"]),
     ];
     for (case, text, parts) in cases {
         assert_refused(case, from_file(text), parts);
@@ -72,11 +54,7 @@ fn unknown_keys_come_with_a_suggestion() {
                 "did you mean `meta_leader_lease_secs`?",
             ],
         ),
-        (
-            "part of a name",
-            "[meta]\nlease_secs = 5",
-            &["did you mean `meta_leader_lease_secs`?"],
-        ),
+        ("part of a name", "[meta]\nlease_secs = 5", &["did you mean `meta_leader_lease_secs`?"]),
         (
             "no section",
             "meta_leader_lease_secs = 5",
@@ -87,36 +65,12 @@ fn unknown_keys_come_with_a_suggestion() {
             "leader_lease_sec = 5",
             &["did you mean `meta_leader_lease_secs` in [meta]?"],
         ),
-        (
-            "misspelt section",
-            "[metta]\ngroup = \"g\"",
-            &["metad.toml:1:2", "unknown key `metta`", "`meta`?"],
-        ),
-        (
-            "strange section",
-            "[qqqqqqqq]",
-            &["known sections: node, meta, store, rpc, http, log"],
-        ),
-        (
-            "misspelt subsection",
-            "[store.etdc]",
-            &["unknown key `store.etdc`", "did you mean `etcd`?"],
-        ),
-        (
-            "strange key",
-            "[log]\nqqqqqqqq = 1",
-            &["known keys in [log]: filter, format"],
-        ),
-        (
-            "quoted path",
-            "\"meta.group\" = \"g\"",
-            &["metad.toml:1:1: unknown key"],
-        ),
-        (
-            "first fault wins",
-            "[rpc]\nx = 1\n[http]\ny = 2\n",
-            &["metad.toml:2:1"],
-        ),
+        ("misspelt section", "[metta]\ngroup = \"g\"", &["metad.toml:1:2", "unknown key `metta`", "`meta`?"]),
+        ("strange section", "[qqqqqqqq]", &["known sections: node, meta, store, rpc, http, log"]),
+        ("misspelt subsection", "[store.etdc]", &["unknown key `store.etdc`", "did you mean `etcd`?"]),
+        ("strange key", "[log]\nqqqqqqqq = 1", &["known keys in [log]: filter, format"]),
+        ("quoted path", "\"meta.group\" = \"g\"", &["metad.toml:1:1: unknown key"]),
+        ("first fault wins", "[rpc]\nx = 1\n[http]\ny = 2\n", &["metad.toml:2:1"]),
     ];
     for (case, text, parts) in cases {
         assert_refused(case, from_file(text), parts);
@@ -134,17 +88,9 @@ fn wrong_types_name_the_right_one() {
         (
             "section as key",
             "meta = 5",
-            &[
-                "metad.toml:1:8",
-                "expected a section, found the number 5",
-                "[meta]",
-            ],
+            &["metad.toml:1:8", "expected a section, found the number 5", "[meta]"],
         ),
-        (
-            "table list",
-            "[[node]]\nid = \"n\"",
-            &["node: expected a section, found a list"],
-        ),
+        ("table list", "[[node]]\nid = \"n\"", &["node: expected a section, found a list"]),
         (
             "text for a number",
             "[meta]\nmeta_leader_lease_secs = \"15s\"",
@@ -155,21 +101,9 @@ fn wrong_types_name_the_right_one() {
                 "fix: write meta_leader_lease_secs = 15",
             ],
         ),
-        (
-            "decimal",
-            "[node]\npriority = 1.5",
-            &["0 to 1000", "the decimal number 1.5", "priority = 100"],
-        ),
-        (
-            "bool",
-            "[node]\nid = true",
-            &["found the word true", "id = \"node-1\""],
-        ),
-        (
-            "huge",
-            "[node]\npriority = 99999999999999999999",
-            &["found 99999999999999999999", "0 to 1000"],
-        ),
+        ("decimal", "[node]\npriority = 1.5", &["0 to 1000", "the decimal number 1.5", "priority = 100"]),
+        ("bool", "[node]\nid = true", &["found the word true", "id = \"node-1\""]),
+        ("huge", "[node]\npriority = 99999999999999999999", &["found 99999999999999999999", "0 to 1000"]),
         (
             "endpoints as text",
             "[store.etcd]\nendpoints = \"a:1,b:2\"",
@@ -179,11 +113,7 @@ fn wrong_types_name_the_right_one() {
                 "endpoints = [\"10.0.0.1:2379\", \"10.0.0.2:2379\"",
             ],
         ),
-        (
-            "mixed list",
-            "[store.etcd]\nendpoints = [\"a:1\", 2]",
-            &["found the number 2 in the list"],
-        ),
+        ("mixed list", "[store.etcd]\nendpoints = [\"a:1\", 2]", &["found the number 2 in the list"]),
     ];
     for (case, text, parts) in cases {
         assert_refused(case, from_file(text), parts);
@@ -199,66 +129,29 @@ fn a_password_under_a_wrong_name_is_not_shown() {
     ];
     for text in cases {
         let error = from_file(text).unwrap_err().to_string();
-        assert!(
-            !error.contains("hunter2") && error.contains("password_file"),
-            "{error}"
-        );
+        assert!(!error.contains("hunter2") && error.contains("password_file"), "{error}");
     }
     let env = [("METAD_STORE__ETCD__PASSWORD", "hunter2")];
     let error = run(None, &env, NODE).unwrap_err().to_string();
-    assert!(
-        !error.contains("hunter2") && error.contains("`METAD_STORE__ETCD__PASSWORD_FILE`"),
-        "{error}"
-    );
+    assert!(!error.contains("hunter2") && error.contains("`METAD_STORE__ETCD__PASSWORD_FILE`"), "{error}");
 }
 
 #[test]
 fn variables_and_flags_are_named() {
     const LEASE: &str = "METAD_META__META_LEADER_LEASE_SECS";
     let env: &[(&str, &str, &[&str])] = &[
-        (
-            LEASE,
-            "15s",
-            &[
-                "environment METAD_META__META_LEADER_LEASE_SECS",
-                "\"15s\"",
-                "LEASE_SECS=15",
-            ],
-        ),
+        (LEASE, "15s", &["environment METAD_META__META_LEADER_LEASE_SECS", "\"15s\"", "LEASE_SECS=15"]),
         (LEASE, "", &["found \"\"", "whole number"]),
-        (
-            LEASE,
-            "2",
-            &[
-                "environment METAD_META__META_LEADER_LEASE_SECS",
-                "= 2",
-                "LEASE_SECS=15",
-            ],
-        ),
+        (LEASE, "2", &["environment METAD_META__META_LEADER_LEASE_SECS", "= 2", "LEASE_SECS=15"]),
         (
             "METAD_META__LEADER_LEASE_SECS",
             "5",
-            &[
-                "unknown key",
-                "did you mean `METAD_META__META_LEADER_LEASE_SECS`?",
-            ],
+            &["unknown key", "did you mean `METAD_META__META_LEADER_LEASE_SECS`?"],
         ),
-        (
-            "METAD_LOG__QQQQQQQQ",
-            "5",
-            &["known variables: METAD_LOG__FILTER, METAD_LOG__FORMAT"],
-        ),
-        (
-            "METAD_QQQQQQQQQQ__QQQQQQQ",
-            "5",
-            &["known variables: METAD_NODE__ID, "],
-        ),
+        ("METAD_LOG__QQQQQQQQ", "5", &["known variables: METAD_LOG__FILTER, METAD_LOG__FORMAT"]),
+        ("METAD_QQQQQQQQQQ__QQQQQQQ", "5", &["known variables: METAD_NODE__ID, "]),
         ("METAD_node__id", "n", &["did you mean `METAD_NODE__ID`?"]),
-        (
-            "METAD_LOG__FORMAT",
-            "xml",
-            &["environment METAD_LOG__FORMAT", "\"xml\"", "auto, text, json"],
-        ),
+        ("METAD_LOG__FORMAT", "xml", &["environment METAD_LOG__FORMAT", "\"xml\"", "auto, text, json"]),
         ("METAD_LOG__FILTER", "info\n", &["\"info\\u000A\"", "a line end"]),
         ("METAD_STORE__ETCD__ENDPOINTS", "a:1,,b:2", &["\"\": is empty"]),
     ];
@@ -269,17 +162,9 @@ fn variables_and_flags_are_named() {
         (
             "meta.meta_leader_lease_secs",
             "x",
-            &[
-                "flag --meta-leader-lease-secs",
-                "\"x\"",
-                "--meta-leader-lease-secs 15",
-            ],
+            &["flag --meta-leader-lease-secs", "\"x\"", "--meta-leader-lease-secs 15"],
         ),
-        (
-            "meta.meta_leader_lease_secs",
-            "0",
-            &["flag --meta-leader-lease-secs", "= 0", "3 to 31536000"],
-        ),
+        ("meta.meta_leader_lease_secs", "0", &["flag --meta-leader-lease-secs", "= 0", "3 to 31536000"]),
         ("node.priority", "x", &["flag node.priority"]),
         ("node.pririty", "1", &["did you mean `priority`?"]),
     ];
@@ -293,52 +178,28 @@ fn values_out_of_range() {
     let long = "x".repeat(64);
     let id = format!("node.id = \"{long}\"");
     let cases: &[(&str, &[&str])] = &[
-        (
-            "meta.meta_leader_lease_secs = 0",
-            &["= 0: is below the least allowed, 3 seconds", "_secs = 15"],
-        ),
-        (
-            "meta.meta_leader_lease_secs = 2",
-            &["metad.toml:1:31", "= 2: is below", "3 to 31536000"],
-        ),
-        (
-            "meta.meta_leader_lease_secs = -1",
-            &["= -1: is below the least allowed, 3 seconds"],
-        ),
+        ("meta.meta_leader_lease_secs = 0", &["= 0: is below the least allowed, 3 seconds", "_secs = 15"]),
+        ("meta.meta_leader_lease_secs = 2", &["metad.toml:1:31", "= 2: is below", "3 to 31536000"]),
+        ("meta.meta_leader_lease_secs = -1", &["= -1: is below the least allowed, 3 seconds"]),
         (
             "meta.meta_leader_lease_secs = 1_000_000_000_000",
             &["= 1000000000000: is above the most allowed, 31536000"],
         ),
-        (
-            "node.priority = 1001",
-            &["= 1001: is above the most allowed, 1000\n"],
-        ),
-        (
-            "node.cluster = \"\"",
-            &["node.cluster = \"\": is empty", "1 to 63"],
-        ),
+        ("node.priority = 1001", &["= 1001: is above the most allowed, 1000\n"]),
+        ("node.cluster = \"\"", &["node.cluster = \"\": is empty", "1 to 63"]),
         ("node.cluster = \".x\"", &["\".x\": begins with a dot or a dash"]),
-        (
-            "node.cluster = \"a/b\"",
-            &["contains the character `/`", "cluster = \"default\""],
-        ),
+        ("node.cluster = \"a/b\"", &["contains the character `/`", "cluster = \"default\""]),
         ("meta.group = \"a b\"", &["contains the character ` `"]),
         ("store.kind = \"redis\"", &["\"redis\"", "sqlite, etcd"]),
         ("node.data_dir = \"\"", &["is empty"]),
-        (
-            "rpc.listen_addr = \"5690\"",
-            &["has no port", "host:port", "127.0.0.1:5690"],
-        ),
+        ("rpc.listen_addr = \"5690\"", &["has no port", "host:port", "127.0.0.1:5690"]),
         ("rpc.listen_addr = \":5690\"", &["has no host"]),
         ("http.listen_addr = \"h:65536\"", &["port 65536", "65535"]),
         ("http.listen_addr = \"::1:80\"", &["IPv6", "brackets"]),
         ("http.listen_addr = \"[::g]:80\"", &["not an IPv6 address"]),
         ("http.listen_addr = \"[::1]80\"", &["has no port"]),
         ("http.listen_addr = \"[::1\"", &["closing bracket"]),
-        (
-            "http.listen_addr = \"127.0.0:80\"",
-            &["127.0.0", "not an IPv4 address"],
-        ),
+        ("http.listen_addr = \"127.0.0:80\"", &["127.0.0", "not an IPv4 address"]),
     ];
     for (text, parts) in cases {
         assert_refused(text, from_file(text), parts);
@@ -376,11 +237,7 @@ fn endpoints_that_cannot_be_used() {
         ("a@h:1", "contains a login"),
     ];
     for (endpoint, problem) in cases {
-        let shown = if endpoint.contains('@') {
-            "\"***@h:1\""
-        } else {
-            &format!("{endpoint:?}")
-        };
+        let shown = if endpoint.contains('@') { "\"***@h:1\"" } else { &format!("{endpoint:?}") };
         let text = format!("[store.etcd]\nendpoints = [\"ok:2379\", {endpoint:?}]");
         assert_refused(
             endpoint,
@@ -388,14 +245,9 @@ fn endpoints_that_cannot_be_used() {
             &["metad.toml:2:25: store.etcd.endpoints = ", shown, problem],
         );
     }
-    for good in [
-        "h:1",
-        "http://h:1",
-        "https://h-1.x_y.z:65535",
-        "10.0.0.1:2379",
-        "[::1]:2379",
-        "https://[fe80::1]:1",
-    ] {
+    for good in
+        ["h:1", "http://h:1", "https://h-1.x_y.z:65535", "10.0.0.1:2379", "[::1]:2379", "https://[fe80::1]:1"]
+    {
         let loaded = from_file(&format!("store.etcd.endpoints = [\"{good}\"]"));
         assert!(loaded.is_ok(), "{good}: {}", loaded.unwrap_err());
     }
@@ -404,18 +256,12 @@ fn endpoints_that_cannot_be_used() {
 #[test]
 fn values_that_do_not_fit_together() {
     let cases: &[(&str, &[&str])] = &[
-        (
-            "store.kind = \"etcd\"",
-            &["metad.toml:1:14: store.kind = \"etcd\"", "--etcd-endpoints"],
-        ),
+        ("store.kind = \"etcd\"", &["metad.toml:1:14: store.kind = \"etcd\"", "--etcd-endpoints"]),
         (
             "http.listen_addr = \"127.0.0.1:5690\"",
             &["http.listen_addr", "is also rpc.listen_addr", "--http-addr"],
         ),
-        (
-            "node.advertise_addr = \"h:0\"",
-            &["\"h:0\": has port 0", "for example 5690"],
-        ),
+        ("node.advertise_addr = \"h:0\"", &["\"h:0\": has port 0", "for example 5690"]),
         (
             "meta.meta_leader_lease_secs = 5\nmeta.tick_interval_ms = 2000",
             &[
@@ -427,11 +273,7 @@ fn values_that_do_not_fit_together() {
         ),
         (
             "meta.meta_leader_lease_secs = 5\nstore.sqlite.busy_timeout_ms = 6000",
-            &[
-                "store.sqlite.busy_timeout_ms = 6000",
-                "more than the lease",
-                "5000",
-            ],
+            &["store.sqlite.busy_timeout_ms = 6000", "more than the lease", "5000"],
         ),
         (
             "store.etcd.endpoints = [\"h:1\"]\nstore.etcd.request_timeout_ms = 20000",
@@ -439,31 +281,14 @@ fn values_that_do_not_fit_together() {
         ),
         (
             "store.etcd = { endpoints = [\"h:1\"], password_file = \"p\" }",
-            &[
-                "store.etcd.password_file = \"p\"",
-                "without store.etcd.username",
-                "leave both out",
-            ],
+            &["store.etcd.password_file = \"p\"", "without store.etcd.username", "leave both out"],
         ),
-        (
-            "store.etcd = { endpoints = [\"h:1\"], username = \"u\" }",
-            &["without store.etcd.password_file"],
-        ),
-        (
-            "store.etcd = { endpoints = [\"h:1\"], cert_file = \"c\" }",
-            &["without store.etcd.key_file"],
-        ),
-        (
-            "store.etcd = { endpoints = [\"h:1\"], key_file = \"k\" }",
-            &["without store.etcd.cert_file"],
-        ),
+        ("store.etcd = { endpoints = [\"h:1\"], username = \"u\" }", &["without store.etcd.password_file"]),
+        ("store.etcd = { endpoints = [\"h:1\"], cert_file = \"c\" }", &["without store.etcd.key_file"]),
+        ("store.etcd = { endpoints = [\"h:1\"], key_file = \"k\" }", &["without store.etcd.cert_file"]),
         (
             "store.etcd = { endpoints = [\"https://a:1\", \"http://b:2\"], ca_file = \"ca.pem\" }",
-            &[
-                "store.etcd.ca_file = \"ca.pem\"",
-                "http://b:2",
-                "write http://b:2 with https://",
-            ],
+            &["store.etcd.ca_file = \"ca.pem\"", "http://b:2", "write http://b:2 with https://"],
         ),
     ];
     for (text, parts) in cases {

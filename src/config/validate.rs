@@ -54,21 +54,15 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
     }
     let urls = etcd.urls();
     if let Some(twice) = (1..urls.len()).find(|i| urls[..*i].contains(&urls[*i])) {
-        warnings.push(format!(
-            "store.etcd.endpoints names {} twice: name each etcd member once",
-            urls[twice]
-        ));
+        warnings
+            .push(format!("store.etcd.endpoints names {} twice: name each etcd member once", urls[twice]));
     }
     let plain = urls.iter().any(|url| url.starts_with("http://"));
     if config.store.kind == StoreKind::Etcd && etcd.username.is_some() && plain {
         warnings
             .push("the etcd password travels unencrypted: use https:// in store.etcd.endpoints".to_owned());
     }
-    if let Some(advertised) = config
-        .node
-        .advertise_addr
-        .as_deref()
-        .filter(|text| address::is_wildcard(text))
+    if let Some(advertised) = config.node.advertise_addr.as_deref().filter(|text| address::is_wildcard(text))
     {
         warnings.push(format!(
             "node.advertise_addr is {advertised}, where no other machine can reach this node: set it to a \
@@ -103,16 +97,10 @@ fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), 
         }
         (kind, Value::String(text)) => check_text(kind, text).map_err(|problem| {
             let host_name = key.path == "node.id" && *origin == Origin::Default;
-            let problem = if host_name {
-                format!("this is the host name, and it {problem}")
-            } else {
-                problem
-            };
-            let fix = format!(
-                "give {}, for example {}",
-                key.expected(),
-                origin.assignment(key, &key.example())
-            );
+            let problem =
+                if host_name { format!("this is the host name, and it {problem}") } else { problem };
+            let fix =
+                format!("give {}, for example {}", key.expected(), origin.assignment(key, &key.example()));
             ConfigError::Invalid {
                 origin: origin.clone(),
                 key: key.path,
@@ -132,21 +120,13 @@ fn check_range(
     range: std::ops::RangeInclusive<i64>,
     origin: &Origin,
 ) -> Result<(), ConfigError> {
-    let unit = if key.unit.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", key.unit)
-    };
+    let unit = if key.unit.is_empty() { String::new() } else { format!(" {}", key.unit) };
     let problem = match number {
         _ if range.contains(&number) => return Ok(()),
         _ if number < *range.start() => format!("is below the least allowed, {}{unit}", range.start()),
         _ => format!("is above the most allowed, {}{unit}", range.end()),
     };
-    let fix = format!(
-        "give {}, for example {}",
-        key.expected(),
-        origin.assignment(key, &key.example())
-    );
+    let fix = format!("give {}, for example {}", key.expected(), origin.assignment(key, &key.example()));
     Err(ConfigError::Invalid {
         origin: origin.clone(),
         key: key.path,
@@ -173,9 +153,7 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    if let Some(strange) = name
-        .chars()
-        .find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
+    if let Some(strange) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
     {
         return Err(format!("contains the character `{strange}`"));
     }
@@ -198,12 +176,7 @@ fn check_endpoint(key: &'static Key, endpoint: &str, origin: &Origin) -> Result<
         let fix =
             "leave the login out of the endpoint and set store.etcd.username and store.etcd.password_file";
         let problem = "contains a login".to_owned();
-        return Err(invalid(
-            origin.without_excerpt(),
-            &format!("***@{host}"),
-            problem,
-            fix,
-        ));
+        return Err(invalid(origin.without_excerpt(), &format!("***@{host}"), problem, fix));
     }
     let fix = "write it as host:port, http://host:port or https://host:port, for example 10.0.0.1:2379";
     address::parse_endpoint(endpoint)
@@ -224,15 +197,8 @@ impl Rules<'_> {
         }
         match &self.config.node.advertise_addr {
             Some(advertised) if port(advertised) == 0 && port(rpc) != 0 => {
-                let fix = format!(
-                    "name the port that the others connect to, for example {}",
-                    port(rpc)
-                );
-                Err(self.invalid(
-                    "node.advertise_addr",
-                    "has port 0, which nobody can connect to",
-                    &fix,
-                ))
+                let fix = format!("name the port that the others connect to, for example {}", port(rpc));
+                Err(self.invalid("node.advertise_addr", "has port 0, which nobody can connect to", &fix))
             }
             _ => Ok(()),
         }
@@ -300,10 +266,7 @@ impl Rules<'_> {
 
     fn tls(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
         let is_plain = |endpoint: &&String| address::parse_endpoint(endpoint) == Ok(Scheme::Http);
-        let files = [
-            ("store.etcd.ca_file", &etcd.ca_file),
-            ("store.etcd.cert_file", &etcd.cert_file),
-        ];
+        let files = [("store.etcd.ca_file", &etcd.ca_file), ("store.etcd.cert_file", &etcd.cert_file)];
         let file = files.iter().find(|(_, file)| file.is_some());
         match (file, etcd.endpoints.iter().find(is_plain)) {
             (Some((path, _)), Some(endpoint)) => {

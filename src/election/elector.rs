@@ -33,8 +33,6 @@ pub struct ElectorSettings {
     pub stop_timeout: Duration,
     /// How long a won seat may stay without a main loop.
     pub start_timeout: Duration,
-    /// How long the store may be away when the process starts.
-    pub join_timeout: Duration,
 }
 
 /// The state of a member. Everything else that is said about it is derived from this.
@@ -44,8 +42,6 @@ pub enum State {
     Joining {
         /// When to try again.
         retry_at: Option<Instant>,
-        /// When to give up; only at the start of the process.
-        give_up_at: Option<Instant>,
     },
     /// Registered. Somebody else leads, or the seat is vacant and our rank's turn is at `claim_at`.
     Follower {
@@ -116,14 +112,10 @@ pub struct Elector {
 
 impl Elector {
     /// A member that has just started. Its first action is [`Action::Join`].
-    pub fn new(now: Instant, settings: ElectorSettings) -> Self {
-        let give_up_at = Some(now + settings.join_timeout);
+    pub fn new(settings: ElectorSettings) -> Self {
         Self {
             settings,
-            state: State::Joining {
-                retry_at: None,
-                give_up_at,
-            },
+            state: State::Joining { retry_at: None },
             lease: None,
             generation: Revision(0),
             view: View::default(),
@@ -132,6 +124,11 @@ impl Elector {
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
+    }
+
+    /// Who we are.
+    pub fn me(&self) -> &MemberId {
+        &self.settings.me
     }
 
     /// The state.
@@ -183,26 +180,18 @@ impl Elector {
     /// When to call [`Elector::handle_timeout`] at the latest. An early call does no harm.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match &self.state {
-            State::Joining { retry_at, give_up_at } => [*retry_at, *give_up_at],
+            State::Joining { retry_at } => [*retry_at, None],
             State::Follower { claim_at } => [*claim_at, None],
             State::Claiming { look_at, .. } => [*look_at, None],
             State::Starting { give_up_at, .. } => [Some(*give_up_at), self.step_down_at()],
             State::Leading { .. } => [self.step_down_at(), None],
             State::Stopping { abort_at, .. } => [*abort_at, abort_at.and(self.hard_limit())],
-            State::Resigning {
-                retry_at, give_up_at, ..
-            } => [Some(*retry_at), Some(*give_up_at)],
+            State::Resigning { retry_at, give_up_at, .. } => [Some(*retry_at), Some(*give_up_at)],
             State::Stopped(_) => return None,
         };
-        let lease_over = self
-            .lease
-            .filter(|_| self.is_candidate())
-            .map(|l| l.holds_until());
+        let lease_over = self.lease.filter(|_| self.is_candidate()).map(|l| l.holds_until());
         let renew = self.lease.map(|_| self.renewal.due_at());
-        own.into_iter()
-            .chain([lease_over, renew])
-            .flatten()
-            .reduce(Instant::earlier)
+        own.into_iter().chain([lease_over, renew]).flatten().reduce(Instant::earlier)
     }
 
     fn is_candidate(&self) -> bool {
@@ -226,31 +215,16 @@ impl Elector {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.check_lease(now);
         match &self.state {
-            State::Joining {
-                give_up_at: Some(at), ..
-            } if now.reached(*at) => {
-                self.stop(Ending::of(Reason::StoreUnavailable));
-            }
-            State::Joining {
-                retry_at: Some(at),
-                give_up_at,
-            } if now.reached(*at) => {
-                self.state = State::Joining {
-                    retry_at: None,
-                    give_up_at: *give_up_at,
-                };
+            State::Joining { retry_at: Some(at) } if now.reached(*at) => {
+                self.state = State::Joining { retry_at: None };
                 self.actions.push_back(Action::Join);
             }
             State::Follower { .. } => self.campaign(now),
-            State::Claiming {
-                look_at: Some(at), ..
-            } if now.reached(*at) => self.look_again(now),
+            State::Claiming { look_at: Some(at), .. } if now.reached(*at) => self.look_again(now),
             State::Starting { token, give_up_at } if now.reached(*give_up_at) => {
                 self.resign(now, *token, Ending::of(Reason::StartTimeout));
             }
-            State::Resigning {
-                retry_at, give_up_at, ..
-            } => self.keep_resigning(now, *retry_at, *give_up_at),
+            State::Resigning { retry_at, give_up_at, .. } => self.keep_resigning(now, *retry_at, *give_up_at),
             _ => {}
         }
         self.renew_when_due(now);
@@ -311,10 +285,7 @@ impl Elector {
     /// A candidate's lease is lost: nothing of ours can be running, so we may simply start over with a new one.
     fn rejoin(&mut self) {
         self.lease = None;
-        self.state = State::Joining {
-            retry_at: None,
-            give_up_at: None,
-        };
+        self.state = State::Joining { retry_at: None };
         self.actions.push_back(Action::Report(Transition::Rejoining));
         self.actions.push_back(Action::Join);
     }
@@ -328,11 +299,7 @@ impl Elector {
     }
 
     fn cadence(&self, timing: LeaseTiming) -> Duration {
-        if self.is_candidate() {
-            timing.candidate_cadence()
-        } else {
-            timing.leader_cadence()
-        }
+        if self.is_candidate() { timing.candidate_cadence() } else { timing.leader_cadence() }
     }
 
     fn on_renewed(&mut self, id: LeaseId, stamp: Instant, answer: RenewAnswer) {
@@ -382,10 +349,9 @@ impl Elector {
             State::Starting { token, .. }
             | State::Leading { token }
             | State::Stopping { token, .. }
-            | State::Resigning { token, .. } => view
-                .seat
-                .tenure_of(&self.settings.me, lease.id())
-                .is_some_and(|t| t.token == token),
+            | State::Resigning { token, .. } => {
+                view.seat.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
+            }
             _ => view.member(&self.settings.me.node).is_some_and(|m| {
                 m.registration.member == self.settings.me && m.registration.lease == lease.id()
             }),
@@ -401,8 +367,7 @@ impl Elector {
             return;
         }
         let lease = Lease::granted(joined.lease, joined.ttl, joined.stamp);
-        self.renewal
-            .restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
+        self.renewal.restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
         self.lease = Some(lease);
         self.generation = joined.generation;
         self.view = joined.view;
@@ -415,11 +380,7 @@ impl Elector {
     }
 
     fn on_join_failed(&mut self, now: Instant, ending: Option<Ending>) {
-        let State::Joining {
-            retry_at: retry_at @ None,
-            ..
-        } = &mut self.state
-        else {
+        let State::Joining { retry_at: retry_at @ None, .. } = &mut self.state else {
             return;
         };
         match ending {
@@ -470,10 +431,8 @@ impl Elector {
         match mine {
             None => return self.rejoin(), // it hangs on our lease, so that is gone too
             Some(m) if m.registration.member.uuid != self.settings.me.uuid => {
-                let other = format!(
-                    "{} (data dir {})",
-                    m.registration.rpc_address, m.registration.member.uuid
-                );
+                let other =
+                    format!("{} (data dir {})", m.registration.rpc_address, m.registration.member.uuid);
                 return self.stop(Ending::with_detail(Reason::NodeIdInUse, other));
             }
             Some(m) if Some(m.registration.lease) != lease => return self.rejoin(),
@@ -509,10 +468,7 @@ impl Elector {
         let Some(lease) = self.lease else { return };
         let missing = self.view.member(&self.settings.me.node).is_none();
         if missing && matches!(self.state, State::Leading { .. }) {
-            self.actions.push_back(Action::Register {
-                lease: lease.id(),
-                expected: Revision(0),
-            });
+            self.actions.push_back(Action::Register { lease: lease.id(), expected: Revision(0) });
         }
     }
 }
@@ -542,11 +498,7 @@ impl Elector {
             return self.renewal.hurry(now);
         }
         self.nonce.0 += 1;
-        self.state = State::Claiming {
-            nonce: self.nonce,
-            generation: self.generation,
-            look_at: None,
-        };
+        self.state = State::Claiming { nonce: self.nonce, generation: self.generation, look_at: None };
         self.actions.push_back(Action::Claim {
             nonce: self.nonce,
             lease: lease.id(),
@@ -555,12 +507,7 @@ impl Elector {
     }
 
     fn on_claimed(&mut self, now: Instant, nonce: Nonce, answer: ClaimAnswer) {
-        let State::Claiming {
-            nonce: current,
-            look_at,
-            ..
-        } = &mut self.state
-        else {
+        let State::Claiming { nonce: current, look_at, .. } = &mut self.state else {
             return;
         };
         if *current != nonce {
@@ -586,18 +533,10 @@ impl Elector {
     /// is ours, or our generation has moved on and it never will be.
     fn look_again(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
-        if let State::Claiming {
-            generation,
-            look_at: look_at @ Some(_),
-            ..
-        } = &mut self.state
-        {
+        if let State::Claiming { generation, look_at: look_at @ Some(_), .. } = &mut self.state {
             *look_at = Some(now + RETRY_PAUSE);
             let expected = *generation;
-            self.actions.push_back(Action::Register {
-                lease: lease.id(),
-                expected,
-            });
+            self.actions.push_back(Action::Register { lease: lease.id(), expected });
             self.read();
         }
     }
@@ -616,10 +555,7 @@ impl Elector {
 impl Elector {
     fn begin(&mut self, now: Instant, token: Token) {
         self.floor = Some(token);
-        self.state = State::Starting {
-            token,
-            give_up_at: now + self.settings.start_timeout,
-        };
+        self.state = State::Starting { token, give_up_at: now + self.settings.start_timeout };
         self.actions.push_back(Action::Report(Transition::Won(token)));
         self.renewal.hurry(now);
         self.start_when_allowed(now);
@@ -637,14 +573,9 @@ impl Elector {
     }
 
     fn stop_main_loop(&mut self, token: Token, ending: Ending, abort_at: Instant) {
-        self.actions
-            .push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+        self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
         self.actions.push_back(Action::StopMainLoop(token, ending.reason));
-        self.state = State::Stopping {
-            token,
-            ending,
-            abort_at: Some(abort_at),
-        };
+        self.state = State::Stopping { token, ending, abort_at: Some(abort_at) };
     }
 
     fn on_fenced(&mut self, now: Instant, fenced: Token) {
@@ -659,13 +590,9 @@ impl Elector {
     fn on_main_loop_ended(&mut self, now: Instant, code: Option<i32>) {
         match &self.state {
             State::Leading { token } => {
-                let ending = Ending {
-                    main_loop_code: code,
-                    ..Ending::of(Reason::MainLoopEnded)
-                };
+                let ending = Ending { main_loop_code: code, ..Ending::of(Reason::MainLoopEnded) };
                 let token = *token;
-                self.actions
-                    .push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+                self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
                 self.resign(now, token, ending);
             }
             State::Stopping { token, ending, .. } if ending.reason.gives_record_up() => {
@@ -699,23 +626,12 @@ impl Elector {
     fn resign(&mut self, now: Instant, token: Token, ending: Ending) {
         let patience = now + RESIGN_PATIENCE;
         let give_up_at = self.lease.map_or(patience, |l| patience.earlier(l.holds_until()));
-        self.state = State::Resigning {
-            token,
-            ending,
-            retry_at: now + RETRY_PAUSE,
-            give_up_at,
-        };
+        self.state = State::Resigning { token, ending, retry_at: now + RETRY_PAUSE, give_up_at };
         self.actions.push_back(Action::Release(token));
     }
 
     fn keep_resigning(&mut self, now: Instant, retry_at: Instant, give_up_at: Instant) {
-        let State::Resigning {
-            token,
-            ending,
-            retry_at: next,
-            ..
-        } = &mut self.state
-        else {
+        let State::Resigning { token, ending, retry_at: next, .. } = &mut self.state else {
             return;
         };
         if now.reached(give_up_at) {
@@ -732,8 +648,7 @@ impl Elector {
         if let State::Resigning { token, ending, .. } = &self.state {
             if gone {
                 let (token, ending) = (*token, ending.clone());
-                self.actions
-                    .push_back(Action::Report(Transition::Resigned(token)));
+                self.actions.push_back(Action::Report(Transition::Resigned(token)));
                 self.stop(ending);
             } else {
                 self.actions.push_back(Action::Report(Transition::OutcomeUnknown));

@@ -33,6 +33,10 @@ pub enum Reason {
     StoreDenied,
     /// The store is not the one this data dir belongs to.
     StoreChanged,
+    /// The store knows a later start of this data dir: it was rolled back, or copied.
+    DataDirStale,
+    /// The data dir cannot be written.
+    DiskFailed,
 }
 
 /// How a member's life ended.
@@ -84,6 +88,8 @@ impl Reason {
             Reason::StoreUnavailable => "store_unavailable",
             Reason::StoreDenied => "store_denied",
             Reason::StoreChanged => "store_changed",
+            Reason::DataDirStale => "data_dir_stale",
+            Reason::DiskFailed => "disk_failed",
         }
     }
 
@@ -109,19 +115,11 @@ impl fmt::Display for Reason {
 impl Ending {
     /// An ending with nothing more to say.
     pub fn of(reason: Reason) -> Self {
-        Self {
-            reason,
-            main_loop_code: None,
-            detail: String::new(),
-        }
+        Self { reason, main_loop_code: None, detail: String::new() }
     }
 
     /// An ending that a person needs more words for.
     pub fn with_detail(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            main_loop_code: None,
-            detail: detail.into(),
-        }
+        Self { reason, main_loop_code: None, detail: detail.into() }
     }
 }

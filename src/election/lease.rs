@@ -102,14 +102,9 @@ impl LeaseTiming {
     /// The longest stall of the store that a leader is sure to survive, with round trips of `rtt`:
     /// `ttl(1−2ρ) − m − B − c − r − 2·rtt`.
     pub fn survived_stall(self, rtt: Duration) -> Duration {
-        [
-            self.stop_budget(),
-            self.leader_cadence(),
-            self.retry_cadence(),
-            rtt * 2,
-        ]
-        .into_iter()
-        .fold(self.span(), Duration::saturating_sub)
+        [self.stop_budget(), self.leader_cadence(), self.retry_cadence(), rtt * 2]
+            .into_iter()
+            .fold(self.span(), Duration::saturating_sub)
     }
 }
 
@@ -119,11 +114,7 @@ impl Lease {
     /// A lease whose grant was asked for at `stamp`. The grant is a committed write and counts as the first ack.
     pub fn granted(id: LeaseId, ttl: Duration, stamp: Instant) -> Self {
         let timing = LeaseTiming::new(ttl);
-        Self {
-            id,
-            timing,
-            holds_until: stamp + timing.span(),
-        }
+        Self { id, timing, holds_until: stamp + timing.span() }
     }
 
     /// Its name in the store.
@@ -182,15 +173,8 @@ mod tests {
         let mut lease = Lease::granted(LeaseId(1), Duration::from_secs(10), at(1_000));
         assert_eq!(lease.holds_until(), at(1_000 + 9_980 - 50));
         assert!(lease.extend(at(9_000), at(2_000), Duration::from_secs(10)));
-        assert_eq!(
-            lease.holds_until(),
-            at(2_000 + 9_930),
-            "from the stamp, not from the arrival at 9 s"
-        );
-        assert!(
-            lease.extend(at(9_100), at(1_500), Duration::from_secs(10)),
-            "a late ack is no harm"
-        );
+        assert_eq!(lease.holds_until(), at(2_000 + 9_930), "from the stamp, not from the arrival at 9 s");
+        assert!(lease.extend(at(9_100), at(1_500), Duration::from_secs(10)), "a late ack is no harm");
         assert_eq!(lease.holds_until(), at(11_930));
     }
 
@@ -212,10 +196,7 @@ mod tests {
         for (secs, fraction) in [(5, 0.88), (10, 0.90), (30, 0.92)] {
             let ttl = Duration::from_secs(secs);
             let survived = LeaseTiming::new(ttl).survived_stall(rtt);
-            assert!(
-                survived.as_secs_f64() / ttl.as_secs_f64() >= fraction,
-                "{secs}: {survived:?}"
-            );
+            assert!(survived.as_secs_f64() / ttl.as_secs_f64() >= fraction, "{secs}: {survived:?}");
         }
     }
 

@@ -159,15 +159,7 @@ impl fmt::Display for Revision {
 impl fmt::Display for MemberUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let h = format!("{:032x}", self.0);
-        write!(
-            f,
-            "{}-{}-{}-{}-{}",
-            &h[..8],
-            &h[8..12],
-            &h[12..16],
-            &h[16..20],
-            &h[20..]
-        )
+        write!(f, "{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
     }
 }
 
@@ -198,8 +190,7 @@ impl Seat {
 
     /// The tenure, if it is of this very incarnation and hangs on this very lease.
     pub fn tenure_of(&self, me: &MemberId, lease: LeaseId) -> Option<&Tenure> {
-        self.tenure()
-            .filter(|t| t.record.holder == *me && t.lease == lease)
+        self.tenure().filter(|t| t.record.holder == *me && t.lease == lease)
     }
 }
 
@@ -216,10 +207,7 @@ impl View {
     pub fn rank(&self, node: &str) -> Option<usize> {
         let key = |m: &Member| (std::cmp::Reverse(m.registration.priority), m.created);
         let mine = self.member(node).filter(|m| m.registration.priority > 0)?;
-        let ahead = self
-            .members
-            .iter()
-            .filter(|m| m.registration.priority > 0 && key(m) < key(mine));
+        let ahead = self.members.iter().filter(|m| m.registration.priority > 0 && key(m) < key(mine));
         Some(ahead.count())
     }
 }
@@ -229,11 +217,7 @@ mod tests {
     use super::*;
 
     fn member(node: &str, priority: u16, created: u64) -> Member {
-        let id = MemberId {
-            node: node.into(),
-            uuid: MemberUuid(1),
-            incarnation: Incarnation(1),
-        };
+        let id = MemberId { node: node.into(), uuid: MemberUuid(1), incarnation: Incarnation(1) };
         let registration = Registration {
             member: id,
             rpc_address: String::new(),
@@ -243,29 +227,14 @@ mod tests {
             ttl: Duration::from_secs(5),
             lease: LeaseId(1),
         };
-        Member {
-            registration,
-            created: Revision(created),
-            generation: Revision(created),
-        }
+        Member { registration, created: Revision(created), generation: Revision(created) }
     }
 
     #[test]
     fn rank_is_by_priority_then_by_registration_and_zero_never_leads() {
-        let members = vec![
-            member("a", 100, 9),
-            member("b", 100, 3),
-            member("c", 0, 1),
-            member("d", 200, 20),
-        ];
-        let view = View {
-            members,
-            ..View::default()
-        };
-        assert_eq!(
-            ["a", "b", "c", "d", "x"].map(|n| view.rank(n)),
-            [Some(2), Some(1), None, Some(0), None]
-        );
+        let members = vec![member("a", 100, 9), member("b", 100, 3), member("c", 0, 1), member("d", 200, 20)];
+        let view = View { members, ..View::default() };
+        assert_eq!(["a", "b", "c", "d", "x"].map(|n| view.rank(n)), [Some(2), Some(1), None, Some(0), None]);
     }
 
     #[test]

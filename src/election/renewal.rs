@@ -76,12 +76,7 @@ impl Renewal {
         if self.pending.len() == PENDING_ACKS_MAX {
             self.pending.pop_front();
         }
-        self.pending.push_back(Ack {
-            stamp,
-            ttl,
-            raft_term,
-            read: self.next_read,
-        });
+        self.pending.push_back(Ack { stamp, ttl, raft_term, read: self.next_read });
         true
     }
 
@@ -96,14 +91,9 @@ impl Renewal {
     pub fn validated(&mut self, id: ReadId, raft_term: u64) -> Vec<Ack> {
         self.raft_term = self.raft_term.max(raft_term);
         let highest = self.raft_term;
-        let good = self
-            .pending
-            .iter()
-            .filter(|a| a.read <= id && a.raft_term == raft_term)
-            .copied()
-            .collect();
-        self.pending
-            .retain(|a| a.raft_term >= highest && !(a.read <= id && a.raft_term == raft_term));
+        let good =
+            self.pending.iter().filter(|a| a.read <= id && a.raft_term == raft_term).copied().collect();
+        self.pending.retain(|a| a.raft_term >= highest && !(a.read <= id && a.raft_term == raft_term));
         good
     }
 }

@@ -75,10 +75,7 @@ struct IdentityJson {
 impl Keys {
     /// The keys of this cluster and group.
     pub fn new(cluster: &str, group: &str) -> Self {
-        Self {
-            prefix: format!("/metad/{cluster}/"),
-            group: group.to_owned(),
-        }
+        Self { prefix: format!("/metad/{cluster}/"), group: group.to_owned() }
     }
 
     /// Everything of this cluster.
@@ -119,10 +116,7 @@ impl Keys {
     /// What a member watches: from `election/` to the end of `nodes/`, in one stream, because two streams are
     /// not ordered with each other. `state/` lies outside of it.
     pub fn watched(&self) -> KeyRange {
-        KeyRange {
-            from: format!("{}election/", self.prefix),
-            to: after_prefix(&self.nodes()),
-        }
+        KeyRange { from: format!("{}election/", self.prefix), to: after_prefix(&self.nodes()) }
     }
 }
 
@@ -131,11 +125,7 @@ impl Keys {
 impl Picture {
     /// The picture that a read of election and nodes shows.
     pub fn of(revision: Revision, found: &[Vec<KeyValue>]) -> Self {
-        let keys = found
-            .iter()
-            .flatten()
-            .map(|kv| (kv.key.clone(), kv.clone()))
-            .collect();
+        let keys = found.iter().flatten().map(|kv| (kv.key.clone(), kv.clone())).collect();
         Self { revision, keys }
     }
 
@@ -158,17 +148,9 @@ impl Picture {
     /// What it means.
     pub fn view(&self, keys: &Keys) -> View {
         let nodes = KeyRange::prefix(&keys.nodes());
-        let members = self
-            .keys
-            .values()
-            .filter(|kv| nodes.contains(&kv.key))
-            .filter_map(decode_member)
-            .collect();
-        View {
-            revision: self.revision,
-            seat: self.seat(keys),
-            members,
-        }
+        let members =
+            self.keys.values().filter(|kv| nodes.contains(&kv.key)).filter_map(decode_member).collect();
+        View { revision: self.revision, seat: self.seat(keys), members }
     }
 
     fn seat(&self, keys: &Keys) -> Seat {
@@ -179,14 +161,8 @@ impl Picture {
                 None => Seat::Foreign(format!("an unreadable record at {}", kv.key)),
             };
         }
-        let first = self
-            .keys
-            .values()
-            .filter(|kv| election.contains(&kv.key))
-            .min_by_key(|kv| kv.created);
-        first.map_or(Seat::Vacant, |kv| {
-            Seat::Foreign(String::from_utf8_lossy(&kv.value).into_owned())
-        })
+        let first = self.keys.values().filter(|kv| election.contains(&kv.key)).min_by_key(|kv| kv.created);
+        first.map_or(Seat::Vacant, |kv| Seat::Foreign(String::from_utf8_lossy(&kv.value).into_owned()))
     }
 }
 
@@ -224,11 +200,7 @@ pub fn decode_tenure(kv: &KeyValue) -> Option<Tenure> {
         transitions: json.lease_transitions,
     };
     // A record without a lease would be immortal; it is none of ours.
-    Some(Tenure {
-        record,
-        token: Token::new(kv.modified)?,
-        lease: kv.lease?,
-    })
+    Some(Tenure { record, token: Token::new(kv.modified)?, lease: kv.lease? })
 }
 
 /// A registration as JSON.
@@ -263,28 +235,18 @@ pub fn decode_member(kv: &KeyValue) -> Option<Member> {
         ttl: Duration::from_secs(json.lease_duration_seconds),
         lease: parse_lease(&json.lease)?,
     };
-    Some(Member {
-        registration,
-        created: kv.created,
-        generation: kv.modified,
-    })
+    Some(Member { registration, created: kv.created, generation: kv.modified })
 }
 
 /// An identity row as JSON.
 pub fn encode_identity(row: &IdentityRow) -> Vec<u8> {
-    to_json(&IdentityJson {
-        incarnation: row.incarnation.0,
-        lease: row.lease.to_string(),
-    })
+    to_json(&IdentityJson { incarnation: row.incarnation.0, lease: row.lease.to_string() })
 }
 
 /// The identity row in a value.
 pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
     let json: IdentityJson = serde_json::from_slice(value).ok()?;
-    Some(IdentityRow {
-        incarnation: Incarnation(json.incarnation),
-        lease: parse_lease(&json.lease)?,
-    })
+    Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease: parse_lease(&json.lease)? })
 }
 
 /// Wall clock milliseconds as RFC 3339 in UTC.
@@ -309,22 +271,12 @@ mod tests {
 
     fn kv(key: &str, value: Vec<u8>, created: u64, lease: Option<i64>) -> KeyValue {
         let modified = Revision(created + 1);
-        KeyValue {
-            key: key.into(),
-            value,
-            created: Revision(created),
-            modified,
-            lease: lease.map(LeaseId),
-        }
+        KeyValue { key: key.into(), value, created: Revision(created), modified, lease: lease.map(LeaseId) }
     }
 
     fn record() -> LeaderRecord {
         LeaderRecord {
-            holder: MemberId {
-                node: "n1".into(),
-                uuid: MemberUuid(7),
-                incarnation: Incarnation(3),
-            },
+            holder: MemberId { node: "n1".into(), uuid: MemberUuid(7), incarnation: Incarnation(3) },
             address: "h:1".into(),
             nonce: Nonce(2),
             ttl: Duration::from_secs(5),
@@ -337,28 +289,17 @@ mod tests {
     fn the_leader_record_has_the_names_of_a_kubernetes_lease_and_survives_the_round_trip() {
         let bytes = encode_leader(&record());
         let text = String::from_utf8(bytes.clone()).unwrap();
-        for name in [
-            "holderIdentity",
-            "leaseDurationSeconds",
-            "acquireTime",
-            "leaseTransitions",
-        ] {
+        for name in ["holderIdentity", "leaseDurationSeconds", "acquireTime", "leaseTransitions"] {
             assert!(text.contains(name), "{name} in {text}");
         }
         let tenure = decode_tenure(&kv("k", bytes, 5, Some(9))).unwrap();
-        assert_eq!(
-            (tenure.record, tenure.token.get(), tenure.lease),
-            (record(), 6, LeaseId(9))
-        );
+        assert_eq!((tenure.record, tenure.token.get(), tenure.lease), (record(), 6, LeaseId(9)));
     }
 
     #[test]
     fn a_record_that_is_not_ours_is_foreign_and_never_vacant() {
         let keys = Keys::new("c", "meta");
-        for (name, value) in [
-            ("leader", b"junk".to_vec()),
-            ("1234abcd", b"another tool".to_vec()),
-        ] {
+        for (name, value) in [("leader", b"junk".to_vec()), ("1234abcd", b"another tool".to_vec())] {
             let found = vec![vec![kv(&format!("{}{name}", keys.election()), value, 5, Some(1))]];
             let view = Picture::of(Revision(9), &found).view(&keys);
             assert!(matches!(view.seat, Seat::Foreign(_)), "{name}: {:?}", view.seat);
@@ -371,16 +312,10 @@ mod tests {
         let keys = Keys::new("c", "meta");
         let mut picture = Picture::default();
         let put = Change::Put(kv(&keys.leader(), encode_leader(&record()), 5, Some(1)));
-        picture.fold(WatchBatch {
-            revision: Revision(6),
-            changes: vec![put],
-        });
+        picture.fold(WatchBatch { revision: Revision(6), changes: vec![put] });
         assert!(picture.view(&keys).seat.tenure().is_some());
         let gone = Change::Deleted(keys.leader());
-        picture.fold(WatchBatch {
-            revision: Revision(7),
-            changes: vec![gone],
-        });
+        picture.fold(WatchBatch { revision: Revision(7), changes: vec![gone] });
         assert_eq!(picture.view(&keys).seat, Seat::Vacant);
         assert_eq!(picture.revision(), Revision(7));
     }

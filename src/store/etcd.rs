@@ -106,9 +106,7 @@ impl EtcdStore {
             clock,
             options,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 
@@ -118,10 +116,7 @@ impl Store for EtcdStore {
         let budget = self.shared.options.request_timeout;
         match tokio::time::timeout(budget, self.shared.hedged(&request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(StoreError::Unknown(format!(
-                "none within {budget:?} from {}",
-                self.location()
-            ))),
+            Err(_) => Err(StoreError::Unknown(format!("none within {budget:?} from {}", self.location()))),
         }
     }
 
@@ -162,9 +157,7 @@ impl Shared {
     /// The members in the order in which to ask them.
     fn order(&self) -> impl Iterator<Item = (usize, Arc<Member>)> {
         let (first, n) = (self.preferred.load(Ordering::Relaxed), self.members.len());
-        (0..n)
-            .map(move |i| (first + i) % n)
-            .map(|i| (i, self.members[i].clone()))
+        (0..n).map(move |i| (first + i) % n).map(|i| (i, self.members[i].clone()))
     }
 
     async fn hedged(&self, request: &Request) -> Result<Response, StoreError> {
@@ -202,10 +195,7 @@ impl Shared {
     }
 
     fn record_round_trip(&self, took: Duration) {
-        self.round_trips
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .record(took);
+        self.round_trips.lock().unwrap_or_else(|e| e.into_inner()).record(took);
     }
 
     /// h: three times the 95th percentile of the last round trips.
@@ -217,20 +207,14 @@ impl Shared {
 
 /// Could another member answer better? A refusal on its merits is final.
 fn is_worth_another(e: &StoreError) -> bool {
-    matches!(
-        e,
-        StoreError::Unknown(_) | StoreError::Refused(Refusal::NotSent | Refusal::NotAStore, _)
-    )
+    matches!(e, StoreError::Unknown(_) | StoreError::Refused(Refusal::NotSent | Refusal::NotAStore, _))
 }
 
 /// What to say when nobody could answer: unknown, if any of the copies may have been heard.
 fn worst(failures: Vec<StoreError>) -> StoreError {
     let unknown = failures.iter().position(|e| e.refusal().is_none());
     let pick = unknown.unwrap_or(0);
-    failures
-        .into_iter()
-        .nth(pick)
-        .unwrap_or_else(|| StoreError::Unknown("no etcd endpoint".into()))
+    failures.into_iter().nth(pick).unwrap_or_else(|| StoreError::Unknown("no etcd endpoint".into()))
 }
 
 // === impl RoundTrips ===
@@ -248,9 +232,6 @@ impl RoundTrips {
     fn p95(&self) -> Duration {
         let mut sorted = self.recent.clone();
         sorted.sort_unstable();
-        sorted
-            .get(sorted.len().saturating_sub(1) * 95 / 100)
-            .copied()
-            .unwrap_or(HEDGE_MIN)
+        sorted.get(sorted.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(HEDGE_MIN)
     }
 }

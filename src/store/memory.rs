@@ -80,12 +80,7 @@ impl MemoryState {
 
     /// Ends the leases whose time is over.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(lease) = self
-            .leases
-            .iter()
-            .find(|(_, r)| now.reached(r.ends_at))
-            .map(|(id, _)| *id)
-        {
+        while let Some(lease) = self.leases.iter().find(|(_, r)| now.reached(r.ends_at)).map(|(id, _)| *id) {
             self.end_lease(lease);
         }
     }
@@ -114,49 +109,26 @@ impl MemoryState {
     /// [`Refusal::Compacted`].
     pub fn changes(&self, range: &KeyRange, after: Revision) -> Result<WatchBatch, StoreError> {
         if self.log.len() == LOG_MAX && self.log.front().is_some_and(|(r, _)| *r > after) {
-            return Err(StoreError::Refused(
-                Refusal::Compacted,
-                format!("changes after {after} are gone"),
-            ));
+            return Err(StoreError::Refused(Refusal::Compacted, format!("changes after {after} are gone")));
         }
         let in_range = |c: &Change| match c {
             Change::Put(kv) => range.contains(&kv.key),
             Change::Deleted(key) => range.contains(key),
         };
-        let changes = self
-            .log
-            .iter()
-            .filter(|(r, c)| *r > after && in_range(c))
-            .map(|(_, c)| c.clone())
-            .collect();
-        Ok(WatchBatch {
-            revision: self.revision,
-            changes,
-        })
+        let changes =
+            self.log.iter().filter(|(r, c)| *r > after && in_range(c)).map(|(_, c)| c.clone()).collect();
+        Ok(WatchBatch { revision: self.revision, changes })
     }
 
     fn header(&self) -> Header {
-        Header {
-            cluster: 1,
-            revision: self.revision,
-            raft_term: self.raft_term,
-        }
+        Header { cluster: 1, revision: self.revision, raft_term: self.raft_term }
     }
 
     fn grant(&mut self, now: Instant, lease: LeaseId, ttl: Duration) -> Result<Response, StoreError> {
         if self.leases.contains_key(&lease) {
-            return Err(StoreError::Refused(
-                Refusal::LeaseExists,
-                format!("lease {lease} exists"),
-            ));
+            return Err(StoreError::Refused(Refusal::LeaseExists, format!("lease {lease} exists")));
         }
-        self.leases.insert(
-            lease,
-            LeaseRow {
-                ttl,
-                ends_at: now + ttl,
-            },
-        );
+        self.leases.insert(lease, LeaseRow { ttl, ends_at: now + ttl });
         Ok(Response::Granted(self.header(), ttl))
     }
 
@@ -164,12 +136,8 @@ impl MemoryState {
         if self.leases.remove(&lease).is_none() {
             return;
         }
-        let gone: Vec<String> = self
-            .keys
-            .values()
-            .filter(|kv| kv.lease == Some(lease))
-            .map(|kv| kv.key.clone())
-            .collect();
+        let gone: Vec<String> =
+            self.keys.values().filter(|kv| kv.lease == Some(lease)).map(|kv| kv.key.clone()).collect();
         if !gone.is_empty() {
             self.revision.0 += 1;
         }
@@ -185,10 +153,7 @@ impl MemoryState {
             if let Op::Put(_, _, Some(lease)) = op
                 && !self.leases.contains_key(lease)
             {
-                return Err(StoreError::Refused(
-                    Refusal::LeaseNotFound,
-                    format!("no lease {lease}"),
-                ));
+                return Err(StoreError::Refused(Refusal::LeaseNotFound, format!("no lease {lease}")));
             }
         }
         let writes = ops.iter().any(|op| match op {
@@ -200,11 +165,7 @@ impl MemoryState {
             self.revision.0 += 1;
         }
         let found = ops.iter().filter_map(|op| self.act(op)).collect();
-        Ok(TxnReply {
-            header: self.header(),
-            succeeded,
-            found,
-        })
+        Ok(TxnReply { header: self.header(), succeeded, found })
     }
 
     fn holds(&self, guard: &Guard) -> bool {
@@ -236,13 +197,9 @@ impl MemoryState {
                 None
             }
             Op::Get(key) => Some(self.keys.get(key).cloned().into_iter().collect()),
-            Op::List(prefix) => Some(
-                self.keys
-                    .values()
-                    .filter(|kv| kv.key.starts_with(prefix.as_str()))
-                    .cloned()
-                    .collect(),
-            ),
+            Op::List(prefix) => {
+                Some(self.keys.values().filter(|kv| kv.key.starts_with(prefix.as_str())).cloned().collect())
+            }
         }
     }
 
@@ -265,13 +222,7 @@ impl MemoryStore {
     /// An empty store on this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let changed = watch::Sender::new(Revision(0));
-        Self {
-            inner: Arc::new(Inner {
-                clock,
-                state: Mutex::default(),
-                changed,
-            }),
-        }
+        Self { inner: Arc::new(Inner { clock, state: Mutex::default(), changed }) }
     }
 }
 
@@ -303,11 +254,7 @@ impl Store for MemoryStore {
                 Response::Renewed(_, ttl) => ttl,
                 _ => None,
             };
-            Ok(Renewal {
-                stamp,
-                header: answer.header(),
-                ttl,
-            })
+            Ok(Renewal { stamp, header: answer.header(), ttl })
         })
         .boxed()
     }

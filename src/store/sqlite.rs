@@ -62,11 +62,7 @@ impl SqliteStore {
         let connection = tokio::task::spawn_blocking(move || schema::open(&owned, busy_timeout))
             .await
             .map_err(|e| OpenError::io(path, e))??;
-        Ok(Self {
-            connection: connection.into(),
-            clock,
-            path: path.to_owned(),
-        })
+        Ok(Self { connection: connection.into(), clock, path: path.to_owned() })
     }
 
     async fn run<R, F>(&self, work: F) -> Result<R, StoreError>
@@ -75,10 +71,7 @@ impl SqliteStore {
         F: FnOnce(&Transaction<'_>, Instant) -> Result<R, StoreError> + Send + 'static,
     {
         let clock = self.clock.clone();
-        let done = self
-            .connection
-            .call(move |c| transact(c, clock.as_ref(), work))
-            .await;
+        let done = self.connection.call(move |c| transact(c, clock.as_ref(), work)).await;
         done.map_err(|e| match e {
             tokio_rusqlite::Error::Error(e) => e,
             other => StoreError::Unknown(other.to_string()),
@@ -131,16 +124,8 @@ impl Store for SqliteStore {
         stream::once(async move {
             let stamp = store.clock.now();
             let answer = store.call(Request::Renew(lease)).await?;
-            let ttl = if let Response::Renewed(_, ttl) = answer {
-                ttl
-            } else {
-                None
-            };
-            Ok(Renewal {
-                stamp,
-                header: answer.header(),
-                ttl,
-            })
+            let ttl = if let Response::Renewed(_, ttl) = answer { ttl } else { None };
+            Ok(Renewal { stamp, header: answer.header(), ttl })
         })
         .boxed()
     }
@@ -165,21 +150,13 @@ fn store_row(tx: &Transaction<'_>) -> rusqlite::Result<StoreRow> {
     tx.query_row("SELECT cluster, revision, forgotten FROM store", [], |row| {
         let cluster: i64 = row.get(0)?;
         let (at, forgotten) = (revision(row.get(1)?), revision(row.get(2)?));
-        Ok(StoreRow {
-            cluster: cluster.cast_unsigned(),
-            revision: at,
-            forgotten,
-        })
+        Ok(StoreRow { cluster: cluster.cast_unsigned(), revision: at, forgotten })
     })
 }
 
 fn header(tx: &Transaction<'_>) -> Result<Header, StoreError> {
     let row = store_row(tx).map_err(failed)?;
-    Ok(Header {
-        cluster: row.cluster,
-        revision: row.revision,
-        raft_term: 0,
-    })
+    Ok(Header { cluster: row.cluster, revision: row.revision, raft_term: 0 })
 }
 
 fn revision(stored: i64) -> Revision {
@@ -187,28 +164,20 @@ fn revision(stored: i64) -> Revision {
 }
 
 fn next_revision(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
-    tx.query_row(
-        "UPDATE store SET revision = revision + 1 RETURNING revision",
-        [],
-        |row| row.get(0),
-    )
+    tx.query_row("UPDATE store SET revision = revision + 1 RETURNING revision", [], |row| row.get(0))
 }
 
 fn expire(tx: &Transaction<'_>, now: Instant) -> rusqlite::Result<()> {
     let now_ns = now.boot_ns().cast_signed();
     let mut over = tx.prepare_cached("SELECT id FROM lease WHERE ends_boot_ns <= ?1")?;
-    let over: Vec<i64> = over
-        .query_map([now_ns], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let over: Vec<i64> = over.query_map([now_ns], |row| row.get(0))?.collect::<Result<_, _>>()?;
     over.into_iter().try_for_each(|id| end_lease(tx, LeaseId(id)))
 }
 
 fn end_lease(tx: &Transaction<'_>, lease: LeaseId) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM lease WHERE id = ?1", [lease.0])?;
     let mut keys = tx.prepare_cached("SELECT key FROM kv WHERE lease = ?1")?;
-    let keys: Vec<String> = keys
-        .query_map([lease.0], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let keys: Vec<String> = keys.query_map([lease.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut written = None;
     keys.iter().try_for_each(|key| delete(tx, key, &mut written))
 }
@@ -223,10 +192,7 @@ fn grant(tx: &Transaction<'_>, now: Instant, lease: LeaseId, ttl: Duration) -> R
         )
         .map_err(failed)?;
     if inserted == 0 {
-        return Err(StoreError::Refused(
-            Refusal::LeaseExists,
-            format!("lease {lease} exists"),
-        ));
+        return Err(StoreError::Refused(Refusal::LeaseExists, format!("lease {lease} exists")));
     }
     Ok(Response::Granted(header(tx)?, ttl))
 }
@@ -234,9 +200,7 @@ fn grant(tx: &Transaction<'_>, now: Instant, lease: LeaseId, ttl: Duration) -> R
 fn renew(tx: &Transaction<'_>, now: Instant, lease: LeaseId) -> Result<Response, StoreError> {
     let sql = "UPDATE lease SET ends_boot_ns = ?2 + ttl_ms * 1000000 WHERE id = ?1 RETURNING ttl_ms";
     let ttl_ms: Option<i64> = tx
-        .query_row(sql, params![lease.0, now.boot_ns().cast_signed()], |row| {
-            row.get(0)
-        })
+        .query_row(sql, params![lease.0, now.boot_ns().cast_signed()], |row| row.get(0))
         .optional()
         .map_err(failed)?;
     let ttl = ttl_ms.map(|ms| Duration::from_millis(ms.cast_unsigned()));
@@ -256,11 +220,7 @@ fn txn_reply(tx: &Transaction<'_>, txn: &Txn) -> Result<TxnReply, StoreError> {
             found.push(kvs);
         }
     }
-    Ok(TxnReply {
-        header: header(tx)?,
-        succeeded,
-        found,
-    })
+    Ok(TxnReply { header: header(tx)?, succeeded, found })
 }
 
 fn holds(tx: &Transaction<'_>, guard: &Guard) -> rusqlite::Result<bool> {
@@ -304,10 +264,7 @@ fn delete(tx: &Transaction<'_>, key: &str, written: &mut Option<i64>) -> rusqlit
         return Ok(());
     }
     let revision = share_revision(tx, written)?;
-    tx.execute(
-        "INSERT OR IGNORE INTO gone (revision, key) VALUES (?1, ?2)",
-        params![revision, key],
-    )?;
+    tx.execute("INSERT OR IGNORE INTO gone (revision, key) VALUES (?1, ?2)", params![revision, key])?;
     let forgotten = revision - DELETIONS_REMEMBERED;
     if tx.execute("DELETE FROM gone WHERE revision <= ?1", [forgotten])? > 0 {
         tx.execute("UPDATE store SET forgotten = ?1", [forgotten])?;
@@ -326,17 +283,13 @@ fn put(
         let sql = "SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?1)";
         let exists: bool = tx.query_row(sql, [lease.0], |row| row.get(0)).map_err(failed)?;
         if !exists {
-            return Err(StoreError::Refused(
-                Refusal::LeaseNotFound,
-                format!("no lease {lease}"),
-            ));
+            return Err(StoreError::Refused(Refusal::LeaseNotFound, format!("no lease {lease}")));
         }
     }
     let revision = share_revision(tx, written).map_err(failed)?;
     let sql = "INSERT INTO kv (key, value, created, modified, lease) VALUES (?1, ?2, ?3, ?3, ?4) \
                ON CONFLICT (key) DO UPDATE SET value = ?2, modified = ?3, lease = ?4";
-    tx.execute(sql, params![key, value, revision, lease.map(|l| l.0)])
-        .map_err(failed)?;
+    tx.execute(sql, params![key, value, revision, lease.map(|l| l.0)]).map_err(failed)?;
     Ok(())
 }
 
@@ -350,14 +303,11 @@ fn changes(
     if after < row.forgotten {
         return Ok(None);
     }
-    let kvs = list(tx, &range.from, &range.to)?
-        .into_iter()
-        .filter(|kv| kv.modified > after);
+    let kvs = list(tx, &range.from, &range.to)?.into_iter().filter(|kv| kv.modified > after);
     let mut changes: Vec<(Revision, Change)> = kvs.map(|kv| (kv.modified, Change::Put(kv))).collect();
     let mut gone = tx.prepare_cached("SELECT revision, key FROM gone WHERE revision > ?1")?;
-    let gone = gone.query_map([after.0.cast_signed()], |r| {
-        Ok((revision(r.get(0)?), r.get::<_, String>(1)?))
-    })?;
+    let gone =
+        gone.query_map([after.0.cast_signed()], |r| Ok((revision(r.get(0)?), r.get::<_, String>(1)?)))?;
     for row in gone {
         let (at, key) = row?;
         if range.contains(&key) {

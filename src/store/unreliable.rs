@@ -51,10 +51,8 @@ impl Dice {
 
     /// The next number.
     pub fn roll(&self) -> u64 {
-        let mut z = self
-            .0
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
-            .wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z =
+            self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -76,11 +74,7 @@ impl Dice {
 impl<S> Unreliable<S> {
     /// Makes `inner` unreliable.
     pub fn new(inner: S, faults: Faults, seed: u64) -> Self {
-        Self {
-            inner,
-            faults,
-            dice: Dice::new(seed),
-        }
+        Self { inner, faults, dice: Dice::new(seed) }
     }
 }
 
@@ -106,10 +100,7 @@ impl<S: Store> Store for Unreliable<S> {
         if before {
             return stream::empty().boxed();
         }
-        self.inner
-            .renew(lease)
-            .filter(move |_| std::future::ready(!after))
-            .boxed()
+        self.inner.renew(lease).filter(move |_| std::future::ready(!after)).boxed()
     }
 
     async fn watch(

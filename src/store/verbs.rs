@@ -32,10 +32,9 @@ pub fn picture(reply: &TxnReply) -> Picture {
 /// The elector's event for an answer to [`read`].
 pub fn read_event(keys: &Keys, id: ReadId, answer: &Answer) -> Event {
     let answer = match answer {
-        Ok(Response::Txn(reply)) => Some(ReadAnswer {
-            view: picture(reply).view(keys),
-            raft_term: reply.header.raft_term,
-        }),
+        Ok(Response::Txn(reply)) => {
+            Some(ReadAnswer { view: picture(reply).view(keys), raft_term: reply.header.raft_term })
+        }
         _ => None,
     };
     Event::Read { id, answer }
@@ -48,11 +47,7 @@ pub fn register(keys: &Keys, registration: &Registration, expected: Revision) ->
     let key = keys.node(&registration.member.node);
     Txn {
         guards: vec![Guard::ModRevision(key.clone(), expected)],
-        then: vec![Op::Put(
-            key,
-            encode_registration(registration),
-            Some(registration.lease),
-        )],
+        then: vec![Op::Put(key, encode_registration(registration), Some(registration.lease))],
         otherwise: vec![],
     }
 }
@@ -69,10 +64,7 @@ pub fn register_event(answer: &Answer) -> Event {
 pub fn enrol(keys: &Keys, registration: &Registration, registered: Revision, identified: Revision) -> Txn {
     let mut txn = register(keys, registration, registered);
     let key = keys.identity(registration.member.uuid);
-    let row = IdentityRow {
-        incarnation: registration.member.incarnation,
-        lease: registration.lease,
-    };
+    let row = IdentityRow { incarnation: registration.member.incarnation, lease: registration.lease };
     txn.guards.push(Guard::ModRevision(key.clone(), identified));
     txn.then.push(Op::Put(key, encode_identity(&row), None));
     txn.then.extend(picture_ops(keys));
@@ -154,11 +146,7 @@ pub fn holds(keys: &Keys, token: Token) -> Guard {
 pub fn fenced(keys: &Keys, token: Token, guards: Vec<Guard>, then: Vec<Op>) -> Txn {
     let mut all = vec![holds(keys, token)];
     all.extend(guards);
-    Txn {
-        guards: all,
-        then,
-        otherwise: vec![Op::Get(keys.leader())],
-    }
+    Txn { guards: all, then, otherwise: vec![Op::Get(keys.leader())] }
 }
 
 /// Was leadership the reason that a [`fenced`] write was refused?

@@ -18,14 +18,8 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
         Request::Grant { lease, ttl } => {
             let secs = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
             let options = LeaseGrantOptions::new().with_id(lease.0);
-            let granted = client
-                .lease_grant(secs, Some(options))
-                .await
-                .map_err(|e| error(&e))?;
-            Ok(Response::Granted(
-                header(granted.header()),
-                seconds(granted.ttl()),
-            ))
+            let granted = client.lease_grant(secs, Some(options)).await.map_err(|e| error(&e))?;
+            Ok(Response::Granted(header(granted.header()), seconds(granted.ttl())))
         }
         Request::Revoke(lease) => match client.lease_revoke(lease.0).await {
             Ok(revoked) => Ok(Response::Revoked(header(revoked.header()))),
@@ -44,19 +38,14 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
             }))
         }
         // Renewals have streams of their own; see `keepalive`.
-        Request::Renew(_) => Err(status_error(&tonic::Status::unimplemented(
-            "renewals are not unary",
-        ))),
+        Request::Renew(_) => Err(status_error(&tonic::Status::unimplemented("renewals are not unary"))),
     }
 }
 
 fn to_txn(txn: &Txn) -> etcd_client::Txn {
     let guards: Vec<Compare> = txn.guards.iter().map(to_compare).collect();
     let ops = |ops: &[Op]| ops.iter().map(to_op).collect::<Vec<_>>();
-    etcd_client::Txn::new()
-        .when(guards)
-        .and_then(ops(&txn.then))
-        .or_else(ops(&txn.otherwise))
+    etcd_client::Txn::new().when(guards).and_then(ops(&txn.then)).or_else(ops(&txn.otherwise))
 }
 
 fn to_compare(guard: &Guard) -> Compare {

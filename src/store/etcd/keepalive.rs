@@ -69,10 +69,9 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
             }
             answer
         }
-        Err(_) => Err(StoreError::Unknown(format!(
-            "{} did not answer for {ATTEMPT_LIFETIME:?}",
-            member.name()
-        ))),
+        Err(_) => {
+            Err(StoreError::Unknown(format!("{} did not answer for {ATTEMPT_LIFETIME:?}", member.name())))
+        }
     }
 }
 

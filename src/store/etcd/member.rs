@@ -65,17 +65,10 @@ pub(super) struct Connection {
 
 impl Member {
     pub(super) fn new(endpoint: &str, options: &EtcdOptions) -> Result<Self, ConnectError> {
-        let fail = |why: String| ConnectError {
-            endpoint: endpoint.to_owned(),
-            why,
-        };
+        let fail = |why: String| ConnectError { endpoint: endpoint.to_owned(), why };
         let has_scheme = endpoint.contains("://");
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let url = if has_scheme {
-            endpoint.to_owned()
-        } else {
-            format!("{scheme}://{endpoint}")
-        };
+        let url = if has_scheme { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") };
         let mut e = Endpoint::from_shared(url.clone())
             .map_err(|e| fail(e.to_string()))?
             .connect_timeout(options.connect_timeout)
@@ -105,10 +98,7 @@ impl Member {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await?;
         let answer = convert::call(&mut connection.client, request).await;
-        self.heard(
-            stamp,
-            !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))),
-        );
+        self.heard(stamp, !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))));
         if let Err(StoreError::Refused(Refusal::Denied, _)) = &answer {
             self.forget_connection(); // with it the token, which may be old
         }
@@ -119,13 +109,8 @@ impl Member {
     pub(super) async fn connection(self: &Member, now: Instant) -> Result<Connection, StoreError> {
         {
             let mut slot = self.slot();
-            let silent = slot
-                .silent_since
-                .is_some_and(|since| now.since(since) >= SILENT_AFTER);
-            let young = slot
-                .connection
-                .as_ref()
-                .is_some_and(|(_, at)| now.since(*at) < SILENT_AFTER);
+            let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
+            let young = slot.connection.as_ref().is_some_and(|(_, at)| now.since(*at) < SILENT_AFTER);
             if silent && !young {
                 slot.connection = None;
                 slot.silent_since = None;
@@ -144,9 +129,7 @@ impl Member {
     pub(super) fn heard(&self, stamp: Instant, by_member: bool) {
         let mut slot = self.slot();
         if by_member
-            && slot
-                .silent_since
-                .is_some_and(|since| stamp.since(since) > Duration::ZERO || stamp == since)
+            && slot.silent_since.is_some_and(|since| stamp.since(since) > Duration::ZERO || stamp == since)
         {
             slot.silent_since = None;
         }
@@ -180,19 +163,11 @@ impl Member {
         let mut token = None;
         if let Some((user, password)) = &self.login {
             token = Some(authenticate(channel.clone(), user, password).await?);
-            options = options
-                .with_user(user.clone(), password.clone())
-                .with_auto_token_refresh(true);
+            options = options.with_user(user.clone(), password.clone()).with_auto_token_refresh(true);
         }
         let shared = etcd_client::Channel::Tonic(channel.clone());
-        let client = Client::from_channel(shared, Some(options))
-            .await
-            .map_err(|e| error(&e))?;
-        Ok(Connection {
-            client,
-            channel,
-            token,
-        })
+        let client = Client::from_channel(shared, Some(options)).await.map_err(|e| error(&e))?;
+        Ok(Connection { client, channel, token })
     }
 
     /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member
@@ -206,18 +181,12 @@ impl Member {
         match fresh {
             Ok(Ok(found)) => *cached = found.collect(),
             Ok(Err(e)) if cached.is_empty() => {
-                return Err(StoreError::Refused(
-                    Refusal::NotSent,
-                    format!("cannot resolve {host:?}: {e}"),
-                ));
+                return Err(StoreError::Refused(Refusal::NotSent, format!("cannot resolve {host:?}: {e}")));
             }
             _ => {}
         }
         if cached.is_empty() {
-            return Err(StoreError::Refused(
-                Refusal::NotSent,
-                format!("{host:?} has no address"),
-            ));
+            return Err(StoreError::Refused(Refusal::NotSent, format!("{host:?} has no address")));
         }
         Ok(cached.clone())
     }
@@ -226,9 +195,7 @@ impl Member {
 impl Connection {
     /// Puts on a request what etcd-client puts on its own: refuse without a leader, and the token.
     pub(super) fn dress<T>(&self, request: &mut tonic::Request<T>) {
-        request
-            .metadata_mut()
-            .insert("hasleader", MetadataValue::from_static("true"));
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
         }
@@ -252,18 +219,10 @@ async fn authenticate(
     user: &str,
     password: &str,
 ) -> Result<MetadataValue<Ascii>, StoreError> {
-    let request = AuthenticateRequest {
-        name: user.to_owned(),
-        password: password.to_owned(),
-    };
-    let answer = AuthClient::new(channel)
-        .authenticate(request)
-        .await
-        .map_err(|s| status_error(&s))?;
+    let request = AuthenticateRequest { name: user.to_owned(), password: password.to_owned() };
+    let answer = AuthClient::new(channel).authenticate(request).await.map_err(|s| status_error(&s))?;
     let token = answer.into_inner().token;
-    token
-        .parse()
-        .map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
+    token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
 }
 
 /// An error of etcd-client in our words.
@@ -300,11 +259,7 @@ pub(super) fn status_error(status: &tonic::Status) -> StoreError {
         Code::Unimplemented => Some(Refusal::NotAStore),
         _ => None,
     };
-    let said = if is_connect_error(status) {
-        chain(status)
-    } else {
-        message.to_owned()
-    };
+    let said = if is_connect_error(status) { chain(status) } else { message.to_owned() };
     match refusal {
         Some(refusal) => StoreError::Refused(refusal, said),
         None => StoreError::Unknown(chain(status)),

@@ -57,14 +57,8 @@ fn judge(url: &str, answer: &[u8]) -> String {
     if answer.is_empty() {
         return format!("{url}: accepts connections, but says nothing; is it hung, or not etcd?");
     }
-    let first: String = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(60)
-        .collect();
+    let first: String =
+        text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
     format!("{url}: is not etcd (it says {first:?}); check the host and port")
 }
 
@@ -86,11 +80,7 @@ mod tests {
             ("https://h:1", &etcd[..], "write http://"),
             ("http://h:1", &etcd[..], "quorum"),
             ("http://h:1", &b""[..], "says nothing"),
-            (
-                "http://h:1",
-                &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..],
-                "is not etcd",
-            ),
+            ("http://h:1", &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..], "is not etcd"),
         ] {
             let said = judge(url, answer);
             assert!(said.contains(says) && said.contains(url), "{said}");

@@ -34,21 +34,10 @@ pub(super) async fn open(
     alive_every: Duration,
 ) -> Result<BoxStream<'static, Batch>, StoreError> {
     let mut connection = member.connection(OsClock.now()).await?;
-    let options = WatchOptions::new()
-        .with_range(range.to)
-        .with_start_revision((after.0 + 1).cast_signed());
-    let stream = connection
-        .client
-        .watch(range.from, Some(options))
-        .await
-        .map_err(|e| error(&e))?;
+    let options = WatchOptions::new().with_range(range.to).with_start_revision((after.0 + 1).cast_signed());
+    let stream = connection.client.watch(range.from, Some(options)).await.map_err(|e| error(&e))?;
     let (requests, responses) = stream.split();
-    let watching = Watching {
-        requests,
-        responses,
-        seen: after,
-        ask_every: alive_every / 2,
-    };
+    let watching = Watching { requests, responses, seen: after, ask_every: alive_every / 2 };
     Ok(stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
         match watching.next().await {
@@ -91,9 +80,6 @@ impl Watching {
                 EventType::Delete => Change::Deleted(String::from_utf8_lossy(kv.key()).into_owned()),
             });
         }
-        Ok(WatchBatch {
-            revision: self.seen,
-            changes,
-        })
+        Ok(WatchBatch { revision: self.seen, changes })
     }
 }

@@ -89,17 +89,11 @@ pub enum OpenError {
 
 impl OpenError {
     pub(super) fn io(path: &Path, why: impl ToString) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            why: why.to_string(),
-        }
+        Self::Io { path: path.to_owned(), why: why.to_string() }
     }
 
     fn not_ours(path: &Path, why: impl ToString) -> Self {
-        Self::NotOurs {
-            path: path.to_owned(),
-            why: why.to_string(),
-        }
+        Self::NotOurs { path: path.to_owned(), why: why.to_string() }
     }
 }
 
@@ -116,57 +110,38 @@ pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, Op
             _ => io(e),
         });
     }
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(io)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(io)?;
     prepare(&mut connection, path)?;
     Ok(connection)
 }
 
 fn refuse_network(path: &Path) -> Result<(), OpenError> {
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = std::fs::File::open(folder).map_err(|e| OpenError::io(path, e))?;
     let stat = rustix::fs::fstatfs(dir.as_fd()).map_err(|e| OpenError::io(path, e))?;
     let magic = i64::from(stat.f_type) & 0xffff_ffff;
     match NETWORK_FILE_SYSTEMS.iter().find(|(m, _)| *m == magic) {
-        Some((_, name)) => Err(OpenError::Network {
-            path: path.to_owned(),
-            kind: name,
-        }),
+        Some((_, name)) => Err(OpenError::Network { path: path.to_owned(), kind: name }),
         None => Ok(()),
     }
 }
 
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let io = |e: rusqlite::Error| OpenError::io(path, e);
-    let tx = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(io)?;
-    let application: i32 = tx
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(io)?;
-    let version: i32 = tx
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(io)?;
-    let tables: i64 = tx
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(io)?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(io)?;
+    let application: i32 = tx.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(io)?;
+    let version: i32 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(io)?;
+    let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(io)?;
     let (boot_id, time_ns) = (boot_id(), time_namespace());
     match (application, version) {
         (APPLICATION_ID, SCHEMA_VERSION) => {}
         (0, 0) if tables == 0 => {
             tx.execute_batch(SCHEMA).map_err(io)?;
-            tx.pragma_update(None, "application_id", APPLICATION_ID)
-                .map_err(io)?;
-            tx.pragma_update(None, "user_version", SCHEMA_VERSION)
-                .map_err(io)?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(io)?;
+            tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(io)?;
             let cluster = uuid::Uuid::new_v4().as_u64_pair().0.cast_signed();
             let row = (cluster, &boot_id, &time_ns);
-            tx.execute("INSERT INTO store VALUES (1, ?1, 1, 0, ?2, ?3)", row)
-                .map_err(io)?;
+            tx.execute("INSERT INTO store VALUES (1, ?1, 1, 0, ?2, ?3)", row).map_err(io)?;
         }
         (APPLICATION_ID, other) => {
             let why = format!("layout version {other}, this metad knows {SCHEMA_VERSION}");
@@ -175,16 +150,12 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         _ => return Err(OpenError::not_ours(path, "another application's database")),
     }
     let known: (String, String) = tx
-        .query_row("SELECT boot_id, time_ns FROM store", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row("SELECT boot_id, time_ns FROM store", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .map_err(io)?;
     if known.0 != boot_id {
         bury_leases(&tx, &boot_id, &time_ns).map_err(io)?;
     } else if known.1 != time_ns {
-        return Err(OpenError::TimeNamespace {
-            path: path.to_owned(),
-        });
+        return Err(OpenError::TimeNamespace { path: path.to_owned() });
     }
     tx.commit().map_err(io)
 }
@@ -193,10 +164,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
 fn bury_leases(tx: &Connection, boot_id: &str, time_ns: &str) -> rusqlite::Result<()> {
     let sql = "UPDATE store SET revision = revision + 1, boot_id = ?1, time_ns = ?2 RETURNING revision";
     let revision: i64 = tx.query_row(sql, [boot_id, time_ns], |row| row.get(0))?;
-    tx.execute(
-        "INSERT INTO gone SELECT ?1, key FROM kv WHERE lease IS NOT NULL",
-        [revision],
-    )?;
+    tx.execute("INSERT INTO gone SELECT ?1, key FROM kv WHERE lease IS NOT NULL", [revision])?;
     tx.execute("DELETE FROM kv WHERE lease IS NOT NULL", [])?;
     tx.execute("DELETE FROM lease", [])?;
     Ok(())

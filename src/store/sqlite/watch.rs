@@ -79,18 +79,12 @@ impl Watcher {
                 self.seen = self.seen.max(look.revision);
                 if news {
                     self.told_at = now;
-                    return Ok(WatchBatch {
-                        revision: self.seen,
-                        changes: look.changes,
-                    });
+                    return Ok(WatchBatch { revision: self.seen, changes: look.changes });
                 }
             }
             if now.since(self.told_at) >= self.alive_every {
                 self.told_at = now;
-                return Ok(WatchBatch {
-                    revision: self.seen,
-                    changes: vec![],
-                });
+                return Ok(WatchBatch { revision: self.seen, changes: vec![] });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -110,9 +104,8 @@ impl Watcher {
         self.store
             .run(move |tx, _now| {
                 let row = store_row(tx).map_err(super::failed)?;
-                let changes = super::changes(tx, row, &range, seen)
-                    .map_err(super::failed)?
-                    .ok_or_else(|| {
+                let changes =
+                    super::changes(tx, row, &range, seen).map_err(super::failed)?.ok_or_else(|| {
                         StoreError::Refused(
                             Refusal::Compacted,
                             format!("deletions after {seen} are forgotten"),
@@ -122,11 +115,7 @@ impl Watcher {
                 let ends: Option<i64> = tx.query_row(sql, [], |r| r.get(0)).map_err(super::failed)?;
                 // Leases end on the boot clock alone.
                 let next_end = ends.map(|ns| Instant::from_nanos(ns.cast_unsigned(), u64::MAX));
-                Ok(Look {
-                    revision: row.revision,
-                    changes,
-                    next_end,
-                })
+                Ok(Look { revision: row.revision, changes, next_end })
             })
             .await
     }

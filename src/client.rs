@@ -1,0 +1,104 @@
+//! Calls other members over gRPC.
+//!
+//! Every call has a deadline, and every error names the address it was for. This module must not know the store.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::proto::metad::election_service_client::ElectionServiceClient;
+use crate::proto::metad::{
+    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
+};
+
+/// Why a member could not be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot ask the metad at {address}: {why}")]
+pub struct CallError {
+    /// Whom.
+    pub address: String,
+    /// What went wrong.
+    pub why: String,
+}
+
+/// A connection to one member.
+#[derive(Clone, Debug)]
+pub struct MemberClient {
+    address: String,
+    service: ElectionServiceClient<Channel>,
+    timeout: Duration,
+}
+
+impl MemberClient {
+    /// Connects to a member at `host:port`; this and every later call may take `timeout`.
+    ///
+    /// # Errors
+    /// The address is malformed, or nobody answers there.
+    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
+        let fail = |why: String| CallError { address: address.to_owned(), why };
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(url).map_err(|e| fail(format!("{e}; write host:port")))?;
+        let endpoint = endpoint.connect_timeout(timeout).tcp_nodelay(true);
+        let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(e)) => {
+                return Err(fail(format!("{}; is it running, and is this its gRPC port?", chain(&e))));
+            }
+            Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
+        };
+        Ok(Self { address: address.to_owned(), service: ElectionServiceClient::new(channel), timeout })
+    }
+
+    /// Whom this asks.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Who leads, as that member sees it.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn leader(&mut self) -> Result<LeaderResponse, CallError> {
+        let call = self.service.leader(LeaderRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+
+    /// Who is registered, as that member sees it.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn members(&mut self) -> Result<MembersResponse, CallError> {
+        let call = self.service.members(MembersRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+
+    /// The present state, then every change.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn observe(&mut self) -> Result<tonic::Streaming<ObserveResponse>, CallError> {
+        let call = self.service.observe(ObserveRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+}
+
+async fn bounded<T>(
+    address: &str,
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, CallError> {
+    let fail = |why: String| CallError { address: address.to_owned(), why };
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(fail(format!("{:?}: {}", status.code(), status.message()))),
+        Err(_) => Err(fail(format!("no answer within {timeout:?}"))),
+    }
+}
+
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut last = e;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

@@ -1,0 +1,475 @@
+//! The driver: the one loop where elector, store and clock meet.
+//!
+//! It runs on a thread and a current-thread runtime of its own, so that nothing the main loop does can starve
+//! a renewal. [`Driver::select`] waits and returns one event; [`Driver::apply`] is synchronous: it feeds the
+//! elector and carries out what it asks for. Requests run as tasks that report back through one bounded queue.
+//! The price of this shape: the driver never waits for a request, so it must treat every answer as late.
+//!
+//! Only the driver renews, and only it decides that leadership is over. Nothing is released in `Drop`: a killed
+//! leader must look like a crashed one.
+
+pub mod data_dir;
+pub mod fuse;
+mod joining;
+pub mod leadership;
+pub mod reclaim;
+pub mod status;
+pub mod tenure;
+mod trouble;
+mod watcher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::clock::{Clock, Instant, wall_clock_ms};
+use crate::election::elector::{Elector, ElectorSettings};
+use crate::election::event::{Action, Event, RenewAnswer};
+use crate::election::history::{Ending, Reason, Transition};
+use crate::election::lease::{LeaseId, LeaseTiming};
+use crate::election::record::{LeaderRecord, Member, MemberId, Nonce, Registration, Revision, Token};
+use crate::store::codec::Keys;
+use crate::store::verbs::{self, Answer};
+use crate::store::{Request, Store, Txn};
+use crate::telemetry::{self, Telemetry};
+use data_dir::DataDir;
+use fuse::Fuse;
+use leadership::{Leadership, LeadershipParts};
+use status::Status;
+use tenure::{MainLoop, Tenure};
+use trouble::Trouble;
+
+/// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
+const INBOX_MAX: usize = 1024;
+/// The longest sleep: a timer may be late (suspend, a starved CPU), the clock is not.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How long revoking our own lease may take when we leave.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything a driver is made of.
+pub struct DriverParts {
+    /// The store, for the election alone.
+    pub store: Arc<dyn Store>,
+    /// The store again, on connections of its own, for the main loop's writes.
+    pub main_store: Arc<dyn Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where the keys are.
+    pub keys: Keys,
+    /// The cluster's name.
+    pub cluster: String,
+    /// What to register; lease and identity are filled in.
+    pub registration: Registration,
+    /// How long a main loop gets to end when nobody is in a hurry.
+    pub stop_timeout: Duration,
+    /// How long a won seat may stay without a main loop.
+    pub start_timeout: Duration,
+    /// How long the store may be away when the process starts.
+    pub store_patience: Duration,
+    /// What this node remembers.
+    pub data_dir: DataDir,
+    /// The fuse, unarmed.
+    pub fuse: Fuse,
+    /// Where to tell.
+    pub telemetry: Telemetry,
+    /// What runs while we lead.
+    pub main_loop: Box<dyn MainLoop>,
+    /// Where it runs.
+    pub main_runtime: tokio::runtime::Handle,
+}
+
+/// The others' end of a running driver.
+#[derive(Clone)]
+pub struct DriverHandle {
+    commands: mpsc::Sender<Event>,
+    status: watch::Receiver<Arc<Status>>,
+}
+
+struct Driver {
+    elector: Elector,
+    parts: Shared,
+    main_loop: Option<Box<dyn MainLoop>>,
+    tenure: Option<Tenure>,
+    inbox: mpsc::Receiver<Event>,
+    reports: mpsc::Sender<Event>,
+    status: watch::Sender<Arc<Status>>,
+    confirmed_at: Instant,
+    stopped_by: Option<Ending>,
+}
+
+/// What the tasks share with the driver.
+#[derive(Clone)]
+struct Shared {
+    store: Arc<dyn Store>,
+    main_store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    keys: Keys,
+    cluster: String,
+    registration: Registration,
+    store_patience: Duration,
+    started_at: Instant,
+    data_dir: Arc<Mutex<DataDir>>,
+    fuse: Arc<Fuse>,
+    telemetry: Telemetry,
+    trouble: Arc<Trouble>,
+    main_runtime: tokio::runtime::Handle,
+    joined_once: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn has_joined(&self) -> bool {
+        self.joined_once.load(Ordering::Relaxed)
+    }
+}
+
+// === impl DriverHandle ===
+
+impl DriverHandle {
+    /// Asks the node to stop, for this reason. Returns at once.
+    pub fn shutdown(&self, reason: Reason) {
+        // A full queue means that the driver is behind; it must not make a signal wait.
+        let commands = self.commands.clone();
+        if let Err(mpsc::error::TrySendError::Full(event)) = commands.try_send(Event::Shutdown(reason)) {
+            tokio::spawn(async move { commands.send(event).await });
+        }
+    }
+
+    /// The newest snapshot.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// The snapshots as they come.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+}
+
+/// Starts the driver's thread. The second value resolves when this member is done.
+///
+/// # Errors
+/// The system has no thread or no runtime to give.
+pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::oneshot::Receiver<Ending>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (driver, handle) = Driver::new(parts);
+    let (done, ending) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("driver".into()).spawn(move || {
+        let ending = runtime.block_on(driver.run());
+        let _ = done.send(ending); // nobody waits: the process is ending
+    })?;
+    Ok((handle, ending))
+}
+
+// === impl Driver: the loop ===
+
+impl Driver {
+    fn new(parts: DriverParts) -> (Self, DriverHandle) {
+        let mut registration = parts.registration;
+        registration.member.uuid = parts.data_dir.uuid();
+        registration.member.incarnation = parts.data_dir.incarnation();
+        let now = parts.clock.now();
+        let elector = Elector::new(ElectorSettings {
+            me: registration.member.clone(),
+            stop_timeout: parts.stop_timeout,
+            start_timeout: parts.start_timeout,
+        });
+        let status = Arc::new(Status::of(&elector, registration.member.clone(), &parts.cluster, now));
+        let (status, watched) = watch::channel(status);
+        let (reports, inbox) = mpsc::channel(INBOX_MAX);
+        let handle = DriverHandle { commands: reports.clone(), status: watched };
+        let shared = Shared {
+            store: parts.store,
+            main_store: parts.main_store,
+            trouble: Arc::new(Trouble::new(parts.telemetry.clone(), parts.clock.clone())),
+            clock: parts.clock,
+            keys: parts.keys,
+            cluster: parts.cluster,
+            registration,
+            store_patience: parts.store_patience,
+            started_at: now,
+            data_dir: Arc::new(Mutex::new(parts.data_dir)),
+            fuse: Arc::new(parts.fuse),
+            telemetry: parts.telemetry,
+            main_runtime: parts.main_runtime,
+            joined_once: Arc::default(),
+        };
+        let driver = Self {
+            elector,
+            parts: shared,
+            main_loop: Some(parts.main_loop),
+            tenure: None,
+            inbox,
+            reports,
+            status,
+            confirmed_at: now,
+            stopped_by: None,
+        };
+        (driver, handle)
+    }
+
+    async fn run(mut self) -> Ending {
+        let timing = LeaseTiming::new(self.parts.registration.ttl);
+        let alive_every =
+            timing.candidate_cadence().clamp(Duration::from_millis(500), Duration::from_secs(5));
+        tokio::spawn(watcher::watch(
+            self.parts.store.clone(),
+            self.parts.keys.clone(),
+            alive_every,
+            self.reports.clone(),
+            self.parts.trouble.clone(),
+        ));
+        loop {
+            self.act();
+            if let Some(ending) = self.stopped_by.take() {
+                self.leave(&ending).await;
+                return ending;
+            }
+            let event = self.select().await;
+            self.apply(event);
+        }
+    }
+
+    /// Waits for the next event or the next deadline.
+    async fn select(&mut self) -> Option<Event> {
+        let now = self.parts.clock.now();
+        let sleep = self.elector.poll_timeout().map_or(SLEEP_MAX, |at| now.until(at).min(SLEEP_MAX));
+        tokio::select! {
+            // The event first: after a stall an answer and a deadline are there together. It cannot do harm,
+            // because the elector looks at the clock before the event.
+            biased;
+            event = self.inbox.recv() => event,
+            () = tokio::time::sleep(sleep) => None,
+        }
+    }
+
+    fn apply(&mut self, event: Option<Event>) {
+        let now = self.parts.clock.now();
+        if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
+            self.confirmed_at = now;
+        }
+        if let Some(event) = event {
+            self.elector.handle_event(now, event);
+        }
+        self.elector.handle_timeout(now);
+    }
+
+    /// Carries out what the elector asks for. The fuse and the snapshot follow the state first: no action may
+    /// run under a deadline that the fuse does not know.
+    fn act(&mut self) {
+        loop {
+            let stop = self.elector.lease().map(|l| l.step_down_at());
+            self.parts.fuse.set(self.elector.fuse(), stop);
+            self.publish();
+            match self.elector.poll_action() {
+                Some(action) => self.perform(action),
+                None => return,
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Join => self.spawn(joining::join(self.parts.clone())),
+            Action::Renew(lease) => self.renew(lease),
+            Action::Read(id) => {
+                let keys = self.parts.keys.clone();
+                self.ask("read", verbs::read(&keys), move |answer| verbs::read_event(&keys, id, answer));
+            }
+            Action::Register { lease, expected } => {
+                let registration = Registration { lease, ..self.parts.registration.clone() };
+                let txn = verbs::register(&self.parts.keys, &registration, expected);
+                self.ask("register", txn, verbs::register_event);
+            }
+            Action::Claim { nonce, lease, generation } => self.claim(nonce, lease, generation),
+            Action::Release(token) => {
+                let txn = verbs::release(&self.parts.keys, &self.parts.registration.member.node, token);
+                self.ask("release", txn, verbs::release_event);
+            }
+            Action::StartMainLoop(token) => self.start_main_loop(token),
+            Action::StopMainLoop(_, reason) => {
+                if let Some(tenure) = &self.tenure {
+                    tenure.stop(reason);
+                }
+            }
+            Action::AbortMainLoop => {
+                if let Some(tenure) = &self.tenure {
+                    tenure.abort();
+                }
+            }
+            Action::Report(transition) => self.report(transition),
+            Action::Stop(ending) => self.stopped_by = Some(ending),
+        }
+    }
+}
+
+// === impl Driver: actions ===
+
+impl Driver {
+    fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) {
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            let event = task.await;
+            let _ = reports.send(event).await; // no driver: the process is ending
+        });
+    }
+
+    fn ask(&self, what: &'static str, txn: Txn, event: impl FnOnce(&Answer) -> Event + Send + 'static) {
+        let (store, trouble) = (self.parts.store.clone(), self.parts.trouble.clone());
+        self.spawn(async move {
+            let answer = store.call(Request::Txn(txn)).await;
+            match &answer {
+                Ok(_) => trouble.over(),
+                Err(e) => trouble.report(what, e),
+            }
+            event(&answer)
+        });
+    }
+
+    fn renew(&self, lease: LeaseId) {
+        let (parts, reports) = (self.parts.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            let mut answers = parts.store.renew(lease);
+            while let Some(answer) = answers.next().await {
+                let renewal = match answer {
+                    Ok(renewal) => renewal,
+                    Err(e) => {
+                        parts.trouble.report("renew", &e);
+                        continue;
+                    }
+                };
+                parts.telemetry.metrics().observe_renewal(parts.clock.now().since(renewal.stamp));
+                let answer = renewal.ttl.map_or(RenewAnswer::NotFound, |ttl| RenewAnswer::Alive {
+                    ttl,
+                    raft_term: renewal.header.raft_term,
+                });
+                let _ = reports.send(Event::Renewed { lease, stamp: renewal.stamp, answer }).await;
+            }
+        });
+    }
+
+    fn claim(&self, nonce: Nonce, lease: LeaseId, generation: Revision) {
+        let record = LeaderRecord {
+            holder: self.me(),
+            address: self.parts.registration.rpc_address.clone(),
+            nonce,
+            ttl: self.elector.lease().map_or(Duration::ZERO, |l| l.timing().ttl()),
+            acquired_ms: wall_clock_ms(),
+            transitions: self.transitions_so_far(),
+        };
+        let txn = verbs::claim(&self.parts.keys, &record, lease, generation);
+        self.ask("claim", txn, move |answer| verbs::claim_event(&record, nonce, answer));
+    }
+
+    /// How many tenures we know of; for display.
+    fn transitions_so_far(&self) -> u64 {
+        self.status.borrow().leader_record().map_or(0, |r| r.transitions + 1)
+    }
+
+    fn start_main_loop(&mut self, token: Token) {
+        let Some(main_loop) = self.main_loop.take() else {
+            return; // a process leads at most once; the elector knows that too
+        };
+        let parts = LeadershipParts {
+            token,
+            node: self.me().node,
+            cluster: self.parts.cluster.clone(),
+            keys: self.parts.keys.clone(),
+            store: self.parts.main_store.clone(),
+            clock: self.parts.clock.clone(),
+            horizon: self.parts.fuse.horizon(),
+            reports: self.reports.clone(),
+        };
+        let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
+        let leadership = move |orders| Leadership::new(parts, orders);
+        self.tenure =
+            Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
+    }
+
+    fn report(&self, transition: Transition) {
+        let event = match transition {
+            Transition::Joined => self.joined_event(),
+            Transition::Rejoining => Some(telemetry::Event::Rejoining),
+            Transition::Won(token) => Some(telemetry::Event::LeadershipWon { token }),
+            Transition::Stopping(token, reason) => Some(telemetry::Event::MainLoopStopping { token, reason }),
+            Transition::Resigned(token) => Some(telemetry::Event::LeadershipResigned { token }),
+            Transition::ClaimLost => Some(telemetry::Event::ClaimLost),
+            Transition::OutcomeUnknown => Some(telemetry::Event::OutcomeUnknown),
+        };
+        if let Some(event) = event {
+            self.parts.telemetry.emit(event);
+        }
+    }
+
+    fn joined_event(&self) -> Option<telemetry::Event> {
+        self.parts.joined_once.store(true, Ordering::Relaxed);
+        let lease = self.elector.lease()?;
+        let ttl = lease.timing().ttl();
+        self.parts.telemetry.metrics().set_lease_ttl(ttl);
+        if ttl != self.parts.registration.ttl {
+            let (asked, granted) = (self.parts.registration.ttl, ttl);
+            tracing::warn!(
+                ?asked,
+                ?granted,
+                "the store grants another lease than was asked for; the granted one counts"
+            );
+        }
+        let incarnation = self.me().incarnation.0;
+        Some(telemetry::Event::Joined { lease: lease.id(), ttl_secs: ttl.as_secs(), incarnation })
+    }
+
+    /// Says goodbye: with our lease, our registration goes, and with it a claim that may still be under way. A
+    /// forced step-down touches nothing.
+    async fn leave(&mut self, ending: &Ending) {
+        self.parts.fuse.set(None, None);
+        let Some(lease) = self.elector.lease().filter(|_| ending.reason.gives_record_up()) else { return };
+        let revoke = self.parts.store.call(Request::Revoke(lease.id()));
+        if !matches!(tokio::time::timeout(LEAVE_PATIENCE, revoke).await, Ok(Ok(_))) {
+            tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
+        }
+    }
+}
+
+// === impl Driver: the snapshot ===
+
+impl Driver {
+    /// Who we are; the join may have given us a new identity.
+    fn me(&self) -> MemberId {
+        self.elector.me().clone()
+    }
+
+    fn publish(&self) {
+        let fresh = Status::of(&self.elector, self.me(), &self.parts.cluster, self.confirmed_at);
+        let old = self.status.borrow().clone();
+        if *old == fresh {
+            return;
+        }
+        self.tell_differences(&old, &fresh);
+        self.status.send_replace(Arc::new(fresh));
+    }
+
+    fn tell_differences(&self, old: &Status, new: &Status) {
+        let telemetry = &self.parts.telemetry;
+        let name = |s: &Status| s.leader_record().map(|r| r.holder.node.clone());
+        let token = |s: &Status| s.leader().map(|t| t.token);
+        if token(old) != token(new) {
+            telemetry.emit(telemetry::Event::LeaderChanged {
+                leader: name(new),
+                token: token(new),
+                previous: name(old),
+            });
+        }
+        let is_in = |view: &[Member], m: &Member| {
+            view.iter().any(|o| o.registration.member.node == m.registration.member.node)
+        };
+        for m in new.view.members.iter().filter(|m| !is_in(&old.view.members, m)) {
+            let (member, address) = (m.registration.member.node.clone(), m.registration.rpc_address.clone());
+            telemetry.emit(telemetry::Event::MemberJoined { member, address });
+        }
+        for m in old.view.members.iter().filter(|m| !is_in(&new.view.members, m)) {
+            telemetry.emit(telemetry::Event::MemberLeft { member: m.registration.member.node.clone() });
+        }
+    }
+}

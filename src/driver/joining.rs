@@ -1,0 +1,172 @@
+//! Carries out a join: the machine of [`super::reclaim`] says what, this does it, and judges the failures.
+
+use std::time::Duration;
+
+use super::Shared;
+use super::data_dir::DataDirError;
+use super::reclaim::{Join, JoinFailure, JoinPlan, Next};
+use crate::client::MemberClient;
+use crate::clock::{Instant, wall_clock_ms};
+use crate::election::event::{Event, Joined};
+use crate::election::history::{Ending, Reason};
+use crate::election::record::Registration;
+use crate::store::Request;
+
+/// How long a silent holder of our node id is waited for: its lease may be ending.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it gets to answer.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// The pause before our node id is looked at again.
+const HOLDER_PAUSE: Duration = Duration::from_millis(500);
+
+/// Joins, or says why not.
+pub(super) async fn join(shared: Shared) -> Event {
+    let began = shared.clock.now();
+    loop {
+        match try_join(&shared).await {
+            Ok(joined) => {
+                shared.trouble.over();
+                return Event::Joined(joined);
+            }
+            Err(JoinFailure::Taken(holder)) => {
+                if let Some(ending) = judge_holder(&shared, &holder, began).await {
+                    return Event::JoinFailed(Some(ending));
+                }
+                tokio::time::sleep(HOLDER_PAUSE).await;
+            }
+            Err(JoinFailure::RolledBack) => {
+                // The elector knows itself by the old identity, so this needs a new start of the process.
+                let ending = match shared.data_dir.lock().await.become_stranger() {
+                    Ok(()) => Ending::with_detail(Reason::DataDirStale, "the next start has a new identity"),
+                    Err(e) => disk_ending(&e),
+                };
+                return Event::JoinFailed(Some(ending));
+            }
+            Err(failure) => return Event::JoinFailed(judge(&shared, failure).await),
+        }
+    }
+}
+
+async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
+    let plan = {
+        let dir = shared.data_dir.lock().await;
+        JoinPlan {
+            keys: shared.keys.clone(),
+            registration: shared.registration.clone(),
+            own_leases: dir.own_leases(),
+            pin: dir.pin(),
+            wall_ms: wall_clock_ms(),
+        }
+    };
+    let (mut join, mut next) = Join::start(plan);
+    loop {
+        next = match next {
+            Next::Ask(request) => {
+                let stamp = shared.clock.now();
+                join.answered(stamp, &call(shared, request).await)
+            }
+            Next::Persist => {
+                // fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
+                let dir = shared.data_dir.clone().lock_owned().await;
+                let lease = on_disk(dir, |dir| dir.next_lease()).await.map_err(disk_failure)?;
+                join.persisted(lease)
+            }
+            Next::Done(joined, pin) => {
+                let dir = shared.data_dir.clone().lock_owned().await;
+                on_disk(dir, move |dir| dir.settle(pin)).await.map_err(disk_failure)?;
+                return Ok(joined);
+            }
+            Next::Failed(failure) => return Err(failure),
+        };
+    }
+}
+
+async fn call(shared: &Shared, request: Request) -> crate::store::verbs::Answer {
+    let answer = shared.store.call(request).await;
+    if let Err(e) = &answer {
+        shared.trouble.report("join", e);
+    }
+    answer
+}
+
+type LockedDir = tokio::sync::OwnedMutexGuard<super::DataDir>;
+
+async fn on_disk<T: Send + 'static>(
+    mut dir: LockedDir,
+    work: impl FnOnce(&mut super::DataDir) -> Result<T, DataDirError> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(move || work(&mut dir).map_err(|e| e.to_string())).await;
+    done.unwrap_or_else(|e| Err(e.to_string()))
+}
+
+fn disk_failure(e: String) -> JoinFailure {
+    JoinFailure::Disk(e)
+}
+
+fn disk_ending(e: &DataDirError) -> Ending {
+    Ending::with_detail(Reason::DiskFailed, e.to_string())
+}
+
+/// Is a failure final? `None`: try again.
+async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
+    match failure {
+        JoinFailure::Denied(why) => {
+            let detail = format!(
+                "{why}; check store.etcd.username and password_file, and that the user's role may read and write \
+                 the prefix: etcdctl role grant-permission ROLE readwrite --prefix=true {}",
+                shared.keys.prefix()
+            );
+            Some(Ending::with_detail(Reason::StoreDenied, detail))
+        }
+        JoinFailure::StoreChanged(why) => {
+            let detail = format!("{why}; if that is right, start once with --accept-new-store");
+            Some(Ending::with_detail(Reason::StoreChanged, detail))
+        }
+        JoinFailure::Disk(why) => Some(Ending::with_detail(Reason::DiskFailed, why)),
+        JoinFailure::Retry(why) if !is_running(shared) => {
+            let found = shared.store.diagnose().await;
+            let found = if why.contains("database space exceeded") {
+                "etcd is full (alarm NOSPACE); compact it, defragment each member, then: etcdctl alarm disarm"
+                    .into()
+            } else {
+                found
+            };
+            Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
+        }
+        JoinFailure::Retry(_) | JoinFailure::RolledBack | JoinFailure::Taken(_) => None,
+    }
+}
+
+/// A node that has once joined waits for its store for ever; one that starts says soon that it is not there.
+fn is_running(shared: &Shared) -> bool {
+    let patience_over = shared.started_at + shared.store_patience;
+    shared.has_joined() || !shared.clock.now().reached(patience_over)
+}
+
+/// Another data dir is registered under our node id. If it answers, it lives and we must go; if not, its lease
+/// may be ending.
+async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) -> Option<Ending> {
+    let node = &holder.member.node;
+    let place = format!("{} (data dir {}, lease {})", holder.rpc_address, holder.member.uuid, holder.lease);
+    let answered = match MemberClient::connect(&holder.rpc_address, PING_TIMEOUT).await {
+        Ok(mut client) => client.leader().await.ok(),
+        Err(_) => None,
+    };
+    let uuid = answered.and_then(|a| a.answerer).map(|a| a.uuid);
+    // With a wildcard or a shared address we may have reached ourselves, or somebody else.
+    if uuid == Some(holder.member.uuid.to_string()) {
+        let detail = format!(
+            "node id {node:?} is in use by the metad at {place}; stop it, or give this one another --node-id"
+        );
+        return Some(Ending::with_detail(Reason::NodeIdInUse, detail));
+    }
+    if shared.clock.now().since(since) < HOLDER_PATIENCE {
+        return None;
+    }
+    let detail = format!(
+        "node id {node:?} is registered by {place}, which does not answer, and whose lease has not ended for \
+         {HOLDER_PATIENCE:?}; if it is certainly dead: etcdctl lease revoke {}",
+        holder.lease
+    );
+    Some(Ending::with_detail(Reason::NodeIdInUse, detail))
+}

@@ -1,0 +1,115 @@
+//! The snapshot that everybody else reads: derived from the elector in one place.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::election::elector::{Elector, State};
+use crate::election::record::{LeaderRecord, MemberId, Revision, Tenure, Token, View};
+
+/// What a member is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Not registered (yet, or any more).
+    Joining,
+    /// Registered, not leading.
+    Follower,
+    /// Asking for the vacant seat.
+    Claiming,
+    /// Elected; the main loop does not run yet.
+    Starting,
+    /// The main loop runs.
+    Leader,
+    /// The main loop is ending, or the record is being given up.
+    Stopping,
+    /// Done.
+    Stopped,
+}
+
+/// A node as it sees itself and its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who we are.
+    pub me: MemberId,
+    /// The cluster's name.
+    pub cluster: String,
+    /// What we are.
+    pub role: Role,
+    /// Our token, while our main loop runs.
+    pub token: Option<Token>,
+    /// H of our lease.
+    pub holds_until: Option<Instant>,
+    /// The granted time to live.
+    pub ttl: Option<Duration>,
+    /// The election as we see it.
+    pub view: View,
+    /// When the store last confirmed this picture.
+    pub confirmed_at: Instant,
+}
+
+// === impl Role ===
+
+impl Role {
+    /// The role that a state of the elector means.
+    pub fn of(state: &State) -> Self {
+        match state {
+            State::Joining { .. } => Role::Joining,
+            State::Follower { .. } => Role::Follower,
+            State::Claiming { .. } => Role::Claiming,
+            State::Starting { .. } => Role::Starting,
+            State::Leading { .. } => Role::Leader,
+            State::Stopping { .. } | State::Resigning { .. } => Role::Stopping,
+            State::Stopped(_) => Role::Stopped,
+        }
+    }
+
+    /// Its name in JSON and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Joining => "joining",
+            Role::Follower => "follower",
+            Role::Claiming => "claiming",
+            Role::Starting => "starting",
+            Role::Leader => "leader",
+            Role::Stopping => "stopping",
+            Role::Stopped => "stopped",
+        }
+    }
+
+    /// Is it part of the election, as a follower at least?
+    pub fn is_ready(self) -> bool {
+        matches!(self, Role::Follower | Role::Claiming | Role::Starting | Role::Leader)
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// The snapshot of an elector.
+    pub fn of(elector: &Elector, me: MemberId, cluster: &str, confirmed_at: Instant) -> Self {
+        Self {
+            me,
+            cluster: cluster.to_owned(),
+            role: Role::of(elector.state()),
+            token: elector.main_loop_token(),
+            holds_until: elector.lease().map(|l| l.holds_until()),
+            ttl: elector.lease().map(|l| l.timing().ttl()),
+            view: elector.view().clone(),
+            confirmed_at,
+        }
+    }
+
+    /// The leader as we see it.
+    pub fn leader(&self) -> Option<&Tenure> {
+        self.view.seat.tenure()
+    }
+
+    /// The leader's record as we see it.
+    pub fn leader_record(&self) -> Option<&LeaderRecord> {
+        self.leader().map(|t| &t.record)
+    }
+
+    /// The revision that this is the picture of.
+    pub fn revision(&self) -> Revision {
+        self.view.revision
+    }
+}

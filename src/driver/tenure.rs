@@ -1,0 +1,110 @@
+//! One run of the main loop: from the event before its first action to the event after its last.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::leadership::{Leadership, Orders};
+use crate::election::event::Event;
+use crate::election::history::Reason;
+use crate::telemetry::{self, Telemetry};
+
+/// How long a main loop that must end at once gets to notice; then it is dropped. A payload is killed meanwhile.
+const ABORT_GRACE: Duration = Duration::from_millis(50);
+
+/// A future that may move to another thread.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What runs while this node leads. Called at most once in a process's life.
+///
+/// When [`Leadership::lost`] answers, it should end; when [`Leadership::aborted`] does, it must, and what it
+/// started with it. A future that does not end then is dropped at its next await point; one that never awaits
+/// is ended with the process, by the fuse.
+pub trait MainLoop: Send + 'static {
+    /// Runs until it is done, or until leadership is over.
+    fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd>;
+}
+
+/// How a main loop ended.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MainLoopEnd {
+    /// The exit code that the process should end with, if the loop ended by itself.
+    pub code: Option<i32>,
+}
+
+/// The driver's end of a running main loop.
+pub(super) struct Tenure {
+    orders: watch::Sender<Orders>,
+}
+
+impl Tenure {
+    /// Starts the main loop on its own runtime; its end is reported as an event.
+    pub(super) fn start(
+        main_loop: Box<dyn MainLoop>,
+        leadership: impl FnOnce(watch::Receiver<Orders>) -> Leadership,
+        runtime: &tokio::runtime::Handle,
+        telemetry: Telemetry,
+        reports: mpsc::Sender<Event>,
+    ) -> Self {
+        let orders = watch::Sender::new(Orders::default());
+        let leadership = leadership(orders.subscribe());
+        let inner_runtime = runtime.clone();
+        runtime.spawn(async move {
+            let end = run(main_loop, leadership, telemetry, &inner_runtime).await;
+            let _ = reports.send(Event::MainLoopEnded(end.code)).await; // no driver: the process is ending
+        });
+        Self { orders }
+    }
+
+    pub(super) fn stop(&self, reason: Reason) {
+        self.orders.send_modify(|o| {
+            o.stop.get_or_insert(reason);
+        });
+    }
+
+    pub(super) fn abort(&self) {
+        self.orders.send_modify(|o| o.abort = true);
+    }
+}
+
+async fn run(
+    main_loop: Box<dyn MainLoop>,
+    leadership: Leadership,
+    telemetry: Telemetry,
+    runtime: &tokio::runtime::Handle,
+) -> MainLoopEnd {
+    let token = leadership.token();
+    telemetry.emit(telemetry::Event::MainLoopStarted { token });
+    telemetry.flushed().await;
+    let end = match leadership.check() {
+        Ok(()) => guarded(main_loop, &leadership, runtime).await,
+        Err(_) => MainLoopEnd::default(), // lost before it began: it never begins
+    };
+    let reason = leadership.check().err().map_or(Reason::MainLoopEnded, |lost| lost.0);
+    telemetry.emit(telemetry::Event::MainLoopStopped { token, reason });
+    // Before the record is given up, so that nobody sees the next main loop start first.
+    telemetry.flushed().await;
+    end
+}
+
+/// Runs the loop in a task of its own, so that a panic of it is an end like any other.
+async fn guarded(
+    main_loop: Box<dyn MainLoop>,
+    leadership: &Leadership,
+    runtime: &tokio::runtime::Handle,
+) -> MainLoopEnd {
+    let mut task = runtime.spawn(main_loop.run(leadership.clone()));
+    let joined = tokio::select! {
+        joined = &mut task => joined,
+        () = leadership.aborted() => match tokio::time::timeout(ABORT_GRACE, &mut task).await {
+            Ok(joined) => joined,
+            Err(_) => {
+                task.abort();
+                task.await // only when it has been dropped is it over
+            }
+        },
+    };
+    joined.unwrap_or_else(|e| MainLoopEnd { code: e.is_panic().then_some(70) })
+}

@@ -1,0 +1,80 @@
+//! What happens, said once: every transition is one typed event, and log line, metric and stream all come from it.
+//!
+//! Emitting never blocks: the election must not wait for a log. Lines go through a bounded queue to a thread
+//! that writes; what does not fit is dropped and counted. The JSON lines of `--events` have a writer of their
+//! own, and the main loop's start and end wait (for a bounded time) until theirs is out.
+//!
+//! This module must not decide anything.
+
+pub mod event;
+pub mod log;
+pub mod metrics;
+pub mod printer;
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use crate::clock::{Clock, wall_clock_ms};
+pub use event::{Event, Stamped};
+use metrics::Metrics;
+use printer::Printer;
+
+/// How many events a slow reader may fall behind before it misses some.
+const STREAM_MAX: usize = 256;
+
+/// The one emit path. Clones share it.
+#[derive(Clone)]
+pub struct Telemetry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: String,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    stream: broadcast::Sender<Arc<Stamped>>,
+    printer: Option<Printer>,
+}
+
+impl Telemetry {
+    /// The emit path of this node; `printer` gets every event as a JSON line.
+    pub fn new(node: &str, clock: Arc<dyn Clock>, printer: Option<Printer>) -> Self {
+        let stream = broadcast::Sender::new(STREAM_MAX);
+        let metrics = Metrics::new(node);
+        Self { inner: Arc::new(Inner { node: node.to_owned(), clock, metrics, stream, printer }) }
+    }
+
+    /// Says that something happened. Never blocks.
+    pub fn emit(&self, event: Event) {
+        event.log();
+        self.inner.metrics.count(&event);
+        let stamped = Arc::new(Stamped {
+            node: self.inner.node.clone(),
+            boot_ns: self.inner.clock.now().boot_ns(),
+            wall_ms: wall_clock_ms(),
+            event,
+        });
+        if let Some(printer) = &self.inner.printer {
+            printer.print(stamped.clone());
+        }
+        let _ = self.inner.stream.send(stamped); // nobody listens: fine
+    }
+
+    /// Waits until all events emitted so far are printed, for a bounded time.
+    pub async fn flushed(&self) {
+        if let Some(printer) = &self.inner.printer {
+            printer.flushed().await;
+        }
+    }
+
+    /// All events from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Stamped>> {
+        self.inner.stream.subscribe()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+}

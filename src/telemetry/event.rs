@@ -1,0 +1,243 @@
+//! The events: a closed set, their log lines and their JSON.
+
+use serde_json::{Map, Value, json};
+
+use crate::election::history::Reason;
+use crate::election::lease::LeaseId;
+use crate::election::record::Token;
+
+/// Something that happened to this node, or that it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The listeners are bound.
+    Listening {
+        /// The gRPC address.
+        rpc: String,
+        /// The HTTP address.
+        http: String,
+    },
+    /// This node is registered and may lead.
+    Joined {
+        /// Its lease.
+        lease: LeaseId,
+        /// The granted time to live, in seconds.
+        ttl_secs: u64,
+        /// Its start number.
+        incarnation: u64,
+    },
+    /// The candidate's lease was lost.
+    Rejoining,
+    /// The leader, as this node sees it, is another one now.
+    LeaderChanged {
+        /// Who leads.
+        leader: Option<String>,
+        /// Its token.
+        token: Option<Token>,
+        /// Who led before, as far as this node saw.
+        previous: Option<String>,
+    },
+    /// A member appeared.
+    MemberJoined {
+        /// Its node id.
+        member: String,
+        /// Where it answers gRPC.
+        address: String,
+    },
+    /// A member is gone.
+    MemberLeft {
+        /// Its node id.
+        member: String,
+    },
+    /// The leader record is ours.
+    LeadershipWon {
+        /// The tenure's token.
+        token: Token,
+    },
+    /// Somebody else was faster.
+    ClaimLost,
+    /// The outcome of a write is unknown; it is being settled.
+    OutcomeUnknown,
+    /// Emitted before the main loop's first action.
+    MainLoopStarted {
+        /// The tenure's token.
+        token: Token,
+    },
+    /// The main loop was told to stop.
+    MainLoopStopping {
+        /// The tenure's token.
+        token: Token,
+        /// Why.
+        reason: Reason,
+    },
+    /// Emitted after the main loop's last action.
+    MainLoopStopped {
+        /// The tenure's token.
+        token: Token,
+        /// Why.
+        reason: Reason,
+    },
+    /// The leader record was given up.
+    LeadershipResigned {
+        /// The tenure's token.
+        token: Token,
+    },
+    /// The store does not do what it is asked.
+    StoreTrouble {
+        /// What was asked.
+        what: &'static str,
+        /// What it said.
+        error: String,
+    },
+    /// The store answers again.
+    StoreRecovered {
+        /// For how long it did not, in milliseconds.
+        after_ms: u64,
+    },
+    /// This node stops.
+    Stopped {
+        /// Why.
+        reason: Reason,
+        /// What a person should know besides.
+        detail: String,
+        /// The exit code.
+        code: i32,
+    },
+}
+
+/// An event with its time and place.
+#[derive(Clone, Debug)]
+pub struct Stamped {
+    /// The node that emitted it.
+    pub node: String,
+    /// When, on `CLOCK_BOOTTIME`, in nanoseconds: comparable between processes of one machine.
+    pub boot_ns: u64,
+    /// When, on the wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// What.
+    pub event: Event,
+}
+
+// === impl Event ===
+
+impl Event {
+    /// Its name in JSON: a noun and what happened to it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Listening { .. } => "listening",
+            Event::Joined { .. } => "joined",
+            Event::Rejoining => "rejoining",
+            Event::LeaderChanged { .. } => "leader_changed",
+            Event::MemberJoined { .. } => "member_joined",
+            Event::MemberLeft { .. } => "member_left",
+            Event::LeadershipWon { .. } => "leadership_won",
+            Event::ClaimLost => "claim_lost",
+            Event::OutcomeUnknown => "outcome_unknown",
+            Event::MainLoopStarted { .. } => "main_loop_started",
+            Event::MainLoopStopping { .. } => "main_loop_stopping",
+            Event::MainLoopStopped { .. } => "main_loop_stopped",
+            Event::LeadershipResigned { .. } => "leadership_resigned",
+            Event::StoreTrouble { .. } => "store_trouble",
+            Event::StoreRecovered { .. } => "store_recovered",
+            Event::Stopped { .. } => "stopped",
+        }
+    }
+
+    fn fields(&self) -> Value {
+        match self {
+            Event::Listening { rpc, http } => json!({ "rpc": rpc, "http": http }),
+            Event::Joined { lease, ttl_secs, incarnation } => {
+                json!({ "lease": lease.to_string(), "ttl_secs": ttl_secs, "incarnation": incarnation })
+            }
+            Event::LeaderChanged { leader, token, previous } => {
+                json!({ "leader": leader, "token": token.map(Token::get), "previous": previous })
+            }
+            Event::MemberJoined { member, address } => json!({ "member": member, "address": address }),
+            Event::MemberLeft { member } => json!({ "member": member }),
+            Event::LeadershipWon { token }
+            | Event::MainLoopStarted { token }
+            | Event::LeadershipResigned { token } => json!({ "token": token.get() }),
+            Event::MainLoopStopping { token, reason } | Event::MainLoopStopped { token, reason } => {
+                json!({ "token": token.get(), "reason": reason.as_str() })
+            }
+            Event::StoreTrouble { what, error } => json!({ "what": what, "error": error }),
+            Event::StoreRecovered { after_ms } => json!({ "after_ms": after_ms }),
+            Event::Stopped { reason, detail, code } => {
+                json!({ "reason": reason.as_str(), "detail": detail, "code": code })
+            }
+            Event::Rejoining | Event::ClaimLost | Event::OutcomeUnknown => json!({}),
+        }
+    }
+
+    /// Writes its log line. The words are near those that people already grep for.
+    pub(super) fn log(&self) {
+        use tracing::{debug, info, warn};
+        let event = self.kind();
+        match self {
+            Event::Listening { rpc, http } => info!(event, %rpc, %http, "listening"),
+            Event::Joined { lease, ttl_secs, incarnation } => {
+                info!(event, %lease, ttl_secs, incarnation, "registered; this node may lead");
+            }
+            Event::Rejoining => warn!(event, "lease lost as a candidate; registering again with a new one"),
+            Event::LeaderChanged { leader: Some(leader), token, .. } => {
+                info!(event, %leader, token = token.map(Token::get), "leader has been changed to {leader}");
+            }
+            Event::LeaderChanged { leader: None, previous, .. } => {
+                info!(event, previous = previous.as_deref(), "no leader");
+            }
+            Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
+            Event::MemberLeft { member } => info!(event, %member, "member left"),
+            Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
+            Event::ClaimLost => info!(event, "claim lost: somebody else was faster"),
+            Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
+            Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),
+            Event::MainLoopStopping { token, reason } => log_stopping(*token, *reason),
+            Event::MainLoopStopped { token, reason } => info!(event, %token, %reason, "main loop stopped"),
+            Event::LeadershipResigned { token } => info!(event, %token, "leadership given up"),
+            Event::StoreTrouble { what, error } => {
+                warn!(event, what, %error, "the store does not answer as it should")
+            }
+            Event::StoreRecovered { after_ms } => info!(event, after_ms, "the store answers again"),
+            Event::Stopped { reason, detail, code } => {
+                if *code == 0 {
+                    info!(event, %reason, code, "stopped");
+                } else {
+                    warn!(event, %reason, detail, code, "stopped");
+                }
+            }
+        }
+        debug!(event, fields = %self.fields(), "event");
+    }
+}
+
+/// The two lines that operators of such systems know, where they apply.
+fn log_stopping(token: Token, reason: Reason) {
+    let event = "main_loop_stopping";
+    if reason == Reason::RenewDeadline {
+        tracing::error!(event, %token, %reason, "lease timeout");
+    }
+    if reason.is_planned() {
+        tracing::info!(event, %token, %reason, "stopping main loop");
+    } else {
+        tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop");
+    }
+}
+
+// === impl Stamped ===
+
+impl Stamped {
+    /// One JSON object: `type`, `node`, `time`, `boot_ns`, and the event's own fields.
+    pub fn to_json(&self) -> Value {
+        let mut all = Map::new();
+        all.insert("type".into(), self.event.kind().into());
+        all.insert("node".into(), self.node.as_str().into());
+        if let Value::Object(fields) = self.event.fields() {
+            all.extend(fields);
+        }
+        let ms = i64::try_from(self.wall_ms).unwrap_or(i64::MAX);
+        let time =
+            jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |t| format!("{t:.3}"));
+        all.insert("time".into(), time.into());
+        all.insert("boot_ns".into(), self.boot_ns.into());
+        Value::Object(all)
+    }
+}
