@@ -19,7 +19,7 @@ mod trouble;
 mod watcher;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -86,6 +86,7 @@ pub struct DriverParts {
 pub struct DriverHandle {
     commands: mpsc::Sender<Event>,
     status: watch::Receiver<Arc<Status>>,
+    ticked_boot_ns: Arc<AtomicU64>,
 }
 
 struct Driver {
@@ -97,6 +98,7 @@ struct Driver {
     reports: mpsc::Sender<Event>,
     status: watch::Sender<Arc<Status>>,
     confirmed_at: Instant,
+    ticked_boot_ns: Arc<AtomicU64>,
     stopped_by: Option<Ending>,
 }
 
@@ -142,6 +144,11 @@ impl DriverHandle {
         self.status.borrow().clone()
     }
 
+    /// When the driver last looked at the clock.
+    pub fn ticked_at(&self) -> Instant {
+        Instant::from_nanos(self.ticked_boot_ns.load(Ordering::Relaxed), u64::MAX)
+    }
+
     /// The snapshots as they come.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
@@ -179,7 +186,12 @@ impl Driver {
         let status = Arc::new(Status::of(&elector, registration.member.clone(), &parts.cluster, now));
         let (status, watched) = watch::channel(status);
         let (reports, inbox) = mpsc::channel(INBOX_MAX);
-        let handle = DriverHandle { commands: reports.clone(), status: watched };
+        let ticked_boot_ns = Arc::new(AtomicU64::new(now.boot_ns()));
+        let handle = DriverHandle {
+            commands: reports.clone(),
+            status: watched,
+            ticked_boot_ns: ticked_boot_ns.clone(),
+        };
         let shared = Shared {
             store: parts.store,
             main_store: parts.main_store,
@@ -205,6 +217,7 @@ impl Driver {
             reports,
             status,
             confirmed_at: now,
+            ticked_boot_ns,
             stopped_by: None,
         };
         (driver, handle)
@@ -247,6 +260,7 @@ impl Driver {
 
     fn apply(&mut self, event: Option<Event>) {
         let now = self.parts.clock.now();
+        self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
         }

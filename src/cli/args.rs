@@ -1,0 +1,270 @@
+//! The arguments. Each flag that has a configuration key names its environment variable; a test holds the two
+//! against each other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A leader-election meta daemon: exactly one leader, and it can explain itself.
+#[derive(Debug, Parser)]
+#[command(name = "metad", version, propagate_version = true, disable_help_subcommand = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take part in the election; while this node leads, its main loop runs
+    Serve(ServeArgs),
+    /// Like serve, with a program of yours as the main loop: alive only while this node leads
+    Run(RunArgs),
+    /// Who leads, who may, and how healthy that is
+    Status(ViewArgs),
+    /// Who leads
+    Leader(ViewArgs),
+    /// Who may lead
+    Members(ViewArgs),
+    /// Every change, as it happens
+    Watch(WatchArgs),
+    /// Wait until there is a leader, or until the node takes part
+    Wait(WaitArgs),
+    /// Check or print the configuration
+    Config(ConfigArgs),
+    /// Is the node healthy? For container health checks
+    Health(HealthArgs),
+    /// Shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug, Default)]
+pub(super) struct SettingArgs {
+    /// Configuration file (TOML) [env: METAD_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Name of this node; default: the host name [env: METAD_NODE__ID]
+    #[arg(long, value_name = "NAME")]
+    pub(super) node_id: Option<String>,
+    /// Where the other members reach this one, host:port [env: METAD_NODE__ADVERTISE_ADDR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) advertise_addr: Option<String>,
+    /// Where gRPC is served; default: 127.0.0.1:5690 [env: METAD_RPC__LISTEN_ADDR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) listen_addr: Option<String>,
+    /// Where probes and metrics are served; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) http_addr: Option<String>,
+    /// Where this node keeps its identity; default: NODE_ID.metad [env: METAD_NODE__DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<String>,
+    /// sqlite or etcd; default: etcd if there are endpoints [env: METAD_STORE__KIND]
+    #[arg(long, value_name = "KIND")]
+    pub(super) store: Option<String>,
+    /// etcd's client addresses, one for each member [env: METAD_STORE__ETCD__ENDPOINTS]
+    #[arg(long, value_name = "A,B,C")]
+    pub(super) etcd_endpoints: Option<String>,
+    /// Name of the cluster; default: default [env: METAD_NODE__CLUSTER]
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster: Option<String>,
+    /// The lease on leadership in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
+    #[arg(long, value_name = "SECS", allow_negative_numbers = true)]
+    pub(super) meta_leader_lease_secs: Option<String>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+    /// Print every event of this node as one JSON line on stdout
+    #[arg(long)]
+    pub(super) events: bool,
+    /// Accept, this once, that the store is a new one, or was restored from a backup
+    #[arg(long)]
+    pub(super) accept_new_store: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct MetaArgs {
+    /// Members to ask, host:port; the first that answers counts [env: METAD_META]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub(super) meta: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ViewArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+    /// Print again every so often [default: 2s]
+    #[arg(short, long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = duration)]
+    pub(super) watch: Option<Duration>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WaitArgs {
+    /// What to wait for
+    #[arg(value_enum)]
+    pub(super) what: WaitFor,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How long at most
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct HealthArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// What must be healthy
+    #[arg(value_enum, default_value_t = HealthOf::Readiness)]
+    pub(super) what: HealthOf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(super) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Is everything valid? Exit 0 or 78
+    Check {
+        #[command(flatten)]
+        settings: SettingArgs,
+    },
+    /// Everything that is in force, as TOML
+    Print {
+        #[command(flatten)]
+        settings: SettingArgs,
+        /// Say where each value comes from
+        #[arg(long)]
+        origins: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum WaitFor {
+    /// Somebody leads
+    Leader,
+    /// The asked member takes part in the election
+    Ready,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum HealthOf {
+    /// The process serves
+    Live,
+    /// It takes part in the election
+    Readiness,
+    /// It leads
+    Leader,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let bare = text.parse::<u64>().map(Duration::from_secs);
+    let parsed = bare.ok().or_else(|| {
+        let span: jiff::SignedDuration = text.parse().ok()?;
+        Duration::try_from(span).ok()
+    });
+    let bounded = parsed.filter(|d| *d >= Duration::from_millis(100) && *d <= Duration::from_secs(86_400));
+    bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
+}
+
+// === impl SettingArgs ===
+
+impl SettingArgs {
+    /// The flags that were given, by configuration key.
+    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("node.id", &self.node_id),
+            ("node.advertise_addr", &self.advertise_addr),
+            ("rpc.listen_addr", &self.listen_addr),
+            ("http.listen_addr", &self.http_addr),
+            ("node.data_dir", &self.data_dir),
+            ("store.kind", &self.store),
+            ("store.etcd.endpoints", &self.etcd_endpoints),
+            ("node.cluster", &self.cluster),
+            ("meta.meta_leader_lease_secs", &self.meta_leader_lease_secs),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
+    }
+}
+
+// === impl MetaArgs ===
+
+impl MetaArgs {
+    /// Whom to ask: the flag, else the environment, else the default.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        if !self.meta.is_empty() {
+            return self.meta.clone();
+        }
+        let from_env = std::env::var("METAD_META").unwrap_or_default();
+        let listed: Vec<String> =
+            from_env.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect();
+        if listed.is_empty() { vec!["127.0.0.1:5690".to_owned()] } else { listed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_names_the_environment_variable_of_its_key() {
+        let cli = Cli::command();
+        let serve = cli.find_subcommand("serve").unwrap();
+        for key in crate::config::KEYS.iter() {
+            let Some(flag) = key.flag else { continue };
+            let name = flag.trim_start_matches("--");
+            let arg = serve.get_arguments().find(|a| a.get_long() == Some(name));
+            let help = arg.and_then(|a| a.get_help()).unwrap_or_else(|| panic!("no flag {flag}")).to_string();
+            assert!(help.contains(&format!("[env: {}]", key.env())), "{flag}: {help}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_with_and_without_a_unit_and_bounded() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("0").is_err() && duration("-1s").is_err() && duration("soon").is_err());
+    }
+}

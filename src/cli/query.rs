@@ -1,0 +1,213 @@
+//! The commands that ask a running member.
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde_json::json;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
+use super::{Failure, output};
+use crate::client::{CallError, MemberClient};
+use crate::proto::metad::{LeaderResponse, MembersResponse};
+
+/// How long a member gets to answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a waiting command looks again.
+const WAIT_PAUSE: Duration = Duration::from_millis(100);
+/// Nobody could be asked.
+pub(super) const CANNOT_ASK: i32 = 1;
+/// The cluster has no leader.
+const NO_LEADER: i32 = 2;
+
+/// Runs a command that waits for the network.
+pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failure::new(70, format!("cannot start: {e}")))?.block_on(command)
+}
+
+/// `metad status`.
+pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
+    repeat(args.watch, || async {
+        let (leader, members) = ask_both(&args.meta).await?;
+        let code = code_of(&leader);
+        let l = leader.leader.as_ref();
+        match args.output {
+            Format::Json => print_json(&json!({
+                "schema": 1,
+                "leader": output::leader_json(l),
+                "members": output::members_json(&members.members),
+                "answerer": output::answerer_json(leader.answerer.as_ref()),
+            })),
+            Format::Table => {
+                let who = output::answerer_line(leader.answerer.as_ref());
+                let (l, m) = (output::leader_table(l), output::members_table(&members.members));
+                output::print(&format!("{l}\n{m}\n{who}"));
+            }
+        }
+        Ok(code)
+    })
+    .await
+}
+
+/// `metad leader`.
+pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
+    repeat(args.watch, || async {
+        let answer = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
+        let l = answer.leader.as_ref();
+        match args.output {
+            Format::Json => print_json(&json!({
+                "schema": 1,
+                "leader": output::leader_json(l),
+                "answerer": output::answerer_json(answer.answerer.as_ref()),
+            })),
+            Format::Table => output::print(&output::leader_table(l)),
+        }
+        Ok(code_of(&answer))
+    })
+    .await
+}
+
+/// `metad members`.
+pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
+    repeat(args.watch, || async {
+        let answer = connect(&args.meta).await?.members().await.map_err(cannot_ask)?;
+        match args.output {
+            Format::Json => print_json(&json!({
+                "schema": 1,
+                "members": output::members_json(&answer.members),
+                "answerer": output::answerer_json(answer.answerer.as_ref()),
+            })),
+            Format::Table => output::print(&output::members_table(&answer.members)),
+        }
+        Ok(0)
+    })
+    .await
+}
+
+/// `metad wait leader|ready`.
+pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
+    let addresses = args.meta.addresses().join(", ");
+    let look = async {
+        let mut last = String::from("nobody answered yet");
+        loop {
+            match connect(&args.meta).await {
+                Ok(mut client) => match client.leader().await {
+                    Ok(answer) if is_there(args.what, &answer) => return last,
+                    Ok(answer) => {
+                        last =
+                            answer.answerer.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role))
+                    }
+                    Err(e) => last = e.to_string(),
+                },
+                Err(e) => last = e.message,
+            }
+            WAITING.with(|w| w.replace(last.clone()));
+            tokio::time::sleep(WAIT_PAUSE).await;
+        }
+    };
+    if tokio::time::timeout(args.timeout, look).await.is_ok() {
+        return Ok(0);
+    }
+    let last = WAITING.with(|w| w.borrow().clone());
+    let what = if args.what == WaitFor::Leader { "no leader" } else { "not ready" };
+    Err(Failure::new(CANNOT_ASK, format!("{what} after {:?} at {addresses}: {last}", args.timeout)))
+}
+
+thread_local! {
+    /// What a wait saw last, for its message when time is over.
+    static WAITING: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
+fn is_there(what: WaitFor, answer: &LeaderResponse) -> bool {
+    match what {
+        WaitFor::Leader => answer.leader.is_some(),
+        WaitFor::Ready => answer
+            .answerer
+            .as_ref()
+            .is_some_and(|a| ["follower", "claiming", "starting", "leader"].contains(&a.role.as_str())),
+    }
+}
+
+/// `metad health`.
+pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
+    let service = match args.what {
+        HealthOf::Live => "",
+        HealthOf::Readiness => "readiness",
+        HealthOf::Leader => "leader",
+    };
+    let address = args.meta.addresses().swap_remove(0);
+    let fail = |why: String| Failure::new(CANNOT_ASK, format!("{address}: {why}"));
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| fail(format!("{e}; write host:port")))?;
+    let ask = async {
+        let channel = endpoint.connect().await.map_err(|e| fail(format!("{e}; is it running?")))?;
+        let request = HealthCheckRequest { service: service.to_owned() };
+        HealthClient::new(channel).check(request).await.map_err(|s| fail(s.message().to_owned()))
+    };
+    let answer = tokio::time::timeout(TIMEOUT, ask)
+        .await
+        .map_err(|_| fail(format!("no answer within {TIMEOUT:?}")))??;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => {
+            output::print("healthy\n");
+            Ok(0)
+        }
+        other => Err(fail(format!(
+            "{} ({})",
+            other.as_str_name(),
+            if service.is_empty() { "live" } else { service }
+        ))),
+    }
+}
+
+// === asking ===
+
+/// The first of the members that answers.
+pub(super) async fn connect(args: &MetaArgs) -> Result<MemberClient, Failure> {
+    let mut failures = Vec::new();
+    for address in args.addresses() {
+        match MemberClient::connect(&address, TIMEOUT).await {
+            Ok(client) => return Ok(client),
+            Err(e) => failures.push(e.to_string()),
+        }
+    }
+    Err(Failure::new(CANNOT_ASK, failures.join("\n       ")))
+}
+
+async fn ask_both(args: &MetaArgs) -> Result<(LeaderResponse, MembersResponse), Failure> {
+    let mut client = connect(args).await?;
+    let leader = client.leader().await.map_err(cannot_ask)?;
+    let members = client.members().await.map_err(cannot_ask)?;
+    Ok((leader, members))
+}
+
+fn cannot_ask(e: CallError) -> Failure {
+    Failure::new(CANNOT_ASK, e.to_string())
+}
+
+fn code_of(answer: &LeaderResponse) -> i32 {
+    if answer.leader.is_some() { 0 } else { NO_LEADER }
+}
+
+fn print_json(value: &serde_json::Value) {
+    output::print(&format!("{value:#}\n"));
+}
+
+/// Once, or again and again until interrupted; then a failure to ask is shown and the next look tries again.
+async fn repeat<F, Fut>(every: Option<Duration>, look: F) -> Result<i32, Failure>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<i32, Failure>>,
+{
+    let Some(every) = every else { return look().await };
+    loop {
+        if let Err(e) = look().await {
+            eprintln!("metad: {}", e.message);
+        }
+        tokio::time::sleep(every).await;
+        output::print("\n");
+    }
+}

@@ -1,0 +1,60 @@
+//! `metad serve` and `metad run`: from the configuration to the exit code.
+
+use super::args::ServeArgs;
+use super::{Failure, settings};
+use crate::config::{Config, LogFormat};
+use crate::meta::payload::Payload;
+use crate::node::exit::Exit;
+use crate::node::{Node, StartError};
+use crate::telemetry::log::{self, Format};
+use crate::telemetry::printer::Printer;
+
+/// Runs a node until it is done. With a command, that is the main loop.
+pub(super) fn serve(args: &ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+    let loaded = settings::load(&args.settings)?;
+    let config = loaded.config;
+    let format = match config.log.format {
+        LogFormat::Auto => None,
+        LogFormat::Text => Some(Format::Text),
+        LogFormat::Json => Some(Format::Json),
+    };
+    let guard = log::start(&config.log.filter, format)
+        .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
+    let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
+    let done = runtime.block_on(run(config, command, events, args.accept_new_store));
+    runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
+    drop(guard); // writes what is left of the log
+    done
+}
+
+async fn run(
+    config: Config,
+    command: Vec<String>,
+    events: Option<Printer>,
+    accept_new_store: bool,
+) -> Result<i32, Failure> {
+    let mut builder = Node::builder(config).accept_new_store(accept_new_store);
+    if let Some(printer) = events {
+        builder = builder.events(printer);
+    }
+    if !command.is_empty() {
+        builder = builder.boxed_main_loop(Box::new(Payload { command }));
+    }
+    let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
+    let node = builder.start().await.map_err(refused)?;
+    node.stop_on_signals().map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;
+    let (exit, ending) = node.wait().await;
+    if exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_)) {
+        return Ok(exit.code());
+    }
+    let mut message = format!("stopped: {}", ending.reason);
+    if !ending.detail.is_empty() {
+        message = format!("{message}: {}", ending.detail);
+    }
+    Err(Failure::new(exit.code(), message))
+}

@@ -1,0 +1,53 @@
+//! `metad watch`: every change, as it happens, through whatever member answers.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::{Format, WatchArgs};
+use super::query::connect;
+use super::{Failure, output};
+use crate::proto::metad::ObserveResponse;
+
+/// The pause before another member is asked.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Prints changes until interrupted. Fails only if nobody answers at the beginning.
+pub(super) async fn watch(args: WatchArgs) -> Result<i32, Failure> {
+    let mut client = connect(&args.meta).await?;
+    loop {
+        if let Ok(mut changes) = client.observe().await {
+            while let Ok(Some(change)) = changes.message().await {
+                show(&change, args.output);
+            }
+        }
+        eprintln!("metad: {} does not answer any more; trying again", client.address());
+        client = loop {
+            tokio::time::sleep(PAUSE).await;
+            if let Ok(client) = connect(&args.meta).await {
+                break client;
+            }
+        };
+    }
+}
+
+fn show(change: &ObserveResponse, format: Format) {
+    let now = crate::store::codec::rfc3339(crate::clock::wall_clock_ms());
+    let leader = change.leader.as_ref();
+    let text = match format {
+        Format::Json => json!({
+            "time": now,
+            "leader": output::leader_json(leader),
+            "members": output::members_json(&change.members),
+            "answerer": output::answerer_json(change.answerer.as_ref()),
+        })
+        .to_string(),
+        Format::Table => {
+            let who =
+                leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
+            let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
+            format!("{now}  {who}  members {}", nodes.join(" "))
+        }
+    };
+    output::print(&format!("{text}\n"));
+}

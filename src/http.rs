@@ -1,0 +1,139 @@
+//! The HTTP listener: probes, metrics, version. Plain and read-only; keep it on a network of your own.
+//!
+//! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
+//! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::clock::Clock;
+use crate::driver::DriverHandle;
+use crate::driver::status::{Role, Status};
+use crate::telemetry::Telemetry;
+
+/// A driver that has not moved for so long hangs.
+const DRIVER_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct HttpParts {
+    /// The driver's snapshot.
+    pub driver: DriverHandle,
+    /// The clock, for ages.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub telemetry: Telemetry,
+}
+
+/// One thing that a probe looks at.
+struct Check {
+    name: &'static str,
+    fault: Option<String>,
+}
+
+/// Serves until `stop` resolves.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    parts: HttpParts,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/healthz", get(readyz))
+        .route("/leader", get(leader))
+        .route("/metrics", get(metrics))
+        .route("/version", get(version))
+        .with_state(parts);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn livez(State(parts): State<HttpParts>, Query(query): Query<HashMap<String, String>>) -> Response {
+    probe("livez", vec![driver_moves(&parts)], &query)
+}
+
+async fn readyz(State(parts): State<HttpParts>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let status = parts.driver.status();
+    let checks = vec![driver_moves(&parts), takes_part(&status), store_answers(&parts, &status)];
+    probe("readyz", checks, &query)
+}
+
+/// 200 on the leader, 503 elsewhere, with the same document; for load balancers (HEAD works too).
+async fn leader(State(parts): State<HttpParts>) -> Response {
+    let status = parts.driver.status();
+    let leads =
+        status.role == Role::Leader && status.holds_until.is_some_and(|h| !parts.clock.now().reached(h));
+    let code = if leads { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(document(&status))).into_response()
+}
+
+async fn metrics(State(parts): State<HttpParts>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], parts.telemetry.metrics().render()).into_response()
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({ "name": "metad", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+fn document(status: &Status) -> Value {
+    let leader = status.leader().map(
+        |t| json!({ "node": t.record.holder.node, "address": t.record.address, "token": t.token.get() }),
+    );
+    json!({
+        "node": status.me.node,
+        "cluster": status.cluster,
+        "role": status.role.as_str(),
+        "leader": leader,
+    })
+}
+
+// === checks ===
+
+fn driver_moves(parts: &HttpParts) -> Check {
+    let silent = parts.clock.now().since(parts.driver.ticked_at());
+    let fault = (silent > DRIVER_SILENCE_MAX).then(|| format!("the driver has not moved for {silent:?}"));
+    Check { name: "driver", fault }
+}
+
+fn takes_part(status: &Status) -> Check {
+    let fault = (!status.role.is_ready()).then(|| format!("this node is {}", status.role.as_str()));
+    Check { name: "election", fault }
+}
+
+fn store_answers(parts: &HttpParts, status: &Status) -> Check {
+    let age = parts.clock.now().since(status.confirmed_at);
+    let limit = status.ttl.unwrap_or(DRIVER_SILENCE_MAX);
+    let fault = (age > limit).then(|| format!("the store has confirmed nothing for {age:?}"));
+    Check { name: "store", fault }
+}
+
+/// The form that etcd's and Kubernetes' probes have.
+fn probe(name: &str, checks: Vec<Check>, query: &HashMap<String, String>) -> Response {
+    let excluded = query.get("exclude").map(String::as_str).unwrap_or_default();
+    let checks: Vec<Check> = checks.into_iter().filter(|c| c.name != excluded).collect();
+    let failed = checks.iter().any(|c| c.fault.is_some());
+    let code = if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let mut text = String::new();
+    for check in checks.iter().filter(|_| failed || query.contains_key("verbose")) {
+        match &check.fault {
+            None => text.push_str(&format!("[+]{} ok\n", check.name)),
+            Some(fault) => text.push_str(&format!("[-]{} failed: {fault}\n", check.name)),
+        }
+    }
+    text.push_str(&if failed { format!("{name} check failed\n") } else { "ok\n".to_owned() });
+    (code, text).into_response()
+}

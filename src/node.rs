@@ -1,0 +1,290 @@
+//! The composition root: a configuration in, a running member out, and in the end the reason why it stopped.
+//!
+//! The order of a start is boring and fails early: bind the ports, take the data dir, open the store, start the
+//! driver, serve. Nothing outside the data dir (and the store) is written.
+
+pub mod exit;
+mod open;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, OsClock};
+use crate::config::Config;
+use crate::driver::fuse::Fuse;
+use crate::driver::leadership::Leadership;
+use crate::driver::status::Status;
+use crate::driver::tenure::{MainLoop, MainLoopEnd};
+use crate::driver::{self, DriverHandle, DriverParts};
+use crate::election::history::{Ending, Reason};
+use crate::election::lease::LeaseId;
+use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
+use crate::http::{self, HttpParts};
+use crate::meta::{FnLoop, TickLoop};
+use crate::rpc::{self, RpcParts};
+use crate::store::codec::Keys;
+use crate::telemetry::printer::Printer;
+use crate::telemetry::{Event, Telemetry};
+use exit::Exit;
+
+/// How long the servers get to finish what they are doing when the node stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a node could not be started: what happened, to which value, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// The exit that it leads to.
+    pub exit: Exit,
+    /// For a person.
+    pub message: String,
+}
+
+/// Makes a [`Node`].
+pub struct NodeBuilder {
+    config: Config,
+    main_loop: Option<Box<dyn MainLoop>>,
+    events: Option<Printer>,
+    accept_new_store: bool,
+}
+
+/// A running member of the cluster.
+pub struct Node {
+    driver: DriverHandle,
+    ending: tokio::sync::oneshot::Receiver<Ending>,
+    servers: tokio::task::JoinSet<()>,
+    stop_servers: CancellationToken,
+    telemetry: Telemetry,
+    rpc_address: String,
+    http_address: String,
+}
+
+struct Listeners {
+    rpc: TcpListener,
+    http: TcpListener,
+    rpc_address: String,
+    http_address: String,
+}
+
+// === impl NodeBuilder ===
+
+impl NodeBuilder {
+    /// Runs this while the node leads; without it the built-in loop runs. It should end when
+    /// [`Leadership::lost`] answers; its own end gives leadership up and ends the node.
+    pub fn main_loop<F, Fut>(self, main_loop: F) -> Self
+    where
+        F: FnOnce(Leadership) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.boxed_main_loop(Box::new(FnLoop(|leadership| async {
+            main_loop(leadership).await;
+            MainLoopEnd { code: Some(0) }
+        })))
+    }
+
+    /// The same for an implementation of [`MainLoop`].
+    pub fn boxed_main_loop(mut self, main_loop: Box<dyn MainLoop>) -> Self {
+        self.main_loop = Some(main_loop);
+        self
+    }
+
+    /// Prints every event of this node as one JSON line.
+    pub fn events(mut self, printer: Printer) -> Self {
+        self.events = Some(printer);
+        self
+    }
+
+    /// Accepts, once, that the store is another one, or an older state of the one, that this data dir knows.
+    pub fn accept_new_store(mut self, accept: bool) -> Self {
+        self.accept_new_store = accept;
+        self
+    }
+
+    /// Starts the node on the present runtime, where its main loop will run too.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(OsClock);
+        let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
+        let listeners = bind(&self.config).await?;
+        let mut data_dir = open::data_dir(&self.config)?;
+        if self.accept_new_store {
+            data_dir.forget_pin();
+        }
+        let (store, main_store) = open::stores(&self.config, clock.clone()).await?;
+        let no_thread =
+            |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
+        let tick = TickLoop { interval: Duration::from_millis(self.config.meta.tick_interval_ms) };
+        let parts = DriverParts {
+            store,
+            main_store,
+            clock: clock.clone(),
+            keys: Keys::new(&self.config.node.cluster, &self.config.meta.group),
+            cluster: self.config.node.cluster.clone(),
+            registration: registration(&self.config, &listeners),
+            stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
+            start_timeout: Duration::from_secs(self.config.meta.start_timeout_secs),
+            store_patience: Duration::from_secs(self.config.store.etcd.start_timeout_secs),
+            data_dir,
+            fuse: Fuse::start().map_err(no_thread)?,
+            telemetry: telemetry.clone(),
+            main_loop: self.main_loop.unwrap_or_else(|| Box::new(tick)),
+            main_runtime: tokio::runtime::Handle::current(),
+        };
+        let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
+        telemetry.emit(Event::Listening { rpc, http });
+        let (driver, ending) = driver::start(parts).map_err(no_thread)?;
+        Ok(Node::serve(listeners, driver, ending, clock, telemetry))
+    }
+}
+
+fn registration(config: &Config, listeners: &Listeners) -> Registration {
+    let bound = listeners.rpc.local_addr();
+    Registration {
+        // Uuid and incarnation are the data dir's; the driver fills them in.
+        member: MemberId { node: config.node.id.clone(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
+        rpc_address: bound.map_or_else(|_| listeners.rpc_address.clone(), |at| config.node.advertised(at)),
+        http_address: listeners.http_address.clone(),
+        priority: u16::try_from(config.node.priority).unwrap_or(u16::MAX),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ttl: Duration::from_secs(config.meta.meta_leader_lease_secs),
+        lease: LeaseId(0),
+    }
+}
+
+async fn bind(config: &Config) -> Result<Listeners, StartError> {
+    let rpc = bind_one(&config.rpc.listen_addr, "rpc.listen_addr", "--listen-addr").await?;
+    let http = bind_one(&config.http.listen_addr, "http.listen_addr", "--http-addr").await?;
+    let address = |l: &TcpListener| l.local_addr().map_or_else(|_| String::from("?"), |a| a.to_string());
+    let (rpc_address, http_address) = (address(&rpc), address(&http));
+    Ok(Listeners { rpc, http, rpc_address, http_address })
+}
+
+async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let (exit, fix) = match e.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                (Exit::InUse, "stop the process that listens there, or choose another")
+            }
+            _ => (Exit::Config, "choose an address of this machine"),
+        };
+        StartError {
+            exit,
+            message: format!("cannot listen on {address} ({key}): {e}\nfix: {fix} with {flag}"),
+        }
+    })
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Begins to describe a node.
+    pub fn builder(config: Config) -> NodeBuilder {
+        NodeBuilder { config, main_loop: None, events: None, accept_new_store: false }
+    }
+
+    fn serve(
+        listeners: Listeners,
+        driver: DriverHandle,
+        ending: tokio::sync::oneshot::Receiver<Ending>,
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+    ) -> Self {
+        let stop_servers = CancellationToken::new();
+        let mut servers = tokio::task::JoinSet::new();
+        let rpc_parts = RpcParts { driver: driver.clone(), clock: clock.clone() };
+        let stop = stop_servers.clone().cancelled_owned();
+        servers.spawn(async move {
+            if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, stop).await {
+                tracing::error!(error = %e, "the gRPC listener failed");
+            }
+        });
+        register_computed(&telemetry, &driver, &clock);
+        let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone() };
+        let stop = stop_servers.clone().cancelled_owned();
+        servers.spawn(async move {
+            if let Err(e) = http::serve(listeners.http, http_parts, stop).await {
+                tracing::error!(error = %e, "the HTTP listener failed");
+            }
+        });
+        let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
+        Self { driver, ending, servers, stop_servers, telemetry, rpc_address, http_address }
+    }
+
+    /// The node as it sees itself and its cluster.
+    pub fn status(&self) -> Arc<Status> {
+        self.driver.status()
+    }
+
+    /// The snapshots as they come.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Arc<Status>> {
+        self.driver.subscribe()
+    }
+
+    /// Where gRPC is served.
+    pub fn rpc_address(&self) -> &str {
+        &self.rpc_address
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> &str {
+        &self.http_address
+    }
+
+    /// Asks the node to end its main loop, to give leadership up, and to stop.
+    pub fn shutdown(&self) {
+        self.driver.shutdown(Reason::ResignedSignal);
+    }
+
+    /// Like [`Node::shutdown`], at the first SIGTERM or SIGINT; the second one ends the process at once.
+    ///
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn stop_on_signals(&self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let driver = self.driver.clone();
+        tokio::spawn(async move {
+            for count in 0.. {
+                let number = tokio::select! {
+                    _ = term.recv() => 15,
+                    _ = int.recv() => 2,
+                };
+                if count > 0 {
+                    tracing::warn!("second signal: stopping at once; the lease is left to end by itself");
+                    std::process::exit(128 + number);
+                }
+                driver.shutdown(Reason::ResignedSignal);
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits until the node is done, and says why.
+    pub async fn wait(mut self) -> (Exit, Ending) {
+        let lost_driver = || Ending::with_detail(Reason::RenewDeadline, "the driver's thread is gone");
+        let ending = (&mut self.ending).await.unwrap_or_else(|_| lost_driver());
+        let exit = Exit::of(&ending);
+        let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());
+        self.telemetry.emit(Event::Stopped { reason, detail, code });
+        self.telemetry.flushed().await;
+        self.stop_servers.cancel();
+        let drained = async { while self.servers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
+        (exit, ending)
+    }
+}
+
+fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
+    telemetry.metrics().register_process();
+    let (driver, clock) = (driver.clone(), clock.clone());
+    telemetry.metrics().register_computed(
+        "metad_lease_remaining_seconds",
+        "How long this node's lease holds for sure",
+        move || driver.status().holds_until.map_or(0.0, |h| clock.now().until(h).as_secs_f64()),
+    );
+}

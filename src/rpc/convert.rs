@@ -1,0 +1,68 @@
+//! The snapshot in the types of the wire.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::driver::status::{Role, Status};
+use crate::election::record::{Member, Tenure};
+use crate::proto::metad::{Answerer, LeaderInfo, MemberInfo};
+
+/// Who answers, and how sure it is.
+pub fn answerer(status: &Status, now: Instant) -> Answerer {
+    let remaining = status.holds_until.filter(|_| status.role == Role::Leader).map(|h| now.until(h));
+    Answerer {
+        node: status.me.node.clone(),
+        cluster: status.cluster.clone(),
+        role: status.role.as_str().to_owned(),
+        age_ms: millis(now.since(status.confirmed_at)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uuid: status.me.uuid.to_string(),
+        lease_remaining_ms: millis(remaining.unwrap_or_default()),
+        revision: status.revision().0,
+    }
+}
+
+/// The leader, as we see it.
+pub fn leader(status: &Status) -> Option<LeaderInfo> {
+    status.leader().map(leader_info)
+}
+
+fn leader_info(tenure: &Tenure) -> LeaderInfo {
+    let record = &tenure.record;
+    LeaderInfo {
+        node: record.holder.node.clone(),
+        address: record.address.clone(),
+        token: tenure.token.get(),
+        lease: tenure.lease.to_string(),
+        lease_ttl_secs: record.ttl.as_secs(),
+        acquired_ms: record.acquired_ms,
+        transitions: record.transitions,
+        incarnation: record.holder.incarnation.0,
+        uuid: record.holder.uuid.to_string(),
+    }
+}
+
+/// All members, as we see them.
+pub fn members(status: &Status) -> Vec<MemberInfo> {
+    status.view.members.iter().map(|m| member_info(status, m)).collect()
+}
+
+fn member_info(status: &Status, member: &Member) -> MemberInfo {
+    let r = &member.registration;
+    MemberInfo {
+        node: r.member.node.clone(),
+        rpc_address: r.rpc_address.clone(),
+        http_address: r.http_address.clone(),
+        priority: u32::from(r.priority),
+        version: r.version.clone(),
+        incarnation: r.member.incarnation.0,
+        uuid: r.member.uuid.to_string(),
+        lease_ttl_secs: r.ttl.as_secs(),
+        lease: r.lease.to_string(),
+        is_leader: status.leader_record().is_some_and(|l| l.holder == r.member),
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
