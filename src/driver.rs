@@ -99,6 +99,8 @@ struct Driver {
     status: watch::Sender<Arc<Status>>,
     confirmed_at: Instant,
     ticked_boot_ns: Arc<AtomicU64>,
+    /// The last leader we saw, kept while the seat is vacant.
+    last_leader: Option<LeaderRecord>,
     stopped_by: Option<Ending>,
 }
 
@@ -218,6 +220,7 @@ impl Driver {
             status,
             confirmed_at: now,
             ticked_boot_ns,
+            last_leader: None,
             stopped_by: None,
         };
         (driver, handle)
@@ -379,7 +382,7 @@ impl Driver {
 
     /// How many tenures we know of; for display.
     fn transitions_so_far(&self) -> u64 {
-        self.status.borrow().leader_record().map_or(0, |r| r.transitions + 1)
+        self.last_leader.as_ref().map_or(0, |r| r.transitions + 1)
     }
 
     fn start_main_loop(&mut self, token: Token) {
@@ -454,25 +457,28 @@ impl Driver {
         self.elector.me().clone()
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let fresh = Status::of(&self.elector, self.me(), &self.parts.cluster, self.confirmed_at);
         let old = self.status.borrow().clone();
         if *old == fresh {
             return;
         }
         self.tell_differences(&old, &fresh);
+        if let Some(record) = fresh.leader_record() {
+            self.last_leader = Some(record.clone());
+        }
         self.status.send_replace(Arc::new(fresh));
     }
 
     fn tell_differences(&self, old: &Status, new: &Status) {
         let telemetry = &self.parts.telemetry;
-        let name = |s: &Status| s.leader_record().map(|r| r.holder.node.clone());
+        let name = |r: &LeaderRecord| r.holder.node.clone();
         let token = |s: &Status| s.leader().map(|t| t.token);
         if token(old) != token(new) {
             telemetry.emit(telemetry::Event::LeaderChanged {
-                leader: name(new),
+                leader: new.leader_record().map(name),
                 token: token(new),
-                previous: name(old),
+                previous: self.last_leader.as_ref().map(name),
             });
         }
         let is_in = |view: &[Member], m: &Member| {

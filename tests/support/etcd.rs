@@ -78,10 +78,7 @@ impl EtcdBuilder {
 
     fn create(&self) -> EtcdCluster {
         assert!(self.members >= 1, "a cluster has a member");
-        let dir = tempfile::Builder::new()
-            .prefix("metad-etcd-")
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("metad-etcd-").tempdir().expect("a temporary directory");
         EtcdCluster {
             members: (0..self.members).map(Member::new).collect(),
             install: EtcdInstall::find(),
@@ -104,11 +101,7 @@ impl EtcdCluster {
 
     /// Describes a cluster step by step.
     pub fn builder() -> EtcdBuilder {
-        EtcdBuilder {
-            members: 1,
-            args: Vec::new(),
-            tls: false,
-        }
+        EtcdBuilder { members: 1, args: Vec::new(), tls: false }
     }
 
     /// How many members there are, running or not.
@@ -133,10 +126,7 @@ impl EtcdCluster {
 
     /// All members' addresses with `http://` or `https://`.
     pub fn urls(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .map(|member| self.client_url(member))
-            .collect()
+        self.members.iter().map(|member| self.client_url(member)).collect()
     }
 
     /// The certificates, if the cluster was built with [`EtcdBuilder::tls`].
@@ -235,10 +225,7 @@ impl EtcdCluster {
             return result;
         }
         let logs: Vec<_> = (0..self.size()).map(|i| self.log(i)).collect();
-        Err(format!(
-            "etcd not healthy after {START_TIMEOUT:?}:\n{}",
-            logs.join("\n---\n")
-        ))
+        Err(format!("etcd not healthy after {START_TIMEOUT:?}:\n{}", logs.join("\n---\n")))
     }
 
     fn check_alive(&self, i: usize) -> Result<(), String> {
@@ -251,9 +238,7 @@ impl EtcdCluster {
 
     fn leader_now(&self) -> Option<usize> {
         let active = (0..self.size()).filter(|&i| self.members[i].is_active());
-        let views: Vec<_> = active
-            .filter_map(|i| Some((i, self.members[i].raft_view()?)))
-            .collect();
+        let views: Vec<_> = active.filter_map(|i| Some((i, self.members[i].raft_view()?))).collect();
         let following = views.iter().filter(|(_, view)| view.has_leader).count();
         let mut leaders = views.iter().filter(|(_, view)| view.is_leader);
         // Two at once: one was paused and does not know yet that it was replaced.
@@ -265,16 +250,11 @@ impl EtcdCluster {
 
     fn spawn(&self, i: usize) -> Result<(), String> {
         let member = &self.members[i];
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path(member));
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path(member));
         let log = log.expect("a log file");
         let mut command = self.etcd_command(member);
         command.stdin(Stdio::null());
-        command
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log);
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         let child = spawn::spawn(command).map_err(|error| format!("cannot start etcd: {error}"))?;
         member.adopt(child);
         Ok(())

@@ -32,6 +32,15 @@ impl EtcdCluster {
         spawn::spawn(command).expect("etcdctl starts")
     }
 
+    /// What an etcdctl that runs on has printed after this long; it is ended then.
+    pub fn listen(&self, args: &[&str], for_so_long: Duration) -> String {
+        let mut child = self.spawn_etcdctl(args);
+        std::thread::sleep(for_so_long);
+        let _ = child.kill();
+        let output = child.wait_with_output().expect("an ended etcdctl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Turns authentication on: `user` may read and write below `/metad/` and nothing else.
     ///
     /// etcdctl goes on as `root`, which gets the same password.

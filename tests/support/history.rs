@@ -44,9 +44,7 @@ pub struct Tenure {
 ///
 /// Returns the tenures, oldest first; the error ends with the time line of all processes.
 pub fn check(traces: &[Trace]) -> Result<Vec<Tenure>, String> {
-    find_tenures(traces)
-        .and_then(check_tenures)
-        .map_err(|why| format!("{why}\n{}", timeline(traces)))
+    find_tenures(traces).and_then(check_tenures).map_err(|why| format!("{why}\n{}", timeline(traces)))
 }
 
 // === impl TimedEvent ===
@@ -98,25 +96,15 @@ fn find_tenures(traces: &[Trace]) -> Result<Vec<Tenure>, String> {
 /// A tenure that lasts, as far as is known yet, until its process dies.
 fn begin(trace: &Trace, event: &TimedEvent) -> Result<Tenure, String> {
     let label = trace.label.clone();
-    let token = event
-        .token()
-        .ok_or_else(|| format!("{label} started a main loop without a token"))?;
-    Ok(Tenure {
-        label,
-        token,
-        start_ns: event.at_ns(),
-        end_ns: trace.died_ns,
-    })
+    let token = event.token().ok_or_else(|| format!("{label} started a main loop without a token"))?;
+    Ok(Tenure { label, token, start_ns: event.at_ns(), end_ns: trace.died_ns })
 }
 
 fn end(trace: &Trace, event: &TimedEvent, open: Option<Tenure>) -> Result<Tenure, String> {
     let label = &trace.label;
     let mut tenure = open.ok_or_else(|| format!("{label} stopped a main loop that had not started"))?;
     if let Some(token) = event.token().filter(|&token| token != tenure.token) {
-        return Err(format!(
-            "{label} started with token {} and stopped with {token}",
-            tenure.token
-        ));
+        return Err(format!("{label} started with token {} and stopped with {token}", tenure.token));
     }
     let stopped = event.at_ns();
     tenure.end_ns = Some(tenure.end_ns.map_or(stopped, |died| died.min(stopped)));
@@ -125,9 +113,7 @@ fn end(trace: &Trace, event: &TimedEvent, open: Option<Tenure>) -> Result<Tenure
 
 fn check_tenures(tenures: Vec<Tenure>) -> Result<Vec<Tenure>, String> {
     for pair in tenures.windows(2) {
-        let [first, second] = pair else {
-            unreachable!("windows of two")
-        };
+        let [first, second] = pair else { unreachable!("windows of two") };
         if first.end_ns.is_none_or(|end| end > second.start_ns) {
             return Err(format!("two main loops at once: {first:?} and {second:?}"));
         }
@@ -142,12 +128,7 @@ fn check_tenures(tenures: Vec<Tenure>) -> Result<Vec<Tenure>, String> {
 fn timeline(traces: &[Trace]) -> String {
     let mut lines = Vec::new();
     for trace in traces {
-        lines.extend(
-            trace
-                .events
-                .iter()
-                .map(|event| (event.at_ns(), &trace.label, event.json.to_string())),
-        );
+        lines.extend(trace.events.iter().map(|event| (event.at_ns(), &trace.label, event.json.to_string())));
         lines.extend(trace.died_ns.map(|died| (died, &trace.label, "died".to_owned())));
     }
     lines.sort_by_key(|line| line.0);
@@ -172,11 +153,7 @@ mod tests {
             json: json!({"type": kind, "token": token, "boot_ns": at}),
             read_ns: at + 1_000,
         };
-        Trace {
-            label: label.into(),
-            events: events.iter().map(event).collect(),
-            died_ns,
-        }
+        Trace { label: label.into(), events: events.iter().map(event).collect(), died_ns }
     }
 
     fn refusal(traces: &[Trace]) -> String {
@@ -202,10 +179,7 @@ mod tests {
         let a = trace("a", None, &[(STARTED, 1, 10), (STOPPED, 1, 30)]);
         let b = trace("b", None, &[(STARTED, 2, 30)]);
         let tenures = check(&[b, a]).expect("they only touch");
-        assert_eq!(
-            tenures.iter().map(|tenure| tenure.token).collect::<Vec<_>>(),
-            [1, 2]
-        );
+        assert_eq!(tenures.iter().map(|tenure| tenure.token).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((tenures[0].end_ns, tenures[1].end_ns), (Some(30), None));
     }
 

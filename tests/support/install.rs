@@ -31,19 +31,12 @@ impl EtcdInstall {
             .or_else(|| on_path("etcdctl"))
             .unwrap_or_else(|| panic!("no etcdctl found: run `apt-get install etcd-client`"));
         let version = version_of(&etcd);
-        Self {
-            etcd,
-            etcdctl,
-            version,
-        }
+        Self { etcd, etcdctl, version }
     }
 
     /// Is this etcd `major.minor` or newer?
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        let mut numbers = self
-            .version
-            .split('.')
-            .map_while(|number| number.parse::<u32>().ok());
+        let mut numbers = self.version.split('.').map_while(|number| number.parse::<u32>().ok());
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
     }
 }
@@ -51,18 +44,12 @@ impl EtcdInstall {
 /// The program of this name in a directory of `PATH`.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn find_etcd() -> PathBuf {
     if let Some(named) = std::env::var_os("METAD_TEST_ETCD").map(PathBuf::from) {
-        assert!(
-            named.is_file(),
-            "METAD_TEST_ETCD names {}, which is no file",
-            named.display()
-        );
+        assert!(named.is_file(), "METAD_TEST_ETCD names {}, which is no file", named.display());
         return named;
     }
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/etcd/bin");

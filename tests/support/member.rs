@@ -44,13 +44,7 @@ impl Member {
     /// Member number `i`, with ports and without a process.
     pub fn new(i: usize) -> Self {
         let [client, peer, metrics] = [(); 3].map(|()| Port::reserve());
-        Self {
-            name: format!("m{i}"),
-            client,
-            peer,
-            metrics,
-            process: Mutex::new(None),
-        }
+        Self { name: format!("m{i}"), client, peer, metrics, process: Mutex::new(None) }
     }
 
     /// The URL for the other members.
@@ -83,10 +77,7 @@ impl Member {
     pub fn set_paused(&self, paused: bool) {
         if let Some(process) = self.process().as_mut() {
             process.paused = paused;
-            spawn::signal(
-                process.child.id(),
-                if paused { Signal::STOP } else { Signal::CONT },
-            );
+            spawn::signal(process.child.id(), if paused { Signal::STOP } else { Signal::CONT });
         }
     }
 
@@ -109,10 +100,7 @@ impl Member {
         let (_, metrics) = http::get(self.metrics.addr(), "/metrics", PROBE_TIMEOUT).ok()?;
         let is_one = |name: &str| metrics.lines().any(|line| line.strip_prefix(name) == Some(" 1"));
         let (is_leader, has_leader) = (is_one("etcd_server_is_leader"), is_one("etcd_server_has_leader"));
-        Some(RaftView {
-            is_leader,
-            has_leader,
-        })
+        Some(RaftView { is_leader, has_leader })
     }
 
     /// Usable from `Drop` in a panicking test, hence indifferent to poison.

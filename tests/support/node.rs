@@ -58,10 +58,7 @@ pub struct Node {
 impl NodeBuilder {
     /// A node of this id, with a lease of 5 s, a temporary data dir and, until told otherwise, SQLite in it.
     pub fn new(id: &str) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("metad-node-")
-            .tempdir()
-            .expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("metad-node-").tempdir().expect("a temporary directory");
         Self {
             id: id.into(),
             data_dir: dir.path().join("data"),
@@ -88,18 +85,13 @@ impl NodeBuilder {
 
     /// Elects in etcd behind these endpoints, such as those of proxies.
     pub fn endpoints<E: ToString>(self, endpoints: impl IntoIterator<Item = E>) -> Self {
-        let endpoints: Vec<_> = endpoints
-            .into_iter()
-            .map(|endpoint| endpoint.to_string())
-            .collect();
+        let endpoints: Vec<_> = endpoints.into_iter().map(|endpoint| endpoint.to_string()).collect();
         self.arg("--etcd-endpoints").arg(endpoints.join(","))
     }
 
     /// Elects in this SQLite file.
     pub fn sqlite(self, file: impl AsRef<Path>) -> Self {
-        self.arg("--store")
-            .arg("sqlite")
-            .env("METAD_STORE__SQLITE__PATH", file.as_ref())
+        self.arg("--store").arg("sqlite").env("METAD_STORE__SQLITE__PATH", file.as_ref())
     }
 
     /// The cluster's name; `default` unless set.
@@ -171,16 +163,12 @@ impl NodeBuilder {
         command.arg("--data-dir").arg(&self.data_dir);
         command.args(["--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]);
         command.arg("--events").arg("--cluster").arg(&self.cluster);
-        command
-            .arg("--meta-leader-lease-secs")
-            .arg(self.lease_secs.to_string());
+        command.arg("--meta-leader-lease-secs").arg(self.lease_secs.to_string());
         command.args(&self.args);
         if !self.payload.is_empty() {
             command.arg("--").args(&self.payload);
         }
-        command
-            .envs(self.env.iter().cloned())
-            .current_dir(self.dir.path());
+        command.envs(self.env.iter().cloned()).current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -259,10 +247,7 @@ impl Node {
     /// Waits for the end of the process and its output. The exit code, 128 + n for an end by signal n.
     #[track_caller]
     pub fn wait_exit(&self, timeout: Duration) -> i32 {
-        let Some(exit) = self
-            .output
-            .wait(timeout, |said| said.exit.filter(|_| said.is_over()))
-        else {
+        let Some(exit) = self.output.wait(timeout, |said| said.exit.filter(|_| said.is_over())) else {
             panic!("no end within {timeout:?}: {}", self.report());
         };
         exit.code
@@ -308,35 +293,21 @@ impl Node {
         let mark = format!("{MARKER}={}", self.marker);
         let is_marked = |pid: &u32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment
-                .split(|&byte| byte == 0)
-                .any(|variable| variable == mark.as_bytes())
+            environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
         };
         let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-        processes
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(is_marked)
-            .collect()
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
     }
 
     /// What [`history::check`](super::history::check) needs to know about this process.
     pub fn trace(&self) -> Trace {
         let label = format!("{} (pid {})", self.id, self.pid);
-        Trace {
-            label,
-            events: self.events(),
-            died_ns: self.died_ns(),
-        }
+        Trace { label, events: self.events(), died_ns: self.died_ns() }
     }
 
     /// The ends of both logs, for messages.
     pub fn report(&self) -> String {
-        format!(
-            "node {} (pid {}): {}",
-            self.id,
-            self.pid,
-            self.output.now().report()
-        )
+        format!("node {} (pid {}): {}", self.id, self.pid, self.output.now().report())
     }
 
     fn find_event(&self, wanted: impl Fn(&TimedEvent) -> bool, timeout: Duration) -> Option<TimedEvent> {
@@ -348,10 +319,7 @@ impl Node {
     #[track_caller]
     fn listening(&self, server: &str) -> SocketAddr {
         let event = self.wait_for("listening", LISTEN_TIMEOUT);
-        event
-            .str(server)
-            .parse()
-            .unwrap_or_else(|_| panic!("no {server} address in {}", event.json))
+        event.str(server).parse().unwrap_or_else(|_| panic!("no {server} address in {}", event.json))
     }
 }
 

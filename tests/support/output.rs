@@ -49,18 +49,10 @@ pub struct Exit {
 impl Output {
     /// Follows a child whose stdout and stderr are piped, on threads that end with it.
     pub fn follow(mut child: Child) -> Arc<Self> {
-        let said = Said {
-            open_streams: 2,
-            ..Said::default()
-        };
-        let output = Arc::new(Self {
-            said: Mutex::new(said),
-            changed: Condvar::new(),
-        });
+        let said = Said { open_streams: 2, ..Said::default() };
+        let output = Arc::new(Self { said: Mutex::new(said), changed: Condvar::new() });
         output.read(child.stdout.take().expect("piped"), Said::hear_stdout);
-        output.read(child.stderr.take().expect("piped"), |said, line, _| {
-            said.stderr.push(line)
-        });
+        output.read(child.stderr.take().expect("piped"), |said, line, _| said.stderr.push(line));
         output.reap(child);
         output
     }
@@ -109,10 +101,7 @@ impl Output {
         let output = self.clone();
         thread::spawn(move || {
             let status = child.wait().expect("a child can be waited for");
-            let exit = Exit {
-                code: exit_code(status),
-                seen_ns: boot_ns(),
-            };
+            let exit = Exit { code: exit_code(status), seen_ns: boot_ns() };
             output.update(|said| said.exit = Some(exit));
         });
     }
@@ -124,21 +113,14 @@ impl Said {
     /// Has the process ended, and was everything read that it said? A stream that a descendant holds open is
     /// given up soon after the end.
     pub fn is_over(&self) -> bool {
-        self.exit
-            .is_some_and(|exit| self.open_streams == 0 || boot_ns() > exit.seen_ns + STRAGGLERS_NS)
+        self.exit.is_some_and(|exit| self.open_streams == 0 || boot_ns() > exit.seen_ns + STRAGGLERS_NS)
     }
 
     /// The exit and the ends of both logs, for messages.
     pub fn report(&self) -> String {
-        let exit = self
-            .exit
-            .map_or("running".to_owned(), |exit| format!("exit code {}", exit.code));
+        let exit = self.exit.map_or("running".to_owned(), |exit| format!("exit code {}", exit.code));
         let events: Vec<_> = self.events.iter().map(|event| event.json.to_string()).collect();
-        format!(
-            "{exit}\n--- events\n{}\n--- stderr\n{}",
-            tail(&events),
-            tail(&self.stderr)
-        )
+        format!("{exit}\n--- events\n{}\n--- stderr\n{}", tail(&events), tail(&self.stderr))
     }
 
     fn hear_stdout(&mut self, line: String, read_ns: u64) {
@@ -150,10 +132,7 @@ impl Said {
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or(status.signal().map(|signal| 128 + signal))
-        .expect("an ended process has one of them")
+    status.code().or(status.signal().map(|signal| 128 + signal)).expect("an ended process has one of them")
 }
 
 fn tail(lines: &[String]) -> String {

@@ -16,10 +16,7 @@ pub fn boot_ns() -> u64 {
 /// Waits until `condition` holds; panics, naming `what`, when it does not within `timeout`.
 #[track_caller]
 pub fn wait_until(what: &str, timeout: Duration, condition: impl FnMut() -> bool) {
-    assert!(
-        holds_within(timeout, condition),
-        "waited {timeout:?} in vain until {what}"
-    );
+    assert!(holds_within(timeout, condition), "waited {timeout:?} in vain until {what}");
 }
 
 /// Waits until `condition` holds and says whether it did within `timeout`.

@@ -64,16 +64,10 @@ impl FaultProxy {
         let (ready, is_ready) = sync_mpsc::channel();
         let thread = thread::Builder::new().name("fault-proxy".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime
-                .expect("a runtime")
-                .block_on(serve(addr, target, inbox, ready));
+            runtime.expect("a runtime").block_on(serve(addr, target, inbox, ready));
         });
         is_ready.recv().expect("the proxy listens");
-        Self {
-            port,
-            switches: Some(switches),
-            thread: Some(thread.expect("a thread for the proxy")),
-        }
+        Self { port, switches: Some(switches), thread: Some(thread.expect("a thread for the proxy")) }
     }
 
     /// Where to connect instead of the target.
@@ -125,9 +119,7 @@ impl FaultProxy {
     fn switch(&self, mode: Mode, reset: bool) {
         let (done, is_done) = sync_mpsc::channel();
         let switches = self.switches.as_ref().expect("present until dropped");
-        switches
-            .send(Switch { mode, reset, done })
-            .expect("the proxy runs");
+        switches.send(Switch { mode, reset, done }).expect("the proxy runs");
         is_done.recv().expect("the proxy runs");
     }
 }
@@ -157,11 +149,7 @@ impl Mode {
     }
 
     fn delay(self) -> Duration {
-        if let Mode::DelayReplies(delay) = self {
-            delay
-        } else {
-            Duration::ZERO
-        }
+        if let Mode::DelayReplies(delay) = self { delay } else { Duration::ZERO }
     }
 }
 
@@ -287,10 +275,7 @@ async fn collect_replies(
             lossy = true;
             continue;
         }
-        let reply = Reply {
-            due: Instant::now() + now.delay(),
-            bytes: chunk[..length].to_vec(),
-        };
+        let reply = Reply { due: Instant::now() + now.delay(), bytes: chunk[..length].to_vec() };
         queue.send(reply).map_err(|_| closed())?;
         if length == 0 {
             return Ok(());
@@ -315,10 +300,7 @@ async fn deliver_replies(
 }
 
 async fn until(mode: &mut watch::Receiver<Mode>, allows: fn(Mode) -> bool) -> io::Result<()> {
-    mode.wait_for(|mode| allows(*mode))
-        .await
-        .map(drop)
-        .map_err(|_| closed())
+    mode.wait_for(|mode| allows(*mode)).await.map(drop).map_err(|_| closed())
 }
 
 fn closed() -> io::Error {

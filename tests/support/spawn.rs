@@ -30,24 +30,15 @@ pub fn spawn(command: Command) -> io::Result<Child> {
         requests
     });
     let (reply, child) = mpsc::channel();
-    spawner
-        .send(Request { command, reply })
-        .expect("the spawner never ends");
+    spawner.send(Request { command, reply }).expect("the spawner never ends");
     child.recv().expect("the spawner answers")
 }
 
 /// Runs `command` to its end and collects what it prints; panics when it takes longer than `timeout`.
 #[track_caller]
 pub fn output(mut command: Command, timeout: Duration) -> Output {
-    let what = format!(
-        "{} {:?}",
-        command.get_program().display(),
-        command.get_args().collect::<Vec<_>>()
-    );
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let what = format!("{} {:?}", command.get_program().display(), command.get_args().collect::<Vec<_>>());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = spawn(command).unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
     let pid = child.id();
     let (done, output) = mpsc::channel();
@@ -63,10 +54,7 @@ pub fn output(mut command: Command, timeout: Duration) -> Output {
 
 /// Sends a signal to a process; a process that is gone already is not an error.
 pub fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("a process id");
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = rustix::process::kill_process(pid, signal);
 }
 
@@ -92,11 +80,7 @@ fn spawn_here(mut command: Command) -> io::Result<Child> {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above took effect.
-            if rustix::process::getppid() == Some(parent) {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::Other.into())
-            }
+            if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
         });
     }
     command.spawn()

@@ -55,10 +55,7 @@ impl TlsFiles {
             openssl(dir, format!("{request} -new -subj /CN={common_name} {files}"));
             let sign = "x509 -req -CA ca.pem -CAkey ca.key -days 30 -extfile openssl.cnf";
             let files = format!("-in {name}.csr -out {name}.pem");
-            openssl(
-                dir,
-                format!("{sign} -extensions {name} -set_serial {serial} {files}"),
-            );
+            openssl(dir, format!("{sign} -extensions {name} -set_serial {serial} {files}"));
         }
         Self {
             ca: dir.join("ca.pem"),
@@ -74,9 +71,5 @@ fn openssl(dir: &Path, args: String) {
     let mut command = Command::new("openssl");
     command.current_dir(dir).args(args.split_whitespace());
     let output = spawn::output(command, Duration::from_secs(30));
-    assert!(
-        output.status.success(),
-        "openssl {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
 }

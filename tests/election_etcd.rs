@@ -1,0 +1,142 @@
+//! Three real nodes on a real etcd of three members: who leads, and what happens when that one goes.
+
+#[path = "support/lib.rs"]
+mod support;
+
+use std::time::Duration;
+
+use support::etcd::EtcdCluster;
+use support::history;
+use support::node::{Node, NodeBuilder, Signal};
+use support::poll::{boot_ns, holds_within, wait_until};
+
+const LEASE: Duration = Duration::from_secs(5);
+/// Starting processes and etcd on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn builders(etcd: &EtcdCluster) -> Vec<NodeBuilder> {
+    ["e0", "e1", "e2"].iter().map(|id| NodeBuilder::new(id).etcd(etcd)).collect()
+}
+
+/// All nodes, registered, one of them leading; the leader's index.
+fn start(builders: &[NodeBuilder]) -> (Vec<Node>, usize) {
+    let nodes: Vec<Node> = builders.iter().map(NodeBuilder::spawn).collect();
+    for node in &nodes {
+        node.wait_for("joined", PATIENCE);
+    }
+    wait_until("a leader", PATIENCE, || leader(&nodes).is_some());
+    let index = leader(&nodes).expect("a leader");
+    (nodes, index)
+}
+
+fn leader(nodes: &[Node]) -> Option<usize> {
+    nodes
+        .iter()
+        .position(|n| n.is_alive() && n.has_event("main_loop_started") && !n.has_event("main_loop_stopped"))
+}
+
+fn check(nodes: &[Node]) -> Vec<history::Tenure> {
+    let traces: Vec<_> = nodes.iter().map(Node::trace).collect();
+    history::check(&traces).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn three_nodes_elect_one_and_sigterm_hands_over_after_the_main_loop_has_stopped() {
+    let etcd = EtcdCluster::start(3);
+    let (nodes, first) = start(&builders(&etcd));
+    assert!(holds_within(Duration::from_secs(1), || check(&nodes).len() == 1), "exactly one leads");
+    nodes[first].signal(Signal::TERM);
+    assert_eq!(nodes[first].wait_exit(PATIENCE), 0, "{}", nodes[first].report());
+    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    let second = leader(&nodes).expect("a leader");
+    let stopped = nodes[first].wait_for("main_loop_stopped", PATIENCE);
+    let started = nodes[second].wait_for("main_loop_started", PATIENCE);
+    assert_eq!(stopped.str("reason"), "resigned_signal");
+    assert!(stopped.at_ns() <= started.at_ns(), "the next main loop starts after the last one, never before");
+    assert_eq!(check(&nodes).len(), 2);
+}
+
+#[test]
+fn after_kill_9_another_leads_within_the_lease_and_a_second() {
+    let etcd = EtcdCluster::start(3);
+    let (nodes, first) = start(&builders(&etcd));
+    let killed = boot_ns();
+    nodes[first].kill();
+    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    let second = leader(&nodes).expect("a leader");
+    let gap = Duration::from_nanos(nodes[second].wait_for("main_loop_started", PATIENCE).at_ns() - killed);
+    assert!(gap <= LEASE + Duration::from_secs(1), "took {gap:?}");
+    assert_eq!(check(&nodes).len(), 2);
+}
+
+#[test]
+fn when_all_of_etcd_stops_the_leader_exits_75_before_the_lease_is_over_and_says_so() {
+    let etcd = EtcdCluster::start(3);
+    let (nodes, first) = start(&builders(&etcd));
+    let stopped = boot_ns();
+    etcd.pause_all();
+    assert_eq!(nodes[first].wait_exit(PATIENCE), 75, "{}", nodes[first].report());
+    let end = nodes[first].wait_for("main_loop_stopped", PATIENCE);
+    assert_eq!(end.str("reason"), "renew_deadline");
+    // The last renewal left before the stop, so its lease is over no later than a lease after it.
+    let belief = Duration::from_nanos(end.at_ns().saturating_sub(stopped));
+    assert!(belief < LEASE, "believed for {belief:?}");
+    assert!(belief > LEASE.mul_f64(0.8), "twin: and it did not give up early: {belief:?}");
+    let log = nodes[first].stderr();
+    assert!(log.contains("lease timeout") && log.contains("keep alive failed, stopping main loop"), "{log}");
+    etcd.resume_all();
+    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    assert_eq!(check(&nodes).len(), 2);
+}
+
+#[test]
+fn a_record_deleted_by_hand_stops_the_leader_at_once_and_somebody_leads_again() {
+    let etcd = EtcdCluster::start(1);
+    let (nodes, first) = start(&builders(&etcd));
+    let deleted = boot_ns();
+    etcd.etcdctl_ok(&["del", "/metad/default/election/meta/leader"]);
+    assert_eq!(nodes[first].wait_exit(PATIENCE), 75);
+    let end = nodes[first].wait_for("main_loop_stopped", PATIENCE);
+    assert!(
+        ["record_deleted", "deposed", "fenced"].contains(&end.str("reason")),
+        "{end:?}"
+    );
+    assert!(Duration::from_nanos(end.at_ns() - deleted) < LEASE, "long before the lease would have ended");
+    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+}
+
+#[test]
+fn a_foreign_campaigner_and_metad_queue_behind_each_other() {
+    let etcd = EtcdCluster::start(1);
+    let election = "/metad/default/election/meta";
+    // A campaigner of another kind comes first: metad waits.
+    let mut other = etcd.spawn_etcdctl(&["elect", election, "somebody-else"]);
+    wait_until("the other tool leads", PATIENCE, || listed(&etcd, election).contains("somebody-else"));
+    let node = NodeBuilder::new("e0").etcd(&etcd).spawn();
+    node.wait_for("joined", PATIENCE);
+    assert!(!holds_within(Duration::from_secs(2), || node.has_event("main_loop_started")), "metad must wait");
+    support::spawn::signal(other.id(), Signal::TERM);
+    let _ = other.wait();
+    node.wait_for("main_loop_started", PATIENCE);
+    // And the other way round: the tool lists our leader, and waits behind it.
+    assert!(listed(&etcd, election).contains("\"holderIdentity\":\"e0\""));
+    let mut other = etcd.spawn_etcdctl(&["elect", election, "somebody-else"]);
+    let queued = || {
+        etcd.etcdctl_ok(&["get", "--prefix", "--keys-only", election])
+            .lines()
+            .filter(|l| !l.is_empty())
+            .count()
+    };
+    wait_until("the other tool queues", PATIENCE, || queued() == 2);
+    assert!(listed(&etcd, election).contains("\"holderIdentity\":\"e0\""), "metad still leads");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait_exit(PATIENCE), 0);
+    wait_until("the other tool leads", PATIENCE, || listed(&etcd, election).contains("somebody-else"));
+    support::spawn::signal(other.id(), Signal::TERM);
+    let _ = other.wait();
+}
+
+/// What `etcdctl elect -l` prints first. It listens for ever, so it is ended after a moment.
+fn listed(etcd: &EtcdCluster, election: &str) -> String {
+    etcd.listen(&["elect", "-l", election], Duration::from_millis(700))
+}
