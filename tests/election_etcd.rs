@@ -97,10 +97,7 @@ fn a_record_deleted_by_hand_stops_the_leader_at_once_and_somebody_leads_again() 
     etcd.etcdctl_ok(&["del", "/metad/default/election/meta/leader"]);
     assert_eq!(nodes[first].wait_exit(PATIENCE), 75);
     let end = nodes[first].wait_for("main_loop_stopped", PATIENCE);
-    assert!(
-        ["record_deleted", "deposed", "fenced"].contains(&end.str("reason")),
-        "{end:?}"
-    );
+    assert!(["record_deleted", "deposed", "fenced"].contains(&end.str("reason")), "{end:?}");
     assert!(Duration::from_nanos(end.at_ns() - deleted) < LEASE, "long before the lease would have ended");
     wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
 }

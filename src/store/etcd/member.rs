@@ -259,10 +259,24 @@ pub(super) fn status_error(status: &tonic::Status) -> StoreError {
         Code::Unimplemented => Some(Refusal::NotAStore),
         _ => None,
     };
-    let said = if is_connect_error(status) { chain(status) } else { message.to_owned() };
+    let said = status_text(status);
     match refusal {
         Some(refusal) => StoreError::Refused(refusal, said),
-        None => StoreError::Unknown(chain(status)),
+        None => StoreError::Unknown(said),
+    }
+}
+
+/// What the status says, and the deepest cause of it: those between are tonic's and hyper's own.
+fn status_text(status: &tonic::Status) -> String {
+    let mut deepest = None;
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        deepest = Some(cause.to_string());
+        source = cause.source();
+    }
+    match deepest {
+        Some(cause) if !status.message().contains(&cause) => format!("{}: {cause}", status.message()),
+        _ => status.message().to_owned(),
     }
 }
 

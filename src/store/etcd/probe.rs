@@ -8,35 +8,56 @@ use tokio::net::TcpStream;
 /// How much of an answer is looked at.
 const ANSWER_BYTES_MAX: usize = 1024;
 
+/// A TLS client's first message, as short as it can be. Whoever speaks TLS answers it with a record, be it an alert.
+const CLIENT_HELLO: [u8; 52] = {
+    let mut hello = [0; 52];
+    // record: handshake, TLS 1.0, 47 bytes; handshake: client hello, 43 bytes, TLS 1.2, 32 bytes of randomness
+    // (zeros do), no session; one cipher suite, one compression method.
+    let head = [0x16, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3];
+    let tail = [0, 0, 2, 0xc0, 0x2f, 1, 0, 0, 0];
+    let mut i = 0;
+    while i < head.len() {
+        hello[i] = head[i];
+        i += 1;
+    }
+    let mut i = 0;
+    while i < tail.len() {
+        hello[43 + i] = tail[i];
+        i += 1;
+    }
+    hello
+};
+
 /// Says in one sentence what is found at `url`, and what to do about it.
 pub(super) async fn explain(url: &str, patience: Duration) -> String {
     let address = url.split("://").last().unwrap_or(url).trim_end_matches('/');
-    let stream = match tokio::time::timeout(patience, TcpStream::connect(address)).await {
-        Err(_) => {
-            return format!(
-                "{url}: no answer to a connection within {patience:?}; is the host up and reachable?"
-            );
+    let question = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    match ask(address, question.as_bytes(), patience).await {
+        Ok(answer) if !answer.is_empty() => judge(url, &answer),
+        Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, patience).await.unwrap_or_default()),
+        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+            format!("{url}: no answer to a connection within {patience:?}; is the host up and reachable?")
         }
-        Ok(Err(e)) => return format!("{url}: {e}; is etcd running there, and is the port its client port?"),
-        Ok(Ok(stream)) => stream,
-    };
-    let answer = tokio::time::timeout(patience, ask_version(stream, address)).await;
-    let answer = answer.ok().and_then(Result::ok).unwrap_or_default();
-    judge(url, &answer)
+        Err(e) => format!("{url}: {e}; is etcd running there, and is the port its client port?"),
+    }
 }
 
-async fn ask_version(mut stream: TcpStream, address: &str) -> std::io::Result<Vec<u8>> {
-    let request = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+/// What is answered to these bytes; nothing, if nothing is answered in time.
+async fn ask(address: &str, question: &[u8], patience: Duration) -> std::io::Result<Vec<u8>> {
+    let mut stream = tokio::time::timeout(patience, TcpStream::connect(address)).await??;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
-    let n = stream.read(&mut answer).await?;
+    let exchange = async {
+        stream.write_all(question).await?;
+        stream.read(&mut answer).await
+    };
+    let n = tokio::time::timeout(patience, exchange).await.ok().and_then(Result::ok).unwrap_or(0);
     answer.truncate(n);
     Ok(answer)
 }
 
 fn judge(url: &str, answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
-    let is_tls = answer.first() == Some(&0x15) || text.contains("HTTPS server");
+    let is_tls = matches!(answer.first(), Some(0x15 | 0x16)) || text.contains("HTTPS server");
     let wants_tls = url.starts_with("https://");
     if is_tls && !wants_tls {
         return format!(

@@ -1,0 +1,100 @@
+//! What leadership costs, on real processes: `make bench`.
+//!
+//! Prints figures and asserts nothing: timings depend on the machine. What is compared is measured in one run.
+
+#[path = "../tests/support/lib.rs"]
+mod support;
+
+use std::time::Duration;
+
+use support::etcd::EtcdCluster;
+use support::node::{Node, NodeBuilder, Signal};
+use support::poll::boot_ns;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const RUNS: usize = 11;
+/// How long an idle leader is watched.
+const IDLE: Duration = Duration::from_secs(20);
+
+fn main() {
+    if std::env::args().any(|a| a == "--list" || a == "--test") {
+        return; // asked by a test runner: there is nothing to list
+    }
+    let etcd = EtcdCluster::start(1);
+    let three = EtcdCluster::start(3);
+    println!("etcd {}, {RUNS} runs each, medians", etcd.version());
+    start_to_leading("SQLite", |id| NodeBuilder::new(id));
+    start_to_leading("etcd, 1 member", |id| NodeBuilder::new(id).etcd(&etcd));
+    start_to_leading("etcd, 3 members", |id| NodeBuilder::new(id).etcd(&three));
+    hand_over("etcd, 3 members", &three);
+    idle("SQLite", &NodeBuilder::new("idle").lease_secs(15));
+    idle("etcd, 3 members", &NodeBuilder::new("idle").lease_secs(15).cluster("idle").etcd(&three));
+    idle(
+        "etcd, 3 members, lease 86400 s",
+        &NodeBuilder::new("idle").lease_secs(86_400).cluster("long").etcd(&three),
+    );
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn started_ns(node: &Node) -> u64 {
+    node.wait_for("main_loop_started", PATIENCE).at_ns()
+}
+
+fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
+    let run = |_| {
+        let node = builder("n").cluster("start");
+        let began = boot_ns();
+        let node = node.spawn();
+        let took = started_ns(&node) - began;
+        node.signal(Signal::TERM);
+        node.wait_exit(PATIENCE);
+        took as f64 / 1e6
+    };
+    println!("start to leading, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
+}
+
+fn hand_over(what: &str, etcd: &EtcdCluster) {
+    let run = |i| {
+        let node = |id: &str| NodeBuilder::new(id).cluster(&format!("h{i}")).etcd(etcd).spawn();
+        let first = node("a");
+        started_ns(&first);
+        let second = node("b");
+        second.wait_for("joined", PATIENCE);
+        std::thread::sleep(Duration::from_millis(200));
+        let asked = boot_ns();
+        first.signal(Signal::TERM);
+        (started_ns(&second) - asked) as f64 / 1e6
+    };
+    println!("SIGTERM to the next main loop, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
+}
+
+fn idle(what: &str, builder: &NodeBuilder) {
+    let node = builder.spawn();
+    started_ns(&node);
+    std::thread::sleep(Duration::from_secs(2));
+    let before = cpu_secs(node.pid());
+    std::thread::sleep(IDLE);
+    let per_minute = (cpu_secs(node.pid()) - before) * 60.0 / IDLE.as_secs_f64();
+    println!("idle leader, {what}: {:.1} MB RSS, {per_minute:.3} CPU s per minute", rss_mb(node.pid()));
+}
+
+fn cpu_secs(pid: u32) -> f64 {
+    // The scheduler's own count: clock ticks of 10 ms are too coarse.
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
+    let of = |entry: std::io::Result<std::fs::DirEntry>| -> f64 {
+        let text =
+            std::fs::read_to_string(entry.expect("a task").path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+    };
+    tasks.map(of).sum()
+}
+
+fn rss_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("a size");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
