@@ -1,9 +1,89 @@
-//! metad
+//! metad: the meta daemon of a cluster, exactly one of which leads.
+//!
+//! Every meta node registers in the store (etcd, or a SQLite file on one machine), claims the vacant seat, and
+//! keeps its lease alive on a thread of its own. The *main loop* runs only while that keep-alive holds; when the
+//! lease times out the process exits deliberately, because a meta node can be promoted but never demoted.
+//!
+//! # Bird's eye
+//!
+//! ```text
+//!            ┌────────────────────── one process ───────────────────────┐
+//!  store ◄───┤ driver thread: Elector (pure) ── fuse thread             │
+//!    ▲       │        │ starts, stops          (ends the process at H)  │
+//!    └───────┤ main runtime: main loop, holding a Leadership (the token)│
+//!            │              gRPC, HTTP: read the driver's snapshot      │
+//!            └──────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Code map, in the order of imports
+//!
+//! A module imports only modules further up in this list; `tests/tidy.rs` proves it.
+//!
+//! - [`clock`]: the only place that reads a clock; an instant is a pair of readings.
+//! - [`election`]: the rules, as values: elector, lease arithmetic, records, reasons. No input, no output.
+//! - [`config`]: defaults < file < environment < flags, each value with its origin.
+//! - [`telemetry`]: one typed event feeds log, metrics and streams.
+//! - [`proto`]: generated types. [`client`]: calls another member.
+//! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
+//! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining.
+//! - [`meta`]: the main loops: built in, a caller's, a program.
+//! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
+//!
+//! # Invariants
+//!
+//! 1. `election` does no input or output and reads no clock.
+//! 2. Only the driver renews, and only it decides that leadership is over.
+//! 3. There is no edge from leader to follower; a process leads at most once.
+//! 4. Nothing is written under `state/` but through [`driver::leadership::Leadership`], under its token; the
+//!    store refuses an older one.
+//! 5. Nothing is released in `Drop`: a killed leader looks like a crashed one.
+//! 6. `rpc` and `http` never touch the store.
+//! 7. The record is given up only after the main loop has completely ended.
+//! 8. Every queue, history, retry, message and wait has a written bound.
+//!
+//! # What breaks when a rule is broken
+//!
+//! | mutation | caught by |
+//! | --- | --- |
+//! | a deadline counted from the answer instead of the send ([`election::lease::Lease::extend`]) | `election::lease::tests::the_deadline_counts_from_the_send_and_never_moves_back`; simulation: `belief_ends_before_the_store_expires_the_lease` |
+//! | a write without the token's guard ([`store::verbs::fenced`]) | store conformance: `a_fenced_write_needs_the_token`; simulation: `no_write_lands_with_a_stale_token` |
+//! | the record given up before the main loop has ended | simulation: `release_only_after_main_loop_stopped` |
+//!
+//! # A node in your own program
+//!
+//! ```no_run
+//! use metad::{config, node::Node};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let flags = [("node.id", "n1".to_owned()), ("store.etcd.endpoints", "127.0.0.1:2379".to_owned())];
+//!     let config = config::load(None, config::process_env(), &flags)?.config;
+//!     let node = Node::builder(config)
+//!         .main_loop(|leadership| async move {
+//!             println!("leading with token {}", leadership.token());
+//!             while leadership.check().is_ok() {
+//!                 tokio::select! {
+//!                     lost = leadership.lost() => println!("{lost}"),
+//!                     () = tokio::time::sleep(std::time::Duration::from_secs(1)) => println!("at work"),
+//!                 }
+//!             }
+//!         })
+//!         .start()
+//!         .await?;
+//!     node.stop_on_signals()?;
+//!     let (exit, ending) = node.wait().await;
+//!     println!("stopped: {}", ending.reason);
+//!     std::process::exit(exit.code())
+//! }
+//! ```
+
 #![deny(missing_docs)]
+
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod docs;
 pub mod driver;
 pub mod election;
 pub mod http;
@@ -13,3 +93,8 @@ pub mod proto;
 pub mod rpc;
 pub mod store;
 pub mod telemetry;
+
+/// The README's Rust examples, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

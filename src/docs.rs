@@ -1,0 +1,10 @@
+//! The pages for operators and readers of the design, as they stand in `src/docs/`.
+
+#[doc = include_str!("docs/lease.md")]
+pub mod lease {}
+
+#[doc = include_str!("docs/limits.md")]
+pub mod limits {}
+
+#[doc = include_str!("docs/store.md")]
+pub mod store {}
