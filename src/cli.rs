@@ -24,6 +24,7 @@ struct Failure {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    crate::guardian::run_if_asked();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

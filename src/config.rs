@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub advertise_addr: Option<String>,
     /// Rank at a vacancy, 0 to 1000, higher first; 0 never leads. Default: 100.
     pub priority: u32,
+    /// A process that frees the seat when this one dies. Default: true.
+    pub guardian: bool,
 }
 
 /// `[meta]`: the leadership and its main loop.

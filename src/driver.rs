@@ -29,8 +29,10 @@ use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, RenewAnswer};
 use crate::election::history::{Ending, Reason, Transition};
-use crate::election::lease::{LeaseId, LeaseTiming};
+use crate::election::lease::{Lease, LeaseId, LeaseTiming};
 use crate::election::record::{LeaderRecord, Member, MemberId, Nonce, Registration, Revision, Token};
+use crate::guardian::horizon::End;
+use crate::guardian::keeper::Keeper;
 use crate::store::codec::Keys;
 use crate::store::verbs::{self, Answer};
 use crate::store::{Request, Store, Txn};
@@ -73,6 +75,8 @@ pub struct DriverParts {
     pub data_dir: DataDir,
     /// The fuse, unarmed.
     pub fuse: Fuse,
+    /// Our guardian, if there is one.
+    pub keeper: Option<Keeper>,
     /// Where to tell.
     pub telemetry: Telemetry,
     /// What runs while we lead.
@@ -117,6 +121,7 @@ struct Shared {
     started_at: Instant,
     data_dir: Arc<Mutex<DataDir>>,
     fuse: Arc<Fuse>,
+    keeper: Option<Keeper>,
     telemetry: Telemetry,
     trouble: Arc<Trouble>,
     main_runtime: tokio::runtime::Handle,
@@ -206,6 +211,7 @@ impl Driver {
             started_at: now,
             data_dir: Arc::new(Mutex::new(parts.data_dir)),
             fuse: Arc::new(parts.fuse),
+            keeper: parts.keeper,
             telemetry: parts.telemetry,
             main_runtime: parts.main_runtime,
             joined_once: Arc::default(),
@@ -277,13 +283,20 @@ impl Driver {
     /// run under a deadline that the fuse does not know.
     fn act(&mut self) {
         loop {
-            let stop = self.elector.lease().map(|l| l.step_down_at());
-            self.parts.fuse.set(self.elector.fuse(), stop);
+            self.set_deadlines();
             self.publish();
             match self.elector.poll_action() {
                 Some(action) => self.perform(action),
                 None => return,
             }
+        }
+    }
+
+    fn set_deadlines(&self) {
+        let end = |l: &Lease| End { stop: l.step_down_at(), kill: l.kill_at(), fuse: l.holds_until() };
+        let begins = self.parts.fuse.set(self.elector.fused_lease().map(end));
+        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| begins) {
+            keeper.tell_armed();
         }
     }
 
@@ -438,13 +451,24 @@ impl Driver {
     }
 
     /// Says goodbye: with our lease, our registration goes, and with it a claim that may still be under way. A
-    /// forced step-down touches nothing.
+    /// forced step-down touches nothing; there, and where the store does not answer, the guardian frees the seat
+    /// once we are dead.
     async fn leave(&mut self, ending: &Ending) {
-        self.parts.fuse.set(None, None);
-        let Some(lease) = self.elector.lease().filter(|_| ending.reason.gives_record_up()) else { return };
-        let revoke = self.parts.store.call(Request::Revoke(lease.id()));
-        if !matches!(tokio::time::timeout(LEAVE_PATIENCE, revoke).await, Ok(Ok(_))) {
-            tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
+        self.parts.fuse.set(None);
+        let all_given_back = match self.elector.lease() {
+            None => true,
+            Some(_) if !ending.reason.gives_record_up() => false,
+            Some(lease) => {
+                let revoke = self.parts.store.call(Request::Revoke(lease.id()));
+                let revoked = matches!(tokio::time::timeout(LEAVE_PATIENCE, revoke).await, Ok(Ok(_)));
+                if !revoked {
+                    tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
+                }
+                revoked
+            }
+        };
+        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| all_given_back) {
+            keeper.dismiss();
         }
     }
 }

@@ -12,11 +12,14 @@
 //! | Follower | seat vacant, our rank's turn, lease long enough | Claiming |
 //! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
 //! | Follower, Claiming | `H` passed, or our registration is gone | Joining (new lease) |
+//! | Follower, Claiming | our node id is another data dir's | Stopped |
+//! | Joining, Follower, Claiming | asked to stop | Stopped |
 //! | Claiming | won, or a picture shows the record as ours | Starting |
 //! | Claiming | lost, or cancelled: our registration has moved on | Follower |
 //! | Starting | `B + ttl/4` of a validated lease left | Leading |
 //! | Starting | `start_timeout` | Resigning |
-//! | Starting | `S` passed | Stopped |
+//! | Starting | `S` passed, or the record is gone again | Stopped |
+//! | Starting | asked to stop | Resigning |
 //! | Leading | `S` passed, record gone or foreign, write fenced | Stopping (forced) |
 //! | Leading | asked to stop | Stopping (planned) |
 //! | Leading | the main loop ended by itself | Resigning |

@@ -86,6 +86,7 @@ pub mod config;
 pub mod docs;
 pub mod driver;
 pub mod election;
+pub mod guardian;
 pub mod http;
 pub mod meta;
 pub mod node;

@@ -6,6 +6,7 @@
 pub mod exit;
 mod open;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ use crate::driver::{self, DriverHandle, DriverParts};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
+use crate::guardian::keeper::Keeper;
+use crate::guardian::{self, GuardianPlan};
 use crate::http::{self, HttpParts};
+use crate::meta::payload::Payload;
 use crate::meta::{FnLoop, TickLoop};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
@@ -47,6 +51,8 @@ pub struct StartError {
 pub struct NodeBuilder {
     config: Config,
     main_loop: Option<Box<dyn MainLoop>>,
+    command: Vec<String>,
+    guardian_program: Option<PathBuf>,
     events: Option<Printer>,
     accept_new_store: bool,
 }
@@ -91,6 +97,19 @@ impl NodeBuilder {
         self
     }
 
+    /// Runs this program while the node leads. It needs a guardian.
+    pub fn command(mut self, command: Vec<String>) -> Self {
+        self.command = command;
+        self
+    }
+
+    /// Which program becomes this process's guardian, if the configuration wants one. It must call
+    /// [`crate::guardian::run_if_asked`] before anything else; the program of this process may be it.
+    pub fn guardian_program(mut self, program: PathBuf) -> Self {
+        self.guardian_program = Some(program);
+        self
+    }
+
     /// Prints every event of this node as one JSON line.
     pub fn events(mut self, printer: Printer) -> Self {
         self.events = Some(printer);
@@ -118,7 +137,9 @@ impl NodeBuilder {
         let (store, main_store) = open::stores(&self.config, clock.clone()).await?;
         let no_thread =
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
-        let tick = TickLoop { interval: Duration::from_millis(self.config.meta.tick_interval_ms) };
+        let fuse = Fuse::start().map_err(no_thread)?;
+        let keeper = keeper(&self.config, self.guardian_program, &fuse).await;
+        let main_loop = main_loop(self.main_loop, self.command, keeper.as_ref(), &self.config)?;
         let parts = DriverParts {
             store,
             main_store,
@@ -130,9 +151,10 @@ impl NodeBuilder {
             start_timeout: Duration::from_secs(self.config.meta.start_timeout_secs),
             store_patience: Duration::from_secs(self.config.store.etcd.start_timeout_secs),
             data_dir,
-            fuse: Fuse::start().map_err(no_thread)?,
+            fuse,
+            keeper,
             telemetry: telemetry.clone(),
-            main_loop: self.main_loop.unwrap_or_else(|| Box::new(tick)),
+            main_loop,
             main_runtime: tokio::runtime::Handle::current(),
         };
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
@@ -140,6 +162,41 @@ impl NodeBuilder {
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         Ok(Node::serve(listeners, driver, ending, clock, telemetry))
     }
+}
+
+/// The guardian, unless the configuration or the system does without one; then that is said loudly.
+async fn keeper(config: &Config, program: Option<PathBuf>, fuse: &Fuse) -> Option<Keeper> {
+    let program = program.filter(|_| config.node.guardian)?;
+    match Keeper::start(GuardianPlan { program, config: config.clone() }, fuse.horizon()).await {
+        Ok(keeper) => Some(keeper),
+        Err(e) => {
+            tracing::warn!("{e}");
+            None
+        }
+    }
+}
+
+fn main_loop(
+    own: Option<Box<dyn MainLoop>>,
+    command: Vec<String>,
+    keeper: Option<&Keeper>,
+    config: &Config,
+) -> Result<Box<dyn MainLoop>, StartError> {
+    if command.is_empty() {
+        let tick = TickLoop { interval: Duration::from_millis(config.meta.tick_interval_ms) };
+        return Ok(own.unwrap_or_else(|| Box::new(tick)));
+    }
+    let Some(keeper) = keeper.cloned() else {
+        let message = "a program as the main loop needs the guardian, and there is none\n\
+                       fix: set node.guardian = true; the log says why it could not be started";
+        return Err(StartError { exit: Exit::Config, message: message.into() });
+    };
+    let heir = guardian::tree::become_subreaper();
+    heir.map_err(|e| StartError {
+        exit: Exit::Internal,
+        message: format!("cannot become a subreaper: {e}"),
+    })?;
+    Ok(Box::new(Payload { command, keeper }))
 }
 
 fn registration(config: &Config, listeners: &Listeners) -> Registration {
@@ -184,7 +241,14 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
 impl Node {
     /// Begins to describe a node.
     pub fn builder(config: Config) -> NodeBuilder {
-        NodeBuilder { config, main_loop: None, events: None, accept_new_store: false }
+        NodeBuilder {
+            config,
+            main_loop: None,
+            command: Vec::new(),
+            guardian_program: None,
+            events: None,
+            accept_new_store: false,
+        }
     }
 
     fn serve(

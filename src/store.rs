@@ -20,6 +20,7 @@
 pub mod codec;
 pub mod etcd;
 pub mod memory;
+pub mod open;
 pub mod sqlite;
 pub mod unreliable;
 pub mod verbs;

@@ -3,7 +3,6 @@
 use super::args::ServeArgs;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
-use crate::meta::payload::Payload;
 use crate::node::exit::Exit;
 use crate::node::{Node, StartError};
 use crate::telemetry::log::{self, Format};
@@ -42,9 +41,8 @@ async fn run(
     if let Some(printer) = events {
         builder = builder.events(printer);
     }
-    if !command.is_empty() {
-        builder = builder.boxed_main_loop(Box::new(Payload { command }));
-    }
+    // The kernel's own name for our program: right even after the file was replaced by an upgrade.
+    builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
     node.stop_on_signals().map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;

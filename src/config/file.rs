@@ -68,6 +68,8 @@ fn flatten<'d, 'i>(table: &'d DeTable<'i>, section: &str, entries: &mut Vec<Entr
 /// Turns a parsed value into one of the key's type, or says what it is instead.
 fn convert(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
     match (kind, value) {
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Boolean(*on)),
+        (Kind::Switch, _) => Err(describe(value)),
         (Kind::Integer { .. }, DeValue::Integer(number)) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
             parsed.map(Value::Integer).map_err(|_| number.to_string())

@@ -43,6 +43,8 @@ pub enum Kind {
     Endpoints,
     /// One of a few words.
     Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
 }
 
 /// What a key's value is when no layer gives one.
@@ -52,6 +54,8 @@ pub enum Fallback {
     Integer(i64),
     /// This text.
     Text(&'static str),
+    /// On or off.
+    Switch(bool),
     /// The empty list.
     EmptyList,
     /// A value that follows from others.
@@ -93,7 +97,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 26] = [
+pub static KEYS: [Key; 27] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -108,6 +112,10 @@ pub static KEYS: [Key; 26] = [
         .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),
     Key::new("node.priority", int(0, 1000), Fallback::Integer(100))
         .help("At a vacancy the highest priority leads; 0 never leads, which suits an observer."),
+    Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
+        "A small process that frees the leader's seat in milliseconds when this one dies, and looks after the \
+         program of `metad run`. Without it a crash is noticed only when the lease ends.",
+    ),
     Key::new("meta.meta_leader_lease_secs", int(3, YEAR_SECS), Fallback::Integer(15))
         .seconds()
         .flag("--meta-leader-lease-secs")
@@ -250,6 +258,7 @@ impl Key {
             Kind::Address => "host:port".to_owned(),
             Kind::Endpoints => "a list of host:port, http://host:port or https://host:port".to_owned(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
+            Kind::Switch => "true or false".to_owned(),
         }
     }
 
@@ -258,6 +267,7 @@ impl Key {
         match self.fallback {
             Fallback::Integer(number) => number.to_string(),
             Fallback::Text(text) => text.to_owned(),
+            Fallback::Switch(on) => on.to_string(),
             Fallback::EmptyList => "10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379".to_owned(),
             Fallback::Computed { example, .. } | Fallback::Unset { example, .. } => example.to_owned(),
         }

@@ -80,6 +80,7 @@ fn insert(table: &mut Table, path: &str, value: Value) {
 fn parse_text(key: &Key, text: &str) -> Option<Value> {
     match key.kind {
         Kind::Integer { .. } => text.trim().parse().ok().map(Value::Integer),
+        Kind::Switch => text.trim().parse().ok().map(Value::Boolean),
         Kind::Endpoints if text.trim().is_empty() => Some(Value::Array(Vec::new())),
         Kind::Endpoints => {
             Some(Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect()))
@@ -106,6 +107,7 @@ impl Layers {
             match key.fallback {
                 Fallback::Integer(number) => insert(&mut table, key.path, Value::Integer(number)),
                 Fallback::Text(text) => insert(&mut table, key.path, Value::String(text.to_owned())),
+                Fallback::Switch(on) => insert(&mut table, key.path, Value::Boolean(on)),
                 Fallback::EmptyList => insert(&mut table, key.path, Value::Array(Vec::new())),
                 Fallback::Computed { .. } | Fallback::Unset { .. } => {}
             }

@@ -95,7 +95,7 @@ fn without_value(key: &Key) -> &'static str {
     match key.fallback {
         Fallback::Computed { from, .. } => from,
         Fallback::Unset { means, .. } => means,
-        Fallback::Integer(_) | Fallback::Text(_) | Fallback::EmptyList => "",
+        Fallback::Integer(_) | Fallback::Text(_) | Fallback::Switch(_) | Fallback::EmptyList => "",
     }
 }
 
@@ -103,6 +103,7 @@ fn reference_entry(key: &Key) -> String {
     let (value, default) = match key.fallback {
         Fallback::Integer(number) => (number.to_string(), number.to_string()),
         Fallback::Text(text) => (quote(text), quote(text)),
+        Fallback::Switch(on) => (on.to_string(), on.to_string()),
         Fallback::EmptyList => ("[]".to_owned(), "[]".to_owned()),
         Fallback::Computed { from, example } => (quote(example), from.to_owned()),
         Fallback::Unset { means, example } => (quote(example), format!("not set, {means}")),

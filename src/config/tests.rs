@@ -207,7 +207,10 @@ fn the_sample_file_sets_nothing_and_shows_the_defaults() {
     for key in &KEYS {
         let commented = format!("\n#{} = ", key.name());
         assert!(reference().contains(&commented), "{} is missing", key.path);
-        if matches!(key.fallback, Fallback::Integer(_) | Fallback::Text(_) | Fallback::EmptyList) {
+        if matches!(
+            key.fallback,
+            Fallback::Integer(_) | Fallback::Text(_) | Fallback::Switch(_) | Fallback::EmptyList
+        ) {
             let section = format!("[{}]\n", key.section());
             let (before, after) =
                 reference().split_once(&section).map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();

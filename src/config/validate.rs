@@ -91,6 +91,7 @@ fn missing(key: &Key) -> ConfigError {
 fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
     match (key.kind, value) {
         (Kind::Integer { min, max }, Value::Integer(number)) => check_range(key, *number, min..=max, origin),
+        (Kind::Switch, Value::Boolean(_)) => Ok(()),
         (Kind::Endpoints, Value::Array(items)) => {
             let mut texts = items.iter().filter_map(Value::as_str).enumerate();
             texts.try_for_each(|(i, text)| check_endpoint(key, text, &origin.of_item(i)))
@@ -148,7 +149,9 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Name => check_name(text),
         Kind::Address => address::parse(text).map(|_| ()),
         Kind::Choice(words) if !words.contains(&text) => Err(format!("is not one of {}", words.join(", "))),
-        Kind::Choice(_) | Kind::Text | Kind::Path | Kind::Integer { .. } | Kind::Endpoints => Ok(()),
+        Kind::Choice(_) | Kind::Switch | Kind::Text | Kind::Path | Kind::Integer { .. } | Kind::Endpoints => {
+            Ok(())
+        }
     }
 }
 

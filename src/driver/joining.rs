@@ -69,6 +69,9 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
                 // fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
                 let dir = shared.data_dir.clone().lock_owned().await;
                 let lease = on_disk(dir, |dir| dir.next_lease()).await.map_err(disk_failure)?;
+                if let Some(keeper) = &shared.keeper {
+                    keeper.tell_lease(lease);
+                }
                 join.persisted(lease)
             }
             Next::Done(joined, pin) => {

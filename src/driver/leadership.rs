@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::fuse::Horizon;
 use crate::clock::Clock;
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
+use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
 use crate::store::{Guard, Op, Request, Response, Store, StoreError, verbs};
 

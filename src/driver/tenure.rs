@@ -25,6 +25,12 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait MainLoop: Send + 'static {
     /// Runs until it is done, or until leadership is over.
     fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd>;
+
+    /// Does more than a future run, so that dropping the future would not end it? Then it is waited for, and
+    /// nothing is given up before.
+    fn must_be_waited_for(&self) -> bool {
+        false
+    }
 }
 
 /// How a main loop ended.
@@ -95,10 +101,11 @@ async fn guarded(
     leadership: &Leadership,
     runtime: &tokio::runtime::Handle,
 ) -> MainLoopEnd {
+    let droppable = !main_loop.must_be_waited_for();
     let mut task = runtime.spawn(main_loop.run(leadership.clone()));
     let joined = tokio::select! {
         joined = &mut task => joined,
-        () = leadership.aborted() => match tokio::time::timeout(ABORT_GRACE, &mut task).await {
+        () = leadership.aborted(), if droppable => match tokio::time::timeout(ABORT_GRACE, &mut task).await {
             Ok(joined) => joined,
             Err(_) => {
                 task.abort();

@@ -154,14 +154,13 @@ impl Elector {
         }
     }
 
-    /// When the process must be dead, if it is not told otherwise before: from before a claim is sent until
-    /// the record is given up.
-    pub fn fuse(&self) -> Option<Instant> {
+    /// The lease whose end ends us, from before a claim is sent until the record is given up.
+    pub fn fused_lease(&self) -> Option<&Lease> {
         match self.state {
             State::Claiming { .. }
             | State::Starting { .. }
             | State::Leading { .. }
-            | State::Stopping { .. } => self.lease.map(|l| l.holds_until()),
+            | State::Stopping { .. } => self.lease.as_ref(),
             State::Joining { .. } | State::Follower { .. } | State::Resigning { .. } | State::Stopped(_) => {
                 None
             }
@@ -204,7 +203,7 @@ impl Elector {
 
     /// When a main loop that was asked to stop is ended the hard way, however long it was promised.
     fn hard_limit(&self) -> Option<Instant> {
-        self.lease.map(|l| l.holds_until() - l.timing().stop_budget() / 4)
+        self.lease.map(|l| l.kill_at())
     }
 }
 
@@ -234,6 +233,9 @@ impl Elector {
     pub fn handle_event(&mut self, now: Instant, event: Event) {
         // Before the event: what arrives after a deadline must not be able to undo it.
         self.check_lease(now);
+        if matches!(self.state, State::Stopped(_)) {
+            return; // nothing follows a stop
+        }
         match event {
             Event::Joined(joined) => self.on_joined(now, joined),
             Event::JoinFailed(ending) => self.on_join_failed(now, ending),
@@ -408,9 +410,8 @@ impl Elector {
                 self.check_registration(now);
             }
             State::Starting { .. } => self.start_when_allowed(now),
-            State::Leading { token } => self.check_record(now, token),
-            State::Stopping { .. } | State::Resigning { .. } => {}
-            State::Joining { .. } | State::Stopped(_) => {}
+            State::Leading { token } | State::Stopping { token, .. } => self.check_record(now, token),
+            State::Joining { .. } | State::Resigning { .. } | State::Stopped(_) => {}
         }
     }
 
@@ -449,16 +450,32 @@ impl Elector {
         }
     }
 
-    fn check_record(&mut self, now: Instant, token: Token) {
+    /// Does the picture show that the record of this tenure is gone, or somebody else's? An older picture than
+    /// the token says nothing about it.
+    fn record_lost(&self, token: Token) -> Option<Reason> {
         if self.view.revision < token.revision() {
-            return;
+            return None;
         }
-        let reason = match &self.view.seat {
-            Seat::Held(t) if t.token == token => return,
-            Seat::Held(_) => Reason::Deposed,
-            Seat::Vacant | Seat::Foreign(_) => Reason::RecordDeleted,
-        };
-        self.stop_main_loop(token, Ending::of(reason), now);
+        match &self.view.seat {
+            Seat::Held(t) if t.token == token => None,
+            Seat::Held(_) => Some(Reason::Deposed),
+            Seat::Vacant | Seat::Foreign(_) => Some(Reason::RecordDeleted),
+        }
+    }
+
+    fn check_record(&mut self, now: Instant, token: Token) {
+        if let Some(reason) = self.record_lost(token) {
+            self.stop_now(now, token, reason);
+        }
+    }
+
+    /// Nothing protects us any more: the main loop ends at once, also one that was promised more time.
+    fn stop_now(&mut self, now: Instant, token: Token, reason: Reason) {
+        match &mut self.state {
+            State::Leading { .. } => self.stop_main_loop(token, Ending::of(reason), now),
+            State::Stopping { abort_at: Some(at), .. } => *at = now,
+            _ => {}
+        }
         self.abort_when_due(now);
     }
 
@@ -516,7 +533,8 @@ impl Elector {
         match answer {
             ClaimAnswer::Won(token) if self.floor.is_none_or(|floor| token > floor) => self.begin(now, token),
             ClaimAnswer::Lost => {
-                self.state = State::Follower { claim_at: None };
+                // The picture that led to the claim is refuted; a newer one is asked for.
+                self.state = State::Follower { claim_at: Some(now + RETRY_PAUSE) };
                 self.actions.push_back(Action::Report(Transition::ClaimLost));
                 self.read();
             }
@@ -561,14 +579,14 @@ impl Elector {
         self.start_when_allowed(now);
     }
 
+    /// A picture that is newer than the token may already show that the record is gone again.
     fn start_when_allowed(&mut self, now: Instant) {
-        let State::Starting { token, .. } = self.state else {
-            return;
-        };
-        if self.lease.is_some_and(|l| l.allows_start(now)) {
+        let State::Starting { token, .. } = self.state else { return };
+        if let Some(reason) = self.record_lost(token) {
+            self.stop(Ending::of(reason));
+        } else if self.lease.is_some_and(|l| l.allows_start(now)) {
             self.state = State::Leading { token };
             self.actions.push_back(Action::StartMainLoop(token));
-            self.check_record(now, token);
         }
     }
 
@@ -579,11 +597,8 @@ impl Elector {
     }
 
     fn on_fenced(&mut self, now: Instant, fenced: Token) {
-        if let State::Leading { token } = self.state
-            && token == fenced
-        {
-            self.stop_main_loop(token, Ending::of(Reason::Fenced), now);
-            self.abort_when_due(now);
+        if self.main_loop_token() == Some(fenced) {
+            self.stop_now(now, fenced, Reason::Fenced);
         }
     }
 

@@ -137,6 +137,11 @@ impl Lease {
         self.holds_until - self.timing.stop_budget()
     }
 
+    /// `H − B/4`: a main loop that has not ended is ended the hard way.
+    pub fn kill_at(&self) -> Instant {
+        self.holds_until - self.timing.stop_budget() / 4
+    }
+
     /// Has `H` passed?
     pub fn is_over(&self, now: Instant) -> bool {
         now.reached(self.holds_until)

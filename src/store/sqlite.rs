@@ -65,6 +65,15 @@ impl SqliteStore {
         Ok(Self { connection: connection.into(), clock, path: path.to_owned() })
     }
 
+    /// Works on the connection outside of any transaction; an error may have left anything.
+    async fn with<R, F>(&self, work: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
+    {
+        self.connection.call(work).await.map_err(|e| StoreError::Unknown(e.to_string()))
+    }
+
     async fn run<R, F>(&self, work: F) -> Result<R, StoreError>
     where
         R: Send + 'static,

@@ -119,7 +119,7 @@ fn refuse_network(path: &Path) -> Result<(), OpenError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = std::fs::File::open(folder).map_err(|e| OpenError::io(path, e))?;
     let stat = rustix::fs::fstatfs(dir.as_fd()).map_err(|e| OpenError::io(path, e))?;
-    let magic = i64::from(stat.f_type) & 0xffff_ffff;
+    let magic = stat.f_type & 0xffff_ffff;
     match NETWORK_FILE_SYSTEMS.iter().find(|(m, _)| *m == magic) {
         Some((_, name)) => Err(OpenError::Network { path: path.to_owned(), kind: name }),
         None => Ok(()),

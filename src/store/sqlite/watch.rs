@@ -1,32 +1,41 @@
-//! Noticing what other processes changed: a look at the file every 50 ms, a look into it when it changed.
+//! Noticing what other processes changed.
 //!
-//! The look at the file is one `stat` of the write-ahead log, which every commit touches. Its time stamp is
-//! coarse, so once a second, and when a lease is due, we look into the database whatever the file says.
+//! Every commit writes to the write-ahead log, and inotify tells of that at once and for nothing: looking at the
+//! file every 50 ms instead cost an idle leader 0.2 CPU seconds a minute. Once a second, and when a lease is due,
+//! we look into the database whatever inotify says.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use rusqlite::Connection;
+use rustix::fs::inotify;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::{SqliteStore, StoreError, store_row};
+use super::{SqliteStore, StoreError, expire, store_row};
 use crate::clock::Instant;
 use crate::election::record::Revision;
 use crate::store::{Change, KeyRange, Refusal, WatchBatch};
 
-/// How often the file is looked at.
-const POLL: Duration = Duration::from_millis(50);
 /// How often the database is looked into at least.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// The same where inotify does not work.
+const LOOK_WITHOUT_INOTIFY: Duration = Duration::from_millis(50);
+/// One commit writes several times; this much later it is over.
+const COMMIT_LASTS: Duration = Duration::from_millis(1);
 
 struct Watcher {
     store: SqliteStore,
     range: KeyRange,
-    wal: PathBuf,
+    /// Tells when the write-ahead log is written.
+    log: Option<AsyncFd<OwnedFd>>,
     seen: Revision,
-    file_state: Option<(SystemTime, u64)>,
     next_end: Option<Instant>,
-    looked_at: Option<Instant>,
+    begun: bool,
     told_at: Instant,
     alive_every: Duration,
 }
@@ -46,20 +55,11 @@ pub(super) fn changes(
     alive_every: Duration,
 ) -> BoxStream<'static, Result<WatchBatch, StoreError>> {
     let told_at = store.clock.now();
-    let mut wal = store.path.clone().into_os_string();
-    wal.push("-wal");
-    let wal = PathBuf::from(wal);
-    let watcher = Watcher {
-        store,
-        range,
-        wal,
-        seen: after,
-        file_state: None,
-        next_end: None,
-        looked_at: None,
-        told_at,
-        alive_every,
-    };
+    let log = follow_log(&store.path)
+        .inspect_err(|e| tracing::warn!(error = %e, "no inotify; looking into the store every 50 ms instead"))
+        .ok();
+    let watcher =
+        Watcher { store, range, log, seen: after, next_end: None, begun: false, told_at, alive_every };
     stream::unfold(watcher, |mut watcher| async move {
         let batch = watcher.next().await;
         Some((batch, watcher))
@@ -67,61 +67,83 @@ pub(super) fn changes(
     .boxed()
 }
 
+fn follow_log(database: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let mut log = OsString::from(database);
+    log.push("-wal");
+    let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&fd, Path::new(&log), inotify::WatchFlags::MODIFY)?;
+    // SAFETY: the descriptor is owned by the `AsyncFd`, which never gives it away.
+    let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    fd.map_err(|e| std::io::Error::other(format!("{e:?}")))
+}
+
 impl Watcher {
     async fn next(&mut self) -> Result<WatchBatch, StoreError> {
         loop {
+            let look = self.look().await?;
             let now = self.store.clock.now();
-            if self.is_look_due(now) {
-                let look = self.look().await?;
-                let news = look.revision > self.seen || self.looked_at.is_none();
-                self.looked_at = Some(now);
-                self.next_end = look.next_end;
-                self.seen = self.seen.max(look.revision);
-                if news {
-                    self.told_at = now;
-                    return Ok(WatchBatch { revision: self.seen, changes: look.changes });
-                }
-            }
-            if now.since(self.told_at) >= self.alive_every {
+            let news = look.revision > self.seen || !self.begun;
+            (self.begun, self.next_end, self.seen) = (true, look.next_end, self.seen.max(look.revision));
+            if news || now.since(self.told_at) >= self.alive_every {
                 self.told_at = now;
-                return Ok(WatchBatch { revision: self.seen, changes: vec![] });
+                return Ok(WatchBatch { revision: self.seen, changes: look.changes });
             }
-            tokio::time::sleep(POLL).await;
+            self.wait(now).await;
         }
     }
 
-    fn is_look_due(&mut self, now: Instant) -> bool {
-        let file_state = file_state(&self.wal);
-        let touched = file_state != self.file_state;
-        self.file_state = file_state;
-        touched
-            || self.next_end.is_some_and(|end| now.reached(end))
-            || self.looked_at.is_none_or(|at| now.since(at) >= LOOK_AT_LEAST)
+    /// Until somebody writes, or it is time to look anyway.
+    async fn wait(&self, now: Instant) {
+        let at_least = if self.log.is_some() { LOOK_AT_LEAST } else { LOOK_WITHOUT_INOTIFY };
+        let due = self.next_end.map_or(at_least, |end| now.until(end).min(at_least)).max(COMMIT_LASTS);
+        let _ = tokio::time::timeout(due, self.written()).await;
+    }
+
+    async fn written(&self) {
+        let Some(log) = &self.log else { return std::future::pending().await };
+        let Ok(mut ready) = log.readable().await else { return std::future::pending().await };
+        tokio::time::sleep(COMMIT_LASTS).await;
+        let mut events = [0; 4096];
+        while rustix::io::read(log.get_ref(), &mut events).is_ok_and(|n| n > 0) {}
+        ready.clear_ready();
     }
 
     async fn look(&self) -> Result<Look, StoreError> {
-        let (range, seen) = (self.range.clone(), self.seen);
+        let (range, seen, begun, clock) =
+            (self.range.clone(), self.seen, self.begun, self.store.clock.clone());
         self.store
-            .run(move |tx, _now| {
-                let row = store_row(tx).map_err(super::failed)?;
-                let changes =
-                    super::changes(tx, row, &range, seen).map_err(super::failed)?.ok_or_else(|| {
-                        StoreError::Refused(
-                            Refusal::Compacted,
-                            format!("deletions after {seen} are forgotten"),
-                        )
-                    })?;
-                let sql = "SELECT min(ends_boot_ns) FROM lease";
-                let ends: Option<i64> = tx.query_row(sql, [], |r| r.get(0)).map_err(super::failed)?;
+            .with(move |c| {
+                let sql = "SELECT revision, (SELECT min(ends_boot_ns) FROM lease) FROM store";
+                let (at, ends): (i64, Option<i64>) = c.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
                 // Leases end on the boot clock alone.
                 let next_end = ends.map(|ns| Instant::from_nanos(ns.cast_unsigned(), u64::MAX));
-                Ok(Look { revision: row.revision, changes, next_end })
+                let is_due = next_end.is_some_and(|end| clock.now().reached(end));
+                let revision = super::revision(at);
+                if begun && revision <= seen && !is_due {
+                    return Ok(Ok(Look { revision, changes: vec![], next_end }));
+                }
+                thorough_look(c, clock.now(), &range, seen)
             })
-            .await
+            .await?
     }
 }
 
-fn file_state(path: &Path) -> Option<(SystemTime, u64)> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
+/// Ends the leases that are due, and tells what has changed.
+fn thorough_look(
+    connection: &mut Connection,
+    now: Instant,
+    range: &KeyRange,
+    seen: Revision,
+) -> rusqlite::Result<Result<Look, StoreError>> {
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    expire(&tx, now)?;
+    let row = store_row(&tx)?;
+    let Some(changes) = super::changes(&tx, row, range, seen)? else {
+        let why = format!("deletions after {seen} are forgotten");
+        return Ok(Err(StoreError::Refused(Refusal::Compacted, why)));
+    };
+    let ends: Option<i64> = tx.query_row("SELECT min(ends_boot_ns) FROM lease", [], |r| r.get(0))?;
+    tx.commit()?;
+    let next_end = ends.map(|ns| Instant::from_nanos(ns.cast_unsigned(), u64::MAX));
+    Ok(Ok(Look { revision: row.revision, changes, next_end }))
 }

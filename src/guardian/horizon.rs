@@ -1,0 +1,159 @@
+//! The deadlines of the present tenure, in a page of memory that the guardian shares.
+//!
+//! Readable from any thread and from the guardian without a lock or a message. A reader may see the two clocks
+//! of an instant from two different moments. That does no harm: each only moves forward during a tenure, and an
+//! instant has passed as soon as it has passed on one clock.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::MemfdFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::clock::Instant;
+
+/// Means: no deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The page.
+#[derive(Debug)]
+pub struct Horizon {
+    page: OwnedFd,
+    deadlines: NonNull<Deadlines>,
+}
+
+/// What lies in the page.
+#[derive(Debug)]
+#[repr(C)]
+struct Deadlines {
+    stop: Pair,
+    kill: Pair,
+    fuse: Pair,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Pair {
+    boot: AtomicU64,
+    raw: AtomicU64,
+}
+
+/// The three instants of a tenure's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// S: the main loop is told to stop.
+    pub stop: Instant,
+    /// H − B/4: the program's tree is killed.
+    pub kill: Instant,
+    /// H: the process is ended.
+    pub fuse: Instant,
+}
+
+// SAFETY: the page holds atomics only and is unmapped only when the last owner drops it.
+unsafe impl Send for Horizon {}
+// SAFETY: as above; every access is atomic.
+unsafe impl Sync for Horizon {}
+
+// === impl Horizon ===
+
+impl Horizon {
+    /// A new page, without deadlines.
+    ///
+    /// # Errors
+    /// The system has no memory to give.
+    pub fn create() -> io::Result<Self> {
+        let page = rustix::fs::memfd_create("metad-horizon", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&page, size_of::<Deadlines>() as u64)?;
+        let horizon = Self::open(page)?;
+        horizon.set(None);
+        Ok(horizon)
+    }
+
+    /// Maps a page that somebody else made.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn open(page: OwnedFd) -> io::Result<Self> {
+        let (size, access) = (size_of::<Deadlines>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a fresh shared mapping of a file that is at least this long; no address is asked for.
+        let mapped = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), size, access, MapFlags::SHARED, page.as_fd(), 0)?
+        };
+        let deadlines = NonNull::new(mapped.cast()).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        Ok(Self { page, deadlines })
+    }
+
+    /// The page's descriptor, for the guardian.
+    pub fn page(&self) -> &OwnedFd {
+        &self.page
+    }
+
+    /// Moves the deadlines; `None`: there are none.
+    pub fn set(&self, end: Option<End>) {
+        let d = self.deadlines();
+        d.stop.set(end.map(|e| e.stop));
+        d.kill.set(end.map(|e| e.kill));
+        d.fuse.set(end.map(|e| e.fuse));
+    }
+
+    /// S: when the main loop must stop.
+    pub fn step_down_at(&self) -> Option<Instant> {
+        self.deadlines().stop.get()
+    }
+
+    /// H − B/4: when the program's tree must be killed.
+    pub fn kill_at(&self) -> Option<Instant> {
+        self.deadlines().kill.get()
+    }
+
+    /// H: when the process must be dead.
+    pub fn fuse(&self) -> Option<Instant> {
+        self.deadlines().fuse.get()
+    }
+
+    fn deadlines(&self) -> &Deadlines {
+        // SAFETY: mapped for as long as `self` lives, aligned as a page is, and valid for any bits.
+        unsafe { self.deadlines.as_ref() }
+    }
+}
+
+impl Drop for Horizon {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `open` with this very size, and nobody can hold a reference any more.
+        let _ = unsafe { rustix::mm::munmap(self.deadlines.as_ptr().cast(), size_of::<Deadlines>()) };
+    }
+}
+
+impl Pair {
+    fn set(&self, at: Option<Instant>) {
+        self.boot.store(at.map_or(NEVER, Instant::boot_ns), Ordering::Release);
+        self.raw.store(at.map_or(NEVER, Instant::raw_ns), Ordering::Release);
+    }
+
+    fn get(&self) -> Option<Instant> {
+        let (boot, raw) = (self.boot.load(Ordering::Acquire), self.raw.load(Ordering::Acquire));
+        (boot != NEVER && raw != NEVER).then(|| Instant::from_nanos(boot, raw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_side_sets_the_other_reads() {
+        let ours = Horizon::create().unwrap();
+        let theirs = Horizon::open(ours.page().try_clone().unwrap()).unwrap();
+        assert_eq!(theirs.fuse(), None);
+        let at = Instant::from_millis;
+        ours.set(Some(End { stop: at(1), kill: at(2), fuse: at(3) }));
+        assert_eq!(
+            (theirs.step_down_at(), theirs.kill_at(), theirs.fuse()),
+            (Some(at(1)), Some(at(2)), Some(at(3)))
+        );
+        ours.set(None);
+        assert_eq!(theirs.kill_at(), None);
+    }
+}

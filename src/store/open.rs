@@ -1,0 +1,91 @@
+//! Opens the store that a configuration names: endpoints, certificates, passwords, files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Store;
+use super::etcd::{ConnectError, EtcdOptions, EtcdStore, TlsFiles};
+use super::sqlite::{self, SqliteStore};
+use crate::clock::Clock;
+use crate::config::{Config, EtcdConfig, StoreKind};
+use crate::election::lease::LeaseTiming;
+
+/// Why a store cannot be opened: what happened, to which value, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The SQLite file.
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    /// An endpoint or a certificate.
+    #[error(transparent)]
+    Etcd(#[from] ConnectError),
+    /// A file that a key names.
+    #[error("cannot read {file} ({key}): {why}\nfix: check the path, its permissions and its content")]
+    File {
+        /// The file.
+        file: String,
+        /// The key.
+        key: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Opens it. Nothing is asked of etcd yet.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    match config.store.kind {
+        StoreKind::Sqlite => {
+            let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
+            Ok(Arc::new(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?))
+        }
+        StoreKind::Etcd => Ok(Arc::new(EtcdStore::new(etcd_options(config)?, clock)?)),
+    }
+}
+
+fn etcd_options(config: &Config) -> Result<EtcdOptions, OpenError> {
+    let etcd = &config.store.etcd;
+    let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
+    Ok(EtcdOptions {
+        endpoints: etcd.urls(),
+        tls: tls(etcd)?,
+        login: login(etcd)?,
+        connect_timeout: Duration::from_millis(etcd.connect_timeout_ms),
+        request_timeout: Duration::from_millis(etcd.request_timeout_ms),
+        hedge_max: LeaseTiming::new(ttl).leader_cadence(),
+    })
+}
+
+fn tls(etcd: &EtcdConfig) -> Result<Option<TlsFiles>, OpenError> {
+    let ca = etcd.ca_file.as_deref().map(|f| read(f, "store.etcd.ca_file")).transpose()?;
+    let identity = match (&etcd.cert_file, &etcd.key_file) {
+        (Some(certificate), Some(key)) => {
+            Some((read(certificate, "store.etcd.cert_file")?, read(key, "store.etcd.key_file")?))
+        }
+        _ => None,
+    };
+    let asked = ca.is_some() || identity.is_some();
+    Ok(asked.then_some(TlsFiles { ca, identity }))
+}
+
+fn login(etcd: &EtcdConfig) -> Result<Option<(String, String)>, OpenError> {
+    let (Some(user), Some(file)) = (&etcd.username, &etcd.password_file) else { return Ok(None) };
+    let key = "store.etcd.password_file";
+    let password = String::from_utf8(read(file, key)?);
+    let password = password.map_err(|_| OpenError::File {
+        file: file.display().to_string(),
+        key,
+        why: "it is not UTF-8 text".into(),
+    })?;
+    // Editors and `echo` end a file with a line feed; a password does not.
+    Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+fn read(file: &Path, key: &'static str) -> Result<Vec<u8>, OpenError> {
+    let failed =
+        |e: std::io::Error| OpenError::File { file: file.display().to_string(), key, why: e.to_string() };
+    std::fs::read(file).map_err(failed)
+}

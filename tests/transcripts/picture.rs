@@ -1,0 +1,131 @@
+//! A picture of the election in a command: `rev=7 leader=a/token=7 members=a:5,b:3/priority=200`.
+//!
+//! What is left out is as in the elector's own newest picture, so `read id=3` alone means "nothing has
+//! changed". `leader=` is `vacant`, `foreign:<name>` or `<node>/token=<n>`; a member is
+//! `<node>:<revision of its registration>`, its claim generation the same unless `/gen=` says otherwise. Both
+//! take `/lease=`, `/uuid=` and `/incarnation=`. Unless told, a node's uuid is made from its name, its
+//! incarnation is 1, our own lease is the one we hold, and everybody else's is not.
+
+use std::time::Duration;
+
+use metad::election::lease::LeaseId;
+use metad::election::record::{
+    Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
+    Token, View,
+};
+
+use super::args::{Args, number};
+
+const TTL: Duration = Duration::from_secs(10);
+
+/// What a picture is drawn against.
+pub struct Canvas<'a> {
+    /// Who we are.
+    pub me: &'a MemberId,
+    /// The lease we hold.
+    pub lease: LeaseId,
+    /// The newest picture so far.
+    pub old: &'a View,
+}
+
+/// The uuid that a node has unless the transcript gives it another.
+pub fn uuid_of(node: &str) -> MemberUuid {
+    MemberUuid(node.bytes().fold(0, |n, b| (n << 8) | u128::from(b)))
+}
+
+/// A lease by its number.
+pub fn lease_id(text: &str) -> Result<LeaseId, String> {
+    let id = i64::try_from(number(text)?).map_err(|e| e.to_string())?;
+    Ok(LeaseId(id))
+}
+
+/// A token by its number.
+pub fn token(text: &str) -> Result<Token, String> {
+    Token::new(Revision(number(text)?)).ok_or_else(|| "0 is not a token".into())
+}
+
+// === impl Canvas ===
+
+impl Canvas<'_> {
+    /// The picture that the arguments `rev`, `leader` and `members` describe.
+    pub fn draw(&self, args: &mut Args) -> Result<View, String> {
+        let revision = Revision(args.or("rev", number, self.old.revision.0)?);
+        let seat = match args.value("leader") {
+            None => self.old.seat.clone(),
+            Some("vacant") => Seat::Vacant,
+            Some(text) => match text.strip_prefix("foreign:") {
+                Some(name) => Seat::Foreign(name.into()),
+                None => Seat::Held(Box::new(self.tenure(text)?)),
+            },
+        };
+        let members = match args.value("members") {
+            None => self.old.members.clone(),
+            Some("none") => Vec::new(),
+            Some(list) => list.split(',').map(|m| self.member(m)).collect::<Result<_, _>>()?,
+        };
+        let view = View { revision, seat, members };
+        check_revisions(&view)?;
+        Ok(view)
+    }
+
+    fn tenure(&self, text: &str) -> Result<Tenure, String> {
+        let mut args = Args::split(text, '/')?;
+        let node = args.need_word("the leader's name")?;
+        let token = args.need("token", token)?;
+        let (holder, lease) = self.identity(node, &mut args)?;
+        args.finish()?;
+        let record = LeaderRecord {
+            holder,
+            address: format!("{node}:5690"),
+            nonce: Nonce(0),
+            ttl: TTL,
+            acquired_ms: 0,
+            transitions: 0,
+        };
+        Ok(Tenure { record, token, lease })
+    }
+
+    fn member(&self, text: &str) -> Result<Member, String> {
+        let mut args = Args::split(text, '/')?;
+        let name = args.need_word("a member's name")?;
+        let (node, created) =
+            name.split_once(':').ok_or_else(|| format!("member `{name}`: its revision is missing"))?;
+        let created = number(created)?;
+        let priority = args.or("priority", number, 100)?;
+        let generation = Revision(args.or("gen", number, created)?);
+        let (member, lease) = self.identity(node, &mut args)?;
+        args.finish()?;
+        let registration = Registration {
+            member,
+            rpc_address: format!("{node}:5690"),
+            http_address: format!("{node}:5691"),
+            priority: u16::try_from(priority).map_err(|e| e.to_string())?,
+            version: "1".into(),
+            ttl: TTL,
+            lease,
+        };
+        Ok(Member { registration, created: Revision(created), generation })
+    }
+
+    fn identity(&self, node: &str, args: &mut Args) -> Result<(MemberId, LeaseId), String> {
+        let mine = node == self.me.node;
+        let usual = if mine { self.me.uuid } else { uuid_of(node) };
+        let uuid = args.get("uuid", number)?.map_or(usual, |n| MemberUuid(n.into()));
+        let incarnation = if mine { self.me.incarnation.0 } else { 1 };
+        let incarnation = Incarnation(args.or("incarnation", number, incarnation)?);
+        let lease = if mine { self.lease } else { LeaseId(i64::MAX) };
+        let lease = args.or("lease", lease_id, lease)?;
+        let id = MemberId { node: node.into(), uuid, incarnation };
+        Ok((id, lease))
+    }
+}
+
+/// A picture cannot show what was written after it.
+fn check_revisions(view: &View) -> Result<(), String> {
+    let token = view.seat.tenure().map(|t| t.token.revision());
+    let members = view.members.iter().flat_map(|m| [m.created, m.generation]);
+    match members.chain(token).find(|r| *r > view.revision) {
+        Some(r) => Err(format!("a picture of revision {} cannot show revision {r}", view.revision)),
+        None => Ok(()),
+    }
+}

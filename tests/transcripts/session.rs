@@ -1,0 +1,231 @@
+//! One elector, driven by commands.
+//!
+//! | command | does |
+//! | --- | --- |
+//! | `start node=a [uuid= incarnation= start_timeout= stop_timeout=]` | makes it (10 s each) |
+//! | `at 1500`, `at boot:1500/raw:900` | sets the clock, and does nothing else |
+//! | `timeout` | `handle_timeout`; all other commands are events |
+//! | `joined lease=1 stamp=0 gen=5 PICTURE [ttl= term=]` | registered under a new lease |
+//! | `join-failed [reason]` | with a reason it is final |
+//! | `seen PICTURE` | the watch showed a picture |
+//! | `renewed stamp=500 [lease= ttl= term=]`, `renewed stamp=500 not-found` | a renewal was answered |
+//! | `read id=3 [PICTURE term=]`, `read id=3 failed` | a linearizable read was answered |
+//! | `claimed nonce=1 won=7`, `claimed nonce=1 lost`, `claimed nonce=1 unknown` | a claim was |
+//! | `registered 9`, `registered failed` | a registration was |
+//! | `released yes`, `released no` | a release was |
+//! | `main-loop-ended [code]`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
+//!
+//! [`super::picture`] explains PICTURE. Unless told, the ttl is 10 s and the raft term 1.
+
+use std::time::Duration;
+
+use metad::clock::Instant;
+use metad::election::elector::{Elector, ElectorSettings};
+use metad::election::event::{ClaimAnswer, Event, Joined, ReadAnswer, ReadId, RenewAnswer};
+use metad::election::history::{Ending, Reason};
+use metad::election::lease::LeaseId;
+use metad::election::record::{Incarnation, MemberId, MemberUuid, Nonce, Revision};
+
+use super::args::{Args, duration, instant, number};
+use super::picture::{Canvas, lease_id, token, uuid_of};
+use super::show::{self, Status};
+
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+/// An elector, the clock, and what was last said about it.
+#[derive(Default)]
+pub struct Session {
+    now: Instant,
+    elector: Option<Elector>,
+    said: Status,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Runs one command; what comes back is what is new.
+    pub fn run(&mut self, command: &str) -> Result<Vec<String>, String> {
+        let mut args = Args::split(command, ' ')?;
+        let now = self.now;
+        match args.need_word("the command")? {
+            "at" => {
+                self.set_clock(&mut args)?;
+                args.finish()?;
+                return Ok(Vec::new());
+            }
+            "start" => self.elector = Some(start(&mut args)?),
+            "timeout" => handle_timeout(self.elector()?, now)?,
+            verb => {
+                let elector = self.elector()?;
+                let event = event(elector, verb, &mut args)?;
+                elector.handle_event(now, event);
+            }
+        }
+        args.finish()?;
+        self.news()
+    }
+
+    /// The name of the elector's state.
+    pub fn state_name(&self) -> String {
+        self.elector.as_ref().map_or("none", |e| show::state_name(e.state())).into()
+    }
+
+    fn elector(&mut self) -> Result<&mut Elector, String> {
+        self.elector.as_mut().ok_or_else(|| "no elector yet: begin with `> start`".into())
+    }
+
+    fn set_clock(&mut self, args: &mut Args) -> Result<(), String> {
+        let now = instant(args.need_word("the time")?)?;
+        if now.later(self.now) != now {
+            return Err("a clock would go backwards".into());
+        }
+        self.now = now;
+        Ok(())
+    }
+
+    fn news(&mut self) -> Result<Vec<String>, String> {
+        let elector = self.elector()?;
+        let mut news = Vec::new();
+        while let Some(action) = elector.poll_action() {
+            news.push(show::action(&action));
+        }
+        let status = Status::of(elector);
+        news.extend(status.changes_since(&self.said));
+        self.said = status;
+        if news.is_empty() {
+            news.push("nothing".into());
+        }
+        Ok(news)
+    }
+}
+
+fn start(args: &mut Args) -> Result<Elector, String> {
+    let node = args.need("node", |n| Ok(n.to_owned()))?;
+    let uuid = args.get("uuid", number)?;
+    let me = MemberId {
+        uuid: uuid.map_or_else(|| uuid_of(&node), |n| MemberUuid(n.into())),
+        incarnation: Incarnation(args.or("incarnation", number, 1)?),
+        node,
+    };
+    Ok(Elector::new(ElectorSettings {
+        me,
+        stop_timeout: args.or("stop_timeout", duration, TEN_SECONDS)?,
+        start_timeout: args.or("start_timeout", duration, TEN_SECONDS)?,
+    }))
+}
+
+/// A deadline that `handle_timeout` leaves in the past would keep the driver's loop spinning.
+fn handle_timeout(elector: &mut Elector, now: Instant) -> Result<(), String> {
+    elector.handle_timeout(now);
+    match elector.poll_timeout().is_some_and(|at| now.reached(at)) {
+        true => Err("the next timeout has already passed".into()),
+        false => Ok(()),
+    }
+}
+
+fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String> {
+    Ok(match verb {
+        "joined" => Event::Joined(joined(elector, args)?),
+        "join-failed" => Event::JoinFailed(args.word().map(reason).transpose()?.map(Ending::of)),
+        "seen" => Event::Seen(canvas(elector, None).draw(args)?),
+        "renewed" => renewed(elector, args)?,
+        "read" => read(elector, args)?,
+        "claimed" => claimed(args)?,
+        "registered" => Event::Registered(match args.need_word("the generation")? {
+            "failed" => None,
+            generation => Some(Revision(number(generation)?)),
+        }),
+        "released" => Event::Released(yes(args.need_word("yes or no")?)?),
+        "main-loop-ended" => Event::MainLoopEnded(args.word().map(code).transpose()?),
+        "fenced" => Event::Fenced(token(args.need_word("the token")?)?),
+        "shutdown" => Event::Shutdown(match args.need_word("signal or request")? {
+            "signal" => Reason::ResignedSignal,
+            "request" => Reason::ResignedRequest,
+            other => return Err(format!("`{other}` is neither signal nor request")),
+        }),
+        _ => return Err("unknown command".into()),
+    })
+}
+
+/// `joining`: the lease that is about to become ours.
+fn canvas(elector: &Elector, joining: Option<LeaseId>) -> Canvas<'_> {
+    let held = elector.lease().map(|l| l.id());
+    Canvas { me: elector.me(), lease: joining.or(held).unwrap_or(LeaseId(0)), old: elector.view() }
+}
+
+fn joined(elector: &Elector, args: &mut Args) -> Result<Joined, String> {
+    let lease = args.need("lease", lease_id)?;
+    Ok(Joined {
+        lease,
+        stamp: args.need("stamp", instant)?,
+        ttl: args.or("ttl", duration, TEN_SECONDS)?,
+        generation: Revision(args.need("gen", number)?),
+        view: canvas(elector, Some(lease)).draw(args)?,
+        raft_term: args.or("term", number, 1)?,
+    })
+}
+
+fn renewed(elector: &Elector, args: &mut Args) -> Result<Event, String> {
+    let held = elector.lease().map_or(LeaseId(0), |l| l.id());
+    let answer = match args.word() {
+        Some("not-found") => RenewAnswer::NotFound,
+        Some(other) => return Err(format!("`{other}` is not an answer")),
+        None => RenewAnswer::Alive {
+            ttl: args.or("ttl", duration, TEN_SECONDS)?,
+            raft_term: args.or("term", number, 1)?,
+        },
+    };
+    let lease = args.or("lease", lease_id, held)?;
+    Ok(Event::Renewed { lease, stamp: args.need("stamp", instant)?, answer })
+}
+
+fn read(elector: &Elector, args: &mut Args) -> Result<Event, String> {
+    let id = ReadId(args.need("id", number)?);
+    let answer = match args.word() {
+        Some("failed") => None,
+        Some(other) => return Err(format!("`{other}` is not an answer")),
+        None => Some(ReadAnswer {
+            view: canvas(elector, None).draw(args)?,
+            raft_term: args.or("term", number, 1)?,
+        }),
+    };
+    Ok(Event::Read { id, answer })
+}
+
+fn claimed(args: &mut Args) -> Result<Event, String> {
+    let nonce = Nonce(args.need("nonce", number)?);
+    let answer = match (args.get("won", token)?, args.word()) {
+        (Some(token), None) => ClaimAnswer::Won(token),
+        (None, Some("lost")) => ClaimAnswer::Lost,
+        (None, Some("unknown")) => ClaimAnswer::Unknown,
+        _ => return Err("say won=<token>, lost or unknown".into()),
+    };
+    Ok(Event::Claimed { nonce, answer })
+}
+
+/// The reasons for which the driver stops trying to join.
+const FINAL: [Reason; 6] = [
+    Reason::NodeIdInUse,
+    Reason::StoreUnavailable,
+    Reason::StoreDenied,
+    Reason::StoreChanged,
+    Reason::DataDirStale,
+    Reason::DiskFailed,
+];
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let reason = FINAL.into_iter().find(|r| r.as_str() == text);
+    reason.ok_or_else(|| format!("`{text}` is not a reason to stop joining"))
+}
+
+fn yes(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("`{text}` is neither yes nor no")),
+    }
+}
+
+fn code(text: &str) -> Result<i32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an exit code"))
+}
