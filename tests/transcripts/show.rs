@@ -32,7 +32,7 @@ impl Status {
     /// The present status of `elector`.
     pub fn of(elector: &Elector) -> Self {
         let lease = elector.lease();
-        let fuse = elector.fuse().map_or("off", |at| {
+        let fuse = elector.fused_lease().map(|l| l.holds_until()).map_or("off", |at| {
             assert_eq!(Some(at), lease.map(Lease::holds_until), "the fuse fires at H");
             "armed"
         });
