@@ -38,7 +38,7 @@ async fn round(shared: Arc<Shared>, lease: LeaseId, answers: mpsc::Sender<Answer
     for (index, member) in shared.order() {
         if member.open_renewals.fetch_add(1, Ordering::Relaxed) >= OPEN_RENEWALS_MAX {
             member.open_renewals.fetch_sub(1, Ordering::Relaxed);
-            continue; // the newest gives way: the older ones have the older stamp, but may be answered sooner
+            continue;
         }
         // Ends the wait below as soon as this attempt is answered, well or badly.
         let (settled, wait) = tokio::sync::oneshot::channel();

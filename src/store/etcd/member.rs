@@ -24,8 +24,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a name server may take before the addresses it gave last are used again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often renewals may be under way at one member.
-pub(super) const OPEN_RENEWALS_MAX: usize = 4;
+/// How many renewals may be under way at one member: an attempt every 50 ms, each open for 8 s. Fewer are not
+/// enough: what reaches a healthy member while etcd's leader hangs is stuck for 7 s, and a handful of such
+/// attempts would keep out the one that the next leader, 1.4 s later, answers at once.
+pub(super) const OPEN_RENEWALS_MAX: usize = 160;
 
 /// An endpoint or a certificate that cannot be used.
 #[derive(Debug, thiserror::Error)]
