@@ -24,9 +24,14 @@ fn start(builders: &[NodeBuilder]) -> (Vec<Node>, usize) {
     for node in &nodes {
         node.wait_for("joined", PATIENCE);
     }
-    wait_until("a leader", PATIENCE, || leader(&nodes).is_some());
+    wait_for_leader(&nodes);
     let index = leader(&nodes).expect("a leader");
     (nodes, index)
+}
+
+fn wait_for_leader(nodes: &[Node]) {
+    let reports = || nodes.iter().map(Node::report).collect::<String>();
+    assert!(holds_within(PATIENCE, || leader(nodes).is_some()), "nobody leads\n{}", reports());
 }
 
 fn leader(nodes: &[Node]) -> Option<usize> {
@@ -47,7 +52,7 @@ fn three_nodes_elect_one_and_sigterm_hands_over_after_the_main_loop_has_stopped(
     assert!(holds_within(Duration::from_secs(1), || check(&nodes).len() == 1), "exactly one leads");
     nodes[first].signal(Signal::TERM);
     assert_eq!(nodes[first].wait_exit(PATIENCE), 0, "{}", nodes[first].report());
-    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    wait_for_leader(&nodes);
     let second = leader(&nodes).expect("a leader");
     let stopped = nodes[first].wait_for("main_loop_stopped", PATIENCE);
     let started = nodes[second].wait_for("main_loop_started", PATIENCE);
@@ -62,7 +67,7 @@ fn after_kill_9_another_leads_within_the_lease_and_a_second() {
     let (nodes, first) = start(&builders(&etcd));
     let killed = boot_ns();
     nodes[first].kill();
-    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    wait_for_leader(&nodes);
     let second = leader(&nodes).expect("a leader");
     let gap = Duration::from_nanos(nodes[second].wait_for("main_loop_started", PATIENCE).at_ns() - killed);
     assert!(gap <= LEASE + Duration::from_secs(1), "took {gap:?}");
@@ -85,7 +90,7 @@ fn when_all_of_etcd_stops_the_leader_exits_75_before_the_lease_is_over_and_says_
     let log = nodes[first].stderr();
     assert!(log.contains("lease timeout") && log.contains("keep alive failed, stopping main loop"), "{log}");
     etcd.resume_all();
-    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    wait_for_leader(&nodes);
     assert_eq!(check(&nodes).len(), 2);
 }
 
@@ -99,7 +104,7 @@ fn a_record_deleted_by_hand_stops_the_leader_at_once_and_somebody_leads_again() 
     let end = nodes[first].wait_for("main_loop_stopped", PATIENCE);
     assert!(["record_deleted", "deposed", "fenced"].contains(&end.str("reason")), "{end:?}");
     assert!(Duration::from_nanos(end.at_ns() - deleted) < LEASE, "long before the lease would have ended");
-    wait_until("another leader", PATIENCE, || leader(&nodes).is_some());
+    wait_for_leader(&nodes);
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! The guardian, on real processes: what is killed, in which order, and how soon somebody else leads.
+
+#[path = "support/lib.rs"]
+mod support;
+
+use std::time::Duration;
+
+use support::etcd::EtcdCluster;
+use support::history;
+use support::node::{Node, NodeBuilder, Signal};
+use support::poll::{boot_ns, holds_within, wait_until};
+
+/// Starting processes and etcd on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
+const LONG_SECS: u64 = 86_400;
+
+fn report(nodes: &[Node]) -> String {
+    nodes.iter().map(Node::report).collect()
+}
+
+fn leads(node: &Node) -> bool {
+    node.is_alive() && node.has_event("main_loop_started") && !node.has_event("main_loop_stopped")
+}
+
+/// Starts a leader and a follower of it.
+fn pair(leader: &NodeBuilder, follower: &NodeBuilder) -> Vec<Node> {
+    let first = leader.spawn();
+    first.wait_for("main_loop_started", PATIENCE);
+    let second = follower.spawn();
+    second.wait_for("joined", PATIENCE);
+    vec![first, second]
+}
+
+fn on_etcd(id: &str, etcd: &EtcdCluster, lease_secs: u64) -> NodeBuilder {
+    NodeBuilder::new(id).etcd(etcd).lease_secs(lease_secs)
+}
+
+fn assert_second_leads(nodes: &[Node]) {
+    assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
+    let traces: Vec<_> = nodes.iter().map(Node::trace).collect();
+    let tenures = history::check(&traces).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(tenures.len(), 2);
+}
+
+/// The node's guardian: its child that is metad as well.
+fn guardian_of(node: &Node) -> u32 {
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields.get(1) == Some(&node.pid().to_string().as_str())
+            && stat.contains("(metad)") | stat.contains("(exe)")
+    };
+    wait_until("a guardian", PATIENCE, || node.tree().iter().any(is_child));
+    node.tree().into_iter().find(is_child).expect("a guardian")
+}
+
+fn kill(pid: u32) {
+    support::spawn::signal(pid, Signal::KILL);
+}
+
+#[test]
+fn after_kill_9_another_leads_at_once_whatever_the_lease() {
+    let etcd = EtcdCluster::start(3);
+    let nodes = pair(&on_etcd("a", &etcd, LONG_SECS), &on_etcd("b", &etcd, LONG_SECS));
+    nodes[0].kill();
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn the_same_on_the_embedded_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("metad.db");
+    let node = |id| NodeBuilder::new(id).sqlite(&file).lease_secs(LONG_SECS);
+    let nodes = pair(&node("a"), &node("b"));
+    nodes[0].kill();
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn without_a_guardian_only_the_lease_ends_a_tenure() {
+    let etcd = EtcdCluster::start(1);
+    let off = |id| on_etcd(id, &etcd, 5).env("METAD_NODE__GUARDIAN", "false");
+    let nodes = pair(&off("a"), &off("b"));
+    let killed = boot_ns();
+    nodes[0].kill();
+    assert_second_leads(&nodes);
+    let gap = Duration::from_nanos(nodes[1].wait_for("main_loop_started", PATIENCE).at_ns() - killed);
+    assert!(gap > Duration::from_secs(3) && gap < Duration::from_secs(6), "{gap:?}");
+}
+
+#[test]
+fn a_killed_candidate_does_not_stand_in_the_way_of_the_next_one() {
+    let etcd = EtcdCluster::start(1);
+    let mut nodes = pair(&on_etcd("a", &etcd, LONG_SECS), &on_etcd("b", &etcd, LONG_SECS));
+    let third = on_etcd("c", &etcd, LONG_SECS).spawn();
+    third.wait_for("joined", PATIENCE);
+    nodes.remove(1).kill();
+    wait_until("its registration is gone", PATIENCE, || {
+        !etcd.etcdctl_ok(&["get", "--prefix", "--keys-only", "/metad/default/nodes/"]).contains("nodes/b")
+    });
+    nodes.push(third);
+    nodes[0].signal(Signal::TERM);
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn a_dead_guardian_is_replaced_and_the_new_one_does_its_work() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = pair(&on_etcd("a", &etcd, LONG_SECS), &on_etcd("b", &etcd, LONG_SECS));
+    let first = guardian_of(&nodes[0]);
+    kill(first);
+    wait_until("another guardian", PATIENCE, || guardian_of(&nodes[0]) != first);
+    assert!(!holds_within(Duration::from_secs(1), || !leads(&nodes[0])), "its death alone does no harm");
+    nodes[0].kill();
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn a_stopped_leader_is_killed_once_its_lease_is_over_and_never_acts_again() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = pair(&on_etcd("a", &etcd, 5), &on_etcd("b", &etcd, 5));
+    let stopped = boot_ns();
+    nodes[0].pause();
+    assert_eq!(nodes[0].wait_exit(PATIENCE), 137, "the guardian's kill\n{}", report(&nodes));
+    let lived = Duration::from_nanos(nodes[0].died_ns().expect("dead") - stopped);
+    assert!(lived < Duration::from_secs(5) + Duration::from_millis(500), "killed after {lived:?}");
+    assert!(lived > Duration::from_secs(4), "twin: not before its time: {lived:?}");
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn a_program_and_its_tree_die_with_metad_before_anybody_else_leads() {
+    let etcd = EtcdCluster::start(1);
+    let script = "trap '' TERM; (trap '' TERM; setsid sleep 1000) & sleep 1000";
+    let leader = on_etcd("a", &etcd, LONG_SECS).payload(&["sh", "-c", script]);
+    let nodes = pair(&leader, &on_etcd("b", &etcd, LONG_SECS));
+    wait_until("the program's tree", PATIENCE, || nodes[0].tree().len() >= 4);
+    nodes[0].kill();
+    assert_second_leads(&nodes);
+    // It was dead before the lease was revoked, so it is dead now; the guardian itself may still be ending.
+    let sleeping = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("sleep"))
+    };
+    assert!(!nodes[0].tree().iter().any(sleeping), "orphans: {:?}", nodes[0].tree());
+    wait_until("the guardian ends", PATIENCE, || nodes[0].tree().is_empty());
+}
+
+#[test]
+fn when_the_guardian_dies_the_program_is_ended_and_leadership_given_up() {
+    let etcd = EtcdCluster::start(1);
+    let leader = on_etcd("a", &etcd, LONG_SECS).payload(&["sh", "-c", "setsid sleep 1000 & sleep 1000"]);
+    let nodes = pair(&leader, &on_etcd("b", &etcd, LONG_SECS));
+    wait_until("the program's tree", PATIENCE, || nodes[0].tree().len() >= 4);
+    kill(guardian_of(&nodes[0]));
+    assert_eq!(nodes[0].wait_exit(PATIENCE), 75, "{}", report(&nodes));
+    assert_eq!(nodes[0].tree(), Vec::<u32>::new(), "nothing of it is left");
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn a_clean_stop_leaves_no_guardian_behind() {
+    let node = NodeBuilder::new("n1").spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    guardian_of(&node);
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait_exit(PATIENCE), 0);
+    wait_until("the guardian ends", PATIENCE, || node.tree().is_empty());
+}
