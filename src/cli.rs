@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Leader(args) => query::run(query::leader(args)),
         Command::Members(args) => query::run(query::members(args)),
         Command::Watch(args) => query::run(watch::watch(args)),
+        Command::StepDown(args) => query::run(query::step_down(args)),
         Command::Wait(args) => query::run(query::wait(args)),
         Command::Health(args) => query::run(query::health(args)),
     };

@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::proto::metad::election_service_client::ElectionServiceClient;
 use crate::proto::metad::{
     LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
+    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
 };
 
 /// Why a member could not be asked.
@@ -70,6 +71,23 @@ impl MemberClient {
     pub async fn members(&mut self) -> Result<MembersResponse, CallError> {
         let call = self.service.members(MembersRequest {});
         bounded(&self.address, self.timeout, call).await
+    }
+
+    /// Asks the leader to hand over, to this member or to any.
+    ///
+    /// # Errors
+    /// It does not answer in time, does not lead, or does not know that member.
+    pub async fn step_down(&mut self, to: Option<&str>) -> Result<StepDownResponse, CallError> {
+        let request = StepDownRequest { to: to.unwrap_or_default().to_owned() };
+        bounded(&self.address, self.timeout, self.service.step_down(request)).await
+    }
+
+    /// Asks a candidate whether it would take over the tenure with this token.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn prepare(&mut self, token: u64) -> Result<PrepareResponse, CallError> {
+        bounded(&self.address, self.timeout, self.service.prepare(PrepareRequest { token })).await
     }
 
     /// The present state, then every change.

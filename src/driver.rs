@@ -10,6 +10,7 @@
 
 pub mod data_dir;
 pub mod fuse;
+mod handover;
 mod joining;
 pub mod leadership;
 pub mod reclaim;
@@ -139,11 +140,25 @@ impl Shared {
 impl DriverHandle {
     /// Asks the node to stop, for this reason. Returns at once.
     pub fn shutdown(&self, reason: Reason) {
+        self.command(Event::Shutdown(reason));
+    }
+
+    fn command(&self, event: Event) {
         // A full queue means that the driver is behind; it must not make a signal wait.
         let commands = self.commands.clone();
-        if let Err(mpsc::error::TrySendError::Full(event)) = commands.try_send(Event::Shutdown(reason)) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = commands.try_send(event) {
             tokio::spawn(async move { commands.send(event).await });
         }
+    }
+
+    /// Asks the node to step down, in favour of this candidate or of any. Returns at once.
+    pub fn step_down(&self, wanted: Option<String>) {
+        self.command(Event::StepDown(wanted));
+    }
+
+    /// A leader asks whether we would take over. Returns at once.
+    pub fn prepare(&self) {
+        self.command(Event::Prepare);
     }
 
     /// The newest snapshot.
@@ -314,6 +329,15 @@ impl Driver {
                 self.ask("register", txn, verbs::register_event);
             }
             Action::Claim { nonce, lease, generation } => self.claim(nonce, lease, generation),
+            Action::Prepare { token, wanted } => {
+                let ask = handover::ask_candidates(self.elector.view().clone(), self.me(), token, wanted);
+                self.spawn(ask);
+            }
+            Action::HandOver { token, heir } => {
+                let record = handover::record_of(&heir, self.transitions_so_far());
+                let txn = verbs::hand_over(&self.parts.keys, &record, &heir, token);
+                self.ask("hand over", txn, verbs::hand_over_event);
+            }
             Action::Release(token) => {
                 let txn = verbs::release(&self.parts.keys, &self.parts.registration.member.node, token);
                 self.ask("release", txn, verbs::release_event);

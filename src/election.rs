@@ -22,8 +22,15 @@
 //! | Starting | asked to stop | Resigning |
 //! | Leading | `S` passed, record gone or foreign, write fenced | Stopping (forced) |
 //! | Leading | asked to stop | Stopping (planned) |
-//! | Leading | the main loop ended by itself | Resigning |
-//! | Stopping | the main loop has ended | Resigning if planned, else Stopped |
+//! | Leading | the main loop ended by itself | Choosing |
+//! | Stopping | the main loop has ended, and a candidate said that it is ready | HandingOver |
+//! | Stopping | the main loop has ended; the candidates have not answered, or too long ago | Choosing |
+//! | Stopping | the main loop has ended; planned, but nobody is ready | Resigning |
+//! | Stopping | the main loop has ended; forced | Stopped |
+//! | Choosing | a candidate is ready | HandingOver |
+//! | Choosing | nobody is, in 100 ms | Resigning |
+//! | HandingOver | the record is the heir's | Stopped |
+//! | HandingOver | refused, or nobody knows | Resigning |
 //! | Resigning | record deleted under our token, or patience over | Stopped |
 //!
 //! There is no edge from Leading back to Follower: a meta node can be promoted, never demoted.

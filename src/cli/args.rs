@@ -28,6 +28,8 @@ pub(super) enum Command {
     Members(ViewArgs),
     /// Every change, as it happens
     Watch(WatchArgs),
+    /// Ask the leader to hand over, to a member of your choice or to any
+    StepDown(StepDownArgs),
     /// Wait until there is a leader, or until the node takes part
     Wait(WaitArgs),
     /// Check or print the configuration
@@ -122,6 +124,15 @@ pub(super) struct WatchArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct StepDownArgs {
+    /// The member that should lead next
+    #[arg(long, value_name = "NODE")]
+    pub(super) to: Option<String>,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
 }
 
 #[derive(Args, Clone, Debug)]

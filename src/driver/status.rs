@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::election::elector::{Elector, State};
+use crate::election::lease::LeaseTiming;
 use crate::election::record::{LeaderRecord, MemberId, Revision, Tenure, Token, View};
 
 /// What a member is at the moment.
@@ -57,7 +58,10 @@ impl Role {
             State::Claiming { .. } => Role::Claiming,
             State::Starting { .. } => Role::Starting,
             State::Leading { .. } => Role::Leader,
-            State::Stopping { .. } | State::Resigning { .. } => Role::Stopping,
+            State::Stopping { .. }
+            | State::Choosing { .. }
+            | State::HandingOver { .. }
+            | State::Resigning { .. } => Role::Stopping,
             State::Stopped(_) => Role::Stopped,
         }
     }
@@ -96,6 +100,12 @@ impl Status {
             view: elector.view().clone(),
             confirmed_at,
         }
+    }
+
+    /// Is enough of our lease left to start a main loop now?
+    pub fn allows_start(&self, now: Instant) -> bool {
+        let margin = self.ttl.map(|ttl| LeaseTiming::new(ttl).start_margin());
+        self.holds_until.zip(margin).is_some_and(|(h, margin)| now.until(h) >= margin)
     }
 
     /// The leader as we see it.

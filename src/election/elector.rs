@@ -9,18 +9,18 @@
 //!
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
+mod tenure;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::event::{Action, ClaimAnswer, Event, Joined, ReadAnswer, ReadId, RenewAnswer};
 use super::history::{Ending, Reason, Transition};
 use super::lease::{Lease, LeaseId, LeaseTiming, RANK_DELAY};
-use super::record::{MemberId, Nonce, Revision, Seat, Token, View};
+use super::record::{Member, MemberId, Nonce, Revision, Seat, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
 
-/// How long giving the record up may take before we leave it to its lease.
-const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -77,6 +77,26 @@ pub enum State {
         ending: Ending,
         /// When to end it the hard way; `None` once that was done.
         abort_at: Option<Instant>,
+        /// Who is to get the seat.
+        succession: Succession,
+    },
+    /// The main loop has ended; the candidates have not answered yet, or too long ago.
+    Choosing {
+        /// The tenure's token.
+        token: Token,
+        /// Why, and what follows.
+        ending: Ending,
+        /// The only candidate that is wanted.
+        wanted: Option<String>,
+        /// When to go on without an heir.
+        until: Instant,
+    },
+    /// The record is being put into the heir's name, in one write.
+    HandingOver {
+        /// The tenure's token.
+        token: Token,
+        /// Why, and what follows.
+        ending: Ending,
     },
     /// The main loop has ended; the record is being given up.
     Resigning {
@@ -93,6 +113,29 @@ pub enum State {
     Stopped(Ending),
 }
 
+/// Who is to get the seat when a main loop has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Succession {
+    /// Nobody in particular: the record is deleted, or left to its lease.
+    None,
+    /// The candidates were asked at this moment and have not answered.
+    Asked {
+        /// The only candidate that is wanted.
+        wanted: Option<String>,
+        /// When.
+        at: Instant,
+    },
+    /// This one said that it is ready.
+    Heir {
+        /// Its registration, of the generation that it was ready with.
+        heir: Box<Member>,
+        /// The only candidate that was wanted.
+        wanted: Option<String>,
+        /// When it was asked.
+        at: Instant,
+    },
+}
+
 /// One member's part in the election. See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Elector {
@@ -104,6 +147,8 @@ pub struct Elector {
     renewal: Renewal,
     /// No main loop starts on this token or an older one: each was started, or given up, by this process.
     floor: Option<Token>,
+    /// Until when we promised a leader to stand ready for its record, and not to claim meanwhile.
+    bound_until: Option<Instant>,
     nonce: Nonce,
     actions: VecDeque<Action>,
 }
@@ -121,6 +166,7 @@ impl Elector {
             view: View::default(),
             renewal: Renewal::default(),
             floor: None,
+            bound_until: None,
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
@@ -161,6 +207,7 @@ impl Elector {
             | State::Starting { .. }
             | State::Leading { .. }
             | State::Stopping { .. } => self.lease.as_ref(),
+            State::Choosing { .. } | State::HandingOver { .. } => self.lease.as_ref(),
             State::Joining { .. } | State::Follower { .. } | State::Resigning { .. } | State::Stopped(_) => {
                 None
             }
@@ -184,6 +231,8 @@ impl Elector {
             State::Claiming { look_at, .. } => [*look_at, None],
             State::Starting { give_up_at, .. } => [Some(*give_up_at), self.step_down_at()],
             State::Leading { .. } => [self.step_down_at(), None],
+            State::Choosing { until, .. } => [Some(*until), None],
+            State::HandingOver { .. } => [None, None],
             State::Stopping { abort_at, .. } => [*abort_at, abort_at.and(self.hard_limit())],
             State::Resigning { retry_at, give_up_at, .. } => [Some(*retry_at), Some(*give_up_at)],
             State::Stopped(_) => return None,
@@ -223,6 +272,7 @@ impl Elector {
             State::Starting { token, give_up_at } if now.reached(*give_up_at) => {
                 self.resign(now, *token, Ending::of(Reason::StartTimeout));
             }
+            State::Choosing { until, .. } if now.reached(*until) => self.on_prepared(now, &[]),
             State::Resigning { retry_at, give_up_at, .. } => self.keep_resigning(now, *retry_at, *give_up_at),
             _ => {}
         }
@@ -247,7 +297,11 @@ impl Elector {
             Event::Released(gone) => self.on_released(gone),
             Event::MainLoopEnded(code) => self.on_main_loop_ended(now, code),
             Event::Fenced(token) => self.on_fenced(now, token),
-            Event::Shutdown(reason) => self.on_shutdown(now, reason),
+            Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
+            Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
+            Event::Prepare => self.on_prepare(now),
+            Event::Prepared(ready) => self.on_prepared(now, &ready),
+            Event::HandedOver(answer) => self.on_handed_over(now, answer),
         }
         self.renew_when_due(now);
     }
@@ -351,6 +405,8 @@ impl Elector {
             State::Starting { token, .. }
             | State::Leading { token }
             | State::Stopping { token, .. }
+            | State::Choosing { token, .. }
+            | State::HandingOver { token, .. }
             | State::Resigning { token, .. } => {
                 view.seat.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
             }
@@ -372,7 +428,10 @@ impl Elector {
         self.renewal.restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
         self.lease = Some(lease);
         self.generation = joined.generation;
-        self.view = joined.view;
+        // While the join revoked our old leases, the watch may have shown what happened after it.
+        if joined.view.revision >= self.view.revision {
+            self.view = joined.view;
+        }
         self.state = State::Follower { claim_at: None };
         self.actions.push_back(Action::Report(Transition::Joined));
         if lease.is_over(now) {
@@ -411,7 +470,8 @@ impl Elector {
             }
             State::Starting { .. } => self.start_when_allowed(now),
             State::Leading { token } | State::Stopping { token, .. } => self.check_record(now, token),
-            State::Joining { .. } | State::Resigning { .. } | State::Stopped(_) => {}
+            State::Choosing { .. } | State::HandingOver { .. } | State::Resigning { .. } => {}
+            State::Joining { .. } | State::Stopped(_) => {}
         }
     }
 
@@ -450,35 +510,6 @@ impl Elector {
         }
     }
 
-    /// Does the picture show that the record of this tenure is gone, or somebody else's? An older picture than
-    /// the token says nothing about it.
-    fn record_lost(&self, token: Token) -> Option<Reason> {
-        if self.view.revision < token.revision() {
-            return None;
-        }
-        match &self.view.seat {
-            Seat::Held(t) if t.token == token => None,
-            Seat::Held(_) => Some(Reason::Deposed),
-            Seat::Vacant | Seat::Foreign(_) => Some(Reason::RecordDeleted),
-        }
-    }
-
-    fn check_record(&mut self, now: Instant, token: Token) {
-        if let Some(reason) = self.record_lost(token) {
-            self.stop_now(now, token, reason);
-        }
-    }
-
-    /// Nothing protects us any more: the main loop ends at once, also one that was promised more time.
-    fn stop_now(&mut self, now: Instant, token: Token, reason: Reason) {
-        match &mut self.state {
-            State::Leading { .. } => self.stop_main_loop(token, Ending::of(reason), now),
-            State::Stopping { abort_at: Some(at), .. } => *at = now,
-            _ => {}
-        }
-        self.abort_when_due(now);
-    }
-
     /// Somebody deleted a leader's registration by hand: without it the other members cannot see us. Asked for
     /// after each read, so a lost answer is made good by the next one.
     fn repair_registration(&mut self) {
@@ -506,7 +537,11 @@ impl Elector {
             return;
         };
         let delay = RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX);
-        let due = *claim_at.get_or_insert(now + delay);
+        let mut due = *claim_at.get_or_insert(now + delay);
+        if let Some(bound) = self.bound_until.filter(|b| !now.reached(*b)) {
+            due = due.later(bound);
+            *claim_at = Some(due);
+        }
         let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
             return;
         };
@@ -565,114 +600,5 @@ impl Elector {
             (State::Leading { .. }, Some(generation)) => self.generation = generation,
             _ => {}
         }
-    }
-}
-
-// === impl Elector: the tenure ===
-
-impl Elector {
-    fn begin(&mut self, now: Instant, token: Token) {
-        self.floor = Some(token);
-        self.state = State::Starting { token, give_up_at: now + self.settings.start_timeout };
-        self.actions.push_back(Action::Report(Transition::Won(token)));
-        self.renewal.hurry(now);
-        self.start_when_allowed(now);
-    }
-
-    /// A picture that is newer than the token may already show that the record is gone again.
-    fn start_when_allowed(&mut self, now: Instant) {
-        let State::Starting { token, .. } = self.state else { return };
-        if let Some(reason) = self.record_lost(token) {
-            self.stop(Ending::of(reason));
-        } else if self.lease.is_some_and(|l| l.allows_start(now)) {
-            self.state = State::Leading { token };
-            self.actions.push_back(Action::StartMainLoop(token));
-        }
-    }
-
-    fn stop_main_loop(&mut self, token: Token, ending: Ending, abort_at: Instant) {
-        self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
-        self.actions.push_back(Action::StopMainLoop(token, ending.reason));
-        self.state = State::Stopping { token, ending, abort_at: Some(abort_at) };
-    }
-
-    fn on_fenced(&mut self, now: Instant, fenced: Token) {
-        if self.main_loop_token() == Some(fenced) {
-            self.stop_now(now, fenced, Reason::Fenced);
-        }
-    }
-
-    fn on_main_loop_ended(&mut self, now: Instant, code: Option<i32>) {
-        match &self.state {
-            State::Leading { token } => {
-                let ending = Ending { main_loop_code: code, ..Ending::of(Reason::MainLoopEnded) };
-                let token = *token;
-                self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
-                self.resign(now, token, ending);
-            }
-            State::Stopping { token, ending, .. } if ending.reason.gives_record_up() => {
-                let (token, ending) = (*token, ending.clone());
-                self.resign(now, token, ending);
-            }
-            State::Stopping { ending, .. } => {
-                let ending = ending.clone();
-                self.stop(ending);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_shutdown(&mut self, now: Instant, reason: Reason) {
-        match &self.state {
-            State::Joining { .. } | State::Follower { .. } | State::Claiming { .. } => {
-                self.stop(Ending::of(reason))
-            }
-            State::Starting { token, .. } => self.resign(now, *token, Ending::of(reason)),
-            State::Leading { token } => {
-                let abort_at = now + self.settings.stop_timeout;
-                self.stop_main_loop(*token, Ending::of(reason), abort_at);
-            }
-            State::Stopping { .. } | State::Resigning { .. } | State::Stopped(_) => {}
-        }
-    }
-
-    /// The main loop has ended (or never began): nothing runs under the token any more, and nothing ever will,
-    /// because `floor` holds it. Only now may the record go.
-    fn resign(&mut self, now: Instant, token: Token, ending: Ending) {
-        let patience = now + RESIGN_PATIENCE;
-        let give_up_at = self.lease.map_or(patience, |l| patience.earlier(l.holds_until()));
-        self.state = State::Resigning { token, ending, retry_at: now + RETRY_PAUSE, give_up_at };
-        self.actions.push_back(Action::Release(token));
-    }
-
-    fn keep_resigning(&mut self, now: Instant, retry_at: Instant, give_up_at: Instant) {
-        let State::Resigning { token, ending, retry_at: next, .. } = &mut self.state else {
-            return;
-        };
-        if now.reached(give_up_at) {
-            let ending = ending.clone();
-            self.stop(ending);
-        } else if now.reached(retry_at) {
-            *next = now + RETRY_PAUSE;
-            let token = *token;
-            self.actions.push_back(Action::Release(token));
-        }
-    }
-
-    fn on_released(&mut self, gone: bool) {
-        if let State::Resigning { token, ending, .. } = &self.state {
-            if gone {
-                let (token, ending) = (*token, ending.clone());
-                self.actions.push_back(Action::Report(Transition::Resigned(token)));
-                self.stop(ending);
-            } else {
-                self.actions.push_back(Action::Report(Transition::OutcomeUnknown));
-            }
-        }
-    }
-
-    fn stop(&mut self, ending: Ending) {
-        self.state = State::Stopped(ending.clone());
-        self.actions.push_back(Action::Stop(ending));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::history::{Ending, Reason, Transition};
 use super::lease::LeaseId;
-use super::record::{Nonce, Revision, Token, View};
+use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use crate::clock::Instant;
 
 /// Tells one linearizable read from the next. A read numbered later began later.
@@ -57,6 +57,14 @@ pub enum Event {
     Fenced(Token),
     /// Somebody asked us to stop.
     Shutdown(Reason),
+    /// An operator asked us to step down, in favour of this candidate or of any.
+    StepDown(Option<String>),
+    /// A leader asks whether we would take over.
+    Prepare,
+    /// Answers [`Action::Prepare`]: the candidates that are ready.
+    Prepared(Vec<Ready>),
+    /// Answers [`Action::HandOver`].
+    HandedOver(HandOverAnswer),
 }
 
 /// A registration that holds.
@@ -110,6 +118,24 @@ pub enum ClaimAnswer {
     Unknown,
 }
 
+/// A candidate's word that it would start at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ready {
+    /// Who, in which incarnation.
+    pub member: MemberId,
+}
+
+/// How a hand-over ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandOverAnswer {
+    /// The heir has the record.
+    Done,
+    /// It certainly did not and will not happen.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
 /// An output of the elector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -142,6 +168,20 @@ pub enum Action {
     StopMainLoop(Token, Reason),
     /// The main loop had its time: end it now.
     AbortMainLoop,
+    /// Ask the candidates (or this one) whether they are ready, for a bounded time.
+    Prepare {
+        /// The tenure that is ending.
+        token: Token,
+        /// The only candidate that is wanted.
+        wanted: Option<String>,
+    },
+    /// Put the heir into the record, if it still carries this token and the heir is still of this generation.
+    HandOver {
+        /// The tenure that has ended.
+        token: Token,
+        /// Who gets it.
+        heir: Box<Member>,
+    },
     /// Delete the record, if it still carries this token, and our registration with it.
     Release(Token),
     /// Tell whoever wants to know.

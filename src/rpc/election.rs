@@ -7,9 +7,11 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::{RpcParts, convert};
+use crate::driver::status::{self, Role};
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
     LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
+    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
 };
 
 pub(super) struct Election {
@@ -36,6 +38,34 @@ impl ElectionService for Election {
         Ok(Response::new(MembersResponse { members: convert::members(&status), answerer }))
     }
 
+    async fn step_down(
+        &self,
+        request: Request<StepDownRequest>,
+    ) -> Result<Response<StepDownResponse>, Status> {
+        let status = self.parts.driver.status();
+        let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
+            return Err(not_the_leader(&status));
+        };
+        let to = request.into_inner().to;
+        let wanted = (!to.is_empty()).then_some(to);
+        if let Some(node) = &wanted {
+            check_target(&status, node)?;
+        }
+        self.parts.driver.step_down(wanted);
+        Ok(Response::new(StepDownResponse { token: token.get() }))
+    }
+
+    async fn prepare(&self, _: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        let status = self.parts.driver.status();
+        let now = self.parts.clock.now();
+        let ready = status.role == Role::Follower && status.allows_start(now);
+        if ready {
+            self.parts.driver.prepare();
+        }
+        let uuid = status.me.uuid.to_string();
+        Ok(Response::new(PrepareResponse { ready, uuid, incarnation: status.me.incarnation.0 }))
+    }
+
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<ObserveResponse, Status>> + Send>>;
 
     /// The watch keeps one value, the newest, so a slow reader costs nothing and never sees an old one.
@@ -54,4 +84,35 @@ impl ElectionService for Election {
         });
         Ok(Response::new(Box::pin(changes)))
     }
+}
+
+/// What only a leader can do is refused with the way to the leader.
+fn not_the_leader(status: &status::Status) -> Status {
+    let mut metadata = tonic::metadata::MetadataMap::new();
+    let Some(record) = status.leader_record() else {
+        return Status::failed_precondition("nobody leads at the moment");
+    };
+    if let Ok(address) = record.address.parse() {
+        metadata.insert("metad-leader", address);
+    }
+    let message =
+        format!("{} does not lead; {} at {} does", status.me.node, record.holder.node, record.address);
+    Status::with_metadata(tonic::Code::FailedPrecondition, message, metadata)
+}
+
+fn check_target(status: &status::Status, node: &str) -> Result<(), Status> {
+    if node == status.me.node {
+        return Err(Status::failed_precondition(format!("{node} leads already")));
+    }
+    let Some(member) = status.view.member(node) else {
+        let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
+        return Err(Status::not_found(format!(
+            "no member {node:?} is registered; there are {}",
+            known.join(", ")
+        )));
+    };
+    if member.registration.priority == 0 {
+        return Err(Status::failed_precondition(format!("{node} has priority 0 and never leads")));
+    }
+    Ok(())
 }

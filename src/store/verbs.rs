@@ -6,9 +6,9 @@
 
 use super::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
 use super::{Guard, Op, Response, StoreError, Txn, TxnReply};
-use crate::election::event::{ClaimAnswer, Event, ReadAnswer, ReadId};
+use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
-use crate::election::record::{LeaderRecord, Nonce, Registration, Revision, Tenure, Token};
+use crate::election::record::{LeaderRecord, Member, Nonce, Registration, Revision, Tenure, Token};
 
 /// What a store said, or why it did not.
 pub type Answer = Result<Response, StoreError>;
@@ -118,6 +118,27 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
             .collect(),
         otherwise: picture_ops(keys),
     }
+}
+
+/// Puts a candidate into the record, on its own lease: if the record still carries our token and the candidate is
+/// still of the generation that it was ready with.
+pub fn hand_over(keys: &Keys, record: &LeaderRecord, heir: &Member, token: Token) -> Txn {
+    let r = &heir.registration;
+    Txn {
+        guards: vec![holds(keys, token), Guard::ModRevision(keys.node(&r.member.node), heir.generation)],
+        then: vec![Op::Put(keys.leader(), encode_leader(record), Some(r.lease))],
+        otherwise: vec![],
+    }
+}
+
+/// The elector's event for an answer to [`hand_over`].
+pub fn hand_over_event(answer: &Answer) -> Event {
+    Event::HandedOver(match answer {
+        Ok(Response::Txn(reply)) if reply.succeeded => HandOverAnswer::Done,
+        // A second copy of a write that had worked is refused as well: nobody knows.
+        Ok(_) | Err(StoreError::Unknown(_)) => HandOverAnswer::Unknown,
+        Err(StoreError::Refused(..)) => HandOverAnswer::Refused,
+    })
 }
 
 /// Gives the record up, if it still carries our token, and our registration with it.

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use metad::clock::Instant;
 use metad::election::elector::{Elector, ElectorSettings};
-use metad::election::event::{ClaimAnswer, Event, Joined, ReadAnswer, ReadId, RenewAnswer};
+use metad::election::event::{
+    ClaimAnswer, Event, HandOverAnswer, Joined, ReadAnswer, ReadId, Ready, RenewAnswer,
+};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Nonce, Revision};
@@ -137,6 +139,15 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
         }),
         "released" => Event::Released(yes(args.need_word("yes or no")?)?),
         "main-loop-ended" => Event::MainLoopEnded(args.word().map(code).transpose()?),
+        "prepare" => Event::Prepare,
+        "step-down" => Event::StepDown(args.word().map(str::to_owned)),
+        "prepared" => Event::Prepared(ready(elector, args)?),
+        "handed-over" => Event::HandedOver(match args.need_word("done, refused or unknown")? {
+            "done" => HandOverAnswer::Done,
+            "refused" => HandOverAnswer::Refused,
+            "unknown" => HandOverAnswer::Unknown,
+            other => return Err(format!("`{other}` is not an answer")),
+        }),
         "fenced" => Event::Fenced(token(args.need_word("the token")?)?),
         "shutdown" => Event::Shutdown(match args.need_word("signal or request")? {
             "signal" => Reason::ResignedSignal,
@@ -145,6 +156,16 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
         }),
         _ => return Err("unknown command".into()),
     })
+}
+
+/// The members of the picture that are named, as they are registered.
+fn ready(elector: &Elector, args: &mut Args) -> Result<Vec<Ready>, String> {
+    let mut ready = Vec::new();
+    while let Some(node) = args.word() {
+        let member = elector.view().member(node).ok_or_else(|| format!("no member {node}"))?;
+        ready.push(Ready { member: member.registration.member.clone() });
+    }
+    Ok(ready)
 }
 
 /// `joining`: the lease that is about to become ours.

@@ -3,14 +3,24 @@
 //! Instants are milliseconds; where the two clocks differ, both readings are shown.
 
 use metad::clock::Instant;
-use metad::election::elector::{Elector, State};
+use metad::election::elector::{Elector, State, Succession};
 use metad::election::event::Action;
 use metad::election::history::{Ending, Transition};
 use metad::election::lease::{Lease, LeaseId};
 
 /// The names of all states.
-pub const STATE_NAMES: [&str; 8] =
-    ["joining", "follower", "claiming", "starting", "leading", "stopping", "resigning", "stopped"];
+pub const STATE_NAMES: [&str; 10] = [
+    "joining",
+    "follower",
+    "claiming",
+    "starting",
+    "leading",
+    "stopping",
+    "resigning",
+    "stopped",
+    "choosing",
+    "handingover",
+];
 
 /// What is shown of an elector when it changes.
 pub struct Status {
@@ -72,6 +82,8 @@ pub fn state_name(state: &State) -> &'static str {
         State::Stopping { .. } => 5,
         State::Resigning { .. } => 6,
         State::Stopped(_) => 7,
+        State::Choosing { .. } => 8,
+        State::HandingOver { .. } => 9,
     }]
 }
 
@@ -86,9 +98,13 @@ fn state(state: &State) -> String {
             format!(" token={token} give_up_at={}", instant(*give_up_at))
         }
         State::Leading { token } => format!(" token={token}"),
-        State::Stopping { token, ending: e, abort_at } => {
+        State::Choosing { token, ending: e, until, .. } => {
+            format!(" token={token} {} until={}", ending(e), instant(*until))
+        }
+        State::HandingOver { token, ending: e } => format!(" token={token} {}", ending(e)),
+        State::Stopping { token, ending: e, abort_at, succession } => {
             let abort = abort_at.map_or(" aborted".into(), |at| format!(" abort_at={}", instant(at)));
-            format!(" token={token} {}{abort}", ending(e))
+            format!(" token={token} {}{abort}{}", ending(e), heir(succession))
         }
         State::Resigning { token, ending: e, retry_at, give_up_at } => {
             let (retry, give_up) = (instant(*retry_at), instant(*give_up_at));
@@ -114,9 +130,29 @@ pub fn action(action: &Action) -> String {
         Action::StartMainLoop(token) => format!("start main loop token={token}"),
         Action::StopMainLoop(token, reason) => format!("stop main loop token={token} reason={reason}"),
         Action::AbortMainLoop => "abort main loop".into(),
+        Action::Prepare { token, wanted } => {
+            format!("prepare token={token}{}", wanted.as_ref().map_or(String::new(), |w| format!(" to={w}")))
+        }
+        Action::HandOver { token, heir } => {
+            let r = &heir.registration;
+            format!(
+                "hand over token={token} to={} lease={} generation={}",
+                r.member.node,
+                lease(r.lease),
+                heir.generation
+            )
+        }
         Action::Release(token) => format!("release token={token}"),
         Action::Report(t) => format!("report {}", transition(t)),
         Action::Stop(e) => format!("stop {}", ending(e)),
+    }
+}
+
+fn heir(succession: &Succession) -> String {
+    match succession {
+        Succession::None => String::new(),
+        Succession::Asked { .. } => " candidates asked".into(),
+        Succession::Heir { heir, .. } => format!(" heir={}", heir.registration.member.node),
     }
 }
 

@@ -1,0 +1,245 @@
+//! The tenure: from the record that is ours to the record that is given up, or handed over.
+
+use std::time::Duration;
+
+use super::{Elector, RETRY_PAUSE, State, Succession};
+use crate::clock::Instant;
+use crate::election::event::{Action, HandOverAnswer, Ready};
+use crate::election::history::{Ending, Reason, Transition};
+use crate::election::record::{Member, Seat, Token, View};
+
+/// How long giving the record up may take before we leave it to its lease.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long candidates get to say that they are ready.
+const PREPARE_PATIENCE: Duration = Duration::from_millis(100);
+/// How old such an answer may be when the record is handed over; it binds the candidate for twice as long.
+const READY_LASTS: Duration = Duration::from_secs(1);
+/// How long a candidate that said it is ready does not claim by itself.
+const READY_BINDS: Duration = Duration::from_secs(2);
+
+// === impl Elector: the main loop ===
+
+impl Elector {
+    pub(super) fn begin(&mut self, now: Instant, token: Token) {
+        self.floor = Some(token);
+        self.state = State::Starting { token, give_up_at: now + self.settings.start_timeout };
+        self.actions.push_back(Action::Report(Transition::Won(token)));
+        self.renewal.hurry(now);
+        self.start_when_allowed(now);
+    }
+
+    /// A picture that is newer than the token may already show that the record is gone again.
+    pub(super) fn start_when_allowed(&mut self, now: Instant) {
+        let State::Starting { token, .. } = self.state else { return };
+        if let Some(reason) = self.record_lost(token) {
+            self.stop(Ending::of(reason));
+        } else if self.lease.is_some_and(|l| l.allows_start(now)) {
+            self.state = State::Leading { token };
+            self.actions.push_back(Action::StartMainLoop(token));
+        }
+    }
+
+    pub(super) fn stop_main_loop(&mut self, token: Token, ending: Ending, abort_at: Instant) {
+        self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+        self.actions.push_back(Action::StopMainLoop(token, ending.reason));
+        let succession = Succession::None;
+        self.state = State::Stopping { token, ending, abort_at: Some(abort_at), succession };
+    }
+
+    pub(super) fn on_fenced(&mut self, now: Instant, fenced: Token) {
+        if self.main_loop_token() == Some(fenced) {
+            self.stop_now(now, fenced, Reason::Fenced);
+        }
+    }
+
+    /// Does the picture show that the record of this tenure is gone, or somebody else's? An older picture than
+    /// the token says nothing about it.
+    fn record_lost(&self, token: Token) -> Option<Reason> {
+        if self.view.revision < token.revision() {
+            return None;
+        }
+        match &self.view.seat {
+            Seat::Held(t) if t.token == token => None,
+            Seat::Held(_) => Some(Reason::Deposed),
+            Seat::Vacant | Seat::Foreign(_) => Some(Reason::RecordDeleted),
+        }
+    }
+
+    pub(super) fn check_record(&mut self, now: Instant, token: Token) {
+        if let Some(reason) = self.record_lost(token) {
+            self.stop_now(now, token, reason);
+        }
+    }
+
+    /// Nothing protects us any more: the main loop ends at once, also one that was promised more time.
+    fn stop_now(&mut self, now: Instant, token: Token, reason: Reason) {
+        match &mut self.state {
+            State::Leading { .. } => self.stop_main_loop(token, Ending::of(reason), now),
+            State::Stopping { abort_at: Some(at), .. } => *at = now,
+            _ => {}
+        }
+        self.abort_when_due(now);
+    }
+
+    pub(super) fn on_main_loop_ended(&mut self, now: Instant, code: Option<i32>) {
+        match &self.state {
+            State::Leading { token } => {
+                let ending = Ending { main_loop_code: code, ..Ending::of(Reason::MainLoopEnded) };
+                let token = *token;
+                self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
+                self.choose(now, token, ending, None);
+            }
+            State::Stopping { token, ending, succession, .. } if ending.reason.gives_record_up() => {
+                let (token, ending) = (*token, ending.clone());
+                match succession.clone() {
+                    Succession::Heir { heir, at, .. } if now.since(at) < READY_LASTS => {
+                        self.hand_over(token, ending, *heir);
+                    }
+                    Succession::Heir { wanted, .. } => self.choose(now, token, ending, wanted),
+                    Succession::Asked { wanted, at } => {
+                        self.state = State::Choosing { token, ending, wanted, until: at + PREPARE_PATIENCE };
+                    }
+                    Succession::None => self.resign(now, token, ending),
+                }
+            }
+            State::Stopping { ending, .. } => {
+                let ending = ending.clone();
+                self.stop(ending);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_shutdown(&mut self, now: Instant, reason: Reason, wanted: Option<String>) {
+        match &self.state {
+            State::Joining { .. } | State::Follower { .. } | State::Claiming { .. } => {
+                self.stop(Ending::of(reason));
+            }
+            State::Starting { token, .. } => self.resign(now, *token, Ending::of(reason)),
+            State::Leading { token } => {
+                let token = *token;
+                // The candidates are asked while the main loop ends.
+                self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
+                self.stop_main_loop(token, Ending::of(reason), now + self.settings.stop_timeout);
+                if let State::Stopping { succession, .. } = &mut self.state {
+                    *succession = Succession::Asked { wanted, at: now };
+                }
+            }
+            State::Stopping { .. }
+            | State::Choosing { .. }
+            | State::HandingOver { .. }
+            | State::Resigning { .. }
+            | State::Stopped(_) => {}
+        }
+    }
+}
+
+// === impl Elector: the hand-over ===
+
+impl Elector {
+    /// A leader asks whether we would take over. We answer by the snapshot; here we see to it that it stays
+    /// true: the lease is renewed at once, and we do not claim by ourselves for a while.
+    pub(super) fn on_prepare(&mut self, now: Instant) {
+        if matches!(self.state, State::Follower { .. }) {
+            self.bound_until = Some(now + READY_BINDS);
+            self.renewal.hurry(now);
+        }
+    }
+
+    /// The candidates have answered, or had their time.
+    pub(super) fn on_prepared(&mut self, now: Instant, ready: &[Ready]) {
+        match &mut self.state {
+            State::Stopping { succession, .. } => {
+                let Succession::Asked { wanted, at } = succession.clone() else { return };
+                *succession = match heir_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
+                    Some(heir) => Succession::Heir { heir: Box::new(heir), wanted, at },
+                    None => Succession::None,
+                };
+            }
+            State::Choosing { token, ending, wanted, .. } => {
+                let (token, ending) = (*token, ending.clone());
+                match heir_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
+                    Some(heir) => self.hand_over(token, ending, heir),
+                    None => self.resign(now, token, ending),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn choose(&mut self, now: Instant, token: Token, ending: Ending, wanted: Option<String>) {
+        self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
+        self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_PATIENCE };
+    }
+
+    /// One write puts the heir's name, lease and a nonce into the record. It is sent only after the main loop has
+    /// ended, and whatever becomes of it, no main loop runs under this token again (model.md C1).
+    fn hand_over(&mut self, token: Token, ending: Ending, heir: Member) {
+        self.state = State::HandingOver { token, ending };
+        self.actions.push_back(Action::HandOver { token, heir: Box::new(heir) });
+    }
+
+    pub(super) fn on_handed_over(&mut self, now: Instant, answer: HandOverAnswer) {
+        let State::HandingOver { token, ending } = &self.state else { return };
+        let (token, ending) = (*token, ending.clone());
+        match answer {
+            HandOverAnswer::Done => {
+                self.actions.push_back(Action::Report(Transition::Resigned(token)));
+                self.stop(ending);
+            }
+            // Refused, or nobody knows: deleting the record under our token is right in both cases. If the heir
+            // has it, our token is no longer on it.
+            HandOverAnswer::Refused | HandOverAnswer::Unknown => self.resign(now, token, ending),
+        }
+    }
+
+    /// The main loop has ended (or never began): nothing runs under the token any more, and nothing ever will,
+    /// because `floor` holds it. Only now may the record go.
+    pub(super) fn resign(&mut self, now: Instant, token: Token, ending: Ending) {
+        let patience = now + RESIGN_PATIENCE;
+        let give_up_at = self.lease.map_or(patience, |l| patience.earlier(l.holds_until()));
+        self.state = State::Resigning { token, ending, retry_at: now + RETRY_PAUSE, give_up_at };
+        self.actions.push_back(Action::Release(token));
+    }
+
+    pub(super) fn keep_resigning(&mut self, now: Instant, retry_at: Instant, give_up_at: Instant) {
+        let State::Resigning { token, ending, retry_at: next, .. } = &mut self.state else {
+            return;
+        };
+        if now.reached(give_up_at) {
+            let ending = ending.clone();
+            self.stop(ending);
+        } else if now.reached(retry_at) {
+            *next = now + RETRY_PAUSE;
+            let token = *token;
+            self.actions.push_back(Action::Release(token));
+        }
+    }
+
+    pub(super) fn on_released(&mut self, gone: bool) {
+        if let State::Resigning { token, ending, .. } = &self.state {
+            if gone {
+                let (token, ending) = (*token, ending.clone());
+                self.actions.push_back(Action::Report(Transition::Resigned(token)));
+                self.stop(ending);
+            } else {
+                self.actions.push_back(Action::Report(Transition::OutcomeUnknown));
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, ending: Ending) {
+        self.state = State::Stopped(ending.clone());
+        self.actions.push_back(Action::Stop(ending));
+    }
+}
+
+/// The best of the candidates that are ready: by rank, and of the very incarnation that answered.
+fn heir_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
+    let is_ready = |m: &&Member| ready.iter().any(|r| r.member == m.registration.member);
+    let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
+    let others = view.members.iter().filter(|m| m.registration.member.node != us);
+    let candidates = others.filter(is_ready).filter(is_wanted);
+    let ranked = candidates.filter_map(|m| Some((view.rank(&m.registration.member.node)?, m)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, m)| m.clone())
+}
