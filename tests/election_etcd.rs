@@ -142,3 +142,30 @@ fn a_foreign_campaigner_and_metad_queue_behind_each_other() {
 fn listed(etcd: &EtcdCluster, election: &str) -> String {
     etcd.listen(&["elect", "-l", election], Duration::from_millis(700))
 }
+
+#[test]
+fn a_leader_that_steps_down_hands_over_to_the_chosen_member_and_exits_75() {
+    let etcd = EtcdCluster::start(3);
+    let (nodes, first) = start(&builders(&etcd));
+    let last = (0..3).rev().find(|i| *i != first).expect("a follower");
+    let address = nodes[last].rpc_addr().to_string();
+    let step_down = |to: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_metad"));
+        command.args(["step-down", "--to", to, "--meta", &address]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        support::spawn::output(command, PATIENCE)
+    };
+    let refused = step_down("nobody");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("nobody") && said.contains("e0"), "{said}");
+    assert!(nodes[first].is_alive() && !nodes[first].has_event("main_loop_stopping"), "nothing was begun");
+    let done = step_down(nodes[last].id());
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && said.contains(nodes[last].id()), "{said}");
+    assert_eq!(nodes[first].wait_exit(PATIENCE), 75);
+    assert_eq!(leader(&nodes), Some(last));
+    assert_eq!(check(&nodes).len(), 2);
+    // One write: the record never was absent in between.
+    let events = nodes[last].events();
+    assert!(!events.iter().any(|e| e.kind() == "leader_changed" && e.json["leader"].is_null()), "{events:?}");
+}

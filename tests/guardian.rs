@@ -95,7 +95,8 @@ fn a_killed_candidate_does_not_stand_in_the_way_of_the_next_one() {
     let mut nodes = pair(&on_etcd("a", &etcd, LONG_SECS), &on_etcd("b", &etcd, LONG_SECS));
     let third = on_etcd("c", &etcd, LONG_SECS).spawn();
     third.wait_for("joined", PATIENCE);
-    nodes.remove(1).kill();
+    let dead = nodes.remove(1); // kept: dropping it would end its guardian as well
+    dead.kill();
     wait_until("its registration is gone", PATIENCE, || {
         !etcd.etcdctl_ok(&["get", "--prefix", "--keys-only", "/metad/default/nodes/"]).contains("nodes/b")
     });
