@@ -179,10 +179,7 @@ fn the_commands_show_the_cluster() {
     assert_eq!(json["members"].as_array().map(Vec::len), Some(2));
     let (_, json, _) = metad(&["leader", "-o", "json", "--meta", &at]);
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(
-        json["leader"]["token"].as_u64(),
-        leader.wait_for("main_loop_started", PATIENCE).token().into()
-    );
+    assert_eq!(json["leader"]["token"].as_u64(), leader.wait_for("main_loop_started", PATIENCE).token());
     for (what, code) in [("live", 0), ("readiness", 0), ("leader", 1)] {
         assert_eq!(metad(&["health", what, "--meta", &at]).0, code, "{what} of a follower");
     }

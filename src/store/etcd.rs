@@ -164,8 +164,10 @@ impl Shared {
         let mut waiting = self.order();
         let mut asked = FuturesUnordered::new();
         let mut failures: Vec<StoreError> = Vec::new();
+        let mut copies = 0;
         loop {
             if let Some((index, member)) = waiting.next() {
+                copies += 1;
                 asked.push(async move { (index, self.ask(&member, request).await) });
             } else if asked.is_empty() {
                 return Err(worst(failures));
@@ -175,6 +177,10 @@ impl Shared {
                 biased;
                 Some((index, answer)) = asked.next() => match answer {
                     Err(e) if is_worth_another(&e) => failures.push(e),
+                    // It may be our own other copy that made it exist.
+                    Err(StoreError::Refused(Refusal::LeaseExists, why)) if copies > 1 => {
+                        return Err(StoreError::Unknown(why));
+                    }
                     answer => {
                         self.preferred.store(index, Ordering::Relaxed);
                         return answer;

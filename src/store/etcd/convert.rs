@@ -30,7 +30,8 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
         },
         Request::Txn(txn) => {
             let reply = client.txn(to_txn(txn)).await.map_err(|e| error(&e))?;
-            let found = reply.op_responses().into_iter().filter_map(found).collect();
+            let ops = reply.op_responses().into_iter();
+            let found = if is_bare(txn) { Vec::new() } else { ops.filter_map(found).collect() };
             Ok(Response::Txn(TxnReply {
                 header: header(reply.header()),
                 succeeded: reply.succeeded(),
@@ -44,8 +45,18 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
 
 fn to_txn(txn: &Txn) -> etcd_client::Txn {
     let guards: Vec<Compare> = txn.guards.iter().map(to_compare).collect();
+    let asked = etcd_client::Txn::new().when(guards);
+    if is_bare(txn) {
+        // etcd answers a transaction without operations from what the member knows; one read makes it linearizable.
+        let read = || vec![TxnOp::get("/metad/", None)];
+        return asked.and_then(read()).or_else(read());
+    }
     let ops = |ops: &[Op]| ops.iter().map(to_op).collect::<Vec<_>>();
-    etcd_client::Txn::new().when(guards).and_then(ops(&txn.then)).or_else(ops(&txn.otherwise))
+    asked.and_then(ops(&txn.then)).or_else(ops(&txn.otherwise))
+}
+
+fn is_bare(txn: &Txn) -> bool {
+    txn.then.is_empty() && txn.otherwise.is_empty()
 }
 
 fn to_compare(guard: &Guard) -> Compare {

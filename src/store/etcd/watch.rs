@@ -22,6 +22,8 @@ type Batch = Result<WatchBatch, StoreError>;
 struct Watching {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
+    /// What happened up to here is known already.
+    after: Revision,
     seen: Revision,
     ask_every: Duration,
 }
@@ -34,10 +36,13 @@ pub(super) async fn open(
     alive_every: Duration,
 ) -> Result<BoxStream<'static, Batch>, StoreError> {
     let mut connection = member.connection(OsClock.now()).await?;
-    let options = WatchOptions::new().with_range(range.to).with_start_revision((after.0 + 1).cast_signed());
+    // From `after` itself, whose events are dropped again: to a watch that starts in the future etcd sends no
+    // progress notification, so an idle store would look like a dead watch.
+    let start = after.0.max(1).cast_signed();
+    let options = WatchOptions::new().with_range(range.to).with_start_revision(start);
     let stream = connection.client.watch(range.from, Some(options)).await.map_err(|e| error(&e))?;
     let (requests, responses) = stream.split();
-    let watching = Watching { requests, responses, seen: after, ask_every: alive_every / 2 };
+    let watching = Watching { requests, responses, after, seen: after, ask_every: alive_every / 2 };
     Ok(stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
         match watching.next().await {
@@ -73,7 +78,7 @@ impl Watching {
         }
         let mut changes = Vec::new();
         for event in response.events() {
-            let Some(kv) = event.kv() else { continue };
+            let Some(kv) = event.kv().filter(|kv| revision(kv.mod_revision()) > self.after) else { continue };
             self.seen = self.seen.max(revision(kv.mod_revision()));
             changes.push(match event.event_type() {
                 EventType::Put => Change::Put(key_value(kv)),

@@ -95,7 +95,9 @@ impl Watcher {
     /// Until somebody writes, or it is time to look anyway.
     async fn wait(&self, now: Instant) {
         let at_least = if self.log.is_some() { LOOK_AT_LEAST } else { LOOK_WITHOUT_INOTIFY };
-        let due = self.next_end.map_or(at_least, |end| now.until(end).min(at_least)).max(COMMIT_LASTS);
+        let sign_of_life = self.alive_every.saturating_sub(now.since(self.told_at));
+        let lease_end = self.next_end.map_or(at_least, |end| now.until(end));
+        let due = at_least.min(sign_of_life).min(lease_end).max(COMMIT_LASTS);
         let _ = tokio::time::timeout(due, self.written()).await;
     }
 

@@ -1,0 +1,133 @@
+//! The election's verbs on this store: how a tenure ends or moves, and what its fence refuses.
+
+use metad::election::event::Event;
+use metad::election::record::{Incarnation, Revision, Seat, Token};
+use metad::store::{Guard, Op, Request, Txn, TxnReply, verbs};
+
+use super::suite::{Case, Ctx, LONG, SHORT, absent, cases, txn_at};
+use super::verbs::{Candidate, register, tenure, view};
+
+/// The cases of this file.
+pub const CASES: &[Case] = cases![
+    a_release_deletes_the_record_and_the_registration,
+    a_release_under_a_wrong_token_changes_nothing,
+    a_reclaim_moves_the_record_to_the_new_lease,
+    a_reclaim_under_a_wrong_token_changes_nothing,
+    a_fenced_write_happens_under_the_right_token,
+    a_fenced_write_needs_the_token,
+    a_fenced_write_is_refused_by_another_guard,
+    a_leader_whose_lease_ends_leaves_a_vacant_seat,
+];
+
+async fn a_release_deletes_the_record_and_the_registration(ctx: Ctx) {
+    let one = Candidate::register(&ctx, 1).await;
+    let token = one.wins(&ctx, 1).await;
+    let answer = ctx.here.call(Request::Txn(verbs::release(&ctx.keys, "n1", token))).await;
+    assert_eq!(verbs::release_event(&answer), Event::Released(true));
+    let view = view(&ctx).await;
+    assert_eq!((view.seat, view.members), (Seat::Vacant, vec![]));
+    assert_eq!(ctx.renew(one.lease).await.ttl, Some(LONG), "its lease lives on");
+}
+
+async fn a_release_under_a_wrong_token_changes_nothing(ctx: Ctx) {
+    let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
+    let old = one.wins(&ctx, 1).await;
+    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    let token = two.wins(&ctx, 1).await;
+    let before = view(&ctx).await;
+    for wrong in [old.revision().0, token.get() + 1] {
+        let wrong = Token::new(Revision(wrong)).expect("not 0");
+        let reply = ctx.txn(verbs::release(&ctx.keys, "n2", wrong)).await;
+        assert!(!reply.succeeded, "{wrong} is not {token}");
+    }
+    let after = view(&ctx).await;
+    assert_eq!((after.seat, after.members), (before.seat, before.members));
+}
+
+async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
+    let mut one = Candidate::register(&ctx, 1).await;
+    let (old_lease, old_token) = (one.lease, one.wins(&ctx, 1).await);
+    one.id.incarnation = Incarnation(2);
+    one.lease = ctx.grant(LONG).await;
+    one.generation = register(&ctx, &one, one.generation).await.expect("re-registered");
+    let reply = ctx.txn(verbs::reclaim(&ctx.keys, &one.record(2), one.lease, old_token)).await;
+    assert!(reply.succeeded, "{reply:?}");
+    let shown = verbs::picture(&reply).view(&ctx.keys);
+    ctx.revoke(old_lease).await;
+    let now = tenure(&ctx).await;
+    assert_eq!((now.lease, &now.record), (one.lease, &one.record(2)), "the old lease took nothing");
+    assert!(now.token > old_token, "{} after {old_token}", now.token);
+    assert_eq!(shown.seat.tenure(), Some(&now), "the answer's picture shows the new tenure");
+    assert_eq!(view(&ctx).await.members.len(), 1, "nor the registration");
+}
+
+async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
+    let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
+    let old = one.wins(&ctx, 1).await;
+    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    let token = two.wins(&ctx, 1).await;
+    let reply = ctx.txn(verbs::reclaim(&ctx.keys, &one.record(2), one.lease, old)).await;
+    assert!(!reply.succeeded);
+    let shown = verbs::picture(&reply).view(&ctx.keys);
+    assert_eq!(shown.seat.tenure().map(|t| t.token), Some(token), "the answer shows who leads");
+    assert_eq!(tenure(&ctx).await.record, two.record(1));
+}
+
+/// A main loop's write of `value`.
+async fn fenced(ctx: &Ctx, token: Token, guards: Vec<Guard>, value: &str) -> TxnReply {
+    let op = Op::Put(ctx.keys.state("k"), value.into(), None);
+    ctx.txn(verbs::fenced(&ctx.keys, token, guards, vec![op])).await
+}
+
+async fn state(ctx: &Ctx) -> Option<String> {
+    let reply = txn_at(&*ctx.there, Txn::read(vec![Op::Get(ctx.keys.state("k"))])).await;
+    ctx.names(&reply.found[0]).pop().map(|(_, value)| value)
+}
+
+async fn a_fenced_write_happens_under_the_right_token(ctx: Ctx) {
+    let one = Candidate::register(&ctx, 1).await;
+    let token = one.wins(&ctx, 1).await;
+    let reply = fenced(&ctx, token, vec![], "1").await;
+    assert!(reply.succeeded && !verbs::refused_by_fence(&reply, token), "{reply:?}");
+    let known = Guard::ModRevision(ctx.keys.state("k"), reply.header.revision);
+    let reply = fenced(&ctx, token, vec![known], "2").await;
+    assert!(reply.succeeded && !verbs::refused_by_fence(&reply, token), "{reply:?}");
+    assert_eq!(state(&ctx).await.as_deref(), Some("2"));
+}
+
+async fn a_fenced_write_needs_the_token(ctx: Ctx) {
+    let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
+    let old = one.wins(&ctx, 1).await;
+    fenced(&ctx, old, vec![], "in time").await;
+    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    let reply = fenced(&ctx, old, vec![], "nobody leads").await;
+    assert!(!reply.succeeded && verbs::refused_by_fence(&reply, old), "{reply:?}");
+    let new = two.wins(&ctx, 1).await;
+    let reply = fenced(&ctx, old, vec![], "another leads").await;
+    assert!(!reply.succeeded && verbs::refused_by_fence(&reply, old), "{reply:?}");
+    assert_eq!(state(&ctx).await.as_deref(), Some("in time"));
+    assert!(fenced(&ctx, new, vec![], "the new leader").await.succeeded);
+}
+
+async fn a_fenced_write_is_refused_by_another_guard(ctx: Ctx) {
+    let one = Candidate::register(&ctx, 1).await;
+    let token = one.wins(&ctx, 1).await;
+    fenced(&ctx, token, vec![], "1").await;
+    let reply = fenced(&ctx, token, vec![absent(&ctx.keys.state("k"))], "2").await;
+    assert!(!reply.succeeded, "the key is there");
+    assert!(!verbs::refused_by_fence(&reply, token), "the token was right: {reply:?}");
+    assert_eq!(state(&ctx).await.as_deref(), Some("1"));
+}
+
+async fn a_leader_whose_lease_ends_leaves_a_vacant_seat(ctx: Ctx) {
+    let (mut one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
+    one.lease = ctx.grant(SHORT).await;
+    one.generation = register(&ctx, &one, one.generation).await.expect("re-registered");
+    let old = one.wins(&ctx, 1).await;
+    let mut watching = ctx.watch_range(ctx.keys.watched(), old.revision()).await;
+    watching.until_deleted(&ctx.keys.leader()).await;
+    let view = view(&ctx).await;
+    let left: Vec<_> = view.members.iter().map(|m| &m.registration.member).collect();
+    assert_eq!((view.seat, left), (Seat::Vacant, vec![&two.id]));
+    assert!(two.wins(&ctx, 1).await > old);
+}
