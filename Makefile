@@ -36,6 +36,20 @@ test: ## Run every test, with a real etcd (and with those of `make etcd`, if bui
 	@$(SETUP) test
 	$(CARGO) test --locked
 
+# Most tests wait for real processes most of the time, so more of them may run at once than there are cores.
+export RUST_TEST_THREADS ?= 4
+
+ETCD ?= $(shell command -v etcd) $(wildcard tests/etcd/bin/etcd-*)
+
+.PHONY: faults
+faults: etcd ## The faults at leases of 5, 10 and 30 s with hangs of 60 s, three times, on each etcd (ETCD="a b")
+	@$(SETUP) test
+	@for etcd in $(ETCD); do for lease in 5 10 30; do for run in 1 2 3; do \
+	  echo "== $$etcd, lease $$lease s, run $$run"; \
+	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
+	    $(CARGO) test --locked --test faults || exit 1; \
+	done; done; done
+
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
 	@$(SETUP) lint
