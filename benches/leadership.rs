@@ -23,10 +23,13 @@ fn main() {
     let etcd = EtcdCluster::start(1);
     let three = EtcdCluster::start(3);
     println!("etcd {}, {RUNS} runs each, medians", etcd.version());
-    start_to_leading("SQLite", |id| NodeBuilder::new(id));
+    start_to_leading("SQLite", NodeBuilder::new);
     start_to_leading("etcd, 1 member", |id| NodeBuilder::new(id).etcd(&etcd));
     start_to_leading("etcd, 3 members", |id| NodeBuilder::new(id).etcd(&three));
     hand_over("etcd, 3 members", &three);
+    for lease_secs in [5, 30, 86_400] {
+        kill_9("etcd, 3 members", &three, lease_secs);
+    }
     idle("SQLite", &NodeBuilder::new("idle").lease_secs(15));
     idle("etcd, 3 members", &NodeBuilder::new("idle").lease_secs(15).cluster("idle").etcd(&three));
     idle(
@@ -57,19 +60,89 @@ fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
     println!("start to leading, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
 }
 
+/// A follower is given the seat: beside it, in the same run, what the store itself takes for a write that
+/// another client sees.
 fn hand_over(what: &str, etcd: &EtcdCluster) {
     let run = |i| {
         let node = |id: &str| NodeBuilder::new(id).cluster(&format!("h{i}")).etcd(etcd).spawn();
-        let first = node("a");
-        started_ns(&first);
-        let second = node("b");
-        second.wait_for("joined", PATIENCE);
-        std::thread::sleep(Duration::from_millis(200));
+        let (first, second) = pair(node);
         let asked = boot_ns();
         first.signal(Signal::TERM);
         (started_ns(&second) - asked) as f64 / 1e6
     };
-    println!("SIGTERM to the next main loop, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
+    let took = median((0..RUNS).map(run).collect());
+    let bare = bare_put_and_watch(etcd);
+    println!(
+        "SIGTERM to the next main loop, {what}: {took:.2} ms; a bare put and its watch event: {bare:.2} ms; \
+         ratio {:.1}",
+        took / bare
+    );
+}
+
+fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {
+    let run = |i| {
+        let cluster = format!("k{lease_secs}-{i}");
+        let node =
+            |id: &str| NodeBuilder::new(id).lease_secs(lease_secs).cluster(&cluster).etcd(etcd).spawn();
+        let (first, second) = pair(node);
+        let killed = boot_ns();
+        support::spawn::signal(first.pid(), Signal::KILL);
+        (started_ns(&second) - killed) as f64 / 1e6
+    };
+    let took = median((0..RUNS).map(run).collect());
+    println!("kill -9 to the next main loop, {what}, lease {lease_secs} s: {took:.1} ms");
+}
+
+fn pair(node: impl Fn(&str) -> Node) -> (Node, Node) {
+    let first = node("a");
+    started_ns(&first);
+    let second = node("b");
+    second.wait_for("joined", PATIENCE);
+    std::thread::sleep(Duration::from_millis(200));
+    (first, second)
+}
+
+/// The median over put → event, with metad's own store client on both sides.
+fn bare_put_and_watch(etcd: &EtcdCluster) -> f64 {
+    use futures_util::StreamExt;
+    use metad::clock::OsClock;
+    use metad::store::etcd::{EtcdOptions, EtcdStore};
+    use metad::store::{KeyRange, Op, Request, Store, Txn};
+    let options = EtcdOptions {
+        endpoints: etcd.endpoints(),
+        tls: None,
+        login: None,
+        connect_timeout: Duration::from_secs(1),
+        request_timeout: Duration::from_secs(3),
+        hedge_max: Duration::from_secs(1),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let store = EtcdStore::new(options, std::sync::Arc::new(OsClock)).expect("a store");
+        let put = || {
+            let op = Op::Put("/bench/key".into(), b"value".to_vec(), None);
+            store.call(Request::Txn(Txn { then: vec![op], ..Txn::default() }))
+        };
+        let at = put().await.expect("a put").header().revision;
+        let range = KeyRange::prefix("/bench/");
+        let mut events = store.watch(range, at, Duration::from_secs(60)).await.expect("a watch");
+        let mut all = Vec::new();
+        for _ in 0..101 {
+            let began = boot_ns();
+            let (written, seen) = tokio::join!(put(), async {
+                loop {
+                    match events.next().await {
+                        Some(Ok(batch)) if batch.changes.is_empty() => {}
+                        seen => return seen,
+                    }
+                }
+            });
+            written.expect("a put");
+            seen.expect("an event").expect("a batch");
+            all.push((boot_ns() - began) as f64 / 1e6);
+        }
+        median(all)
+    })
 }
 
 fn idle(what: &str, builder: &NodeBuilder) {

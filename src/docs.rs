@@ -1,5 +1,11 @@
 //! The pages for operators and readers of the design, as they stand in `src/docs/`.
 
+#[doc = include_str!("docs/failures.md")]
+pub mod failures {}
+
+#[doc = include_str!("docs/guardian.md")]
+pub mod guardian {}
+
 #[doc = include_str!("docs/lease.md")]
 pub mod lease {}
 

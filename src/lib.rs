@@ -10,9 +10,10 @@
 //!            ┌────────────────────── one process ───────────────────────┐
 //!  store ◄───┤ driver thread: Elector (pure) ── fuse thread             │
 //!    ▲       │        │ starts, stops          (ends the process at H)  │
-//!    └───────┤ main runtime: main loop, holding a Leadership (the token)│
-//!            │              gRPC, HTTP: read the driver's snapshot      │
-//!            └──────────────────────────────────────────────────────────┘
+//!    ├───────┤ main runtime: main loop, holding a Leadership (the token)│
+//!    │       │              gRPC, HTTP: read the driver's snapshot      │
+//!    │       └──────────────────────────────────────────────────────────┘
+//!    └─── guardian: a process of its own; kills, then revokes, when the other is dead or hangs
 //! ```
 //!
 //! # Code map, in the order of imports
@@ -25,7 +26,9 @@
 //! - [`telemetry`]: one typed event feeds log, metrics and streams.
 //! - [`proto`]: generated types. [`client`]: calls another member.
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
-//! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining.
+//! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
+//! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
+//!   over.
 //! - [`meta`]: the main loops: built in, a caller's, a program.
 //! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
 //!

@@ -139,3 +139,20 @@ fn the_systemd_unit_restarts_on_the_codes_that_ask_for_it() {
     assert!(line("RestartPreventExitStatus=").contains("78"));
     assert!(line("KillMode=").contains("control-group"));
 }
+
+#[test]
+fn the_page_of_failures_names_tests_that_exist() {
+    let page = read("src/docs/failures.md");
+    let mut shown = 0;
+    for row in page.lines().filter(|l| l.starts_with("| ") && l.contains('`')) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        let (file, tests) = names.split_first().unwrap_or_else(|| panic!("no test in: {row}"));
+        let source = read(&format!("tests/{file}.rs"));
+        for test in tests {
+            assert!(source.contains(&format!("fn {test}()")), "tests/{file}.rs has no {test}");
+            shown += 1;
+        }
+    }
+    assert!(shown >= 10, "the table was not understood");
+}
