@@ -11,7 +11,7 @@
 //! | Joining | final refusal | Stopped |
 //! | Follower | seat vacant, our rank's turn, lease long enough | Claiming |
 //! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
-//! | Follower, Claiming | `H` passed, or our registration is gone | Joining (new lease) |
+//! | Follower, Claiming | `H` (claiming: `S`) passed, or our registration is gone | Joining (new lease) |
 //! | Follower, Claiming | our node id is another data dir's | Stopped |
 //! | Joining, Follower, Claiming | asked to stop | Stopped |
 //! | Claiming | won, or a picture shows the record as ours | Starting |

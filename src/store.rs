@@ -7,7 +7,8 @@
 //!
 //! What a store promises:
 //!
-//! - revisions grow with every successful writing transaction, whatever it writes; all its puts share one;
+//! - revisions grow with every transaction that changes something; all its changes share one;
+//! - no transaction writes one key twice ([`Refusal::Invalid`]);
 //! - a transaction is atomic, and linearizable, also when it only reads;
 //! - a lease that is not renewed ends, never before its time to live has passed since the last renewal was
 //!   *received*; with it go all keys that hang on it, in one revision;
@@ -37,7 +38,7 @@ use crate::election::record::Revision;
 /// The most operations one transaction may hold (etcd's `--max-txn-ops` is 128, shared by all its parts).
 pub const TXN_OPS_MAX: usize = 100;
 
-/// What is asked of a store. A renewal is asked for with [`Store::renew`] as well.
+/// What is asked of a store. A renewal goes through [`Store::renew`]; etcd refuses it elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Create a lease under a name of our choice.
@@ -68,10 +69,10 @@ pub enum Response {
     Txn(TxnReply),
 }
 
-/// What every answer says about the store itself.
+/// What every answer says about the store itself. The answer to a revoke of an unknown lease may be without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Header {
-    /// Which store it is; changes when it is made anew.
+    /// Which store it is. An etcd that is made anew under the same names keeps it; then only the revision tells.
     pub cluster: u64,
     /// The store's revision.
     pub revision: Revision,
@@ -202,6 +203,8 @@ pub enum Refusal {
     NotAStore,
     /// The request breaks a limit of the store.
     TooLarge,
+    /// The request contradicts itself: it writes one key twice.
+    Invalid,
     /// The watch's starting point is no longer known; read again.
     Compacted,
     /// The request never left.
@@ -252,9 +255,34 @@ impl Txn {
         Self { then, ..Self::default() }
     }
 
+    /// The key that one of its branches writes twice, if there is one.
+    pub fn key_written_twice(&self) -> Option<&str> {
+        [&self.then, &self.otherwise].into_iter().find_map(|ops| {
+            let mut seen = std::collections::BTreeSet::new();
+            let written = ops.iter().filter_map(|op| match op {
+                Op::Put(key, ..) | Op::Delete(key) => Some(key.as_str()),
+                Op::Get(_) | Op::List(_) => None,
+            });
+            written.into_iter().find(|key| !seen.insert(*key))
+        })
+    }
+
     /// Does it write, whatever its guards say?
     pub fn writes(&self) -> bool {
         self.then.iter().chain(&self.otherwise).any(|op| matches!(op, Op::Put(..) | Op::Delete(_)))
+    }
+}
+
+// === impl Request ===
+
+impl Request {
+    /// May it change anything?
+    pub fn writes(&self) -> bool {
+        match self {
+            Request::Grant { .. } | Request::Revoke(_) => true,
+            Request::Renew(_) => false,
+            Request::Txn(txn) => txn.writes(),
+        }
     }
 }
 
@@ -297,6 +325,11 @@ pub fn after_prefix(prefix: &str) -> String {
 // === impl StoreError ===
 
 impl StoreError {
+    /// The refusal of a transaction that writes one key twice.
+    pub(crate) fn twice(key: &str) -> Self {
+        StoreError::Refused(Refusal::Invalid, format!("the transaction writes {key} twice"))
+    }
+
     /// The refusal, if it is one.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {

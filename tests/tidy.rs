@@ -13,6 +13,8 @@ mod imports;
 mod shape;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/tokens.rs"]
+mod tokens;
 
 use std::fs;
 use std::path::{Path, PathBuf};

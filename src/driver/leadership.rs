@@ -156,17 +156,17 @@ impl Leadership {
     /// See [`WriteError`].
     pub async fn put(&self, name: &str, value: Vec<u8>, expected: Revision) -> Result<Revision, WriteError> {
         let key = self.inner.keys.state(name);
-        let mut sent_before = false;
         loop {
             self.check()?;
             match self.write_once(&key, &value, expected).await {
                 Err(WriteError::Store(
                     StoreError::Unknown(_) | StoreError::Refused(crate::store::Refusal::NotSent, _),
                 )) => {
-                    sent_before = true;
                     tokio::time::sleep(SETTLE_PAUSE).await;
                 }
-                Err(WriteError::Conflict { .. }) if sent_before => match self.get(name).await? {
+                // A copy of this very write may have been the one that moved the key on: an earlier try, or the one
+                // that the store's client sent to a second member.
+                Err(WriteError::Conflict { .. }) => match self.get(name).await? {
                     Some((stored, revision)) if stored == value => return Ok(revision),
                     _ => return Err(WriteError::Conflict { key, expected }),
                 },

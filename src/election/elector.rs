@@ -200,17 +200,16 @@ impl Elector {
         }
     }
 
-    /// The lease whose end ends us, from before a claim is sent until the record is given up.
+    /// The lease whose end ends us, from before a claim is sent until the main loop has ended.
     pub fn fused_lease(&self) -> Option<&Lease> {
         match self.state {
             State::Claiming { .. }
             | State::Starting { .. }
             | State::Leading { .. }
             | State::Stopping { .. } => self.lease.as_ref(),
-            State::Choosing { .. } | State::HandingOver { .. } => self.lease.as_ref(),
-            State::Joining { .. } | State::Follower { .. } | State::Resigning { .. } | State::Stopped(_) => {
-                None
-            }
+            State::Joining { .. } | State::Follower { .. } | State::Stopped(_) => None,
+            // The main loop has ended; nothing of ours can run under the token.
+            State::Choosing { .. } | State::HandingOver { .. } | State::Resigning { .. } => None,
         }
     }
 }
@@ -237,9 +236,19 @@ impl Elector {
             State::Resigning { retry_at, give_up_at, .. } => [Some(*retry_at), Some(*give_up_at)],
             State::Stopped(_) => return None,
         };
-        let lease_over = self.lease.filter(|_| self.is_candidate()).map(|l| l.holds_until());
+        let lease_over = self.lease.as_ref().and_then(|l| self.candidate_until(l));
         let renew = self.lease.map(|_| self.renewal.due_at());
         own.into_iter().chain([lease_over, renew]).flatten().reduce(Instant::earlier)
+    }
+
+    /// Until when a candidate relies on its lease. One with a claim under way has an armed fuse, and must have
+    /// disarmed it before H: a claim whose outcome is unknown is no reason to die.
+    fn candidate_until(&self, lease: &Lease) -> Option<Instant> {
+        match self.state {
+            State::Follower { .. } => Some(lease.holds_until()),
+            State::Claiming { .. } => Some(lease.step_down_at()),
+            _ => None,
+        }
     }
 
     fn is_candidate(&self) -> bool {
@@ -313,7 +322,7 @@ impl Elector {
     fn check_lease(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
         match &self.state {
-            State::Follower { .. } | State::Claiming { .. } if lease.is_over(now) => self.rejoin(),
+            _ if self.candidate_until(&lease).is_some_and(|at| now.reached(at)) => self.rejoin(),
             State::Starting { .. } if now.reached(lease.step_down_at()) => {
                 self.stop(Ending::of(Reason::LeaseExpired));
             }

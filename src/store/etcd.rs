@@ -177,8 +177,8 @@ impl Shared {
                 biased;
                 Some((index, answer)) = asked.next() => match answer {
                     Err(e) if is_worth_another(&e) => failures.push(e),
-                    // It may be our own other copy that made it exist.
-                    Err(StoreError::Refused(Refusal::LeaseExists, why)) if copies > 1 => {
+                    // This copy was refused; another one may have been heard, or may be the very reason.
+                    Err(StoreError::Refused(_, why)) if copies > 1 && request.writes() => {
                         return Err(StoreError::Unknown(why));
                     }
                     answer => {

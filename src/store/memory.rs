@@ -147,6 +147,9 @@ impl MemoryState {
     }
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnReply, StoreError> {
+        if let Some(key) = txn.key_written_twice() {
+            return Err(StoreError::twice(key));
+        }
         let succeeded = txn.guards.iter().all(|g| self.holds(g));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
         for op in ops {
@@ -265,8 +268,8 @@ impl Store for MemoryStore {
         after: Revision,
         alive_every: Duration,
     ) -> Result<BoxStream<'static, Result<WatchBatch, StoreError>>, StoreError> {
+        let changed = self.inner.changed.subscribe(); // first: no change may fall between
         let first = self.inner.state().changes(&range, after)?;
-        let changed = self.inner.changed.subscribe();
         let rest = stream::unfold(
             (self.inner.clone(), changed, first.revision),
             move |(inner, mut changed, seen)| {

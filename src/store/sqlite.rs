@@ -217,6 +217,9 @@ fn renew(tx: &Transaction<'_>, now: Instant, lease: LeaseId) -> Result<Response,
 }
 
 fn txn_reply(tx: &Transaction<'_>, txn: &Txn) -> Result<TxnReply, StoreError> {
+    if let Some(key) = txn.key_written_twice() {
+        return Err(StoreError::twice(key));
+    }
     let mut succeeded = true;
     for guard in &txn.guards {
         succeeded &= holds(tx, guard).map_err(failed)?;

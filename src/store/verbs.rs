@@ -2,7 +2,8 @@
 //!
 //! Pure functions. The driver, the simulation and the model checker all use these, so a guard that is missing
 //! here is missing in all of them. Every transaction is safe to deliver twice and late: each compares the
-//! revision that it is about to replace.
+//! revision that it is about to replace. [`fenced`] leaves that to its caller: the fence does not change between
+//! two writes of one tenure, so each written key needs a guard of its own.
 
 use super::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
 use super::{Guard, Op, Response, StoreError, Txn, TxnReply};

@@ -1,10 +1,10 @@
-//! The election's verbs on this store: how a tenure ends or moves, and what its fence refuses.
+//! The election's verbs on this store: how a tenure moves or ends, and what its fence refuses.
 
-use metad::election::event::Event;
-use metad::election::record::{Incarnation, Revision, Seat, Token};
+use metad::election::event::{Event, HandOverAnswer};
+use metad::election::record::{Incarnation, LeaderRecord, Member, Revision, Seat, Token};
 use metad::store::{Guard, Op, Request, Txn, TxnReply, verbs};
 
-use super::suite::{Case, Ctx, LONG, SHORT, absent, cases, txn_at};
+use super::suite::{Case, Ctx, LONG, SHORT, absent, cases, new_lease, txn_at};
 use super::verbs::{Candidate, register, tenure, view};
 
 /// The cases of this file.
@@ -13,6 +13,10 @@ pub const CASES: &[Case] = cases![
     a_release_under_a_wrong_token_changes_nothing,
     a_reclaim_moves_the_record_to_the_new_lease,
     a_reclaim_under_a_wrong_token_changes_nothing,
+    a_hand_over_gives_the_record_to_the_heir,
+    a_hand_over_under_a_wrong_token_changes_nothing,
+    a_hand_over_to_an_heir_of_another_generation_changes_nothing,
+    a_hand_over_to_an_ended_lease_is_refused,
     a_fenced_write_happens_under_the_right_token,
     a_fenced_write_needs_the_token,
     a_fenced_write_is_refused_by_another_guard,
@@ -71,6 +75,69 @@ async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let shown = verbs::picture(&reply).view(&ctx.keys);
     assert_eq!(shown.seat.tenure().map(|t| t.token), Some(token), "the answer shows who leads");
     assert_eq!(tenure(&ctx).await.record, two.record(1));
+}
+
+/// Hands the record over, and says what the elector is told.
+async fn hands_over(ctx: &Ctx, record: &LeaderRecord, heir: &Member, token: Token) -> HandOverAnswer {
+    let txn = verbs::hand_over(&ctx.keys, record, heir, token);
+    match verbs::hand_over_event(&ctx.here.call(Request::Txn(txn)).await) {
+        Event::HandedOver(answer) => answer,
+        other => panic!("not an answer to a hand-over: {other:?}"),
+    }
+}
+
+/// A leader with its token, and an heir as it is registered.
+async fn leader_and_heir(ctx: &Ctx) -> (Candidate, Token, Candidate, Member) {
+    let (one, two) = (Candidate::register(ctx, 1).await, Candidate::register(ctx, 2).await);
+    let token = one.wins(ctx, 1).await;
+    let heir = view(ctx).await.member("n2").expect("registered").clone();
+    (one, token, two, heir)
+}
+
+async fn a_hand_over_gives_the_record_to_the_heir(ctx: Ctx) {
+    let (one, old, two, heir) = leader_and_heir(&ctx).await;
+    let record = two.record(7);
+    assert_eq!(hands_over(&ctx, &record, &heir, old).await, HandOverAnswer::Done);
+    ctx.revoke(one.lease).await;
+    let now = tenure(&ctx).await;
+    assert_eq!((&now.record, now.lease), (&record, two.lease), "on the heir's lease");
+    assert!(now.token > old, "{} after {old}", now.token);
+    let late = fenced(&ctx, old, vec![], "late").await;
+    assert!(verbs::refused_by_fence(&late, old), "{late:?}");
+    // A second copy finds the token moved on. Nobody can tell it from a refusal, and it does nothing.
+    assert_eq!(hands_over(&ctx, &record, &heir, old).await, HandOverAnswer::Unknown);
+    assert_eq!(tenure(&ctx).await, now);
+}
+
+async fn a_hand_over_under_a_wrong_token_changes_nothing(ctx: Ctx) {
+    let (_, token, two, heir) = leader_and_heir(&ctx).await;
+    let before = tenure(&ctx).await;
+    let wrong = Token::new(Revision(token.get() + 1)).expect("not 0");
+    assert_eq!(hands_over(&ctx, &two.record(7), &heir, wrong).await, HandOverAnswer::Unknown);
+    assert_eq!(tenure(&ctx).await, before);
+}
+
+async fn a_hand_over_to_an_heir_of_another_generation_changes_nothing(ctx: Ctx) {
+    let (_, token, mut two, heir) = leader_and_heir(&ctx).await;
+    let before = tenure(&ctx).await;
+    two.generation = register(&ctx, &two, two.generation).await.expect("the heir withdraws");
+    assert_eq!(hands_over(&ctx, &two.record(7), &heir, token).await, HandOverAnswer::Unknown);
+    ctx.revoke(two.lease).await;
+    let heir = Member { generation: two.generation, ..heir };
+    assert_eq!(
+        hands_over(&ctx, &two.record(8), &heir, token).await,
+        HandOverAnswer::Unknown,
+        "the heir is gone"
+    );
+    assert_eq!(tenure(&ctx).await, before);
+}
+
+async fn a_hand_over_to_an_ended_lease_is_refused(ctx: Ctx) {
+    let (_, token, two, mut heir) = leader_and_heir(&ctx).await;
+    let before = tenure(&ctx).await;
+    heir.registration.lease = new_lease();
+    assert_eq!(hands_over(&ctx, &two.record(7), &heir, token).await, HandOverAnswer::Refused);
+    assert_eq!(tenure(&ctx).await, before);
 }
 
 /// A main loop's write of `value`.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::finding::Finding;
-use super::source::{Source, Token};
+use super::source::Source;
+use super::tokens::Token;
 
 /// Where the metrics are.
 pub const METRICS: &str = "src/telemetry/metrics.rs";

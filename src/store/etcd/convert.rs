@@ -48,7 +48,11 @@ fn to_txn(txn: &Txn) -> etcd_client::Txn {
     let asked = etcd_client::Txn::new().when(guards);
     if is_bare(txn) {
         // etcd answers a transaction without operations from what the member knows; one read makes it linearizable.
-        let read = || vec![TxnOp::get("/metad/", None)];
+        let key = txn.guards.iter().map(|g| match g {
+            Guard::ModRevision(key, _) | Guard::PrefixEmpty(key) => key.as_str(),
+        });
+        let key = key.into_iter().next().unwrap_or("/metad/");
+        let read = || vec![TxnOp::get(key, None)];
         return asked.and_then(read()).or_else(read());
     }
     let ops = |ops: &[Op]| ops.iter().map(to_op).collect::<Vec<_>>();

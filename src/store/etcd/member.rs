@@ -257,6 +257,7 @@ pub(super) fn status_error(status: &tonic::Status) -> StoreError {
         Code::FailedPrecondition if message.contains("authentication is not enabled") => {
             Some(Refusal::Denied)
         }
+        Code::InvalidArgument if message.contains("duplicate key") => Some(Refusal::Invalid),
         Code::OutOfRange if message.contains("compacted") => Some(Refusal::Compacted),
         Code::Unimplemented => Some(Refusal::NotAStore),
         _ => None,

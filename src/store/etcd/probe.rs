@@ -73,7 +73,7 @@ fn judge(url: &str, answer: &[u8]) -> String {
         return format!("{url}: is an etcd without TLS; write http://");
     }
     if text.contains("etcdserver") {
-        return format!("{url}: etcd runs there, but does not serve requests; has it lost its quorum?");
+        return format!("{url}: etcd runs there; if it refuses requests, has it lost its quorum?");
     }
     if answer.is_empty() {
         return format!("{url}: accepts connections, but says nothing; is it hung, or not etcd?");
