@@ -480,7 +480,8 @@ impl Driver {
     async fn leave(&mut self, ending: &Ending) {
         self.parts.fuse.set(None);
         let all_given_back = match self.elector.lease() {
-            None => true,
+            // A join may be under way, or an older lease may live: the guardian knows them all.
+            None => !self.parts.keeper.as_ref().is_some_and(Keeper::knows_a_lease),
             Some(_) if !ending.reason.gives_record_up() => false,
             Some(lease) => {
                 let revoke = self.parts.store.call(Request::Revoke(lease.id()));

@@ -108,11 +108,20 @@ impl Guardian {
         tokio::spawn(listen(channel.clone(), tell));
         let guardian = Self { channel, child: Mutex::new(child), said };
         let ready = guardian.until(|s| s.ready || s.gone);
-        match tokio::time::timeout(READY_PATIENCE, ready).await {
-            Ok(said) if said.ready => Ok(guardian),
-            Ok(_) => Err(NoGuardian("it ended at once".into())),
-            Err(_) => Err(NoGuardian(format!("it was not ready within {READY_PATIENCE:?}"))),
-        }
+        let why = match tokio::time::timeout(READY_PATIENCE, ready).await {
+            Ok(said) if said.ready => return Ok(guardian),
+            Ok(_) => "it ended at once".to_owned(),
+            Err(_) => format!("it was not ready within {READY_PATIENCE:?}"),
+        };
+        guardian.destroy();
+        Err(NoGuardian(why))
+    }
+
+    /// Kills the guardian itself: it does not do what it is there for. What it looked after becomes ours.
+    pub fn destroy(&self) {
+        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        let _ = child.kill(); // already dead: fine
+        let _ = child.wait();
     }
 
     /// Tells it the name of a lease, before the store hears of it.

@@ -24,7 +24,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{self, GuardianPlan};
+use crate::guardian::{self, GuardianPlan, NoGuardian};
 use crate::http::{self, HttpParts};
 use crate::meta::payload::Payload;
 use crate::meta::{FnLoop, TickLoop};
@@ -139,7 +139,8 @@ impl NodeBuilder {
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
         let fuse = Fuse::start().map_err(no_thread)?;
         let keeper = keeper(&self.config, self.guardian_program, &fuse).await;
-        let main_loop = main_loop(self.main_loop, self.command, keeper.as_ref(), &self.config)?;
+        let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config)?;
+        let keeper = keeper.ok();
         let parts = DriverParts {
             store,
             main_store,
@@ -164,39 +165,39 @@ impl NodeBuilder {
     }
 }
 
-/// The guardian, unless the configuration or the system does without one; then that is said loudly.
-async fn keeper(config: &Config, program: Option<PathBuf>, fuse: &Fuse) -> Option<Keeper> {
-    let program = program.filter(|_| config.node.guardian)?;
-    match Keeper::start(GuardianPlan { program, config: config.clone() }, fuse.horizon()).await {
-        Ok(keeper) => Some(keeper),
-        Err(e) => {
-            tracing::warn!("{e}");
-            None
-        }
+/// The guardian; or why there is none, which is said loudly unless the configuration wants it so.
+async fn keeper(config: &Config, program: Option<PathBuf>, fuse: &Fuse) -> Result<Keeper, NoGuardian> {
+    if !config.node.guardian {
+        return Err(NoGuardian("node.guardian is false".into()));
     }
+    let program =
+        program.ok_or_else(|| NoGuardian("this program has not said which one becomes it".into()))?;
+    let plan = GuardianPlan { program, config: config.clone() };
+    Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
 
 fn main_loop(
     own: Option<Box<dyn MainLoop>>,
     command: Vec<String>,
-    keeper: Option<&Keeper>,
+    keeper: &Result<Keeper, NoGuardian>,
     config: &Config,
 ) -> Result<Box<dyn MainLoop>, StartError> {
     if command.is_empty() {
         let tick = TickLoop { interval: Duration::from_millis(config.meta.tick_interval_ms) };
         return Ok(own.unwrap_or_else(|| Box::new(tick)));
     }
-    let Some(keeper) = keeper.cloned() else {
-        let message = "a program as the main loop needs the guardian, and there is none\n\
-                       fix: set node.guardian = true; the log says why it could not be started";
-        return Err(StartError { exit: Exit::Config, message: message.into() });
-    };
+    let keeper = keeper.as_ref().map_err(|why| StartError {
+        exit: Exit::Config,
+        message: format!(
+            "a program as the main loop needs the guardian: {why}\nfix: see src/docs/guardian.md"
+        ),
+    })?;
     let heir = guardian::tree::become_subreaper();
     heir.map_err(|e| StartError {
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
-    Ok(Box::new(Payload { command, keeper }))
+    Ok(Box::new(Payload { command, keeper: keeper.clone() }))
 }
 
 fn registration(config: &Config, listeners: &Listeners) -> Registration {
@@ -311,6 +312,14 @@ impl Node {
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hup.recv().await.is_some() {
+                tracing::warn!(
+                    "SIGHUP: nothing is reloaded while running; restart to change the configuration"
+                );
+            }
+        });
         let driver = self.driver.clone();
         tokio::spawn(async move {
             for count in 0.. {

@@ -179,7 +179,7 @@ pub static KEYS: [Key; 27] = [
         .flag("--http-addr")
         .help("Where HTTP listens, apart from gRPC so that a probe never waits behind it; port 0 as above."),
     Key::new("log.filter", Kind::Text, Fallback::Text("info")).help(
-        "Levels and modules, as in RUST_LOG, e.g. metad=debug,info; SIGHUP applies a new value at once.",
+        "Levels and modules, as in RUST_LOG, e.g. metad=debug,info.",
     ),
     Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Fallback::Text("auto"))
         .help("auto is text on a terminal and JSON elsewhere."),

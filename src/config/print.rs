@@ -19,8 +19,8 @@ const REFERENCE_HEAD: &str = "\
 # A value comes from the defaults, then this file, then the environment, then the flags; each later one
 # replaces single keys. `metad config print --origins` shows what is in force and where it comes from, and
 # `metad config check` reads a file without starting anything. Unknown keys are errors. A change needs a
-# restart; log.filter and the contents of the TLS files are also read again on SIGHUP. Relative paths count
-# from the working directory. The variables of lists take items separated by commas.
+# restart. Relative paths count from the working directory. The variables of lists take items separated by
+# commas.
 ";
 
 /// Longest line of prose in the sample file.

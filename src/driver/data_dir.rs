@@ -87,6 +87,9 @@ struct State {
     incarnation: u64,
     lease: String,
     older_leases: Vec<String>,
+    /// The lease of the last registration: what the store knows us by.
+    #[serde(default)]
+    enrolled: String,
     cluster: Option<u64>,
     revision: u64,
 }
@@ -158,7 +161,7 @@ impl DataDir {
 
     /// The leases that were ever asked for and are not known to be gone.
     pub fn own_leases(&self) -> Vec<LeaseId> {
-        let all = self.state.older_leases.iter().chain(std::iter::once(&self.state.lease));
+        let all = self.state.older_leases.iter().chain([&self.state.lease, &self.state.enrolled]);
         all.filter_map(|hex| parse_lease(hex)).collect()
     }
 
@@ -185,6 +188,7 @@ impl DataDir {
     /// It cannot be written.
     pub fn settle(&mut self, pin: Pin) -> Result<(), DataDirError> {
         self.state.older_leases.clear();
+        self.state.enrolled.clone_from(&self.state.lease);
         self.state.cluster = Some(pin.cluster);
         self.state.revision = self.state.revision.max(pin.revision.0);
         self.save()

@@ -237,7 +237,8 @@ impl Elector {
             State::Stopped(_) => return None,
         };
         let lease_over = self.lease.as_ref().and_then(|l| self.candidate_until(l));
-        let renew = self.lease.map(|_| self.renewal.due_at());
+        let renews = !matches!(self.state, State::Stopping { abort_at: None, .. });
+        let renew = self.lease.filter(|_| renews).map(|_| self.renewal.due_at());
         own.into_iter().chain([lease_over, renew]).flatten().reduce(Instant::earlier)
     }
 
@@ -357,7 +358,10 @@ impl Elector {
 
     fn renew_when_due(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
-        if !matches!(self.state, State::Stopped(_)) && now.reached(self.renewal.due_at()) {
+        // A main loop that does not end even when it is ended must not keep the seat: the lease runs out, and the
+        // fuse ends what hangs.
+        let given_up = matches!(self.state, State::Stopped(_) | State::Stopping { abort_at: None, .. });
+        if !given_up && now.reached(self.renewal.due_at()) {
             self.renewal.sent(now, lease.timing());
             self.actions.push_back(Action::Renew(lease.id()));
         }

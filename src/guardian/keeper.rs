@@ -12,7 +12,7 @@ const REPLACE_PAUSE: Duration = Duration::from_millis(500);
 /// The longest such pause, where guardians keep dying.
 const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How many leases a guardian is told of: the present one, and those of joins that did not come to an end.
-const LEASES_MAX: usize = 16;
+pub(super) const LEASES_MAX: usize = 16;
 
 /// The guardian of this process, whichever it is at the moment. Clones share it.
 #[derive(Clone, Debug)]
@@ -67,6 +67,11 @@ impl Keeper {
         if let Some(guardian) = &self.state().guardian {
             guardian.tell_armed();
         }
+    }
+
+    /// Was it ever told of a lease?
+    pub fn knows_a_lease(&self) -> bool {
+        !self.state().leases.is_empty()
     }
 
     /// Says that everything is given back.

@@ -13,6 +13,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::channel::{Channel, FromGuardian, Program, ToGuardian};
 use super::horizon::Horizon;
+use super::keeper::LEASES_MAX;
 use super::{FDS_VARIABLE, tree};
 use crate::clock::{Clock, Instant, OsClock};
 use crate::config::Config;
@@ -81,7 +82,7 @@ fn run([socket, ward, page]: [i32; 3]) -> io::Result<()> {
     };
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
-    tree::kill_children(None);
+    tree::kill_children();
     if !process.dismissed {
         process.revoke();
     }
@@ -177,7 +178,12 @@ impl Process {
                 self.config = Some(*config);
                 self.say(&FromGuardian::Ready);
             }
-            ToGuardian::Lease(lease) => self.leases.push(LeaseId(lease)),
+            ToGuardian::Lease(lease) => {
+                if self.leases.len() == LEASES_MAX {
+                    self.leases.remove(0);
+                }
+                self.leases.push(LeaseId(lease));
+            }
             ToGuardian::Armed => {} // the timer is set anew after every message
             ToGuardian::Run(program) => match start(&program, streams) {
                 Ok(pid) => {
@@ -214,7 +220,7 @@ impl Process {
             let status = rustix::process::waitpid(Some(program), rustix::process::WaitOptions::empty());
             self.code = status.ok().flatten().map(|(_, status)| code_of(status));
         }
-        tree::kill_children(None);
+        tree::kill_children();
         let code = self.code.take();
         self.say(&FromGuardian::Ended(code));
     }

@@ -3,7 +3,12 @@
 //! The caller is a subreaper, so whatever loses its parent becomes the caller's own child, and can be killed and
 //! waited for like one. Only `ECHILD` proves that nothing is left.
 
+use std::time::Duration;
+
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
+
+/// How soon those who are still dying are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Makes this process the heir of its descendants.
 ///
@@ -13,20 +18,18 @@ pub fn become_subreaper() -> std::io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Kills all children but `spared`, and their children as they become ours, and waits for each. Returns when
-/// none is left. A process in uninterruptible sleep can hold this up; nothing may be given up before.
-pub fn kill_children(spared: Option<Pid>) {
+/// Kills all children, and their children as they become ours, and waits for each. Returns when the kernel says
+/// that there is none. The list of children is only a hint whom to kill: it may be unreadable, or miss one. A
+/// process in uninterruptible sleep holds this up; nothing may be given up before.
+pub fn kill_children() {
     loop {
-        let children = children();
-        let victims: Vec<Pid> = children.into_iter().filter(|p| Some(*p) != spared).collect();
-        if victims.is_empty() {
-            return;
+        for child in children() {
+            let _ = kill_process(child, Signal::KILL); // already dead: it is waited for below
         }
-        for victim in &victims {
-            let _ = kill_process(*victim, Signal::KILL); // already dead: it is waited for below
-        }
-        for victim in victims {
-            let _ = rustix::process::waitpid(Some(victim), WaitOptions::empty());
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => std::thread::sleep(LOOK_AGAIN),
+            Err(_) => return, // ECHILD
         }
     }
 }

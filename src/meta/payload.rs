@@ -1,20 +1,22 @@
 //! `metad run -- CMD`: the main loop is somebody else's program.
 //!
 //! The guardian is its parent: it starts it in a process group of its own, with our standard streams, and ends
-//! its whole tree with SIGTERM and then SIGKILL when leadership is over, when we die, or at `H − B/4`. Where
-//! there is no guardian we do the same ourselves, but then nobody does it when we are killed, apart from the
-//! program's parent-death signal.
+//! its whole tree with SIGTERM and then SIGKILL when leadership is over, when we die, or at `H − B/4`. A guardian
+//! that dies or hangs is itself ended, and then the tree is ours to end; without one the program is not started.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::driver::leadership::Leadership;
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{Guardian, Program, tree};
+use crate::guardian::{Guardian, NoGuardian, Program, tree};
 
 /// The exit code when the program cannot be started (shells use it for "found but cannot be executed").
 const CANNOT_START: i32 = 126;
+/// How long the guardian gets to end the program's tree, once there is no time left.
+const KILL_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A program as the main loop.
 #[derive(Clone, Debug)]
@@ -32,10 +34,16 @@ impl MainLoop for Payload {
                 tracing::error!("the program was not started: there is no guardian at the moment");
                 return MainLoopEnd::default();
             };
-            match self.start(&guardian, &leadership).await {
+            let started = tokio::select! {
+                started = self.start(&guardian, &leadership) => started,
+                () = leadership.aborted() => Err(io::Error::other("leadership was over before it was started")),
+            };
+            match started {
                 Ok(()) => attend(&guardian, &leadership).await,
                 Err(e) => {
                     tracing::error!(command = self.command[0], error = %e, "cannot run the program");
+                    // The guardian may have started it all the same, and died, or hang.
+                    end_ourselves(&guardian).await;
                     MainLoopEnd { code: Some(CANNOT_START) }
                 }
             }
@@ -60,7 +68,7 @@ impl Payload {
 }
 
 /// Waits until nothing of the program is left, and stops it when leadership is over.
-async fn attend(guardian: &Guardian, leadership: &Leadership) -> MainLoopEnd {
+async fn attend(guardian: &Arc<Guardian>, leadership: &Leadership) -> MainLoopEnd {
     let ended = tokio::select! {
         ended = guardian.ended() => ended,
         _ = leadership.lost() => {
@@ -69,7 +77,8 @@ async fn attend(guardian: &Guardian, leadership: &Leadership) -> MainLoopEnd {
                 ended = guardian.ended() => ended,
                 () = leadership.aborted() => {
                     guardian.kill();
-                    guardian.ended().await
+                    let hangs = |_| Err(NoGuardian("it does not end the program".into()));
+                    tokio::time::timeout(KILL_PATIENCE, guardian.ended()).await.unwrap_or_else(hangs)
                 }
             }
         }
@@ -78,9 +87,19 @@ async fn attend(guardian: &Guardian, leadership: &Leadership) -> MainLoopEnd {
         Ok(code) => MainLoopEnd { code },
         Err(e) => {
             tracing::error!(error = %e, "ending what is left of the program");
-            // Its orphans are our children now. Nothing may be given up while one of them lives.
-            let _ = tokio::task::spawn_blocking(|| tree::kill_children(None)).await;
+            end_ourselves(guardian).await;
             MainLoopEnd::default()
         }
     }
+}
+
+/// Kills the guardian, and then its orphans, which are our children now. Nothing may be given up while one of
+/// them lives.
+async fn end_ourselves(guardian: &Arc<Guardian>) {
+    let guardian = guardian.clone();
+    let end = move || {
+        guardian.destroy();
+        tree::kill_children();
+    };
+    let _ = tokio::task::spawn_blocking(end).await;
 }

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::convert::{revision, seconds};
-use super::member::{Member, OPEN_RENEWALS_MAX, status_error};
+use super::member::{Member, OPEN_RENEWALS_MAX, status_error, wants_a_new_login};
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::proto::etcd::LeaseKeepAliveRequest;
@@ -64,6 +64,9 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
     match tokio::time::timeout(ATTEMPT_LIFETIME, attempt(member, lease, stamp)).await {
         Ok(answer) => {
             member.heard(stamp, answer.as_ref().is_ok() || is_from_member(&answer));
+            if answer.as_ref().is_err_and(wants_a_new_login) {
+                member.forget_connection();
+            }
             if answer.is_ok() {
                 shared.record_round_trip(shared.clock.now().since(stamp));
             }

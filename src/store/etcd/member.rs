@@ -42,8 +42,10 @@ pub(super) struct Member {
     name: String,
     endpoint: Endpoint,
     login: Option<(String, String)>,
+    connect_timeout: Duration,
     slot: Mutex<Slot>,
     resolved: Mutex<Vec<SocketAddr>>,
+    connecting: tokio::sync::Mutex<()>,
     /// Renewals under way here; see [`OPEN_RENEWALS_MAX`].
     pub(super) open_renewals: std::sync::atomic::AtomicUsize,
 }
@@ -86,6 +88,8 @@ impl Member {
             login: options.login.clone(),
             slot: Mutex::default(),
             resolved: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            connect_timeout: options.connect_timeout,
             open_renewals: std::sync::atomic::AtomicUsize::new(0),
         })
     }
@@ -101,8 +105,8 @@ impl Member {
         let mut connection = self.connection(stamp).await?;
         let answer = convert::call(&mut connection.client, request).await;
         self.heard(stamp, !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))));
-        if let Err(StoreError::Refused(Refusal::Denied, _)) = &answer {
-            self.forget_connection(); // with it the token, which may be old
+        if answer.as_ref().is_err_and(wants_a_new_login) {
+            self.forget_connection();
         }
         answer
     }
@@ -121,6 +125,11 @@ impl Member {
             if let Some((connection, _)) = &slot.connection {
                 return Ok(connection.clone());
             }
+        }
+        // One at a time: while there is no connection, many requests may want one.
+        let _connecting = self.connecting.lock().await;
+        if let Some((connection, _)) = &self.slot().connection {
+            return Ok(connection.clone());
         }
         let connection = self.connect().await?;
         self.slot().connection = Some((connection.clone(), now));
@@ -142,7 +151,8 @@ impl Member {
         LeaseClient::new(connection.channel.clone())
     }
 
-    fn forget_connection(&self) {
+    /// Makes the next request connect anew, and log in anew.
+    pub(super) fn forget_connection(&self) {
         self.slot().connection = None;
     }
 
@@ -152,10 +162,12 @@ impl Member {
 
     async fn connect(&self) -> Result<Connection, StoreError> {
         let addresses = self.resolve().await?;
+        // An address that swallows everything must leave time for the others.
+        let each = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         let connector = tower::service_fn(move |_: Uri| {
             let addresses = addresses.clone();
             async move {
-                let stream = TcpStream::connect(addresses.as_slice()).await?;
+                let stream = connect_to_one(&addresses, each).await?;
                 stream.set_nodelay(true)?;
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
@@ -201,6 +213,27 @@ impl Connection {
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
         }
+    }
+}
+
+async fn connect_to_one(addresses: &[SocketAddr], each: Duration) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match tokio::time::timeout(each, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(e)) => last = e,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Does the member not know our token (any more)?
+pub(super) fn wants_a_new_login(e: &StoreError) -> bool {
+    match e {
+        StoreError::Refused(refusal, _) => *refusal == Refusal::Denied,
+        // Users or roles were changed (etcd's ErrAuthOldRevision); the request itself may be repeated.
+        StoreError::Unknown(why) => why.contains("auth store is old"),
     }
 }
 

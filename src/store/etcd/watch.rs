@@ -35,12 +35,14 @@ pub(super) async fn open(
     after: Revision,
     alive_every: Duration,
 ) -> Result<BoxStream<'static, Batch>, StoreError> {
-    let mut connection = member.connection(OsClock.now()).await?;
+    let stamp = OsClock.now();
+    let mut connection = member.connection(stamp).await?;
     // From `after` itself, whose events are dropped again: to a watch that starts in the future etcd sends no
     // progress notification, so an idle store would look like a dead watch.
     let start = after.0.max(1).cast_signed();
     let options = WatchOptions::new().with_range(range.to).with_start_revision(start);
     let stream = connection.client.watch(range.from, Some(options)).await.map_err(|e| error(&e))?;
+    member.heard(stamp, true);
     let (requests, responses) = stream.split();
     let watching = Watching { requests, responses, after, seen: after, ask_every: alive_every / 2 };
     Ok(stream::unfold(Some(watching), |watching| async {
