@@ -83,7 +83,7 @@ pub struct MetaConfig {
     pub stop_timeout_secs: u64,
     /// Time a new leader gets to start its main loop, in seconds. Default: 10.
     pub start_timeout_secs: u64,
-    /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 1000.
+    /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 3000.
     pub tick_interval_ms: u64,
 }
 

@@ -131,9 +131,9 @@ pub static KEYS: [Key; 27] = [
     Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
         .seconds()
         .help("Time a new leader gets to start its main loop, before it gives the leadership up to another."),
-    Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(1000)).milliseconds().help(
-        "The built-in main loop makes one fenced write per interval; at most a third of the lease, \
-             so that a refused write is seen in time.",
+    Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(3000)).milliseconds().help(
+        "The built-in main loop makes one fenced write per interval, so that everybody can see who leads; at \
+             most the lease.",
     ),
     Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
         .flag("--store")

@@ -263,13 +263,8 @@ fn values_that_do_not_fit_together() {
         ),
         ("node.advertise_addr = \"h:0\"", &["\"h:0\": has port 0", "for example 5690"]),
         (
-            "meta.meta_leader_lease_secs = 5\nmeta.tick_interval_ms = 2000",
-            &[
-                "metad.toml:2:25",
-                "= 2000: is more than a third of the lease",
-                "= 5)",
-                "set it to 1666 or less",
-            ],
+            "meta.meta_leader_lease_secs = 5\nmeta.tick_interval_ms = 5001",
+            &["metad.toml:2:25", "= 5001: is more than the lease", "= 5)", "set it to 5000 or less"],
         ),
         (
             "meta.meta_leader_lease_secs = 5\nstore.sqlite.busy_timeout_ms = 6000",

@@ -216,12 +216,7 @@ impl Rules<'_> {
             StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
         };
         self.at_most(wait, wait_ms, lease_ms, "the lease")?;
-        self.at_most(
-            "meta.tick_interval_ms",
-            self.config.meta.tick_interval_ms,
-            lease_ms / 3,
-            "a third of the lease",
-        )
+        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")
     }
 
     fn at_most(&self, path: &'static str, value: u64, most: u64, what: &str) -> Result<(), ConfigError> {
