@@ -169,3 +169,24 @@ fn a_leader_that_steps_down_hands_over_to_the_chosen_member_and_exits_75() {
     let events = nodes[last].events();
     assert!(!events.iter().any(|e| e.kind() == "leader_changed" && e.json["leader"].is_null()), "{events:?}");
 }
+
+#[test]
+fn a_node_leads_through_tls_with_a_client_certificate_and_a_login() {
+    let etcd = EtcdCluster::builder().members(1).tls().start();
+    let plain = NodeBuilder::new("e0").etcd(&etcd).spawn();
+    plain.wait_for("main_loop_started", PATIENCE);
+    plain.signal(Signal::TERM);
+    assert_eq!(plain.wait_exit(PATIENCE), 0);
+    etcd.enable_auth("metad", "secret-1");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "secret-1\n").expect("a file");
+    let node = NodeBuilder::new("e1")
+        .etcd(&etcd)
+        .env("METAD_STORE__ETCD__USERNAME", "metad")
+        .env("METAD_STORE__ETCD__PASSWORD_FILE", &file)
+        .spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let lost = holds_within(LEASE * 2, || node.has_event("main_loop_stopping"));
+    assert!(!lost, "renewals go through TLS and login as well\n{}", node.report());
+}

@@ -150,15 +150,6 @@ impl DataDir {
         Incarnation(self.state.incarnation)
     }
 
-    /// Begins another incarnation under the same identity.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn next_incarnation(&mut self) -> Result<(), DataDirError> {
-        self.state.incarnation += 1;
-        self.save()
-    }
-
     /// The leases that were ever asked for and are not known to be gone.
     pub fn own_leases(&self) -> Vec<LeaseId> {
         let all = self.state.older_leases.iter().chain([&self.state.lease, &self.state.enrolled]);
