@@ -13,8 +13,9 @@ use support::poll::boot_ns;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUNS: usize = 11;
-/// How long an idle leader is watched.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long an idle leader is watched, and how often.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_WINDOWS: usize = 3;
 
 fn main() {
     if std::env::args().any(|a| a == "--list" || a == "--test") {
@@ -149,10 +150,18 @@ fn idle(what: &str, builder: &NodeBuilder) {
     let node = builder.spawn();
     started_ns(&node);
     std::thread::sleep(Duration::from_secs(2));
-    let before = cpu_secs(node.pid());
-    std::thread::sleep(IDLE);
-    let per_minute = (cpu_secs(node.pid()) - before) * 60.0 / IDLE.as_secs_f64();
-    println!("idle leader, {what}: {:.1} MB RSS, {per_minute:.3} CPU s per minute", rss_mb(node.pid()));
+    // The least disturbed of a few windows: on a virtual machine the count includes what the host takes away.
+    let window = |_| {
+        let before = cpu_secs(node.pid());
+        std::thread::sleep(IDLE);
+        (cpu_secs(node.pid()) - before) * 60.0 / IDLE.as_secs_f64()
+    };
+    let all: Vec<f64> = (0..IDLE_WINDOWS).map(window).collect();
+    let (least, most) = all.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
+    println!(
+        "idle leader, {what}: {:.1} MB RSS, {least:.3} CPU s per minute (most: {most:.3})",
+        rss_mb(node.pid())
+    );
 }
 
 fn cpu_secs(pid: u32) -> f64 {
