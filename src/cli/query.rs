@@ -123,12 +123,12 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
 /// `metad wait leader|ready`.
 pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
     let addresses = args.meta.addresses().join(", ");
+    let mut last = String::from("nobody answered yet");
     let look = async {
-        let mut last = String::from("nobody answered yet");
         loop {
             match connect(&args.meta).await {
                 Ok(mut client) => match client.leader().await {
-                    Ok(answer) if is_there(args.what, &answer) => return last,
+                    Ok(answer) if is_there(args.what, &answer) => return,
                     Ok(answer) => {
                         last =
                             answer.answerer.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role))
@@ -137,21 +137,14 @@ pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
                 },
                 Err(e) => last = e.message,
             }
-            WAITING.with(|w| w.replace(last.clone()));
             tokio::time::sleep(WAIT_PAUSE).await;
         }
     };
     if tokio::time::timeout(args.timeout, look).await.is_ok() {
         return Ok(0);
     }
-    let last = WAITING.with(|w| w.borrow().clone());
     let what = if args.what == WaitFor::Leader { "no leader" } else { "not ready" };
     Err(Failure::new(CANNOT_ASK, format!("{what} after {:?} at {addresses}: {last}", args.timeout)))
-}
-
-thread_local! {
-    /// What a wait saw last, for its message when time is over.
-    static WAITING: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
 fn is_there(what: WaitFor, answer: &LeaderResponse) -> bool {

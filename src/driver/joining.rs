@@ -36,9 +36,10 @@ pub(super) async fn join(shared: Shared) -> Event {
             }
             Err(JoinFailure::RolledBack) => {
                 // The elector knows itself by the old identity, so this needs a new start of the process.
-                let ending = match shared.data_dir.lock().await.become_stranger() {
+                let dir = shared.data_dir.clone().lock_owned().await;
+                let ending = match on_disk(dir, |dir| dir.become_stranger()).await {
                     Ok(()) => Ending::with_detail(Reason::DataDirStale, "the next start has a new identity"),
-                    Err(e) => disk_ending(&e),
+                    Err(why) => Ending::with_detail(Reason::DiskFailed, why),
                 };
                 return Event::JoinFailed(Some(ending));
             }
@@ -68,7 +69,7 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
             Next::Persist => {
                 // fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
                 let dir = shared.data_dir.clone().lock_owned().await;
-                let lease = on_disk(dir, |dir| dir.next_lease()).await.map_err(disk_failure)?;
+                let lease = on_disk(dir, |dir| dir.next_lease()).await.map_err(JoinFailure::Disk)?;
                 if let Some(keeper) = &shared.keeper {
                     keeper.tell_lease(lease);
                 }
@@ -76,7 +77,7 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
             }
             Next::Done(joined, pin) => {
                 let dir = shared.data_dir.clone().lock_owned().await;
-                on_disk(dir, move |dir| dir.settle(pin)).await.map_err(disk_failure)?;
+                on_disk(dir, move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),
@@ -102,14 +103,6 @@ async fn on_disk<T: Send + 'static>(
     done.unwrap_or_else(|e| Err(e.to_string()))
 }
 
-fn disk_failure(e: String) -> JoinFailure {
-    JoinFailure::Disk(e)
-}
-
-fn disk_ending(e: &DataDirError) -> Ending {
-    Ending::with_detail(Reason::DiskFailed, e.to_string())
-}
-
 /// Is a failure final? `None`: try again.
 async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
     match failure {
@@ -127,12 +120,11 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
         }
         JoinFailure::Disk(why) => Some(Ending::with_detail(Reason::DiskFailed, why)),
         JoinFailure::Retry(why) if !is_running(shared) => {
-            let found = shared.store.diagnose().await;
             let found = if why.contains("database space exceeded") {
                 "etcd is full (alarm NOSPACE); compact it, defragment each member, then: etcdctl alarm disarm"
                     .into()
             } else {
-                found
+                shared.store.diagnose().await
             };
             Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
         }
