@@ -50,6 +50,13 @@ faults: etcd ## The faults at leases of 5, 10 and 30 s with hangs of 60 s, three
 	    $(CARGO) test --locked --test faults || exit 1; \
 	done; done; done
 
+MINUTES ?= 30
+
+.PHONY: soak
+soak: ## Random faults for MINUTES=30, with the history checker, on the newest etcd (or METAD_TEST_ETCD=path)
+	@$(SETUP) test
+	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test soak -- --nocapture
+
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings
 	@$(SETUP) lint

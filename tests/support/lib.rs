@@ -6,6 +6,7 @@
 //! - [`proxy`] puts a TCP proxy with switchable faults between a node and an etcd member;
 //! - [`node`] starts metad itself and collects its events;
 //! - [`history`] decides from those events whether two main loops ever ran at once;
+//! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
 //! A test that needs etcd or openssl and finds none fails, it never skips. Nothing here uses metad's own
@@ -15,6 +16,7 @@
 
 pub mod etcd;
 pub mod etcdctl;
+pub mod fenced;
 pub mod history;
 pub mod http;
 pub mod install;
