@@ -7,12 +7,21 @@ mod support;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use metad::clock::OsClock;
+use metad::election::record::Revision;
+use metad::store::etcd::{EtcdOptions, EtcdStore};
+use metad::store::{KeyRange, Op, Request, Store, StoreError, Txn, WatchBatch};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::boot_ns;
+use support::proxy::FaultProxy;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUNS: usize = 11;
+/// Everybody is idle for so long before something is measured.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long an idle leader is watched, and how often.
 const IDLE: Duration = Duration::from_secs(10);
 const IDLE_WINDOWS: usize = 3;
@@ -31,6 +40,12 @@ fn main() {
     for lease_secs in [5, 30, 86_400] {
         kill_9("etcd, 3 members", &three, lease_secs);
     }
+    next_in_line_dies("etcd, 3 members", &three);
+    for lease_secs in [5, 10] {
+        survived_stall("etcd, 1 member", lease_secs);
+    }
+    etcd_refuses(&etcd);
+    messages("etcd, 1 member", &etcd);
     idle("SQLite", &NodeBuilder::new("idle").lease_secs(15));
     idle("etcd, 3 members", &NodeBuilder::new("idle").lease_secs(15).cluster("idle").etcd(&three));
     idle(
@@ -61,18 +76,21 @@ fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
     println!("start to leading, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
 }
 
-/// A follower is given the seat: beside it, in the same run, what the store itself takes for a write that
-/// another client sees.
+/// A follower is given the seat: beside it, run by run and after the same pause, what the store itself takes for a
+/// write that another client sees.
 fn hand_over(what: &str, etcd: &EtcdCluster) {
-    let run = |i| {
+    let mut bare = Bare::new(etcd);
+    let (mut all, mut bare_all) = (Vec::new(), Vec::new());
+    for i in 0..RUNS {
         let node = |id: &str| NodeBuilder::new(id).cluster(&format!("h{i}")).etcd(etcd).spawn();
         let (first, second) = pair(node);
+        bare_all.push(bare.put_and_watch());
+        std::thread::sleep(PAUSE);
         let asked = boot_ns();
         first.signal(Signal::TERM);
-        (started_ns(&second) - asked) as f64 / 1e6
-    };
-    let took = median((0..RUNS).map(run).collect());
-    let bare = bare_put_and_watch(etcd);
+        all.push((started_ns(&second) - asked) as f64 / 1e6);
+    }
+    let (took, bare) = (median(all), median(bare_all));
     println!(
         "SIGTERM to the next main loop, {what}: {took:.2} ms; a bare put and its watch event: {bare:.2} ms; \
          ratio {:.1}",
@@ -94,43 +112,122 @@ fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {
     println!("kill -9 to the next main loop, {what}, lease {lease_secs} s: {took:.1} ms");
 }
 
+/// The candidate that would have been next is dead; then the leader stops.
+fn next_in_line_dies(what: &str, etcd: &EtcdCluster) {
+    let run = |i| {
+        let node = |id: &str| NodeBuilder::new(id).cluster(&format!("l{i}")).etcd(etcd).spawn();
+        let (first, second) = pair(node);
+        let third = node("c");
+        third.wait_for("joined", PATIENCE);
+        std::thread::sleep(PAUSE);
+        second.kill();
+        let asked = boot_ns();
+        first.signal(Signal::TERM);
+        (started_ns(&third) - asked) as f64 / 1e6
+    };
+    let took = median((0..RUNS).map(run).collect());
+    println!("kill -9 of the next in line, then SIGTERM, to the next main loop, {what}: {took:.1} ms");
+}
+
+/// The longest stall of etcd that a leader survived, as a part of its lease.
+fn survived_stall(what: &str, lease_secs: u64) {
+    let etcd = EtcdCluster::start(1);
+    let survives = |percent: &u64| {
+        let node = NodeBuilder::new("a").lease_secs(lease_secs).cluster(&format!("s{percent}")).etcd(&etcd);
+        let node = node.spawn();
+        started_ns(&node);
+        std::thread::sleep(Duration::from_secs(1));
+        etcd.pause_all();
+        std::thread::sleep(Duration::from_millis(lease_secs * 10 * percent));
+        etcd.resume_all();
+        std::thread::sleep(Duration::from_secs(1));
+        !node.has_event("main_loop_stopping")
+    };
+    let longest = (84..100).step_by(2).take_while(survives).last().unwrap_or(0);
+    println!("survived stall, {what}, lease {lease_secs} s: {:.2} of the lease", longest as f64 / 100.0);
+}
+
+/// A follower cannot reach etcd for 15 s.
+fn etcd_refuses(etcd: &EtcdCluster) {
+    let proxy = FaultProxy::start(etcd.addr(0));
+    let leader = NodeBuilder::new("a").cluster("refused").etcd(etcd).spawn();
+    started_ns(&leader);
+    let follower = NodeBuilder::new("b").cluster("refused").endpoints([proxy.addr()]).spawn();
+    follower.wait_for("joined", PATIENCE);
+    std::thread::sleep(PAUSE);
+    let (cpu, lines) = (cpu_secs(follower.pid()), follower.stderr().lines().count());
+    proxy.refuse();
+    std::thread::sleep(Duration::from_secs(15));
+    let (cpu, lines) = (cpu_secs(follower.pid()) - cpu, follower.stderr().lines().count() - lines);
+    println!("a follower whom etcd refuses for 15 s, lease 5 s: {cpu:.3} CPU s, {lines} lines of log");
+}
+
+/// What a leader and a follower say to etcd while nothing happens.
+fn messages(what: &str, etcd: &EtcdCluster) {
+    for lease_secs in [5, 15, 86_400] {
+        let node = |id: &str| {
+            NodeBuilder::new(id).lease_secs(lease_secs).cluster(&format!("m{lease_secs}")).etcd(etcd).spawn()
+        };
+        let _nodes = pair(node);
+        let before = received(etcd);
+        std::thread::sleep(IDLE);
+        let rate = (received(etcd) - before) / IDLE.as_secs_f64();
+        println!(
+            "messages to etcd, {what}, a leader and a follower, lease {lease_secs} s: {rate:.1} per second"
+        );
+    }
+}
+
+/// How many gRPC messages etcd has received.
+fn received(etcd: &EtcdCluster) -> f64 {
+    let (_, page) = support::http::get(etcd.addr(0), "/metrics", PATIENCE).expect("etcd has metrics");
+    let counters = page.lines().filter(|l| l.starts_with("grpc_server_msg_received_total{"));
+    counters.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 fn pair(node: impl Fn(&str) -> Node) -> (Node, Node) {
     let first = node("a");
     started_ns(&first);
     let second = node("b");
     second.wait_for("joined", PATIENCE);
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(PAUSE);
     (first, second)
 }
 
-/// The median over put → event, with metad's own store client on both sides.
-fn bare_put_and_watch(etcd: &EtcdCluster) -> f64 {
-    use futures_util::StreamExt;
-    use metad::clock::OsClock;
-    use metad::store::etcd::{EtcdOptions, EtcdStore};
-    use metad::store::{KeyRange, Op, Request, Store, Txn};
-    let options = EtcdOptions {
-        endpoints: etcd.endpoints(),
-        tls: None,
-        login: None,
-        connect_timeout: Duration::from_secs(1),
-        request_timeout: Duration::from_secs(3),
-        hedge_max: Duration::from_secs(1),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let store = EtcdStore::new(options, std::sync::Arc::new(OsClock)).expect("a store");
-        let put = || {
-            let op = Op::Put("/bench/key".into(), b"value".to_vec(), None);
-            store.call(Request::Txn(Txn { then: vec![op], ..Txn::default() }))
+/// A put and its watch event, with metad's own store client on both sides.
+struct Bare {
+    runtime: tokio::runtime::Runtime,
+    store: EtcdStore,
+    events: BoxStream<'static, Result<WatchBatch, StoreError>>,
+}
+
+impl Bare {
+    fn new(etcd: &EtcdCluster) -> Self {
+        let options = EtcdOptions {
+            endpoints: etcd.endpoints(),
+            tls: None,
+            login: None,
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(3),
+            hedge_max: Duration::from_secs(1),
         };
-        let at = put().await.expect("a put").header().revision;
-        let range = KeyRange::prefix("/bench/");
-        let mut events = store.watch(range, at, Duration::from_secs(60)).await.expect("a watch");
-        let mut all = Vec::new();
-        for _ in 0..101 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let (store, events) = runtime.block_on(async {
+            let store = EtcdStore::new(options, std::sync::Arc::new(OsClock)).expect("a store");
+            let at = put(&store).await;
+            let range = KeyRange::prefix("/bench/");
+            let events = store.watch(range, at, Duration::from_secs(60)).await.expect("a watch");
+            (store, events)
+        });
+        Self { runtime, store, events }
+    }
+
+    /// In milliseconds.
+    fn put_and_watch(&mut self) -> f64 {
+        let Self { runtime, store, events } = self;
+        runtime.block_on(async {
             let began = boot_ns();
-            let (written, seen) = tokio::join!(put(), async {
+            let (_, seen) = tokio::join!(put(store), async {
                 loop {
                     match events.next().await {
                         Some(Ok(batch)) if batch.changes.is_empty() => {}
@@ -138,12 +235,16 @@ fn bare_put_and_watch(etcd: &EtcdCluster) -> f64 {
                     }
                 }
             });
-            written.expect("a put");
             seen.expect("an event").expect("a batch");
-            all.push((boot_ns() - began) as f64 / 1e6);
-        }
-        median(all)
-    })
+            (boot_ns() - began) as f64 / 1e6
+        })
+    }
+}
+
+async fn put(store: &EtcdStore) -> Revision {
+    let op = Op::Put("/bench/key".into(), b"value".to_vec(), None);
+    let txn = Txn { then: vec![op], ..Txn::default() };
+    store.call(Request::Txn(txn)).await.expect("a put").header().revision
 }
 
 fn idle(what: &str, builder: &NodeBuilder) {
