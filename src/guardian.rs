@@ -17,6 +17,7 @@
 //! `KillMode=control-group`).
 
 mod channel;
+mod fate;
 pub mod horizon;
 pub mod keeper;
 mod process;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::fate;
 use super::horizon::Horizon;
 use super::{Guardian, GuardianPlan, NoGuardian};
 use crate::election::lease::LeaseId;
@@ -43,6 +44,9 @@ impl Keeper {
     /// The first one cannot be started.
     pub async fn start(plan: GuardianPlan, horizon: Arc<Horizon>) -> Result<Self, NoGuardian> {
         let first = Arc::new(Guardian::start(&plan, &horizon).await?);
+        if let Some(warning) = fate::shared() {
+            tracing::warn!("{warning}");
+        }
         let state =
             State { guardian: Some(first.clone()), leases: Vec::new(), busy: false, dismissed: false };
         let keeper = Self { inner: Arc::new(Inner { plan, horizon, state: Mutex::new(state) }) };
