@@ -19,6 +19,7 @@ pub mod tenure;
 mod trouble;
 mod watchdog;
 mod watcher;
+pub mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -463,6 +464,7 @@ impl Driver {
             node: self.me().node,
             cluster: self.parts.cluster.clone(),
             keys: self.parts.keys.clone(),
+            ttl: self.elector.lease().map_or(self.parts.registration.ttl, |l| l.timing().ttl()),
             store: self.parts.main_store.clone(),
             clock: self.parts.clock.clone(),
             horizon: self.parts.fuse.horizon(),

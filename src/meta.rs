@@ -55,7 +55,7 @@ impl TickLoop {
                 Err(WriteError::Conflict { .. }) => at = None,
                 // Over: wait to be told, so that there is one way to end.
                 Err(WriteError::Lost(_) | WriteError::Fenced(_)) => std::future::pending().await,
-                Err(WriteError::Store(e)) => tracing::warn!(error = %e, "the tick was not written"),
+                Err(e) => tracing::warn!(error = %e, "the tick was not written"),
             }
         }
     }

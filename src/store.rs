@@ -35,8 +35,9 @@ use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 
-/// The most operations one transaction may hold (etcd's `--max-txn-ops` is 128, shared by all its parts).
-pub const TXN_OPS_MAX: usize = 100;
+/// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
+/// 128 for each).
+pub const TXN_OPS_MAX: usize = 110;
 
 /// What is asked of a store. A renewal goes through [`Store::renew`]; etcd refuses it elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,21 +6,19 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::writes::{Slots, Write};
 use crate::clock::Clock;
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
-use crate::store::{Guard, Op, Request, Response, Store, StoreError, verbs};
-
-/// How soon a write whose outcome is unknown is repeated.
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+use crate::store::{KeyValue, Op, Request, Response, Store, StoreError, Txn};
 
 /// The right to act as leader, for as long as [`Leadership::check`] says so. Clones share it.
 ///
 /// It is not a promise about the next moment: a process can be paused between a check and what it allows. What
-/// must never happen twice has to be written through [`Leadership::put`], which the store itself refuses once
+/// must never happen twice has to be written through [`Leadership::write`], which the store itself refuses once
 /// another member leads.
 #[derive(Clone)]
 pub struct Leadership {
@@ -33,7 +31,9 @@ struct Inner {
     node: String,
     cluster: String,
     keys: Keys,
+    ttl: Duration,
     store: Arc<dyn Store>,
+    slots: Slots,
     clock: Arc<dyn Clock>,
     horizon: Arc<Horizon>,
     heartbeats: Arc<AtomicU64>,
@@ -61,14 +61,25 @@ pub enum WriteError {
     /// The store knows a newer leader than us.
     #[error("fenced: token {0} is no longer the leader's")]
     Fenced(Token),
-    /// The key is not at the expected revision.
-    #[error("{key} is not at revision {expected} (0: absent)")]
+    /// A key is not at the expected revision.
+    #[error("{key} is at revision {found}, not at {expected} (0: absent)")]
     Conflict {
-        /// The key.
+        /// The key, as it was named.
         key: String,
         /// What was expected.
         expected: Revision,
+        /// What it is.
+        found: Revision,
     },
+    /// Not now: try again a little later. Nothing was sent.
+    #[error("too much to write at the moment: {0}")]
+    Busy(String),
+    /// More than fits into one write. Nothing was sent.
+    #[error("too large: {0}")]
+    TooLarge(String),
+    /// Not the name of a key. Nothing was sent.
+    #[error("not a key: {0}")]
+    BadName(String),
     /// The store refuses it on its merits.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,6 +91,7 @@ pub(super) struct LeadershipParts {
     pub(super) node: String,
     pub(super) cluster: String,
     pub(super) keys: Keys,
+    pub(super) ttl: Duration,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) horizon: Arc<Horizon>,
@@ -91,9 +103,11 @@ pub(super) struct LeadershipParts {
 
 impl Leadership {
     pub(super) fn new(parts: LeadershipParts, orders: watch::Receiver<Orders>) -> Self {
-        let LeadershipParts { token, node, cluster, keys, store, clock, horizon, heartbeats, reports } =
+        let LeadershipParts { token, node, cluster, keys, ttl, store, clock, horizon, heartbeats, reports } =
             parts;
-        let inner = Inner { token, node, cluster, keys, store, clock, horizon, heartbeats, reports };
+        let slots = Slots::new();
+        let inner =
+            Inner { token, node, cluster, keys, ttl, store, slots, clock, horizon, heartbeats, reports };
         Self { inner: Arc::new(inner), orders }
     }
 
@@ -150,58 +164,53 @@ impl Leadership {
     /// # Errors
     /// The store's.
     pub async fn get(&self, name: &str) -> Result<Option<(Vec<u8>, Revision)>, WriteError> {
-        let key = self.inner.keys.state(name);
-        let answer = self.inner.store.call(Request::Txn(crate::store::Txn::read(vec![Op::Get(key)]))).await?;
-        let Response::Txn(reply) = answer else { return Ok(None) };
-        Ok(reply.found.into_iter().flatten().next().map(|kv| (kv.value, kv.modified)))
+        let found = self.read(vec![Op::Get(self.inner.keys.state(name))]).await?;
+        Ok(found.into_iter().flatten().next().map(|kv| (kv.value, kv.modified)))
+    }
+
+    /// Reads under `state/`, all at one revision.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(&self, ops: Vec<Op>) -> Result<Vec<Vec<KeyValue>>, WriteError> {
+        match self.inner.store.call(Request::Txn(Txn::read(ops))).await? {
+            Response::Txn(reply) => Ok(reply.found),
+            _ => Err(StoreError::Unknown("an answer that does not fit".into()).into()),
+        }
     }
 
     /// Writes a key under `state/`, if we still lead and the key is still at `expected` (0: absent). Returns
-    /// the key's new revision.
-    ///
-    /// A write whose outcome is unknown is repeated under the same guards until it is known, or until
-    /// leadership is over. The value must differ from write to write (carry a number): that is how a write
-    /// that had happened is recognised.
+    /// the key's new revision. The same as [`Leadership::write`] of one change.
     ///
     /// # Errors
     /// See [`WriteError`].
     pub async fn put(&self, name: &str, value: Vec<u8>, expected: Revision) -> Result<Revision, WriteError> {
-        let key = self.inner.keys.state(name);
-        loop {
-            self.check()?;
-            match self.write_once(&key, &value, expected).await {
-                Err(WriteError::Store(
-                    StoreError::Unknown(_) | StoreError::Refused(crate::store::Refusal::NotSent, _),
-                )) => {
-                    tokio::time::sleep(SETTLE_PAUSE).await;
-                }
-                // A copy of this very write may have been the one that moved the key on: an earlier try, or the one
-                // that the store's client sent to a second member.
-                Err(WriteError::Conflict { .. }) => match self.get(name).await? {
-                    Some((stored, revision)) if stored == value => return Ok(revision),
-                    _ => return Err(WriteError::Conflict { key, expected }),
-                },
-                decided => return decided,
-            }
-        }
+        self.write(&Write::put(name, value, expected)).await
     }
 
-    /// The one function that writes under `state/`.
-    async fn write_once(&self, key: &str, value: &[u8], expected: Revision) -> Result<Revision, WriteError> {
-        let guards = vec![Guard::ModRevision(key.to_owned(), expected)];
-        let then = vec![Op::Put(key.to_owned(), value.to_vec(), None)];
-        let txn = verbs::fenced(&self.inner.keys, self.inner.token, guards, then);
-        let answer = self.inner.store.call(Request::Txn(txn)).await?;
-        let Response::Txn(reply) = answer else {
-            return Err(WriteError::Store(StoreError::Unknown("an answer that does not fit".into())));
-        };
-        if reply.succeeded {
-            return Ok(reply.header.revision);
+    /// The main loop's writes must never cost it the lease that allows them: when renewals come late, they wait.
+    pub(super) fn check_headroom(&self) -> Result<(), WriteError> {
+        let left = self.inner.horizon.fuse().map_or(Duration::ZERO, |at| self.inner.clock.now().until(at));
+        if left >= self.inner.ttl / 2 {
+            return Ok(());
         }
-        if verbs::refused_by_fence(&reply, self.inner.token) {
-            let _ = self.inner.reports.try_send(Event::Fenced(self.inner.token)); // the watch says so as well
-            return Err(WriteError::Fenced(self.inner.token));
-        }
-        Err(WriteError::Conflict { key: key.to_owned(), expected })
+        Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} are left", self.inner.ttl)))
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.inner.slots
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        self.inner.store.as_ref()
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    /// The watch says so as well; this way the driver hears of it first.
+    pub(super) fn report_fenced(&self) {
+        let _ = self.inner.reports.try_send(Event::Fenced(self.inner.token));
     }
 }
