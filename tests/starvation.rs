@@ -139,6 +139,7 @@ fn a_stopped_leader_without_a_guardian_writes_nothing_when_it_wakes_up() {
     let second = often("b").spawn();
     second.wait_for("joined", PATIENCE);
     let nodes = [first, second];
+    std::thread::sleep(Duration::from_secs(1)); // it writes meanwhile
     nodes[0].pause();
     let paused = boot_ns();
     std::thread::sleep(lease() * 2);

@@ -59,6 +59,7 @@ impl Network {
         add_namespace(&hub);
         // From here on a panic cleans up.
         let mut network = Self { hub, places: Vec::new(), home };
+        network.on_hub(&["link", "set", "lo", "up"]); // ports are reserved on it
         for bridge in [MAIN, ASIDE] {
             network.on_hub(&["link", "add", bridge, "type", "bridge", "forward_delay", "0"]);
             network.on_hub(&["link", "set", bridge, "up"]);
