@@ -41,7 +41,9 @@ pub struct EtcdCluster {
     pub(super) tls: Option<TlsFiles>,
     /// `root:password`, once authentication is on.
     pub(super) root: Mutex<Option<String>>,
-    dir: TempDir,
+    /// What a new cluster's id is made from, besides its addresses.
+    pub(super) token: Mutex<String>,
+    pub(super) dir: TempDir,
 }
 
 // === impl EtcdBuilder ===
@@ -101,6 +103,7 @@ impl EtcdBuilder {
             args: self.args.clone(),
             tls: self.tls.then(|| TlsFiles::create(&dir.path().join("tls"))),
             root: Mutex::new(None),
+            token: Mutex::new("first".into()),
             dir,
         }
     }
@@ -285,7 +288,7 @@ impl EtcdCluster {
 
     fn etcd_command(&self, member: &Member) -> Command {
         let client = self.client_url(member);
-        let data_dir = self.dir.path().join(&member.name).display().to_string();
+        let data_dir = self.data_dir().join(&member.name).display().to_string();
         let metrics = format!("http://{}", member.metrics_addr());
         let with_name = |m: &Member| format!("{}={}", m.name, m.peer_url());
         let peers: Vec<_> = self.members.iter().map(with_name).collect();
@@ -297,6 +300,7 @@ impl EtcdCluster {
             ("--listen-peer-urls", member.peer_url()),
             ("--initial-advertise-peer-urls", member.peer_url()),
             ("--initial-cluster", peers.join(",")),
+            ("--initial-cluster-token", self.token.lock().expect("not poisoned").clone()),
             ("--listen-metrics-urls", metrics),
             ("--heartbeat-interval", "100".into()),
             ("--election-timeout", "1000".into()),
@@ -321,6 +325,11 @@ impl EtcdCluster {
     fn client_url(&self, member: &Member) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", member.client_addr())
+    }
+
+    /// Holds one folder for each member.
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     fn log_path(&self, member: &Member) -> PathBuf {

@@ -3,6 +3,7 @@
 //! A test target includes this file with `#[path = "support/lib.rs"] mod support;`.
 //!
 //! - [`etcd`] starts etcd clusters and pauses, kills and restarts their members;
+//! - [`disaster`] gives a cluster another past: an older state, or none;
 //! - [`proxy`] puts a TCP proxy with switchable faults between a node and an etcd member;
 //! - [`node`] starts metad itself and collects its events;
 //! - [`network`] puts nodes and members on machines of their own, and cuts those off from each other;
@@ -15,6 +16,7 @@
 #![allow(dead_code)] // each test target uses a part of it
 
 pub mod crew;
+pub mod disaster;
 pub mod etcd;
 pub mod etcdctl;
 pub mod history;
