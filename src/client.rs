@@ -37,9 +37,7 @@ impl MemberClient {
     /// The address is malformed, or nobody answers there.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
         let fail = |why: String| CallError { address: address.to_owned(), why };
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(url).map_err(|e| fail(format!("{e}; write host:port")))?;
-        let endpoint = endpoint.connect_timeout(timeout).tcp_nodelay(true);
+        let endpoint = endpoint(address, timeout)?;
         let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(e)) => {
@@ -48,6 +46,16 @@ impl MemberClient {
             Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
         };
         Ok(Self { address: address.to_owned(), service: ElectionServiceClient::new(channel), timeout })
+    }
+
+    /// Connects when it is used, and again when the connection has broken; every call may take `timeout`. Needs a
+    /// runtime.
+    ///
+    /// # Errors
+    /// The address is malformed.
+    pub fn lazy(address: &str, timeout: Duration) -> Result<Self, CallError> {
+        let service = ElectionServiceClient::new(endpoint(address, timeout)?.connect_lazy());
+        Ok(Self { address: address.to_owned(), service, timeout })
     }
 
     /// Whom this asks.
@@ -98,6 +106,13 @@ impl MemberClient {
         let call = self.service.observe(ObserveRequest {});
         bounded(&self.address, self.timeout, call).await
     }
+}
+
+fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|e| CallError { address: address.to_owned(), why: format!("{e}; write host:port") })?;
+    Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
 }
 
 async fn bounded<T>(

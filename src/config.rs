@@ -67,6 +67,9 @@ pub struct NodeConfig {
     pub advertise_addr: Option<String>,
     /// Rank at a vacancy, 0 to 1000, higher first; 0 never leads. Default: 100.
     pub priority: u32,
+    /// How long a member of a higher priority must be back before a leader makes way for it, in seconds; 0: never.
+    /// Default: 0.
+    pub failback_delay_secs: u64,
     /// A process that frees the seat when this one dies. Default: true.
     pub guardian: bool,
 }
@@ -83,6 +86,8 @@ pub struct MetaConfig {
     pub stop_timeout_secs: u64,
     /// Time a new leader gets to start its main loop, in seconds. Default: 10.
     pub start_timeout_secs: u64,
+    /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever. Default: 60.
+    pub main_loop_timeout_secs: u64,
     /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 3000.
     pub tick_interval_ms: u64,
 }

@@ -12,5 +12,8 @@ pub mod lease {}
 #[doc = include_str!("docs/limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("docs/steering.md")]
+pub mod steering {}
+
 #[doc = include_str!("docs/store.md")]
 pub mod store {}

@@ -17,6 +17,7 @@ pub mod reclaim;
 pub mod status;
 pub mod tenure;
 mod trouble;
+mod watchdog;
 mod watcher;
 
 use std::sync::Arc;
@@ -40,10 +41,12 @@ use crate::store::{Request, Store, Txn};
 use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
 use fuse::Fuse;
+use handover::Candidates;
 use leadership::{Leadership, LeadershipParts};
-use status::Status;
+use status::{Role, Status};
 use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
+use watchdog::Watchdog;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -51,6 +54,11 @@ const INBOX_MAX: usize = 1024;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long revoking our own lease may take when we leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The exit code of a process that lost its leadership (`node::exit` knows it as well).
+const LOST_EXIT_CODE: i32 = 75;
+/// How long the log gets to write its last line.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Everything a driver is made of.
 pub struct DriverParts {
@@ -70,6 +78,10 @@ pub struct DriverParts {
     pub stop_timeout: Duration,
     /// How long a won seat may stay without a main loop.
     pub start_timeout: Duration,
+    /// How long a main loop that gives signs of life may be silent; `None`: for ever.
+    pub main_loop_timeout: Option<Duration>,
+    /// How long a better member must be there before we make way for it; `None`: we never do.
+    pub failback_delay: Option<Duration>,
     /// How long the store may be away when the process starts.
     pub store_patience: Duration,
     /// What this node remembers.
@@ -99,6 +111,8 @@ struct Driver {
     parts: Shared,
     main_loop: Option<Box<dyn MainLoop>>,
     tenure: Option<Tenure>,
+    watchdog: Watchdog,
+    candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
     status: watch::Sender<Arc<Status>>,
@@ -192,6 +206,15 @@ pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::
     Ok((handle, ending))
 }
 
+/// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then
+/// ends what is left of it and frees the seat.
+fn end_process(ending: &Ending) -> ! {
+    tracing::error!(reason = %ending.reason, "the main loop does not end; ending the process with it");
+    // The log is written by a thread of its own; this is the last line, and it says why.
+    std::thread::sleep(LAST_WORDS);
+    fuse::end_process(LOST_EXIT_CODE)
+}
+
 // === impl Driver: the loop ===
 
 impl Driver {
@@ -204,6 +227,7 @@ impl Driver {
             me: registration.member.clone(),
             stop_timeout: parts.stop_timeout,
             start_timeout: parts.start_timeout,
+            failback_delay: parts.failback_delay,
         });
         let status = Arc::new(Status::of(&elector, registration.member.clone(), &parts.cluster, now));
         let (status, watched) = watch::channel(status);
@@ -236,6 +260,8 @@ impl Driver {
             parts: shared,
             main_loop: Some(parts.main_loop),
             tenure: None,
+            watchdog: Watchdog::new(parts.main_loop_timeout),
+            candidates: Candidates::default(),
             inbox,
             reports,
             status,
@@ -291,6 +317,9 @@ impl Driver {
         if let Some(event) = event {
             self.elector.handle_event(now, event);
         }
+        if self.elector.main_loop_token().is_some() && self.watchdog.bites(now) {
+            self.elector.handle_event(now, Event::MainLoopHung);
+        }
         self.elector.handle_timeout(now);
     }
 
@@ -330,8 +359,9 @@ impl Driver {
             }
             Action::Claim { nonce, lease, generation } => self.claim(nonce, lease, generation),
             Action::Prepare { token, wanted } => {
-                let ask = handover::ask_candidates(self.elector.view().clone(), self.me(), token, wanted);
-                self.spawn(ask);
+                let candidates = self.candidates.clone();
+                let (view, me) = (self.elector.view().clone(), self.me());
+                self.spawn(async move { candidates.ask(view, me, token, wanted).await });
             }
             Action::HandOver { token, heir } => {
                 let record = handover::record_of(&heir, self.transitions_so_far());
@@ -353,6 +383,7 @@ impl Driver {
                     tenure.abort();
                 }
             }
+            Action::EndProcess(ending) => end_process(&ending),
             Action::Report(transition) => self.report(transition),
             Action::Stop(ending) => self.stopped_by = Some(ending),
         }
@@ -413,8 +444,9 @@ impl Driver {
             acquired_ms: wall_clock_ms(),
             transitions: self.transitions_so_far(),
         };
-        let txn = verbs::claim(&self.parts.keys, &record, lease, generation);
-        self.ask("claim", txn, move |answer| verbs::claim_event(&record, nonce, answer));
+        let keys = self.parts.keys.clone();
+        let txn = verbs::claim(&keys, &record, lease, generation);
+        self.ask("claim", txn, move |answer| verbs::claim_event(&keys, &record, nonce, answer));
     }
 
     /// How many tenures we know of; for display.
@@ -434,6 +466,7 @@ impl Driver {
             store: self.parts.main_store.clone(),
             clock: self.parts.clock.clone(),
             horizon: self.parts.fuse.horizon(),
+            heartbeats: self.watchdog.heartbeats(),
             reports: self.reports.clone(),
         };
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
@@ -511,6 +544,9 @@ impl Driver {
         let old = self.status.borrow().clone();
         if *old == fresh {
             return;
+        }
+        if fresh.role == Role::Leader {
+            self.candidates.keep_warm(&fresh.view, &fresh.me);
         }
         self.tell_differences(&old, &fresh);
         if let Some(record) = fresh.leader_record() {

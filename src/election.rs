@@ -22,11 +22,14 @@
 //! | Starting | asked to stop | Resigning |
 //! | Leading | `S` passed, record gone or foreign, write fenced | Stopping (forced) |
 //! | Leading | asked to stop | Stopping (planned) |
+//! | Leading | a member of a higher priority is back and ready | Stopping (planned) |
+//! | Leading | the main loop hangs | Stopping |
 //! | Leading | the main loop ended by itself | Choosing |
 //! | Stopping | the main loop has ended, and a candidate said that it is ready | HandingOver |
 //! | Stopping | the main loop has ended; the candidates have not answered, or too long ago | Choosing |
 //! | Stopping | the main loop has ended; planned, but nobody is ready | Resigning |
 //! | Stopping | the main loop has ended; forced | Stopped |
+//! | Stopping | the main loop does not end even when it is ended the hard way | Stopping (the process ends) |
 //! | Choosing | a candidate is ready | HandingOver |
 //! | Choosing | nobody is, in 100 ms | Resigning |
 //! | HandingOver | the record is the heir's | Stopped |

@@ -4,6 +4,7 @@
 //! module must not know how leadership is won.
 
 pub mod payload;
+pub mod watchdog;
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::election::record::Revision;
 
 /// The key that the built-in loop writes at each tick.
 const TICK_KEY: &str = "tick";
+
+/// How often the built-in loop says that it lives.
+const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The built-in main loop: at each tick it writes one fenced key, so that everybody can see who leads.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,8 @@ impl TickLoop {
             biased;
             _ = leadership.lost() => MainLoopEnd::default(),
             end = self.tick_until_fenced(&leadership) => end,
+            // Apart from the ticks: one that waits for a store that is away is no hang.
+            end = give_signs_of_life(&leadership) => end,
         }
     }
 
@@ -52,6 +58,14 @@ impl TickLoop {
                 Err(WriteError::Store(e)) => tracing::warn!(error = %e, "the tick was not written"),
             }
         }
+    }
+}
+
+async fn give_signs_of_life(leadership: &Leadership) -> MainLoopEnd {
+    let mut timer = tokio::time::interval(SIGN_OF_LIFE_INTERVAL);
+    loop {
+        timer.tick().await;
+        leadership.heartbeat();
     }
 }
 

@@ -27,6 +27,7 @@ use crate::guardian::keeper::Keeper;
 use crate::guardian::{self, GuardianPlan, NoGuardian};
 use crate::http::{self, HttpParts};
 use crate::meta::payload::Payload;
+use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
 use crate::meta::{FnLoop, TickLoop};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
@@ -150,6 +151,8 @@ impl NodeBuilder {
             registration: registration(&self.config, &listeners),
             stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
             start_timeout: Duration::from_secs(self.config.meta.start_timeout_secs),
+            main_loop_timeout: timeout(self.config.meta.main_loop_timeout_secs),
+            failback_delay: timeout(self.config.node.failback_delay_secs),
             store_patience: Duration::from_secs(self.config.store.etcd.start_timeout_secs),
             data_dir,
             fuse,
@@ -197,7 +200,14 @@ fn main_loop(
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
-    Ok(Box::new(Payload { command, keeper: keeper.clone() }))
+    let watchdog = timeout(config.meta.main_loop_timeout_secs)
+        .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
+    Ok(Box::new(Payload { command, keeper: keeper.clone(), watchdog }))
+}
+
+/// A time that 0 switches off.
+fn timeout(secs: u64) -> Option<Duration> {
+    (secs > 0).then(|| Duration::from_secs(secs))
 }
 
 fn registration(config: &Config, listeners: &Listeners) -> Registration {

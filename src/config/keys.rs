@@ -97,7 +97,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 27] = [
+pub static KEYS: [Key; 29] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -112,6 +112,10 @@ pub static KEYS: [Key; 27] = [
         .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),
     Key::new("node.priority", int(0, 1000), Fallback::Integer(100))
         .help("At a vacancy the highest priority leads; 0 never leads, which suits an observer."),
+    Key::new("node.failback_delay_secs", int(0, YEAR_SECS), Fallback::Integer(0)).seconds().help(
+        "A leader makes way for a member of a higher priority that has been there for this long and is ready, \
+         at most once in 5 minutes; 0: it never does, because a change of leader is never free.",
+    ),
     Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
         "A small process that frees the leader's seat in milliseconds when this one dies, and looks after the \
          program of `metad run`. Without it a crash is noticed only when the lease ends.",
@@ -131,6 +135,11 @@ pub static KEYS: [Key; 27] = [
     Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
         .seconds()
         .help("Time a new leader gets to start its main loop, before it gives the leadership up to another."),
+    Key::new("meta.main_loop_timeout_secs", int(0, HOUR_SECS), Fallback::Integer(60)).seconds().help(
+        "A main loop that gives no sign of life for this long has hung: it is ended and leadership is given up. \
+         The built-in loop gives them; a program is watched from its first WATCHDOG=1 (sd_notify) on, a library's \
+         loop from its first heartbeat() on. 0: nobody is watched.",
+    ),
     Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(3000)).milliseconds().help(
         "The built-in main loop makes one fenced write per interval, so that everybody can see who leads; at \
              most the lease.",

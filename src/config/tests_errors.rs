@@ -267,6 +267,10 @@ fn values_that_do_not_fit_together() {
             &["metad.toml:2:25", "= 5001: is more than the lease", "= 5)", "set it to 5000 or less"],
         ),
         (
+            "meta.main_loop_timeout_secs = 4",
+            &["meta.main_loop_timeout_secs = 4", "would look hung", "5 or more, or to 0"],
+        ),
+        (
             "meta.meta_leader_lease_secs = 5\nstore.sqlite.busy_timeout_ms = 6000",
             &["store.sqlite.busy_timeout_ms = 6000", "more than the lease", "5000"],
         ),

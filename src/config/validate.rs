@@ -11,6 +11,9 @@ use super::layers::{Origin, Origins, lookup};
 use super::print::value_text;
 use super::{Config, EtcdConfig, StoreKind};
 
+/// The shortest `meta.main_loop_timeout_secs`, but for 0.
+const MAIN_LOOP_TIMEOUT_SECS_MIN: u64 = 5;
+
 /// The rules, with what is needed to name the place of a fault.
 struct Rules<'c> {
     config: &'c Config,
@@ -216,7 +219,22 @@ impl Rules<'_> {
             StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
         };
         self.at_most(wait, wait_ms, lease_ms, "the lease")?;
-        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")
+        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")?;
+        self.main_loop_timeout()
+    }
+
+    /// The built-in loop gives a sign of life each second; a busy machine may hold it up for a few.
+    fn main_loop_timeout(&self) -> Result<(), ConfigError> {
+        match self.config.meta.main_loop_timeout_secs {
+            1..MAIN_LOOP_TIMEOUT_SECS_MIN => Err(self.invalid(
+                "meta.main_loop_timeout_secs",
+                &format!(
+                    "is less than {MAIN_LOOP_TIMEOUT_SECS_MIN} seconds, so a busy machine would look hung"
+                ),
+                &format!("set it to {MAIN_LOOP_TIMEOUT_SECS_MIN} or more, or to 0 to switch it off"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn at_most(&self, path: &'static str, value: u64, most: u64, what: &str) -> Result<(), ConfigError> {

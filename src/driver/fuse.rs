@@ -64,7 +64,7 @@ fn burn(horizon: &Horizon) {
         };
         let now = OsClock.now();
         if now.reached(deadline) {
-            end_process();
+            end_process(FUSE_EXIT_CODE);
         }
         sleep(now.until(deadline).min(LOOK_AT_LEAST));
     }
@@ -80,7 +80,8 @@ fn sleep(duration: Duration) {
     let _ = rustix::thread::clock_nanosleep_relative(rustix::thread::ClockId::Boottime, &request);
 }
 
-fn end_process() -> ! {
+/// Ends the process, whatever its other threads are doing.
+pub(super) fn end_process(code: i32) -> ! {
     // SAFETY: `_exit` takes a number and does not return; it runs no destructor and touches no memory of ours.
-    unsafe { libc::_exit(FUSE_EXIT_CODE) }
+    unsafe { libc::_exit(code) }
 }

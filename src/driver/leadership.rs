@@ -1,6 +1,7 @@
 //! Leadership: the value that a main loop must hold, and the only way to write under `state/`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     horizon: Arc<Horizon>,
+    heartbeats: Arc<AtomicU64>,
     reports: mpsc::Sender<Event>,
 }
 
@@ -81,6 +83,7 @@ pub(super) struct LeadershipParts {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) horizon: Arc<Horizon>,
+    pub(super) heartbeats: Arc<AtomicU64>,
     pub(super) reports: mpsc::Sender<Event>,
 }
 
@@ -88,8 +91,10 @@ pub(super) struct LeadershipParts {
 
 impl Leadership {
     pub(super) fn new(parts: LeadershipParts, orders: watch::Receiver<Orders>) -> Self {
-        let LeadershipParts { token, node, cluster, keys, store, clock, horizon, reports } = parts;
-        Self { inner: Arc::new(Inner { token, node, cluster, keys, store, clock, horizon, reports }), orders }
+        let LeadershipParts { token, node, cluster, keys, store, clock, horizon, heartbeats, reports } =
+            parts;
+        let inner = Inner { token, node, cluster, keys, store, clock, horizon, heartbeats, reports };
+        Self { inner: Arc::new(inner), orders }
     }
 
     /// The fencing token: grows from leader to leader. Hand it to every system that can refuse an older one.
@@ -119,6 +124,12 @@ impl Leadership {
             Some(at) if !self.inner.clock.now().reached(at) => Ok(()),
             _ => Err(Lost(Reason::RenewDeadline)),
         }
+    }
+
+    /// A sign of life. From the first one on, a main loop that gives none for `main_loop_timeout_secs` counts as
+    /// hung: it is ended, the record is given up, and the process exits with code 75. Costs one atomic addition.
+    pub fn heartbeat(&self) {
+        self.inner.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until the main loop is told to stop, and says why.

@@ -9,6 +9,7 @@
 //!
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
+mod failback;
 mod tenure;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use super::lease::{Lease, LeaseId, LeaseTiming, RANK_DELAY};
 use super::record::{Member, MemberId, Nonce, Revision, Seat, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
+use failback::Failback;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -33,6 +35,9 @@ pub struct ElectorSettings {
     pub stop_timeout: Duration,
     /// How long a won seat may stay without a main loop.
     pub start_timeout: Duration,
+    /// How long a member of a higher priority must have been there before a leader makes way for it; `None`: it
+    /// never does.
+    pub failback_delay: Option<Duration>,
 }
 
 /// The state of a member. Everything else that is said about it is derived from this.
@@ -75,8 +80,8 @@ pub enum State {
         token: Token,
         /// Why, and what follows.
         ending: Ending,
-        /// When to end it the hard way; `None` once that was done.
-        abort_at: Option<Instant>,
+        /// How hard it is pressed to end.
+        pressure: Pressure,
         /// Who is to get the seat.
         succession: Succession,
     },
@@ -111,6 +116,21 @@ pub enum State {
     },
     /// Done.
     Stopped(Ending),
+}
+
+/// How hard a main loop is pressed to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pressure {
+    /// It was told to.
+    Told {
+        /// When to end it the hard way.
+        abort_at: Instant,
+    },
+    /// It was ended the hard way.
+    Aborted {
+        /// When to end the process, if it is still there.
+        exit_at: Instant,
+    },
 }
 
 /// Who is to get the seat when a main loop has ended.
@@ -149,6 +169,8 @@ pub struct Elector {
     floor: Option<Token>,
     /// Until when we promised a leader to stand ready for its record, and not to claim meanwhile.
     bound_until: Option<Instant>,
+    /// Whom we, the leader, may make way for.
+    failback: Failback,
     nonce: Nonce,
     actions: VecDeque<Action>,
 }
@@ -167,6 +189,7 @@ impl Elector {
             renewal: Renewal::default(),
             floor: None,
             bound_until: None,
+            failback: Failback::default(),
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
@@ -229,16 +252,18 @@ impl Elector {
             State::Follower { claim_at } => [*claim_at, None],
             State::Claiming { look_at, .. } => [*look_at, None],
             State::Starting { give_up_at, .. } => [Some(*give_up_at), self.step_down_at()],
-            State::Leading { .. } => [self.step_down_at(), None],
+            State::Leading { .. } => [self.step_down_at(), self.failback.due_at()],
             State::Choosing { until, .. } => [Some(*until), None],
             State::HandingOver { .. } => [None, None],
-            State::Stopping { abort_at, .. } => [*abort_at, abort_at.and(self.hard_limit())],
+            State::Stopping { pressure: Pressure::Told { abort_at }, .. } => {
+                [Some(*abort_at), self.hard_limit()]
+            }
+            State::Stopping { pressure: Pressure::Aborted { exit_at }, .. } => [Some(*exit_at), None],
             State::Resigning { retry_at, give_up_at, .. } => [Some(*retry_at), Some(*give_up_at)],
             State::Stopped(_) => return None,
         };
         let lease_over = self.lease.as_ref().and_then(|l| self.candidate_until(l));
-        let renews = !matches!(self.state, State::Stopping { abort_at: None, .. });
-        let renew = self.lease.filter(|_| renews).map(|_| self.renewal.due_at());
+        let renew = self.lease.filter(|_| self.renews()).map(|_| self.renewal.due_at());
         own.into_iter().chain([lease_over, renew]).flatten().reduce(Instant::earlier)
     }
 
@@ -250,6 +275,11 @@ impl Elector {
             State::Claiming { .. } => Some(lease.step_down_at()),
             _ => None,
         }
+    }
+
+    /// A main loop that does not end even when it is ended must not keep the seat: its lease runs out.
+    fn renews(&self) -> bool {
+        !matches!(self.state, State::Stopped(_) | State::Stopping { pressure: Pressure::Aborted { .. }, .. })
     }
 
     fn is_candidate(&self) -> bool {
@@ -282,6 +312,7 @@ impl Elector {
             State::Starting { token, give_up_at } if now.reached(*give_up_at) => {
                 self.resign(now, *token, Ending::of(Reason::StartTimeout));
             }
+            State::Leading { token } => self.fail_back_when_due(now, *token),
             State::Choosing { until, .. } if now.reached(*until) => self.on_prepared(now, &[]),
             State::Resigning { retry_at, give_up_at, .. } => self.keep_resigning(now, *retry_at, *give_up_at),
             _ => {}
@@ -302,10 +333,11 @@ impl Elector {
             Event::Seen(view) => self.observe(now, view),
             Event::Renewed { lease, stamp, answer } => self.on_renewed(lease, stamp, answer),
             Event::Read { id, answer } => self.on_read(now, id, answer),
-            Event::Claimed { nonce, answer } => self.on_claimed(now, nonce, answer),
+            Event::Claimed { nonce, answer, seen } => self.on_claimed(now, nonce, answer, seen),
             Event::Registered(generation) => self.on_registered(generation),
             Event::Released(gone) => self.on_released(gone),
             Event::MainLoopEnded(code) => self.on_main_loop_ended(now, code),
+            Event::MainLoopHung => self.on_main_loop_hung(now),
             Event::Fenced(token) => self.on_fenced(now, token),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
@@ -329,22 +361,10 @@ impl Elector {
             }
             State::Leading { token } if now.reached(lease.step_down_at()) => {
                 self.stop_main_loop(*token, Ending::of(Reason::RenewDeadline), lease.holds_until());
-                self.abort_when_due(now);
+                self.press_when_due(now);
             }
-            State::Stopping { .. } => self.abort_when_due(now),
+            State::Stopping { .. } => self.press_when_due(now),
             _ => {}
-        }
-    }
-
-    fn abort_when_due(&mut self, now: Instant) {
-        let Some(hard_limit) = self.hard_limit() else {
-            return;
-        };
-        if let State::Stopping { abort_at, .. } = &mut self.state
-            && abort_at.is_some_and(|at| now.reached(at.earlier(hard_limit)))
-        {
-            *abort_at = None;
-            self.actions.push_back(Action::AbortMainLoop);
         }
     }
 
@@ -358,10 +378,7 @@ impl Elector {
 
     fn renew_when_due(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
-        // A main loop that does not end even when it is ended must not keep the seat: the lease runs out, and the
-        // fuse ends what hangs.
-        let given_up = matches!(self.state, State::Stopped(_) | State::Stopping { abort_at: None, .. });
-        if !given_up && now.reached(self.renewal.due_at()) {
+        if self.renews() && now.reached(self.renewal.due_at()) {
             self.renewal.sent(now, lease.timing());
             self.actions.push_back(Action::Renew(lease.id()));
         }
@@ -482,7 +499,11 @@ impl Elector {
                 self.check_registration(now);
             }
             State::Starting { .. } => self.start_when_allowed(now),
-            State::Leading { token } | State::Stopping { token, .. } => self.check_record(now, token),
+            State::Leading { token } => {
+                self.look_for_better(now);
+                self.check_record(now, token);
+            }
+            State::Stopping { token, .. } => self.check_record(now, token),
             State::Choosing { .. } | State::HandingOver { .. } | State::Resigning { .. } => {}
             State::Joining { .. } | State::Stopped(_) => {}
         }
@@ -571,7 +592,10 @@ impl Elector {
         });
     }
 
-    fn on_claimed(&mut self, now: Instant, nonce: Nonce, answer: ClaimAnswer) {
+    fn on_claimed(&mut self, now: Instant, nonce: Nonce, answer: ClaimAnswer, seen: Option<Box<View>>) {
+        if let Some(view) = seen {
+            self.observe(now, *view); // a picture of our record is the win itself
+        }
         let State::Claiming { nonce: current, look_at, .. } = &mut self.state else {
             return;
         };

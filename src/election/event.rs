@@ -46,6 +46,8 @@ pub enum Event {
         nonce: Nonce,
         /// How it ended.
         answer: ClaimAnswer,
+        /// The picture that the answer shows, if it shows one.
+        seen: Option<Box<View>>,
     },
     /// Answers [`Action::Register`]: the new claim generation, or `None` if refused or unknown.
     Registered(Option<Revision>),
@@ -53,6 +55,8 @@ pub enum Event {
     Released(bool),
     /// The main loop has completely ended, with its exit code if it has one.
     MainLoopEnded(Option<i32>),
+    /// The main loop has given no sign of life for longer than it may.
+    MainLoopHung,
     /// The store refused a write of the main loop because of our token.
     Fenced(Token),
     /// Somebody asked us to stop.
@@ -168,6 +172,9 @@ pub enum Action {
     StopMainLoop(Token, Reason),
     /// The main loop had its time: end it now.
     AbortMainLoop,
+    /// The main loop cannot be ended: only the end of the process ends it. Nothing may be given back before, so
+    /// nothing is.
+    EndProcess(Ending),
     /// Ask the candidates (or this one) whether they are ready, for a bounded time.
     Prepare {
         /// The tenure that is ending.

@@ -21,8 +21,12 @@ pub enum Reason {
     ResignedSignal,
     /// An operator asked us to step down.
     ResignedRequest,
+    /// A member of a higher priority is back, and ready.
+    FailedBack,
     /// The main loop ended by itself.
     MainLoopEnded,
+    /// The main loop gave no sign of life for longer than it may.
+    MainLoopHung,
     /// The main loop could not be started in time.
     StartTimeout,
     /// Another data dir is registered under our node id.
@@ -82,7 +86,9 @@ impl Reason {
             Reason::Fenced => "fenced",
             Reason::ResignedSignal => "resigned_signal",
             Reason::ResignedRequest => "resigned_request",
+            Reason::FailedBack => "failed_back",
             Reason::MainLoopEnded => "main_loop_ended",
+            Reason::MainLoopHung => "main_loop_hung",
             Reason::StartTimeout => "start_timeout",
             Reason::NodeIdInUse => "node_id_in_use",
             Reason::StoreUnavailable => "store_unavailable",
@@ -95,12 +101,13 @@ impl Reason {
 
     /// Did somebody want it?
     pub fn is_planned(self) -> bool {
-        matches!(self, Reason::ResignedSignal | Reason::ResignedRequest)
+        matches!(self, Reason::ResignedSignal | Reason::ResignedRequest | Reason::FailedBack)
     }
 
     /// May we delete our record on the way out? Only by choice; a forced step-down touches nothing.
     pub fn gives_record_up(self) -> bool {
-        self.is_planned() || matches!(self, Reason::MainLoopEnded | Reason::StartTimeout)
+        self.is_planned()
+            || matches!(self, Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout)
     }
 }
 

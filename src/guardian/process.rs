@@ -254,6 +254,7 @@ fn start(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
         .args(&program.command[1..])
         .envs(program.env.iter().cloned())
         .env_remove(FDS_VARIABLE)
+        .env_remove("WATCHDOG_PID") // names us, if we are watched ourselves
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))

@@ -12,6 +12,7 @@ use crate::driver::leadership::Leadership;
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, tree};
+use crate::meta::watchdog::{self, Watchdog};
 
 /// The exit code when the program cannot be started (shells use it for "found but cannot be executed").
 const CANNOT_START: i32 = 126;
@@ -25,6 +26,8 @@ pub struct Payload {
     pub command: Vec<String>,
     /// Who looks after it.
     pub keeper: Keeper,
+    /// Where its signs of life are heard; `None`: they are not asked for.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl MainLoop for Payload {
@@ -34,12 +37,16 @@ impl MainLoop for Payload {
                 tracing::error!("the program was not started: there is no guardian at the moment");
                 return MainLoopEnd::default();
             };
+            let socket = self.watchdog.as_ref().and_then(Watchdog::listen);
             let started = tokio::select! {
-                started = self.start(&guardian, &leadership) => started,
+                started = self.start(&guardian, &leadership, socket.is_some()) => started,
                 () = leadership.aborted() => Err(io::Error::other("leadership was over before it was started")),
             };
             match started {
-                Ok(()) => attend(&guardian, &leadership).await,
+                Ok(()) => tokio::select! {
+                    end = attend(&guardian, &leadership) => end,
+                    end = watchdog::hear(socket, &leadership) => end,
+                },
                 Err(e) => {
                     tracing::error!(command = self.command[0], error = %e, "cannot run the program");
                     // The guardian may have started it all the same, and died, or hang.
@@ -56,13 +63,14 @@ impl MainLoop for Payload {
 }
 
 impl Payload {
-    async fn start(&self, guardian: &Arc<Guardian>, leadership: &Leadership) -> io::Result<()> {
-        let env = [
+    async fn start(&self, guardian: &Arc<Guardian>, leadership: &Leadership, heard: bool) -> io::Result<()> {
+        let mut env = vec![
             ("METAD_TOKEN", leadership.token().to_string()),
             ("METAD_NODE_ID", leadership.node().to_owned()),
             ("METAD_CLUSTER", leadership.cluster().to_owned()),
         ];
-        let env = env.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        env.extend(self.watchdog.iter().filter(|_| heard).flat_map(Watchdog::env));
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         guardian.run(Program { command: self.command.clone(), env }).await.map(|_pid| ())
     }
 }

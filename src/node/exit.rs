@@ -80,6 +80,8 @@ impl Exit {
             | Reason::Deposed
             | Reason::Fenced
             | Reason::ResignedRequest
+            | Reason::FailedBack
+            | Reason::MainLoopHung
             | Reason::StartTimeout
             | Reason::DataDirStale => Exit::LeadershipLost,
         }

@@ -82,31 +82,28 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
             Guard::PrefixEmpty(keys.election()),
             Guard::ModRevision(keys.node(&record.holder.node), generation),
         ],
-        then: vec![Op::Put(keys.leader(), encode_leader(record), Some(lease))],
-        otherwise: vec![Op::Get(keys.leader())],
+        then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
+            .into_iter()
+            .chain(picture_ops(keys))
+            .collect(),
+        otherwise: picture_ops(keys),
     }
 }
 
-/// The elector's event for an answer to [`claim`]. A second copy of a claim that had worked finds our own record.
-pub fn claim_event(record: &LeaderRecord, nonce: Nonce, answer: &Answer) -> Event {
-    let answer = match answer {
-        Ok(Response::Txn(reply)) if reply.succeeded => won(Token::new(reply.header.revision)),
-        Ok(Response::Txn(reply)) => match found_tenure(reply) {
-            Some(t) if t.record.holder == record.holder && t.record.nonce == nonce => won(Some(t.token)),
-            _ => ClaimAnswer::Lost,
-        },
-        Err(StoreError::Refused(..)) => ClaimAnswer::Lost,
-        _ => ClaimAnswer::Unknown,
+/// The elector's event for an answer to [`claim`], with the picture that it shows: whoever has won must be able to
+/// say at once who leads. A second copy of a claim that had worked finds our own record.
+pub fn claim_event(keys: &Keys, record: &LeaderRecord, nonce: Nonce, answer: &Answer) -> Event {
+    let reply = match answer {
+        Ok(Response::Txn(reply)) => reply,
+        Err(StoreError::Refused(..)) => {
+            return Event::Claimed { nonce, answer: ClaimAnswer::Lost, seen: None };
+        }
+        _ => return Event::Claimed { nonce, answer: ClaimAnswer::Unknown, seen: None },
     };
-    Event::Claimed { nonce, answer }
-}
-
-fn won(token: Option<Token>) -> ClaimAnswer {
-    token.map_or(ClaimAnswer::Unknown, ClaimAnswer::Won)
-}
-
-fn found_tenure(reply: &TxnReply) -> Option<Tenure> {
-    reply.found.first()?.first().and_then(super::codec::decode_tenure)
+    let view = picture(reply).view(keys);
+    let is_this_claim = |t: &&Tenure| t.record.holder == record.holder && t.record.nonce == nonce;
+    let won = view.seat.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
+    Event::Claimed { nonce, answer: won.unwrap_or(ClaimAnswer::Lost), seen: Some(Box::new(view)) }
 }
 
 /// Moves our own record from a dead incarnation to this one, under a new lease; the token grows.

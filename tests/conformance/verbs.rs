@@ -80,17 +80,17 @@ impl Candidate {
     }
 
     /// What the elector is told about an answer to its claim.
-    fn judge(&self, nonce: u64, answer: &Result<Response, StoreError>) -> ClaimAnswer {
-        let event = verbs::claim_event(&self.record(nonce), Nonce(nonce), answer);
+    fn judge(&self, ctx: &Ctx, nonce: u64, answer: &Result<Response, StoreError>) -> ClaimAnswer {
+        let event = verbs::claim_event(&ctx.keys, &self.record(nonce), Nonce(nonce), answer);
         match event {
-            Event::Claimed { nonce: n, answer } if n == Nonce(nonce) => answer,
+            Event::Claimed { nonce: n, answer, .. } if n == Nonce(nonce) => answer,
             other => panic!("not an answer to claim {nonce}: {other:?}"),
         }
     }
 
     async fn claims(&self, ctx: &Ctx, store: &dyn Store, nonce: u64) -> ClaimAnswer {
         let answer = store.call(Request::Txn(self.claim(ctx, nonce))).await;
-        self.judge(nonce, &answer)
+        self.judge(ctx, nonce, &answer)
     }
 
     /// Claims the vacant seat.
@@ -158,7 +158,7 @@ async fn a_claim_of_a_stale_generation_is_lost(ctx: Ctx) {
     let late = one.claim(&ctx, 1);
     one.generation = register(&ctx, &one, one.generation).await.expect("rewritten");
     let answer = ctx.there.call(Request::Txn(late)).await;
-    assert_eq!(one.judge(1, &answer), ClaimAnswer::Lost, "cancelled by rewriting");
+    assert_eq!(one.judge(&ctx, 1, &answer), ClaimAnswer::Lost, "cancelled by rewriting");
     assert_eq!(view(&ctx).await.seat, Seat::Vacant);
     one.wins(&ctx, 2).await;
 }

@@ -111,6 +111,7 @@ impl World {
         self.store.out_until = 0;
         let last = self.hosts.len() - 1;
         self.end(last, "the second data dir goes away");
+        self.end_hung_processes();
         for h in 0..self.hosts.len() {
             let host = &mut self.hosts[h];
             (host.cut_until, host.stale_until, host.silent_until) = (0, 0, 0);
@@ -126,6 +127,16 @@ impl World {
             self.drop_in_flight();
         }
         self.last_delivery()
+    }
+
+    /// A main loop that hangs is a fault as well.
+    fn end_hung_processes(&mut self) {
+        for h in 0..self.hosts.len() {
+            let main_loop = self.hosts[h].process.as_ref().and_then(|p| p.main_loop.as_ref());
+            if main_loop.is_some_and(|l| l.hung || (l.told && l.deaf && !l.ended)) {
+                self.end(h, "its operator ends a process that hangs");
+            }
+        }
     }
 
     /// Who leads, in the eyes of who could say so.

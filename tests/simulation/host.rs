@@ -137,6 +137,10 @@ pub struct MainLoop {
     pub told: bool,
     /// How long it takes to end when told; `None`: it hangs until it is aborted.
     pub stop_after: Option<u64>,
+    /// Does it not even end when it is ended the hard way? Then only the end of the process ends it.
+    pub deaf: bool,
+    /// Does it do nothing any more?
+    pub hung: bool,
     /// How far apart its writes are.
     pub cadence: u64,
     /// Numbers its writes.

@@ -22,8 +22,18 @@ impl World {
             _ => Some(self.dice.below(50 * MS)),
         };
         let cadence = self.plan.ttl_ns() / (4 + self.dice.below(20));
-        let fresh =
-            MainLoop { token, begun: false, ended: false, told: false, stop_after, cadence, writes: 0 };
+        let deaf = self.dice.percent(20);
+        let fresh = MainLoop {
+            token,
+            begun: false,
+            ended: false,
+            told: false,
+            stop_after,
+            deaf,
+            hung: false,
+            cadence,
+            writes: 0,
+        };
         let Some(p) = self.hosts[h].process.as_mut() else { return };
         let (revision, record) = p.shown;
         if revision >= token.revision() && record != Some(token) {
@@ -79,6 +89,9 @@ impl World {
         if !self.calm && self.dice.below(1000) == 0 {
             return self.loop_ends(h, Some(3));
         }
+        if !self.calm && self.dice.below(1000) == 0 {
+            return self.loop_hangs(h);
+        }
         let next = cadence / 2 + self.dice.below(cadence);
         self.later(h, next, Input::LoopActs);
     }
@@ -109,9 +122,23 @@ impl World {
         }
     }
 
-    /// The order to end at once.
+    /// It does nothing any more, and the watchdog notices a while later.
+    fn loop_hangs(&mut self, h: usize) {
+        self.tally.count("main loops hung");
+        if let Some(main_loop) = self.hosts[h].process.as_mut().and_then(|p| p.main_loop.as_mut()) {
+            (main_loop.stop_after, main_loop.hung) = (None, true);
+        }
+        let after = self.dice.below(5 * SEC);
+        self.later(h, after, Input::LoopHangs);
+    }
+
+    /// The order to end at once. A thread that never awaits does not hear it.
     pub fn abort_main_loop(&mut self, h: usize) {
         self.tally.count("main loops aborted");
+        let main_loop = self.hosts[h].process.as_ref().and_then(|p| p.main_loop.as_ref());
+        if main_loop.is_some_and(|l| l.deaf) {
+            return self.tally.count("main loops deaf to an abort");
+        }
         let after = self.dice.below(10 * MS);
         self.later(h, after, Input::LoopEnds(None));
     }

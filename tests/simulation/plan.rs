@@ -79,6 +79,8 @@ pub struct Plan {
     pub start_timeout: Duration,
     /// As in the configuration.
     pub stop_timeout: Duration,
+    /// As in the configuration.
+    pub failback_delay: Option<Duration>,
     /// Are messages in flight lost when the faults stop? (Then the bound of the liveness phase is tight.)
     pub drop_in_flight: bool,
 }
@@ -86,29 +88,36 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn draw(dice: &Dice) -> Self {
-        let ttl = [3, 5, 10, 30][dice.below(4) as usize];
+        let failback = dice.percent(4);
+        let ttl = if failback { 30 } else { [3, 5, 10, 30][dice.below(4) as usize] };
         let members = 2 + dice.below(3) as usize;
         let mut priorities: Vec<u16> =
             (0..members).map(|_| [100, 100, 100, 200, 0][dice.below(5) as usize]).collect();
         priorities[dice.below(members as u64) as usize] = 100;
+        if failback {
+            (priorities[0], priorities[1]) = (100, 200);
+        }
         let density = [0, 35, 70][dice.below(3) as usize];
         let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| dice.percent(density)).collect();
         if faults.is_empty() {
             faults.push(FAULTS[dice.below(12) as usize]);
         }
+        // Long enough for a leader to make way, and calm enough for it to get there.
+        let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((20 * ttl).clamp(60, 200) * SEC, 1) };
         Self {
             ttl: Duration::from_secs(ttl),
             priorities,
-            safety: (20 * ttl).clamp(60, 200) * SEC,
+            safety,
             lost: [0, 1, 5, 20][dice.below(4) as usize],
             slow: [0, 2, 10, 30][dice.below(4) as usize],
             doubled: [0, 5, 20][dice.below(3) as usize],
             join_crash: [0, 0, 4][dice.below(3) as usize],
-            fault_every: [2, 4, 8][dice.below(3) as usize] * ttl * SEC / 4,
+            fault_every: [2, 4, 8][dice.below(3) as usize] * ttl * SEC / 4 * calmer,
             faults,
             doom: dice.percent(50),
             start_timeout: Duration::from_millis([200, 1_000, 10_000][dice.below(3) as usize]),
             stop_timeout: Duration::from_millis(500 + dice.below(4_000)),
+            failback_delay: failback.then(|| Duration::from_secs(5)),
             drop_in_flight: dice.percent(50),
         }
     }

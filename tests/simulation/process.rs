@@ -31,7 +31,8 @@ impl World {
         self.hosts[h].disk.incarnation.0 += 1;
         let me = self.me(h);
         let (stop_timeout, start_timeout) = (self.plan.stop_timeout, self.plan.start_timeout);
-        let elector = Elector::new(ElectorSettings { me, stop_timeout, start_timeout });
+        let failback_delay = self.plan.failback_delay;
+        let elector = Elector::new(ElectorSettings { me, stop_timeout, start_timeout, failback_delay });
         let pid = u32::try_from(self.name()).unwrap_or(u32::MAX);
         self.hosts[h].process = Some(Process::new(pid, self.now, elector));
         self.trace(|| format!("n{h}#{pid} starts"));
@@ -115,6 +116,7 @@ impl World {
             Input::LoopBegins => self.loop_begins(h),
             Input::LoopActs => self.loop_acts(h),
             Input::LoopEnds(code) => self.loop_ends(h, code),
+            Input::LoopHangs => self.feed(h, Some(Heard::MainLoopHung)),
             Input::LoopEnded(code) => self.feed(h, Some(Heard::MainLoopEnded(code))),
             Input::AskedToPrepare(by, pid) => self.asked_to_prepare(h, by, pid),
             Input::CandidateReady(member) => {
@@ -146,7 +148,7 @@ impl World {
     /// Gives the elector an event, as `Driver::apply` does, and does what it asks for.
     pub fn feed(&mut self, h: usize, event: Option<Heard>) {
         let (now, mut unsure) = (self.clock(h), None);
-        if let Some(Heard::Claimed { nonce, answer: ClaimAnswer::Unknown }) = &event {
+        if let Some(Heard::Claimed { nonce, answer: ClaimAnswer::Unknown, .. }) = &event {
             unsure = Some(*nonce);
         }
         let settled = matches!(&event, Some(Heard::Claimed { answer: ClaimAnswer::Lost, .. }));
@@ -247,6 +249,11 @@ impl World {
             Action::StartMainLoop(token) => self.order_main_loop(h, token),
             Action::StopMainLoop(_, reason) => self.stop_main_loop(h, reason),
             Action::AbortMainLoop => self.abort_main_loop(h),
+            Action::EndProcess(ending) => {
+                self.tally.count("main loops ended with their process");
+                self.tally.count(ending.reason.as_str());
+                self.end(h, "its main loop does not end");
+            }
             Action::Report(transition) => self.report(h, transition),
             Action::Stop(ending) => self.leave(h, &ending),
         }
@@ -354,7 +361,7 @@ impl World {
         let event = match purpose {
             Purpose::Read(id) => verbs::read_event(&self.keys, id, answer),
             Purpose::Register => verbs::register_event(answer),
-            Purpose::Claim(record, nonce) => verbs::claim_event(&record, nonce, answer),
+            Purpose::Claim(record, nonce) => verbs::claim_event(&self.keys, &record, nonce, answer),
             Purpose::Release => verbs::release_event(answer),
             Purpose::HandOver => self.handed_over(answer),
             Purpose::Join => return self.join_answered(h, stamp, answer),
@@ -390,6 +397,7 @@ fn shown_by(event: &Heard) -> (Revision, Option<Token>) {
     let view = match event {
         Heard::Seen(view) => view,
         Heard::Read { answer: Some(answer), .. } => &answer.view,
+        Heard::Claimed { seen: Some(view), .. } => view,
         _ => return (Revision(0), None),
     };
     (view.revision, view.seat.tenure().map(|t| t.token))

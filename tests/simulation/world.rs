@@ -64,6 +64,8 @@ pub enum Input {
     LoopBegins,
     /// The main loop is about to act.
     LoopActs,
+    /// The watchdog notices that the main loop hangs.
+    LoopHangs,
     /// The main loop ends.
     LoopEnds(Option<i32>),
     /// The driver hears that the main loop has ended.

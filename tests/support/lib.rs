@@ -8,10 +8,11 @@
 //! - [`node`] starts metad itself and collects its events;
 //! - [`network`] puts nodes and members on machines of their own, and cuts those off from each other;
 //! - [`history`] decides from those events whether two main loops ever ran at once; [`crew`] asks it;
+//! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
-//! A test that needs something (etcd, openssl, iproute2, libfaketime) and finds none fails, it never skips. Nothing here uses metad's own
-//! library: the tests must not share a bug with what they test.
+//! A test that needs something (etcd, openssl, iproute2, libfaketime) and finds none fails, it never skips.
+//! Nothing here uses metad's own library: the tests must not share a bug with what they test.
 
 #![allow(dead_code)] // each test target uses a part of it
 
@@ -19,6 +20,7 @@ pub mod crew;
 pub mod disaster;
 pub mod etcd;
 pub mod etcdctl;
+pub mod fenced;
 pub mod history;
 pub mod http;
 pub mod install;

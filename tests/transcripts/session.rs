@@ -2,7 +2,7 @@
 //!
 //! | command | does |
 //! | --- | --- |
-//! | `start node=a [uuid= incarnation= start_timeout= stop_timeout=]` | makes it (10 s each) |
+//! | `start node=a [uuid= incarnation= start_timeout= stop_timeout= failback=]` | makes it (10 s each, no fail-back) |
 //! | `at 1500`, `at boot:1500/raw:900` | sets the clock, and does nothing else |
 //! | `timeout` | `handle_timeout`; all other commands are events |
 //! | `joined lease=1 stamp=0 gen=5 PICTURE [ttl= term=]` | registered under a new lease |
@@ -13,7 +13,7 @@
 //! | `claimed nonce=1 won=7`, `claimed nonce=1 lost`, `claimed nonce=1 unknown` | a claim was |
 //! | `registered 9`, `registered failed` | a registration was |
 //! | `released yes`, `released no` | a release was |
-//! | `main-loop-ended [code]`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
+//! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
 //!
 //! [`super::picture`] explains PICTURE. Unless told, the ttl is 10 s and the raft term 1.
 
@@ -113,6 +113,7 @@ fn start(args: &mut Args) -> Result<Elector, String> {
         me,
         stop_timeout: args.or("stop_timeout", duration, TEN_SECONDS)?,
         start_timeout: args.or("start_timeout", duration, TEN_SECONDS)?,
+        failback_delay: args.get("failback", duration)?,
     }))
 }
 
@@ -148,6 +149,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
             "unknown" => HandOverAnswer::Unknown,
             other => return Err(format!("`{other}` is not an answer")),
         }),
+        "main-loop-hung" => Event::MainLoopHung,
         "fenced" => Event::Fenced(token(args.need_word("the token")?)?),
         "shutdown" => Event::Shutdown(match args.need_word("signal or request")? {
             "signal" => Reason::ResignedSignal,
@@ -221,7 +223,7 @@ fn claimed(args: &mut Args) -> Result<Event, String> {
         (None, Some("unknown")) => ClaimAnswer::Unknown,
         _ => return Err("say won=<token>, lost or unknown".into()),
     };
-    Ok(Event::Claimed { nonce, answer })
+    Ok(Event::Claimed { nonce, answer, seen: None })
 }
 
 /// The reasons for which the driver stops trying to join.

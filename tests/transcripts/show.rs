@@ -3,7 +3,7 @@
 //! Instants are milliseconds; where the two clocks differ, both readings are shown.
 
 use metad::clock::Instant;
-use metad::election::elector::{Elector, State, Succession};
+use metad::election::elector::{Elector, Pressure, State, Succession};
 use metad::election::event::Action;
 use metad::election::history::{Ending, Transition};
 use metad::election::lease::{Lease, LeaseId};
@@ -102,9 +102,12 @@ fn state(state: &State) -> String {
             format!(" token={token} {} until={}", ending(e), instant(*until))
         }
         State::HandingOver { token, ending: e } => format!(" token={token} {}", ending(e)),
-        State::Stopping { token, ending: e, abort_at, succession } => {
-            let abort = abort_at.map_or(" aborted".into(), |at| format!(" abort_at={}", instant(at)));
-            format!(" token={token} {}{abort}{}", ending(e), heir(succession))
+        State::Stopping { token, ending: e, pressure, succession } => {
+            let pressure = match pressure {
+                Pressure::Told { abort_at } => format!("abort_at={}", instant(*abort_at)),
+                Pressure::Aborted { exit_at } => format!("aborted exit_at={}", instant(*exit_at)),
+            };
+            format!(" token={token} {} {pressure}{}", ending(e), heir(succession))
         }
         State::Resigning { token, ending: e, retry_at, give_up_at } => {
             let (retry, give_up) = (instant(*retry_at), instant(*give_up_at));
@@ -130,6 +133,7 @@ pub fn action(action: &Action) -> String {
         Action::StartMainLoop(token) => format!("start main loop token={token}"),
         Action::StopMainLoop(token, reason) => format!("stop main loop token={token} reason={reason}"),
         Action::AbortMainLoop => "abort main loop".into(),
+        Action::EndProcess(e) => format!("end process {}", ending(e)),
         Action::Prepare { token, wanted } => {
             format!("prepare token={token}{}", wanted.as_ref().map_or(String::new(), |w| format!(" to={w}")))
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Elector, RETRY_PAUSE, State, Succession};
+use super::{Elector, Pressure, RETRY_PAUSE, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, HandOverAnswer, Ready};
 use crate::election::history::{Ending, Reason, Transition};
@@ -10,6 +10,9 @@ use crate::election::record::{Member, Seat, Token, View};
 
 /// How long giving the record up may take before we leave it to its lease.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a main loop that was ended the hard way gets to be gone. Killing a tree of processes takes a while on
+/// a starved machine; `H` ends it all in any case.
+const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long candidates get to say that they are ready.
 const PREPARE_PATIENCE: Duration = Duration::from_millis(100);
 /// How old such an answer may be when the record is handed over; it binds the candidate for twice as long.
@@ -35,15 +38,37 @@ impl Elector {
             self.stop(Ending::of(reason));
         } else if self.lease.is_some_and(|l| l.allows_start(now)) {
             self.state = State::Leading { token };
+            self.failback.may_begin_after(now);
             self.actions.push_back(Action::StartMainLoop(token));
+            self.look_for_better(now);
         }
     }
 
     pub(super) fn stop_main_loop(&mut self, token: Token, ending: Ending, abort_at: Instant) {
         self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
         self.actions.push_back(Action::StopMainLoop(token, ending.reason));
-        let succession = Succession::None;
-        self.state = State::Stopping { token, ending, abort_at: Some(abort_at), succession };
+        let (pressure, succession) = (Pressure::Told { abort_at }, Succession::None);
+        self.state = State::Stopping { token, ending, pressure, succession };
+    }
+
+    /// First the hard way, then the process itself: a thread that never awaits can be ended by nothing else, and
+    /// to wait for the end of a lease of a day would be a hang.
+    pub(super) fn press_when_due(&mut self, now: Instant) {
+        let Some(hard_limit) = self.hard_limit() else { return };
+        let State::Stopping { pressure, ending, .. } = &mut self.state else { return };
+        match *pressure {
+            Pressure::Told { abort_at } if now.reached(abort_at.earlier(hard_limit)) => {
+                *pressure = Pressure::Aborted { exit_at: now + ABORT_PATIENCE };
+                self.actions.push_back(Action::AbortMainLoop);
+            }
+            Pressure::Aborted { exit_at } if now.reached(exit_at) => {
+                // The state stays: as long as the main loop is there, the fuse must be armed.
+                *pressure = Pressure::Aborted { exit_at: now + ABORT_PATIENCE };
+                let ending = ending.clone();
+                self.actions.push_back(Action::EndProcess(ending));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn on_fenced(&mut self, now: Instant, fenced: Token) {
@@ -75,10 +100,10 @@ impl Elector {
     fn stop_now(&mut self, now: Instant, token: Token, reason: Reason) {
         match &mut self.state {
             State::Leading { .. } => self.stop_main_loop(token, Ending::of(reason), now),
-            State::Stopping { abort_at: Some(at), .. } => *at = now,
+            State::Stopping { pressure: Pressure::Told { abort_at }, .. } => *abort_at = now,
             _ => {}
         }
-        self.abort_when_due(now);
+        self.press_when_due(now);
     }
 
     pub(super) fn on_main_loop_ended(&mut self, now: Instant, code: Option<i32>) {
@@ -107,6 +132,13 @@ impl Elector {
                 self.stop(ending);
             }
             _ => {}
+        }
+    }
+
+    /// It keeps its seat no longer, but what it has begun may still be ended gently.
+    pub(super) fn on_main_loop_hung(&mut self, now: Instant) {
+        if matches!(self.state, State::Leading { .. }) {
+            self.on_shutdown(now, Reason::MainLoopHung, None);
         }
     }
 
@@ -149,6 +181,10 @@ impl Elector {
     /// The candidates have answered, or had their time.
     pub(super) fn on_prepared(&mut self, now: Instant, ready: &[Ready]) {
         match &mut self.state {
+            State::Leading { token } => {
+                let token = *token;
+                self.make_way(now, token, ready);
+            }
             State::Stopping { succession, .. } => {
                 let Succession::Asked { wanted, at } = succession.clone() else { return };
                 *succession = match heir_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
@@ -235,7 +271,7 @@ impl Elector {
 }
 
 /// The best of the candidates that are ready: by rank, and of the very incarnation that answered.
-fn heir_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
+pub(super) fn heir_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
     let is_ready = |m: &&Member| ready.iter().any(|r| r.member == m.registration.member);
     let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
     let others = view.members.iter().filter(|m| m.registration.member.node != us);

@@ -1,0 +1,143 @@
+//! Decides from etcd's own history whether a write ever landed under an old token.
+//!
+//! etcd keeps every revision until it is compacted, in one order that no clock disturbs. So the history of a
+//! cluster's keys is read from its first revision: each write under `state/` that names a token must name that of
+//! the leader record as it stood at that very revision, and the record's tokens must grow.
+
+use std::time::Duration;
+
+use etcd_client::{Client, EventType, GetOptions, WatchOptions};
+use serde_json::Value;
+
+use super::etcd::EtcdCluster;
+use super::history::Tenure;
+
+/// How long reading the history may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LEADER: &str = "election/meta/leader";
+
+/// What the history holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Every token that the leader record ever had, oldest first.
+    pub tokens: Vec<u64>,
+    /// How many writes under `state/` named a token, and the right one.
+    pub fenced: usize,
+}
+
+/// One change of a key.
+struct Step {
+    key: String,
+    revision: u64,
+    /// `None`: deleted.
+    value: Option<Vec<u8>>,
+}
+
+/// Reads the history of a cluster and checks each write in it. etcd must have a quorum.
+///
+/// `tenures` are those that the nodes told of: each must have had the leader record.
+#[track_caller]
+pub fn check(etcd: &EtcdCluster, cluster: &str, tenures: &[Tenure]) -> Result<Writes, String> {
+    let prefix = format!("/metad/{cluster}/");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let reading = runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, read(etcd.endpoints(), &prefix)).await.map_err(|e| e.to_string())?
+    });
+    let steps = reading.map_err(|e| format!("the history of etcd cannot be read: {e}"))?;
+    let writes = judge(&steps)?;
+    match tenures.iter().find(|t| !writes.tokens.contains(&t.token)) {
+        Some(t) => Err(format!("{} led with token {}, which the leader record never had", t.label, t.token)),
+        None => Ok(writes),
+    }
+}
+
+/// All changes below `prefix` up to now.
+async fn read(endpoints: Vec<String>, prefix: &str) -> Result<Vec<Step>, String> {
+    let text = |e: etcd_client::Error| e.to_string();
+    let mut client = Client::connect(endpoints, None).await.map_err(text)?;
+    let now = client.get(prefix, Some(GetOptions::new().with_prefix().with_limit(1))).await.map_err(text)?;
+    let now = now.header().map_or(0, |h| h.revision());
+    // A change that comes last, so that its arrival proves that all others have arrived.
+    let last = client.put(format!("{prefix}checked"), "", None).await.map_err(text)?;
+    let last = last.header().map_or(now + 1, |h| h.revision());
+    let options = WatchOptions::new().with_prefix().with_start_revision(1);
+    let mut stream = client.watch(prefix, Some(options)).await.map_err(text)?;
+    let mut steps = Vec::new();
+    while let Some(batch) = stream.message().await.map_err(text)? {
+        if batch.compact_revision() > 0 {
+            return Err(format!("it was compacted at {}", batch.compact_revision()));
+        }
+        for event in batch.events() {
+            let Some(kv) = event.kv() else { continue };
+            if kv.mod_revision() >= last {
+                return Ok(steps);
+            }
+            steps.push(Step {
+                key: kv.key_str().map_err(text)?.trim_start_matches(prefix).to_owned(),
+                revision: kv.mod_revision().unsigned_abs(),
+                value: (event.event_type() == EventType::Put).then(|| kv.value().to_vec()),
+            });
+        }
+    }
+    Err("the watch ended".into())
+}
+
+fn judge(steps: &[Step]) -> Result<Writes, String> {
+    let mut writes = Writes::default();
+    let mut leader = None;
+    for step in steps {
+        if step.key == LEADER {
+            leader = step.value.is_some().then_some(step.revision);
+            writes.tokens.extend(leader);
+            continue;
+        }
+        let Some(token) = step.key.strip_prefix("state/").and(step.value.as_deref()).and_then(token_in)
+        else {
+            continue;
+        };
+        if leader != Some(token) {
+            let Step { key, revision, .. } = step;
+            return Err(format!(
+                "{key} was written at revision {revision} under token {token}; the leader's was {leader:?}"
+            ));
+        }
+        writes.fenced += 1;
+    }
+    Ok(writes)
+}
+
+/// The token that a value of a main loop names.
+fn token_in(value: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Value>(value).ok()?["token"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(key: &str, revision: u64, token: Option<u64>) -> Step {
+        let value = token.map(|t| format!("{{\"token\":{t}}}").into_bytes());
+        Step { key: key.into(), revision, value }
+    }
+
+    #[test]
+    fn writes_under_the_record_of_their_time_are_counted() {
+        let steps = [
+            step(LEADER, 4, Some(0)),
+            step("state/tick", 5, Some(4)),
+            step(LEADER, 6, None),
+            step(LEADER, 7, Some(0)),
+            step("state/tick", 8, Some(7)),
+            step("state/other", 9, None),
+        ];
+        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2 }));
+    }
+
+    #[test]
+    fn a_write_under_an_old_token_is_refused() {
+        let taken = [step(LEADER, 4, Some(0)), step(LEADER, 7, Some(0)), step("state/tick", 8, Some(4))];
+        assert!(judge(&taken).is_err_and(|e| e.contains("under token 4")));
+        let vacant = [step(LEADER, 4, Some(0)), step(LEADER, 5, None), step("state/tick", 6, Some(4))];
+        assert!(judge(&vacant).is_err());
+    }
+}
