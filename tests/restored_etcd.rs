@@ -74,6 +74,7 @@ fn a_node_that_led_after_the_backup_was_made_refuses_it_as_well() {
     let backup = etcd.back_up();
     stop(&nodes[0]);
     let token = nodes[1].wait_for("main_loop_started", PATIENCE).token();
+    std::thread::sleep(Duration::from_secs(1)); // the token goes to the disk meanwhile
     stop(&nodes[1]);
     etcd.restore(&backup);
     nodes.push(builders[1].spawn());

@@ -150,7 +150,7 @@ async fn etcd_behind_a_bad_network_tells_refused_from_unknown() {
     outages::a_write_whose_answer_is_lost_happened(&*deaf, &*good).await;
     proxy.pass();
 
-    pause(&cluster, 0);
+    cluster.pause(0);
     outages::assert_write_unknown("etcd, paused", &*etcd(cluster.endpoints(), IN_VAIN), "/metad/paused/k")
         .await;
     cluster.resume(0);
