@@ -47,8 +47,12 @@ faults: etcd ## The faults at leases of 5, 10 and 30 s with hangs of 60 s, three
 	@for etcd in $(ETCD); do for lease in 5 10 30; do for run in 1 2 3; do \
 	  echo "== $$etcd, lease $$lease s, run $$run"; \
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
-	    $(CARGO) test --locked --test faults || exit 1; \
+	  METAD_FAULT_STARVE_SECS=60 \
+	    $(CARGO) test --locked --test faults --test starvation --test partition || exit 1; \
 	done; done; done
+	@for etcd in $(ETCD); do \
+	  METAD_TEST_ETCD=$$(realpath $$etcd) $(CARGO) test --locked --test reclaim --test restored_etcd || exit 1; \
+	done
 
 MINUTES ?= 30
 

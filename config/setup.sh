@@ -71,6 +71,9 @@ look() {
     [ "$goal" = test ] || return 0
     command -v etcd >/dev/null || lack "etcd" etcd-server
     command -v etcdctl >/dev/null || lack "etcdctl" etcd-client
+    # For partitions, which are network namespaces, and for a wall clock that steps.
+    command -v ip >/dev/null || lack "iproute2" iproute2
+    command -v faketime >/dev/null || lack "faketime" faketime
 }
 
 lack() {

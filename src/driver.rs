@@ -481,7 +481,10 @@ impl Driver {
         let event = match transition {
             Transition::Joined => self.joined_event(),
             Transition::Rejoining => Some(telemetry::Event::Rejoining),
-            Transition::Won(token) => Some(telemetry::Event::LeadershipWon { token }),
+            Transition::Won(token) => {
+                tokio::spawn(joining::note_token(self.parts.clone(), token));
+                Some(telemetry::Event::LeadershipWon { token })
+            }
             Transition::Stopping(token, reason) => Some(telemetry::Event::MainLoopStopping { token, reason }),
             Transition::Resigned(token) => Some(telemetry::Event::LeadershipResigned { token }),
             Transition::ClaimLost => Some(telemetry::Event::ClaimLost),

@@ -20,7 +20,6 @@ use metad::store::Store;
 use metad::store::memory::MemoryStore;
 use metad::store::unreliable::{Faults, Unreliable};
 use support::etcd::EtcdCluster;
-use support::poll::wait_until;
 use support::ports::Port;
 use support::proxy::FaultProxy;
 
@@ -71,24 +70,10 @@ async fn etcd_with_three_members_keeps_the_contract() {
     compaction("etcd 3", &cluster, &*client(2)).await;
     let alone = etcd(vec![cluster.endpoint(0)], IN_VAIN);
     outages::assert_connected(&*alone).await;
-    pause(&cluster, 1);
-    pause(&cluster, 2);
+    cluster.pause(1);
+    cluster.pause(2);
     outages::without_a_quorum_nothing_is_known(&*alone).await;
     cluster.resume_all();
-}
-
-/// Pauses a member and waits until all its threads have stopped: a signal takes its time on a busy machine.
-fn pause(cluster: &EtcdCluster, i: usize) {
-    cluster.pause(i);
-    let tasks = format!("/proc/{}/task", cluster.pid(i));
-    let is_stopped = |task: std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-    };
-    wait_until("etcd has stopped", Duration::from_secs(10), || {
-        let tasks = std::fs::read_dir(&tasks).expect("etcd's threads");
-        tasks.flatten().all(is_stopped)
-    });
 }
 
 async fn compaction(backend: &str, cluster: &EtcdCluster, store: &dyn Store) {
@@ -165,7 +150,7 @@ async fn etcd_behind_a_bad_network_tells_refused_from_unknown() {
     outages::a_write_whose_answer_is_lost_happened(&*deaf, &*good).await;
     proxy.pass();
 
-    pause(&cluster, 0);
+    cluster.pause(0);
     outages::assert_write_unknown("etcd, paused", &*etcd(cluster.endpoints(), IN_VAIN), "/metad/paused/k")
         .await;
     cluster.resume(0);

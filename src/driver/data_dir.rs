@@ -34,7 +34,7 @@ pub struct DataDir {
 pub struct Pin {
     /// The store's own id.
     pub cluster: u64,
-    /// The highest revision seen.
+    /// The highest revision known: of the last join, or of the last tenure.
     pub revision: Revision,
 }
 
@@ -182,6 +182,15 @@ impl DataDir {
         self.state.enrolled.clone_from(&self.state.lease);
         self.state.cluster = Some(pin.cluster);
         self.state.revision = self.state.revision.max(pin.revision.0);
+        self.save()
+    }
+
+    /// Notes that the store had got as far as this.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_revision(&mut self, revision: Revision) -> Result<(), DataDirError> {
+        self.state.revision = self.state.revision.max(revision.0);
         self.save()
     }
 

@@ -9,7 +9,7 @@ use crate::client::MemberClient;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
-use crate::election::record::Registration;
+use crate::election::record::{Registration, Token};
 use crate::store::Request;
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
@@ -82,6 +82,15 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
             }
             Next::Failed(failure) => return Err(failure),
         };
+    }
+}
+
+/// Puts the token of a tenure on disk, so that the next start refuses a store that would give it out again. In the
+/// background: a slow disk must not eat up the lease.
+pub(super) async fn note_token(shared: Shared, token: Token) {
+    let dir = shared.data_dir.clone().lock_owned().await;
+    if let Err(why) = on_disk(dir, move |dir| dir.note_revision(token.revision())).await {
+        tracing::warn!(error = %why, "the data dir does not know of this tenure");
     }
 }
 

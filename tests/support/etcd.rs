@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::install::EtcdInstall;
 use super::member::Member;
+use super::network::Place;
 use super::poll::holds_within;
 use super::spawn;
 use super::tls::TlsFiles;
@@ -27,6 +28,8 @@ pub struct EtcdBuilder {
     members: usize,
     args: Vec<String>,
     tls: bool,
+    places: Vec<Place>,
+    first: Option<usize>,
 }
 
 /// A running cluster, killed on drop.
@@ -38,7 +41,9 @@ pub struct EtcdCluster {
     pub(super) tls: Option<TlsFiles>,
     /// `root:password`, once authentication is on.
     pub(super) root: Mutex<Option<String>>,
-    dir: TempDir,
+    /// What a new cluster's id is made from, besides its addresses.
+    pub(super) token: Mutex<String>,
+    pub(super) dir: TempDir,
 }
 
 // === impl EtcdBuilder ===
@@ -62,12 +67,25 @@ impl EtcdBuilder {
         self
     }
 
+    /// One member on each of these machines.
+    pub fn places(mut self, places: Vec<Place>) -> Self {
+        self.members = places.len();
+        self.places = places;
+        self
+    }
+
+    /// Starts only the first `first` members, and does not wait for them: see [`EtcdCluster::restart`].
+    pub fn only_first(mut self, first: usize) -> Self {
+        self.first = Some(first);
+        self
+    }
+
     /// Starts the cluster and waits until every member is healthy. Panics when that fails.
     #[track_caller]
     pub fn start(self) -> EtcdCluster {
         for _ in 0..4 {
             let cluster = self.create();
-            match cluster.try_start() {
+            match cluster.try_start(self.first) {
                 Ok(()) => return cluster,
                 Err(why) if why.contains(PORT_TAKEN) => {}
                 Err(why) => panic!("{why}"),
@@ -80,11 +98,12 @@ impl EtcdBuilder {
         assert!(self.members >= 1, "a cluster has a member");
         let dir = tempfile::Builder::new().prefix("metad-etcd-").tempdir().expect("a temporary directory");
         EtcdCluster {
-            members: (0..self.members).map(Member::new).collect(),
+            members: (0..self.members).map(|i| Member::new(i, self.places.get(i).cloned())).collect(),
             install: EtcdInstall::find(),
             args: self.args.clone(),
             tls: self.tls.then(|| TlsFiles::create(&dir.path().join("tls"))),
             root: Mutex::new(None),
+            token: Mutex::new("first".into()),
             dir,
         }
     }
@@ -101,7 +120,7 @@ impl EtcdCluster {
 
     /// Describes a cluster step by step.
     pub fn builder() -> EtcdBuilder {
-        EtcdBuilder { members: 1, args: Vec::new(), tls: false }
+        EtcdBuilder { members: 1, args: Vec::new(), tls: false, places: Vec::new(), first: None }
     }
 
     /// How many members there are, running or not.
@@ -111,7 +130,7 @@ impl EtcdCluster {
 
     /// The clients' address of member `i`.
     pub fn addr(&self, i: usize) -> SocketAddr {
-        self.members[i].client.addr()
+        self.members[i].client_addr()
     }
 
     /// The clients' address of member `i` as `127.0.0.1:port`.
@@ -149,9 +168,11 @@ impl EtcdCluster {
         self.members[i].pid().expect("the member runs")
     }
 
-    /// Stops member `i` with SIGSTOP: its sockets stay open and nobody answers.
+    /// Stops member `i` with SIGSTOP: its sockets stay open and nobody answers. Returns when it stands still.
+    #[track_caller]
     pub fn pause(&self, i: usize) {
         self.members[i].set_paused(true);
+        self.members[i].wait_paused();
     }
 
     /// Lets member `i` go on after [`pause`](Self::pause).
@@ -159,9 +180,11 @@ impl EtcdCluster {
         self.members[i].set_paused(false);
     }
 
-    /// Stops all members with SIGSTOP.
+    /// Stops all members with SIGSTOP. Returns when they stand still.
+    #[track_caller]
     pub fn pause_all(&self) {
         self.members.iter().for_each(|member| member.set_paused(true));
+        self.members.iter().for_each(Member::wait_paused);
     }
 
     /// Lets all members go on.
@@ -209,9 +232,9 @@ impl EtcdCluster {
 
 /// Starting and looking at members.
 impl EtcdCluster {
-    fn try_start(&self) -> Result<(), String> {
-        (0..self.size()).try_for_each(|i| self.spawn(i))?;
-        self.try_wait_healthy()
+    fn try_start(&self, first: Option<usize>) -> Result<(), String> {
+        (0..first.unwrap_or(self.size())).try_for_each(|i| self.spawn(i))?;
+        if first.is_some() { Ok(()) } else { self.try_wait_healthy() }
     }
 
     fn try_wait_healthy(&self) -> Result<(), String> {
@@ -253,6 +276,9 @@ impl EtcdCluster {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(member));
         let log = log.expect("a log file");
         let mut command = self.etcd_command(member);
+        if let Some(place) = &member.place {
+            place.enter(&mut command);
+        }
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         let child = spawn::spawn(command).map_err(|error| format!("cannot start etcd: {error}"))?;
@@ -262,8 +288,8 @@ impl EtcdCluster {
 
     fn etcd_command(&self, member: &Member) -> Command {
         let client = self.client_url(member);
-        let data_dir = self.dir.path().join(&member.name).display().to_string();
-        let metrics = format!("http://{}", member.metrics.addr());
+        let data_dir = self.data_dir().join(&member.name).display().to_string();
+        let metrics = format!("http://{}", member.metrics_addr());
         let with_name = |m: &Member| format!("{}={}", m.name, m.peer_url());
         let peers: Vec<_> = self.members.iter().map(with_name).collect();
         let flags = [
@@ -274,6 +300,7 @@ impl EtcdCluster {
             ("--listen-peer-urls", member.peer_url()),
             ("--initial-advertise-peer-urls", member.peer_url()),
             ("--initial-cluster", peers.join(",")),
+            ("--initial-cluster-token", self.token.lock().expect("not poisoned").clone()),
             ("--listen-metrics-urls", metrics),
             ("--heartbeat-interval", "100".into()),
             ("--election-timeout", "1000".into()),
@@ -297,7 +324,12 @@ impl EtcdCluster {
 
     fn client_url(&self, member: &Member) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", member.client.addr())
+        format!("{scheme}://{}", member.client_addr())
+    }
+
+    /// Holds one folder for each member.
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     fn log_path(&self, member: &Member) -> PathBuf {

@@ -3,17 +3,21 @@
 //! A test target includes this file with `#[path = "support/lib.rs"] mod support;`.
 //!
 //! - [`etcd`] starts etcd clusters and pauses, kills and restarts their members;
+//! - [`disaster`] gives a cluster another past: an older state, or none;
 //! - [`proxy`] puts a TCP proxy with switchable faults between a node and an etcd member;
 //! - [`node`] starts metad itself and collects its events;
-//! - [`history`] decides from those events whether two main loops ever ran at once;
+//! - [`network`] puts nodes and members on machines of their own, and cuts those off from each other;
+//! - [`history`] decides from those events whether two main loops ever ran at once; [`crew`] asks it;
 //! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
-//! A test that needs etcd or openssl and finds none fails, it never skips. Nothing here uses metad's own
-//! library: the tests must not share a bug with what they test.
+//! A test that needs something (etcd, openssl, iproute2, libfaketime) and finds none fails, it never skips.
+//! Nothing here uses metad's own library: the tests must not share a bug with what they test.
 
 #![allow(dead_code)] // each test target uses a part of it
 
+pub mod crew;
+pub mod disaster;
 pub mod etcd;
 pub mod etcdctl;
 pub mod fenced;
@@ -21,6 +25,7 @@ pub mod history;
 pub mod http;
 pub mod install;
 pub mod member;
+pub mod network;
 pub mod node;
 pub mod output;
 pub mod poll;

@@ -3,7 +3,7 @@
 //! A [`Node`] is one process. Its builder can be spawned again to restart the node on the same data dir.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::etcd::EtcdCluster;
 use super::history::{TimedEvent, Trace};
+use super::network::Place;
 use super::output::{Output, Said};
 use super::poll::{boot_ns, holds_within};
 use super::spawn;
@@ -38,6 +39,7 @@ pub struct NodeBuilder {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     payload: Vec<OsString>,
+    place: Option<Place>,
 }
 
 /// A metad process, killed with all its descendants on drop.
@@ -68,6 +70,7 @@ impl NodeBuilder {
             args: Vec::new(),
             env: Vec::new(),
             payload: Vec::new(),
+            place: None,
         }
     }
 
@@ -130,12 +133,38 @@ impl NodeBuilder {
         self
     }
 
+    /// Runs it on this machine instead of the test's own.
+    pub fn place(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
+        self
+    }
+
     /// Starts a process of this node. Does not wait until it listens.
     pub fn spawn(&self) -> Node {
+        self.launch(self.command())
+    }
+
+    /// Starts another program than metad as a process of this node. It finds id, data dir, cluster, lease and
+    /// addresses in its environment, as metad would; what [`arg`](Self::arg) added it is not told.
+    pub fn spawn_program(&self, mut program: Command) -> Node {
+        spawn::remove_env(&mut program, "METAD_");
+        program.env("METAD_NODE__ID", &self.id);
+        program.env("METAD_NODE__DATA_DIR", &self.data_dir);
+        program.env("METAD_NODE__CLUSTER", &self.cluster);
+        program.env("METAD_META__META_LEADER_LEASE_SECS", self.lease_secs.to_string());
+        program.env("METAD_RPC__LISTEN_ADDR", "127.0.0.1:0").env("METAD_HTTP__LISTEN_ADDR", "127.0.0.1:0");
+        self.launch(program)
+    }
+
+    fn launch(&self, mut command: Command) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let marker = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut command = self.command();
         command.env(MARKER, &marker);
+        command.envs(self.env.iter().cloned()).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(place) = &self.place {
+            place.enter(&mut command);
+        }
         let child = spawn::spawn(command).expect("metad starts");
         let pid = child.id();
         let raw = Pid::from_raw(pid as i32).expect("a process id");
@@ -161,16 +190,14 @@ impl NodeBuilder {
         command.arg(if self.payload.is_empty() { "serve" } else { "run" });
         command.arg("--node-id").arg(&self.id);
         command.arg("--data-dir").arg(&self.data_dir);
-        command.args(["--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]);
+        let ip = self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip);
+        command.args(["--listen-addr", &format!("{ip}:0"), "--http-addr", &format!("{ip}:0")]);
         command.arg("--events").arg("--cluster").arg(&self.cluster);
         command.arg("--meta-leader-lease-secs").arg(self.lease_secs.to_string());
         command.args(&self.args);
         if !self.payload.is_empty() {
             command.arg("--").args(&self.payload);
         }
-        command.envs(self.env.iter().cloned()).current_dir(self.dir.path());
-        command.stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
@@ -263,9 +290,11 @@ impl Node {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    /// Stops the process, not its guardian, with SIGSTOP.
+    /// Stops the process, not its guardian, with SIGSTOP. Returns when it stands still.
+    #[track_caller]
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        spawn::wait_stopped(self.pid);
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -280,6 +309,15 @@ impl Node {
         self.killed_ns.fetch_min(boot_ns(), Ordering::Relaxed);
         self.signal(Signal::KILL);
         self.wait_exit(KILL_TIMEOUT);
+    }
+
+    /// Kills the process and its guardian, so that neither sees the other's end.
+    #[track_caller]
+    pub fn kill_with_guardian(&self) {
+        self.pause(); // it starts no other guardian now
+        let others = self.tree().into_iter().filter(|pid| *pid != self.pid);
+        others.for_each(|pid| spawn::signal(pid, Signal::KILL));
+        self.kill();
     }
 
     /// When the process died, on `CLOCK_BOOTTIME`; `None` while it lives.

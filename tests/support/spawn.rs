@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::poll::wait_until;
+
 struct Request {
     command: Command,
     reply: Sender<io::Result<Child>>,
@@ -56,6 +58,28 @@ pub fn output(mut command: Command, timeout: Duration) -> Output {
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Waits until all threads of a process stand still after SIGSTOP: a signal takes its time on a busy machine.
+#[track_caller]
+pub fn wait_stopped(pid: u32) {
+    let is_stopped = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 'Z', 'X']) || rest.is_empty())
+    };
+    wait_until("it has stopped", Duration::from_secs(10), || {
+        // Without tasks it has ended, which is as still as can be.
+        std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().all(is_stopped)
+    });
+}
+
+/// The CPU time that a process has used so far, in user and kernel mode.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    // utime and stime, proc(5)'s fields 14 and 15; the first after the name is 3.
+    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// Withholds from `command` the variables of our own environment that begin with `prefix`.
