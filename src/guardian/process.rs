@@ -43,6 +43,8 @@ struct Process {
     /// The program's own exit code, once it has ended.
     code: Option<i32>,
     dismissed: bool,
+    /// The ward is dead: nothing is started any more.
+    is_orphan: bool,
 }
 
 /// If this process was started to be a guardian, becomes one and never returns. To be called first of all.
@@ -79,6 +81,7 @@ fn run([socket, ward, page]: [i32; 3]) -> io::Result<()> {
         program: None,
         code: None,
         dismissed: false,
+        is_orphan: false,
     };
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
@@ -116,6 +119,9 @@ impl Process {
                 Err(e) => return Err(e.into()),
             }
             if !fds[0].revents().is_empty() {
+                // Its last words count: that everything is given back, or the name of a lease.
+                self.is_orphan = true;
+                self.take_messages();
                 return Ok(());
             }
             if channel_open {
@@ -185,6 +191,7 @@ impl Process {
                 self.leases.push(LeaseId(lease));
             }
             ToGuardian::Armed => {} // the timer is set anew after every message
+            ToGuardian::Run(_) if self.is_orphan => {}
             ToGuardian::Run(program) => match start(&program, streams) {
                 Ok(pid) => {
                     self.program = Some(pid);
