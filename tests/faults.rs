@@ -16,7 +16,7 @@ use support::etcd::{EtcdBuilder, EtcdCluster};
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, wait_until};
 use support::proxy::FaultProxy;
-use support::spawn;
+use support::{fenced, spawn};
 
 /// What the members are started with: a new leader of etcd refreshes every lease.
 const ETCD_ELECTION: Duration = Duration::from_secs(1);
@@ -27,6 +27,17 @@ struct Scene {
     /// The first node's ways to the members.
     proxies: Vec<FaultProxy>,
     etcd: EtcdCluster,
+}
+
+/// Every row ends here: main loops that never overlapped, and no write under an old token in etcd's own history.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let checked = fenced::check(&self.etcd, "default", &tenures(&self.nodes));
+            let writes = checked.unwrap_or_else(|e| panic!("{e}"));
+            assert!(writes.fenced > 0, "no main loop has written anything");
+        }
+    }
 }
 
 impl Scene {

@@ -14,6 +14,7 @@ use support::crew::{
     tenures, wait_for_leader,
 };
 use support::etcd::EtcdCluster;
+use support::fenced;
 use support::network::Network;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::boot_ns;
@@ -29,6 +30,17 @@ struct Scene {
     builders: Vec<NodeBuilder>,
     etcd: EtcdCluster,
     network: Network,
+}
+
+/// Every row ends here: main loops that never overlapped, and no write under an old token in etcd's own history.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let checked = fenced::check(&self.etcd, "default", &tenures(&self.nodes));
+            let writes = checked.unwrap_or_else(|e| panic!("{e}"));
+            assert!(writes.fenced > 0, "no main loop has written anything");
+        }
+    }
 }
 
 impl Scene {
