@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::history::TimedEvent;
 use super::poll::boot_ns;
+use super::spawn;
 
 const TAIL: usize = 40;
 const STRAGGLERS_NS: u64 = 1_000_000_000;
@@ -100,6 +101,8 @@ impl Output {
     fn reap(self: &Arc<Self>, mut child: Child) {
         let output = self.clone();
         thread::spawn(move || {
+            // A guardian hears of a death in the same moment, and must not be faster than the stamp.
+            spawn::go_first();
             let status = child.wait().expect("a child can be waited for");
             let exit = Exit { code: exit_code(status), seen_ns: boot_ns() };
             output.update(|said| said.exit = Some(exit));
