@@ -9,6 +9,7 @@
 //! leader must look like a crashed one.
 
 pub mod data_dir;
+mod dir_lock;
 pub mod fuse;
 mod handover;
 mod joining;
@@ -370,7 +371,7 @@ impl Driver {
                 self.ask("hand over", txn, verbs::hand_over_event);
             }
             Action::Release(token) => {
-                let txn = verbs::release(&self.parts.keys, &self.parts.registration.member.node, token);
+                let txn = verbs::release(&self.parts.keys, token);
                 self.ask("release", txn, verbs::release_event);
             }
             Action::StartMainLoop(token) => self.start_main_loop(token),

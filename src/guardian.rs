@@ -23,6 +23,7 @@ pub mod keeper;
 mod process;
 pub mod tree;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -57,6 +58,9 @@ pub struct GuardianPlan {
     pub program: PathBuf,
     /// How to reach the store.
     pub config: Config,
+    /// The lock on the data dir. The guardian keeps it until nothing of a dead node's program is left, so that
+    /// nobody starts another one before.
+    pub lock: Arc<File>,
 }
 
 /// Our end of a running guardian.
@@ -218,10 +222,10 @@ async fn listen(channel: Arc<AsyncFd<Channel>>, tell: watch::Sender<Said>) {
     tell.send_modify(|s| s.gone = true);
 }
 
-/// Starts the process. Socket, pidfd and page are inherited; nothing else is, least of all our streams: a pipe
+/// Starts the process. Socket, pidfd, page and lock are inherited; nothing else is, least of all our streams: a pipe
 /// that somebody reads our output from must close when we end.
 fn spawn(plan: &GuardianPlan, socket: Channel, us: OwnedFd, page: &OwnedFd) -> io::Result<Child> {
-    let inherited = [socket.as_fd().as_raw_fd(), us.as_raw_fd(), page.as_raw_fd()];
+    let inherited = [socket.as_fd().as_raw_fd(), us.as_raw_fd(), page.as_raw_fd(), plan.lock.as_raw_fd()];
     let mut command = Command::new(&plan.program);
     command
         .env(FDS_VARIABLE, inherited.map(|fd| fd.to_string()).join(","))

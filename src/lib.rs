@@ -50,7 +50,11 @@
 //! | --- | --- |
 //! | a deadline counted from the answer instead of the send ([`election::lease::Lease::extend`]) | `election::lease::tests::the_deadline_counts_from_the_send_and_never_moves_back`; simulation: `belief_ends_before_the_store_expires_the_lease` |
 //! | a write without the token's guard ([`store::verbs::fenced`]) | store conformance: `a_fenced_write_needs_the_token`; simulation: `no_write_lands_with_a_stale_token` |
-//! | the record given up before the main loop has ended | simulation: `release_only_after_main_loop_stopped` |
+//! | the record given up before the main loop has ended | simulation: `release_only_after_main_loop_stopped`; model: `GivenUpWhileRunning` |
+//! | a dead process's lease taken over, instead of its record | model: `AdoptedLease` |
+//! | the guardian revokes before the program is dead; the data dir's lock goes with the process | model: `RevokeBeforeKill`, `LockGoesWithProcess` |
+//! | a main loop that goes on after a hand-over of unknown outcome | model: `ResumeAfterHandOver` |
+//! | a registration without its compare | model: `UncomparedRegistration` |
 //!
 //! # A node in your own program
 //!

@@ -6,6 +6,7 @@
 pub mod exit;
 mod open;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +132,7 @@ impl NodeBuilder {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let mut data_dir = open::data_dir(&self.config)?;
+        let mut data_dir = open::data_dir(&self.config).await?;
         if self.accept_new_store {
             data_dir.forget_pin();
         }
@@ -139,7 +140,7 @@ impl NodeBuilder {
         let no_thread =
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
         let fuse = Fuse::start().map_err(no_thread)?;
-        let keeper = keeper(&self.config, self.guardian_program, &fuse).await;
+        let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config)?;
         let keeper = keeper.ok();
         let parts = DriverParts {
@@ -169,13 +170,18 @@ impl NodeBuilder {
 }
 
 /// The guardian; or why there is none, which is said loudly unless the configuration wants it so.
-async fn keeper(config: &Config, program: Option<PathBuf>, fuse: &Fuse) -> Result<Keeper, NoGuardian> {
+async fn keeper(
+    config: &Config,
+    program: Option<PathBuf>,
+    fuse: &Fuse,
+    lock: Arc<File>,
+) -> Result<Keeper, NoGuardian> {
     if !config.node.guardian {
         return Err(NoGuardian("node.guardian is false".into()));
     }
     let program =
         program.ok_or_else(|| NoGuardian("this program has not said which one becomes it".into()))?;
-    let plan = GuardianPlan { program, config: config.clone() };
+    let plan = GuardianPlan { program, config: config.clone(), lock };
     Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
 

@@ -168,3 +168,37 @@ fn a_clean_stop_leaves_no_guardian_behind() {
     assert_eq!(node.wait_exit(PATIENCE), 0);
     wait_until("the guardian ends", PATIENCE, || node.tree().is_empty());
 }
+
+#[test]
+fn a_supervisor_that_is_faster_than_the_guardian_waits_for_the_end_of_the_old_program() {
+    let etcd = EtcdCluster::start(1);
+    let builder = on_etcd("a", &etcd, LONG_SECS).payload(&["sleep", "1000"]);
+    let first = builder.spawn();
+    let sleeping = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.starts_with("sleep"))
+    };
+    wait_until("the program", PATIENCE, || first.tree().iter().any(sleeping));
+    let guardian = guardian_of(&first);
+    support::spawn::signal(guardian, Signal::STOP);
+    first.kill();
+    let second = builder.spawn();
+    let early = holds_within(Duration::from_secs(2), || second.has_event("main_loop_started"));
+    assert!(first.tree().iter().any(sleeping), "twin: the old program is still there");
+    assert!(!early, "two programs at once\n{}", second.report());
+    support::spawn::signal(guardian, Signal::CONT);
+    second.wait_for("main_loop_started", PATIENCE);
+    assert!(!first.tree().iter().any(sleeping), "the old program is gone");
+    history::check(&[first.trace(), second.trace()]).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows() {
+    let mut container = std::process::Command::new("unshare");
+    container.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_metad"), "serve", "--events"]);
+    let node = NodeBuilder::new("n1").spawn_program(container);
+    node.wait_for("main_loop_started", PATIENCE);
+    let log = node.stderr();
+    for part in ["no guardian", "process 1 of a container", "noticed only when its lease ends"] {
+        assert!(log.contains(part), "{part:?} is missing\n{}", node.report());
+    }
+}

@@ -6,13 +6,15 @@
 //! rename, fsync of the folder) *before* the store hears of a new lease, so that a crash at any point leaves
 //! the name of every lease that was ever granted to us.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::dir_lock::{self, LockError};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::store::codec::parse_lease;
@@ -26,7 +28,7 @@ pub struct DataDir {
     path: PathBuf,
     uuid: MemberUuid,
     state: State,
-    _lock: File,
+    lock: Arc<File>,
 }
 
 /// Which store this data dir belongs to, and how far it had got.
@@ -104,13 +106,20 @@ impl DataDir {
     pub fn open(path: &Path, node: &str) -> Result<Self, DataDirError> {
         let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
         std::fs::create_dir_all(path).map_err(io("creating it"))?;
-        let lock = take_lock(path, node)?;
+        let lock = dir_lock::take(path, node).map_err(|e| match e {
+            LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
+            LockError::Io(what, source) => io(what)(source),
+        })?;
         let binding = binding(path).map_err(io("looking at it"))?;
         let known: Option<Identity> = read_json(&path.join("identity"))?;
         let copied = known.as_ref().is_some_and(|i| i.binding != binding);
         let uuid = known.filter(|i| i.binding == binding).and_then(|i| i.uuid.parse().ok());
-        let mut dir =
-            Self { path: path.to_owned(), uuid: MemberUuid(0), state: State::default(), _lock: lock };
+        let mut dir = Self {
+            path: path.to_owned(),
+            uuid: MemberUuid(0),
+            state: State::default(),
+            lock: Arc::new(lock),
+        };
         match uuid {
             Some(uuid) => {
                 dir.uuid = uuid;
@@ -138,6 +147,11 @@ impl DataDir {
         let identity = Identity { uuid: self.uuid.to_string(), binding };
         self.write("identity", &identity)?;
         self.save()
+    }
+
+    /// The lock, for who must keep it a little longer than we live.
+    pub fn lock(&self) -> Arc<File> {
+        self.lock.clone()
     }
 
     /// Who we are.
@@ -225,31 +239,6 @@ impl DataDir {
     fn io(&self, what: &'static str, source: std::io::Error) -> DataDirError {
         DataDirError::Io { path: self.path.clone(), what, source }
     }
-}
-
-fn take_lock(path: &Path, node: &str) -> Result<File, DataDirError> {
-    let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path.join("lock")).map_err(io("opening its lock"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let holder =
-                if holder.is_empty() { "another process".to_owned() } else { holder.trim().to_owned() };
-            return Err(DataDirError::InUse { path: path.to_owned(), holder });
-        }
-        Err(TryLockError::Error(e)) => return Err(io("locking it")(e)),
-    }
-    let mut note = || -> std::io::Result<()> {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "node {node}, process {}", std::process::id())
-    };
-    note().map_err(io("writing its lock"))?;
-    Ok(file)
 }
 
 /// What a copy of the folder has not got: its machine and its inode.

@@ -189,7 +189,7 @@ pub enum Action {
         /// Who gets it.
         heir: Box<Member>,
     },
-    /// Delete the record, if it still carries this token, and our registration with it.
+    /// Delete the record, if it still carries this token.
     Release(Token),
     /// Tell whoever wants to know.
     Report(Transition),

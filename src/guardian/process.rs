@@ -51,19 +51,19 @@ struct Process {
 pub fn run_if_asked() {
     let Ok(numbers) = std::env::var(FDS_VARIABLE) else { return };
     let fds: Vec<i32> = numbers.split(',').filter_map(|n| n.parse().ok()).collect();
-    let code = match <[i32; 3]>::try_from(fds) {
+    let code = match <[i32; 4]>::try_from(fds) {
         Ok(fds) => run(fds).map_or(74, |()| 0),
         Err(_) => 64,
     };
     std::process::exit(code);
 }
 
-fn run([socket, ward, page]: [i32; 3]) -> io::Result<()> {
+fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     ignore_signals();
     tree::become_subreaper()?;
     // SAFETY: whoever started us left these descriptors open for us, and told nobody else.
-    let [socket, ward, page] = unsafe { [socket, ward, page].map(|fd| OwnedFd::from_raw_fd(fd)) };
-    for fd in [&socket, &ward, &page] {
+    let [socket, ward, page, lock] = unsafe { [socket, ward, page, lock].map(|fd| OwnedFd::from_raw_fd(fd)) };
+    for fd in [&socket, &ward, &page, &lock] {
         // The program must not inherit them.
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
     }
@@ -86,6 +86,8 @@ fn run([socket, ward, page]: [i32; 3]) -> io::Result<()> {
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
     tree::kill_children();
+    // Now the next start may take the record over; it need not wait for the store as well.
+    drop(lock);
     if !process.dismissed {
         process.revoke();
     }

@@ -13,9 +13,12 @@ use crate::store::sqlite;
 
 type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
-/// Takes the data dir.
-pub(super) fn data_dir(config: &Config) -> Result<DataDir, StartError> {
-    DataDir::open(&config.node.data_dir, &config.node.id).map_err(|e| {
+/// Takes the data dir. On a thread of its own: what a dead process has left behind may have to be waited for.
+pub(super) async fn data_dir(config: &Config) -> Result<DataDir, StartError> {
+    let (path, node) = (config.node.data_dir.clone(), config.node.id.clone());
+    let opened = tokio::task::spawn_blocking(move || DataDir::open(&path, &node)).await;
+    let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };
+    opened.map_err(failed)?.map_err(|e| {
         let exit = match &e {
             DataDirError::InUse { .. } => Exit::InUse,
             DataDirError::Io { .. } | DataDirError::Damaged { .. } => Exit::Io,

@@ -139,13 +139,10 @@ pub fn hand_over_event(answer: &Answer) -> Event {
     })
 }
 
-/// Gives the record up, if it still carries our token, and our registration with it.
-pub fn release(keys: &Keys, node: &str, token: Token) -> Txn {
-    Txn {
-        guards: vec![holds(keys, token)],
-        then: vec![Op::Delete(keys.leader()), Op::Delete(keys.node(node))],
-        otherwise: vec![],
-    }
+/// Gives the record up, if it still carries our token. Our registration goes with our lease: here it might by now
+/// be that of our next start.
+pub fn release(keys: &Keys, token: Token) -> Txn {
+    Txn { guards: vec![holds(keys, token)], then: vec![Op::Delete(keys.leader())], otherwise: vec![] }
 }
 
 /// The elector's event for an answer to [`release`]. A refused guard means: not under our name any more.

@@ -26,7 +26,7 @@ pub const CASES: &[Case] = cases![
 async fn a_release_deletes_the_record_and_the_registration(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     let token = one.wins(&ctx, 1).await;
-    let answer = ctx.here.call(Request::Txn(verbs::release(&ctx.keys, "n1", token))).await;
+    let answer = ctx.here.call(Request::Txn(verbs::release(&ctx.keys, token))).await;
     assert_eq!(verbs::release_event(&answer), Event::Released(true));
     let view = view(&ctx).await;
     assert_eq!((view.seat, view.members), (Seat::Vacant, vec![]));
@@ -36,12 +36,12 @@ async fn a_release_deletes_the_record_and_the_registration(ctx: Ctx) {
 async fn a_release_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
-    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    ctx.txn(verbs::release(&ctx.keys, old)).await;
     let token = two.wins(&ctx, 1).await;
     let before = view(&ctx).await;
     for wrong in [old.revision().0, token.get() + 1] {
         let wrong = Token::new(Revision(wrong)).expect("not 0");
-        let reply = ctx.txn(verbs::release(&ctx.keys, "n2", wrong)).await;
+        let reply = ctx.txn(verbs::release(&ctx.keys, wrong)).await;
         assert!(!reply.succeeded, "{wrong} is not {token}");
     }
     let after = view(&ctx).await;
@@ -68,7 +68,7 @@ async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
 async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
-    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    ctx.txn(verbs::release(&ctx.keys, old)).await;
     let token = two.wins(&ctx, 1).await;
     let reply = ctx.txn(verbs::reclaim(&ctx.keys, &one.record(2), one.lease, old)).await;
     assert!(!reply.succeeded);
@@ -166,7 +166,7 @@ async fn a_fenced_write_needs_the_token(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
     fenced(&ctx, old, vec![], "in time").await;
-    ctx.txn(verbs::release(&ctx.keys, "n1", old)).await;
+    ctx.txn(verbs::release(&ctx.keys, old)).await;
     let reply = fenced(&ctx, old, vec![], "nobody leads").await;
     assert!(!reply.succeeded && verbs::refused_by_fence(&reply, old), "{reply:?}");
     let new = two.wins(&ctx, 1).await;

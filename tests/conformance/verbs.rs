@@ -216,7 +216,7 @@ async fn tokens_grow_from_tenure_to_tenure(ctx: Ctx) {
         // In turns by choice and by force.
         match n % 2 {
             0 => ctx.revoke(one.lease).await,
-            _ => drop(ctx.txn(verbs::release(&ctx.keys, &one.id.node, token)).await),
+            _ => drop(ctx.txn(verbs::release(&ctx.keys, token)).await),
         }
     }
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");

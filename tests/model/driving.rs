@@ -43,7 +43,12 @@ impl Run<'_> {
         let node = self.node(n);
         node.disk.incarnation.0 += 1;
         let (stop_timeout, start_timeout) = (Duration::from_secs(10), Duration::from_secs(10));
-        let elector = Elector::new(ElectorSettings { me: node.me(), stop_timeout, start_timeout });
+        let elector = Elector::new(ElectorSettings {
+            me: node.me(),
+            stop_timeout,
+            start_timeout,
+            failback_delay: None,
+        });
         node.process = Some(Process {
             elector,
             join: None,
@@ -121,7 +126,7 @@ impl Run<'_> {
             }
             Action::Release(token) => {
                 self.note_given_up(n);
-                let txn = verbs::release(&keys, self.world.nodes[n].name, token);
+                let txn = verbs::release(&keys, token);
                 self.ask(n, Purpose::Release(token), txn);
             }
             Action::StartMainLoop(token) => self.start_main_loop(n, token),
@@ -130,6 +135,7 @@ impl Run<'_> {
             Action::Report(Transition::Rejoining) => self.facts.add(Fact::Rejoined),
             Action::Report(Transition::Won(_)) => self.note_won(n),
             Action::Report(_) => {}
+            Action::EndProcess(_) => self.crash(n),
             Action::Stop(ending) => self.leave(n, &ending),
         }
     }

@@ -9,7 +9,7 @@ use crate::driving::Run;
 use crate::facts::Facts;
 use crate::properties;
 use crate::scenario::{Kind, Mutant, Scenario, Start};
-use crate::world::{Node, Process, Purpose, Stage, World};
+use crate::world::{Node, Process, Stage, World};
 
 /// As many as the smallest machine we test on has cores.
 const THREADS: usize = 2;
@@ -121,7 +121,7 @@ impl Model for Explored {
         if world.tick < self.plan.ticks {
             steps.push(Step::Tick);
         }
-        let strays = (0..world.strays.len()).filter(|i| self.may_arrive(world, *i));
+        let strays = 0..world.strays.len();
         steps.extend(strays.map(Step::DeliverStray));
         for n in 0..2 {
             match &world.nodes[n].process {
@@ -199,16 +199,11 @@ impl Explored {
 
     fn start_steps(&self, node: &Node, n: usize, steps: &mut Vec<Step>) {
         let runs = node.left.iter().any(|g| g.program.is_some());
-        let may = self.plan.hasty_supervisor || !runs;
+        // The guardian keeps the lock on the data dir until the program is dead.
+        let may = self.plan.mutant == Mutant::LockGoesWithProcess || !runs;
         if may && node.disk.incarnation.0 < u64::from(self.plan.starts[n]) {
             steps.push(Step::Start(n));
         }
-    }
-
-    fn may_arrive(&self, world: &World, i: usize) -> bool {
-        let stray = &world.strays[i];
-        let joins = world.process(stray.node).is_some_and(|p| p.join.is_some());
-        self.plan.release_outlives || !joins || !matches!(stray.purpose, Purpose::Release(_))
     }
 
     fn guardian_steps(&self, node: &Node, n: usize, steps: &mut Vec<Step>) {

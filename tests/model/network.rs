@@ -170,7 +170,9 @@ impl Run<'_> {
         let event = match purpose {
             Purpose::Read(id) => verbs::read_event(&keys(), id, answer),
             Purpose::Register => verbs::register_event(answer),
-            Purpose::Claim(record, nonce) => self.claimed(n, verbs::claim_event(&record, nonce, answer)),
+            Purpose::Claim(record, nonce) => {
+                self.claimed(n, verbs::claim_event(&keys(), &record, nonce, answer))
+            }
             Purpose::Release(_) => return self.released(n, verbs::release_event(answer)),
             Purpose::HandOver(_) => return self.handed_over(n, verbs::hand_over_event(answer)),
             Purpose::Join(_) => return self.join_answered(n, stamp, answer),
@@ -190,7 +192,7 @@ impl Run<'_> {
     }
 
     fn claimed(&mut self, n: usize, event: Heard) -> Heard {
-        if let Heard::Claimed { nonce, answer } = &event {
+        if let Heard::Claimed { nonce, answer, .. } = &event {
             match answer {
                 ClaimAnswer::Lost => self.facts.add(Fact::ClaimLost),
                 ClaimAnswer::Unknown => {

@@ -45,6 +45,8 @@ pub enum Mutant {
     OldTokenAgain,
     /// The main loop's writes carry no fence.
     UnfencedWrite,
+    /// The lock on the data dir goes with the process, while its program is still to be killed.
+    LockGoesWithProcess,
 }
 
 /// One configuration: what may happen, and how often.
@@ -76,10 +78,6 @@ pub struct Scenario {
     pub guardian: bool,
     /// Is the main loop a program, which outlives its process until the guardian kills it?
     pub program: bool,
-    /// May a supervisor start the next process while a program of the last one is still to be killed?
-    pub hasty_supervisor: bool,
-    /// May a release arrive while the next process on its data dir joins?
-    pub release_outlives: bool,
     /// Who may be asked to stop.
     pub shutdowns: [bool; 2],
     /// How many writes the main loops may send.
@@ -105,8 +103,6 @@ pub const CALM: Scenario = Scenario {
     leases: [1, 1],
     guardian: false,
     program: false,
-    hasty_supervisor: false,
-    release_outlives: false,
     shutdowns: [false, false],
     writes: 0,
     mutant: Mutant::None,

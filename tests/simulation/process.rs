@@ -243,7 +243,7 @@ impl World {
             }
             Action::Release(token) => {
                 self.moment.push(Happened::Released { h, token });
-                let txn = verbs::release(&self.keys, &self.hosts[h].node, token);
+                let txn = verbs::release(&self.keys, token);
                 self.send(h, Purpose::Release, Request::Txn(txn));
             }
             Action::StartMainLoop(token) => self.order_main_loop(h, token),

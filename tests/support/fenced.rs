@@ -4,7 +4,7 @@
 //! cluster's keys is read from its first revision: each write under `state/` that names a token must name that of
 //! the leader record as it stood at that very revision, and the record's tokens must grow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 use serde_json::Value;
@@ -40,10 +40,7 @@ struct Step {
 pub fn check(etcd: &EtcdCluster, cluster: &str, tenures: &[Tenure]) -> Result<Writes, String> {
     let prefix = format!("/metad/{cluster}/");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let reading = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, read(etcd.endpoints(), &prefix)).await.map_err(|e| e.to_string())?
-    });
-    let steps = reading.map_err(|e| format!("the history of etcd cannot be read: {e}"))?;
+    let steps = runtime.block_on(read_in_time(etcd, &prefix))?;
     let writes = judge(&steps)?;
     match tenures.iter().find(|t| !writes.tokens.contains(&t.token)) {
         Some(t) => Err(format!("{} led with token {}, which the leader record never had", t.label, t.token)),
@@ -51,10 +48,27 @@ pub fn check(etcd: &EtcdCluster, cluster: &str, tenures: &[Tenure]) -> Result<Wr
     }
 }
 
+/// Asks one member after the other: some may be dead on purpose, or just be electing their leader.
+async fn read_in_time(etcd: &EtcdCluster, prefix: &str) -> Result<Vec<Step>, String> {
+    let (mut why, deadline) = (String::new(), Instant::now() + PATIENCE);
+    for endpoint in etcd.endpoints().iter().cycle() {
+        if Instant::now() >= deadline {
+            break;
+        }
+        match tokio::time::timeout(PATIENCE / 3, read(endpoint, prefix)).await {
+            Ok(Ok(steps)) => return Ok(steps),
+            Ok(Err(e)) => why = e,
+            Err(e) => why = e.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Err(format!("the history of etcd cannot be read: {why}"))
+}
+
 /// All changes below `prefix` up to now.
-async fn read(endpoints: Vec<String>, prefix: &str) -> Result<Vec<Step>, String> {
+async fn read(endpoint: &str, prefix: &str) -> Result<Vec<Step>, String> {
     let text = |e: etcd_client::Error| e.to_string();
-    let mut client = Client::connect(endpoints, None).await.map_err(text)?;
+    let mut client = Client::connect([endpoint], None).await.map_err(text)?;
     let now = client.get(prefix, Some(GetOptions::new().with_prefix().with_limit(1))).await.map_err(text)?;
     let now = now.header().map_or(0, |h| h.revision());
     // A change that comes last, so that its arrival proves that all others have arrived.
