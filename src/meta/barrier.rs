@@ -27,150 +27,31 @@
 
 mod ceiling;
 mod epoch;
+mod event;
+mod flight;
 
 #[cfg(test)]
 mod random;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_epochs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use epoch::Epoch;
+pub use event::{
+    Action, Barrier, BarrierSettings, CollectError, CommitLatency, DropReason, HeldBack, InFlight, Persisted,
+};
 
 use super::workers::WorkerId;
 use crate::clock::Instant;
 use ceiling::Ceiling;
+use flight::{Flight, Stage};
 
 /// How many latencies are kept.
 pub const LATENCIES_MAX: usize = 100;
-
-/// How barriers are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarrierSettings {
-    /// From one barrier to the next; at least a millisecond.
-    pub interval: Duration,
-    /// How long the workers have to collect one.
-    pub collect_timeout: Duration,
-    /// Every n-th barrier is a checkpoint, beginning with the first of a tenure; at least 1.
-    pub checkpoint_frequency: u64,
-    /// The most barriers under way; at least 1.
-    pub in_flight_max: usize,
-}
-
-/// What the store holds about barriers. The default: nothing yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Persisted {
-    /// The newest committed epoch.
-    pub committed: Epoch,
-    /// No epoch above it was ever injected.
-    pub ceiling: Epoch,
-}
-
-/// What goes to the workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Barrier {
-    /// Its number.
-    pub epoch: Epoch,
-    /// Is it a checkpoint?
-    pub checkpoint: bool,
-}
-
-/// What the owner has to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send it to these workers. Answers: [`BarrierManager::collected`], by each of them.
-    Inject {
-        /// What.
-        barrier: Barrier,
-        /// To whom, in the order of their ids.
-        to: Vec<WorkerId>,
-    },
-    /// Write, fenced, that this is the newest committed epoch. Answer: [`BarrierManager::commit_done`] or
-    /// [`BarrierManager::commit_failed`], when it is certain which.
-    Commit(Barrier),
-    /// Write the ceiling, fenced. Answer: [`BarrierManager::ceiling_written`] or
-    /// [`BarrierManager::ceiling_failed`], when it is certain which.
-    WriteCeiling(Epoch),
-    /// Tell everybody that this one is committed.
-    Announce {
-        /// What.
-        barrier: Barrier,
-        /// From its injection to its commit.
-        latency: Duration,
-    },
-    /// This one will never be committed: report it.
-    Dropped {
-        /// What.
-        barrier: Barrier,
-        /// Why.
-        why: DropReason,
-        /// Who had not collected it, in the order of their ids.
-        missing: Vec<WorkerId>,
-    },
-}
-
-/// Why a barrier was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// Not all workers collected it in time.
-    TimedOut,
-    /// This worker left before it had collected it.
-    WorkerLeft(WorkerId),
-    /// Its commit was not written.
-    CommitFailed,
-}
-
-/// Why a worker's report is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CollectError {
-    /// The worker does not take part.
-    #[error("worker {0} does not take part in barriers")]
-    UnknownWorker(WorkerId),
-    /// No such epoch was injected yet.
-    #[error("epoch {0} was never injected")]
-    UnknownEpoch(Epoch),
-    /// The epoch is over: committed, dropped, or another leader's.
-    #[error("epoch {0} is over: it was committed or dropped, or is not this leader's")]
-    Finished(Epoch),
-    /// The worker joined later.
-    #[error("epoch {epoch} was not sent to worker {worker}")]
-    NotSent {
-        /// Who reports it.
-        worker: WorkerId,
-        /// What.
-        epoch: Epoch,
-    },
-}
-
-/// Why a due barrier is not injected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HeldBack {
-    /// As many as may be are in flight.
-    InFlight,
-    /// Its epoch is above the ceiling, which is being raised.
-    Ceiling,
-}
-
-/// A barrier in flight, as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InFlight {
-    /// What.
-    pub barrier: Barrier,
-    /// When it was injected.
-    pub injected_at: Instant,
-    /// How many workers have not collected it.
-    pub missing: usize,
-}
-
-/// How long a commit took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommitLatency {
-    /// Of which epoch.
-    pub epoch: Epoch,
-    /// From injection to commit.
-    pub latency: Duration,
-}
 
 /// The barriers of one tenure. See the module's documentation.
 #[derive(Debug)]
@@ -190,22 +71,6 @@ pub struct BarrierManager {
     injected: u64,
     latencies: VecDeque<CommitLatency>,
     actions: VecDeque<Action>,
-}
-
-#[derive(Debug)]
-struct Flight {
-    barrier: Barrier,
-    /// To whom it was sent, in order.
-    sent: Vec<WorkerId>,
-    injected_at: Instant,
-    stage: Stage,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Stage {
-    Collecting { missing: BTreeSet<WorkerId>, until: Instant },
-    Collected,
-    Committing,
 }
 
 // === impl BarrierManager: getters ===
@@ -403,7 +268,8 @@ impl BarrierManager {
         if self.held_back.is_some() {
             return;
         }
-        let barrier = Barrier { epoch, checkpoint: self.injected % self.settings.checkpoint_frequency == 0 };
+        let checkpoint = self.injected.is_multiple_of(self.settings.checkpoint_frequency);
+        let barrier = Barrier { epoch, checkpoint };
         let to: Vec<_> = self.members.iter().copied().collect();
         let until = now + self.settings.collect_timeout;
         let stage = Stage::Collecting { missing: self.members.clone(), until };
@@ -469,38 +335,6 @@ impl BarrierManager {
     fn room(&mut self) {
         if self.held_back == Some(HeldBack::InFlight) {
             self.held_back = None;
-        }
-    }
-}
-
-// === impl Flight ===
-
-/// Nobody.
-static NONE_MISSING: BTreeSet<WorkerId> = BTreeSet::new();
-
-impl Flight {
-    /// Who has not collected it.
-    fn missing(&self) -> &BTreeSet<WorkerId> {
-        match &self.stage {
-            Stage::Collecting { missing, .. } => missing,
-            Stage::Collected | Stage::Committing => &NONE_MISSING,
-        }
-    }
-
-    /// Until when it has to be collected.
-    fn until(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Collecting { until, .. } => Some(until),
-            Stage::Collected | Stage::Committing => None,
-        }
-    }
-
-    fn collect(&mut self, worker: WorkerId) {
-        if let Stage::Collecting { missing, .. } = &mut self.stage {
-            missing.remove(&worker);
-            if missing.is_empty() {
-                self.stage = Stage::Collected;
-            }
         }
     }
 }

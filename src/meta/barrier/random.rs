@@ -31,14 +31,19 @@ struct Seen {
 struct Known {
     sent: Vec<WorkerId>,
     collected: BTreeSet<WorkerId>,
+    injected_ms: u64,
     leader: u64,
     /// Announced or dropped.
     over: bool,
 }
 
 impl Known {
+    fn missing(&self) -> impl Iterator<Item = WorkerId> {
+        self.sent.iter().filter(|worker| !self.collected.contains(worker)).copied()
+    }
+
     fn is_collected(&self) -> bool {
-        self.sent.iter().all(|worker| self.collected.contains(worker))
+        self.missing().next().is_none()
     }
 }
 
@@ -99,6 +104,11 @@ impl World {
         let next = self.manager.poll_timeout();
         assert!(next.is_none_or(|next| !self.at().reached(next)), "the clock was just looked at");
         self.drain();
+        for (epoch, known) in self.known.iter().filter(|(_, k)| k.leader == self.leader && !k.over) {
+            let late = self.now - known.injected_ms >= settings().collect_timeout.as_millis() as u64;
+            assert!(known.is_collected() || !late, "{epoch} is late");
+            assert!(known.missing().all(|worker| self.alive.contains(&worker)), "{epoch} waits for the dead");
+        }
     }
 
     fn pass_time(&mut self) {
@@ -114,6 +124,9 @@ impl World {
     fn join(&mut self, worker: WorkerId) {
         self.alive.insert(worker);
         self.manager.worker_joined(self.at(), worker);
+        self.drain();
+        let open = self.known.values().filter(|k| k.leader == self.leader && !k.over);
+        assert!(open.into_iter().all(|k| k.missing().all(|w| w != worker)), "{worker} has begun anew");
     }
 
     fn leave(&mut self, worker: WorkerId) {
@@ -144,7 +157,9 @@ impl World {
         let newest = self.known.last_key_value().map_or(Epoch::NONE, |(epoch, _)| *epoch);
         self.manager.handle_timeout(self.at(), self.wall);
         self.drain();
-        for epoch in [newest.plus(1 << 40), Epoch::NONE] {
+        let not_sent = self.known.iter().filter(|(_, k)| k.over || !k.sent.contains(&worker));
+        let not_sent: Vec<_> = not_sent.map(|(epoch, _)| *epoch).collect();
+        for epoch in not_sent.into_iter().rev().take(20).chain([newest.plus(1 << 40), Epoch::NONE]) {
             assert!(self.manager.collected(self.at(), worker, epoch).is_err());
         }
         assert_eq!(self.manager.poll_action(), None, "nonsense has no effect");
@@ -246,6 +261,7 @@ impl World {
             }
             Action::Announce { barrier, .. } => {
                 assert_eq!(self.commits.last(), Some(&barrier.epoch), "announced is what is committed");
+                assert_eq!(self.manager.committed(), barrier.epoch);
                 self.end(barrier.epoch);
             }
             Action::Dropped { barrier, why, missing } => self.observe_dropped(barrier.epoch, why, &missing),
@@ -258,16 +274,20 @@ impl World {
         assert!(barrier.epoch <= self.stored.ceiling, "{} above the ceiling", barrier.epoch);
         assert!(!to.is_empty() && to.iter().eq(self.alive.iter()), "to all: {to:?}, {:?}", self.alive);
         self.seen.injected += 1;
-        let known = Known { sent: to, collected: BTreeSet::new(), leader: self.leader, over: false };
+        let known = Known {
+            sent: to,
+            collected: BTreeSet::new(),
+            injected_ms: self.now,
+            leader: self.leader,
+            over: false,
+        };
         self.known.insert(barrier.epoch, known);
     }
 
     fn observe_dropped(&mut self, epoch: Epoch, why: DropReason, missing: &[WorkerId]) {
         assert!(!self.commits.contains(&epoch), "{epoch} is committed, and dropped");
         let known = &self.known[&epoch];
-        let not_collected: Vec<_> =
-            known.sent.iter().filter(|w| !known.collected.contains(w)).copied().collect();
-        assert_eq!(missing, not_collected, "{epoch}");
+        assert!(known.missing().eq(missing.iter().copied()), "{epoch}: {missing:?}, {known:?}");
         match why {
             DropReason::TimedOut => self.seen.timed_out += 1,
             DropReason::WorkerLeft(worker) => {

@@ -1,9 +1,9 @@
-//! The barrier manager, case by case. Random lives of it: `random.rs`.
+//! The barrier manager, case by case. Epochs and their ceiling: `tests_epochs.rs`; random lives: `random.rs`.
 
 use super::*;
 
 /// A wall clock that starts here, in milliseconds.
-const WALL: u64 = 1_000_000;
+pub(super) const WALL: u64 = 1_000_000;
 
 pub(super) fn settings() -> BarrierSettings {
     BarrierSettings {
@@ -14,30 +14,30 @@ pub(super) fn settings() -> BarrierSettings {
     }
 }
 
-fn at(ms: u64) -> Instant {
+pub(super) fn at(ms: u64) -> Instant {
     Instant::from_millis(ms)
 }
 
-fn w(id: u64) -> WorkerId {
+pub(super) fn w(id: u64) -> WorkerId {
     WorkerId(id)
 }
 
 /// A manager whose owner carries out everything at once: ceilings are written, commits on request.
-struct Bench {
-    m: BarrierManager,
+pub(super) struct Bench {
+    pub(super) m: BarrierManager,
     now: u64,
-    wall: u64,
+    pub(super) wall: u64,
     /// Commits that wait for an answer.
     commits: VecDeque<Epoch>,
-    log: Vec<Action>,
+    pub(super) log: Vec<Action>,
 }
 
 impl Bench {
-    fn new(workers: &[u64]) -> Self {
+    pub(super) fn new(workers: &[u64]) -> Self {
         Self::with(BarrierManager::load(settings(), Persisted::default()), workers)
     }
 
-    fn with(m: BarrierManager, workers: &[u64]) -> Self {
+    pub(super) fn with(m: BarrierManager, workers: &[u64]) -> Self {
         let mut b = Self { m, now: 0, wall: WALL, commits: VecDeque::new(), log: Vec::new() };
         workers.iter().for_each(|id| b.m.worker_joined(at(0), w(*id)));
         b.run();
@@ -58,7 +58,7 @@ impl Bench {
     }
 
     /// Lets time pass, waking up when asked to.
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let until = self.now + ms;
         while let Some(next) = self.m.poll_timeout().filter(|t| at(until).reached(*t)) {
             let woken = (next.boot_ns() / 1_000_000).max(self.now);
@@ -68,12 +68,12 @@ impl Bench {
         (self.wall, self.now) = (self.wall + (until - self.now), until);
     }
 
-    fn collect(&mut self, workers: &[u64], epoch: Epoch) {
+    pub(super) fn collect(&mut self, workers: &[u64], epoch: Epoch) {
         workers.iter().for_each(|id| self.m.collected(at(self.now), w(*id), epoch).unwrap());
         self.run();
     }
 
-    fn commit_done(&mut self) {
+    pub(super) fn commit_done(&mut self) {
         let epoch = self.commits.pop_front().expect("a commit");
         self.m.commit_done(at(self.now), epoch);
         self.run();
@@ -87,7 +87,7 @@ impl Bench {
         self.log.iter().filter_map(injected).collect()
     }
 
-    fn epochs(&self) -> Vec<Epoch> {
+    pub(super) fn epochs(&self) -> Vec<Epoch> {
         self.injected().into_iter().map(|(epoch, _)| epoch).collect()
     }
 
@@ -109,7 +109,7 @@ impl Bench {
         self.log.iter().filter_map(dropped).collect()
     }
 
-    fn ceilings(&self) -> Vec<Epoch> {
+    pub(super) fn ceilings(&self) -> Vec<Epoch> {
         let ceiling = |a: &Action| match a {
             Action::WriteCeiling(epoch) => Some(*epoch),
             _ => None,
@@ -151,51 +151,6 @@ fn without_workers_there_are_no_barriers_and_no_writes() {
     let written = b.log.len();
     b.pass(100_000);
     assert_eq!((b.log.len(), b.m.poll_timeout()), (written, None));
-}
-
-#[test]
-fn every_third_barrier_is_a_checkpoint_beginning_with_the_first() {
-    let mut b = Bench::new(&[1]);
-    for _ in 0..7 {
-        b.pass(1_000);
-        let epoch = *b.epochs().last().unwrap();
-        b.collect(&[1], epoch);
-        b.commit_done();
-    }
-    let of = |wanted: fn(&Action) -> Option<bool>| b.log.iter().filter_map(wanted).collect::<Vec<_>>();
-    let expected = [true, false, false, true, false, false, true];
-    assert_eq!(
-        of(|a| if let Action::Inject { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
-        expected
-    );
-    assert_eq!(
-        of(|a| if let Action::Commit(barrier) = a { Some(barrier.checkpoint) } else { None }),
-        expected
-    );
-    assert_eq!(
-        of(|a| if let Action::Announce { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
-        expected
-    );
-}
-
-#[test]
-fn epochs_are_wall_time_but_grow_when_it_does_not() {
-    let mut b = Bench::new(&[1]);
-    b.pass(1_000);
-    let first = Epoch::of_wall_ms(WALL + 1_000);
-    assert_eq!((first.get(), first.wall_ms()), ((WALL + 1_000) << 16, WALL + 1_000));
-    b.wall -= 3_600_000_u64.min(b.wall);
-    b.pass(1_000);
-    assert_eq!(b.epochs(), [first, first.plus(1)]);
-    b.wall = u64::MAX - 100_000;
-    b.pass(1_000);
-    assert_eq!(b.epochs()[2], Epoch::of_wall_ms(u64::MAX));
-    assert_eq!(b.m.held_back(), None, "the third one waited for its ceiling, and has it");
-    b.collect(&[1], first);
-    b.commit_done();
-    b.wall = 0;
-    b.pass(1_000);
-    assert_eq!(b.epochs()[3], Epoch::of_wall_ms(u64::MAX).plus(1), "there is always a next one");
 }
 
 #[test]
@@ -370,65 +325,6 @@ fn a_barrier_that_is_being_committed_does_not_time_out() {
     b.m.worker_left(at(b.now), w(1));
     b.commit_done();
     assert_eq!(b.announced(), [b.epochs()[0]]);
-}
-
-#[test]
-fn the_ceiling_is_written_when_the_first_worker_joins_and_raised_ahead_of_time() {
-    let mut b = Bench::new(&[1]);
-    assert_eq!(b.ceilings(), [Epoch::of_wall_ms(WALL + 60_000)], "before the first barrier is due");
-    for second in 1..=120 {
-        b.pass(1_000);
-        let epoch = *b.epochs().last().unwrap();
-        assert_eq!(b.epochs().len(), second, "none had to wait");
-        b.collect(&[1], epoch);
-        b.commit_done();
-    }
-    assert!(b.ceilings().len() <= 5, "one write for half a minute: {:?}", b.ceilings());
-    assert!(b.ceilings().windows(2).all(|pair| pair[0] < pair[1]));
-}
-
-#[test]
-fn no_barrier_before_its_ceiling_is_written() {
-    let mut m = BarrierManager::load(settings(), Persisted::default());
-    m.worker_joined(at(0), w(1));
-    m.handle_timeout(at(0), WALL);
-    let ceiling = Epoch::of_wall_ms(WALL + 60_000);
-    assert_eq!(m.poll_action(), Some(Action::WriteCeiling(ceiling)));
-    m.handle_timeout(at(1_000), WALL + 1_000);
-    assert_eq!((m.poll_action(), m.held_back()), (None, Some(HeldBack::Ceiling)));
-    assert_eq!(m.poll_timeout(), None, "the clock alone changes nothing");
-    m.ceiling_failed(at(1_100), ceiling);
-    assert_eq!(m.poll_timeout(), Some(at(1_350)), "a pause");
-    m.handle_timeout(at(1_349), WALL + 1_349);
-    assert_eq!(m.poll_action(), None);
-    m.handle_timeout(at(1_350), WALL + 1_350);
-    let ceiling = Epoch::of_wall_ms(WALL + 61_350);
-    assert_eq!((m.poll_action(), m.poll_action()), (Some(Action::WriteCeiling(ceiling)), None));
-    m.ceiling_written(ceiling.plus(1)); // another one than was asked for: no-op
-    m.handle_timeout(at(1_400), WALL + 1_400);
-    assert_eq!((m.poll_action(), m.ceiling()), (None, Epoch::NONE));
-    m.ceiling_written(ceiling);
-    assert_eq!(m.poll_timeout(), Some(at(1_000)), "it is due");
-    m.handle_timeout(at(1_400), WALL + 1_400);
-    assert!(matches!(m.poll_action(), Some(Action::Inject { .. })));
-    assert_eq!(m.poll_timeout(), Some(at(2_000)), "the beat goes on");
-}
-
-#[test]
-fn a_new_leader_starts_above_the_ceiling_and_gets_no_further_ahead_than_needed() {
-    let mut persisted = Persisted::default();
-    for tenure in 0..50 {
-        let mut b = Bench::with(BarrierManager::load(settings(), persisted), &[1]);
-        b.pass(1_000);
-        let first = b.epochs()[0];
-        assert!(first > persisted.ceiling, "tenure {tenure}");
-        assert_eq!(b.m.committed(), persisted.committed);
-        b.collect(&[1], first);
-        b.commit_done();
-        persisted = Persisted { committed: b.m.committed(), ceiling: b.m.ceiling() };
-    }
-    let ahead = persisted.ceiling.wall_ms() - WALL;
-    assert!(ahead < 62_000, "50 leaders in one second of wall time are {ahead} ms ahead");
 }
 
 #[test]

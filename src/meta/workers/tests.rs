@@ -362,6 +362,8 @@ impl Life {
         assert!(self.registry.next_expiry().is_none_or(|next| !at(self.now).reached(next)));
         let hosts: BTreeSet<_> = self.registry.list().map(|w| w.spec.host.clone()).collect();
         assert_eq!(hosts.len(), listed.len(), "one id per address");
+        let kept = (self.registry.by_address.len(), self.registry.heard.len());
+        assert_eq!(kept, (listed.len(), listed.len()), "nothing is kept of those who left");
     }
 }
 
