@@ -68,6 +68,7 @@ pub struct BarrierManager {
     due_at: Option<Instant>,
     /// Why the due barrier waits. While it does, the clock alone cannot change anything.
     held_back: Option<HeldBack>,
+    /// How many were injected in this tenure.
     injected: u64,
     latencies: VecDeque<CommitLatency>,
     actions: VecDeque<Action>,
@@ -269,7 +270,8 @@ impl BarrierManager {
             return;
         }
         let checkpoint = self.injected.is_multiple_of(self.settings.checkpoint_frequency);
-        let barrier = Barrier { epoch, checkpoint };
+        let previous = if self.injected == 0 { Epoch::NONE } else { self.last };
+        let barrier = Barrier { epoch, previous, checkpoint };
         let to: Vec<_> = self.members.iter().copied().collect();
         let until = now + self.settings.collect_timeout;
         let stage = Stage::Collecting { missing: self.members.clone(), until };

@@ -246,7 +246,7 @@ mod tests {
             registry.apply(now, edit).unwrap();
         }
         write(&mut rows, edit_changes(&registry.prepare_deregister(WorkerId(1)).unwrap()));
-        let barrier = Barrier { epoch: Epoch::of_wall_ms(1_000), checkpoint: true };
+        let barrier = Barrier { epoch: Epoch::of_wall_ms(1_000), previous: Epoch::NONE, checkpoint: true };
         write(&mut rows, vec![commit_change(barrier), ceiling_change(Epoch::of_wall_ms(61_000))]);
         rows
     }

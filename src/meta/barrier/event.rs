@@ -35,6 +35,9 @@ pub struct Persisted {
 pub struct Barrier {
     /// Its number.
     pub epoch: Epoch,
+    /// The number of the one that was injected before it, whatever became of that; [`Epoch::NONE`]: it is the
+    /// first one of its tenure.
+    pub previous: Epoch,
     /// Is it a checkpoint?
     pub checkpoint: bool,
 }

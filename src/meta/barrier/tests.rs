@@ -132,7 +132,7 @@ fn a_barrier_goes_to_all_and_is_committed_when_all_have_collected_it() {
     b.pass(50);
     b.commit_done();
     let latency = Duration::from_millis(150);
-    let barrier = Barrier { epoch, checkpoint: true };
+    let barrier = Barrier { epoch, previous: Epoch::NONE, checkpoint: true };
     assert_eq!(b.log.last(), Some(&Action::Announce { barrier, latency }));
     assert_eq!(b.m.committed(), epoch);
     assert_eq!(b.m.latencies().collect::<Vec<_>>(), [CommitLatency { epoch, latency }]);

@@ -23,7 +23,8 @@ pub struct WorkerSpec {
     pub host: String,
     /// A port; not 0.
     pub port: u16,
-    /// What it does: `compute`, `compactor`, or any other name of at most [`KIND_CHARS_MAX`].
+    /// What it does: `compute`, `compactor`, or any other name of at most [`KIND_CHARS_MAX`] of
+    /// `A-Z a-z 0-9 . _ -`.
     pub kind: String,
     /// Whatever else the cluster wants to know of it; at most [`LABELS_MAX`].
     pub labels: BTreeMap<String, String>,
@@ -39,7 +40,7 @@ pub enum SpecError {
     #[error("port 0 cannot be connected to")]
     Port,
     /// Not a name.
-    #[error("kind {0:?} must have 1 to {KIND_CHARS_MAX} characters, without blanks and control characters")]
+    #[error("kind {0:?} must have 1 to {KIND_CHARS_MAX} characters of A-Z a-z 0-9 . _ -")]
     Kind(String),
     /// Too many of them; the field says how many.
     #[error("{0} labels are more than {LABELS_MAX}")]
@@ -68,7 +69,7 @@ impl WorkerSpec {
         if self.port == 0 {
             return Err(SpecError::Port);
         }
-        if !is_name(&self.kind) || self.kind.chars().count() > KIND_CHARS_MAX {
+        if !is_kind(&self.kind) {
             return Err(SpecError::Kind(quoted(&self.kind)));
         }
         if self.labels.len() > LABELS_MAX {
@@ -86,6 +87,11 @@ fn check_label(key: &str, value: &str) -> Result<(), SpecError> {
         return Err(SpecError::LabelValue(key.to_owned()));
     }
     Ok(())
+}
+
+fn is_kind(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=KIND_CHARS_MAX).contains(&text.len()) && text.chars().all(fits)
 }
 
 fn is_name(text: &str) -> bool {

@@ -195,7 +195,7 @@ fn a_worker_says_no_more_about_itself_than_fits() {
         (0..n).map(|i| (format!("{i:0key$}"), "v".repeat(value))).collect()
     };
     let with = |host: String, port, kind: String, labels| WorkerSpec { host, port, kind, labels };
-    let (h, k) = (|n: usize| "h".repeat(n), |n: usize| "ü".repeat(n));
+    let (h, k) = (|n: usize| "h".repeat(n), |n: usize| "k".repeat(n));
     for (spec, refused) in [
         (with(h(253), 65_535, k(63), labels(16, 63, 255)), None),
         (with(h(1), 1, k(1), labels(1, 1, 0)), None),
@@ -207,6 +207,9 @@ fn a_worker_says_no_more_about_itself_than_fits() {
         (with(h(1), 0, k(1), labels(0, 1, 0)), Some("port 0")),
         (with(h(1), 1, k(64), labels(0, 1, 0)), Some("kind")),
         (with(h(1), 1, k(0), labels(0, 1, 0)), Some("kind \"\"")),
+        (with(h(1), 1, "a_B-9.x".into(), labels(0, 1, 0)), None),
+        (with(h(1), 1, "ü".into(), labels(0, 1, 0)), Some("kind \"ü\"")),
+        (with(h(1), 1, "a b".into(), labels(0, 1, 0)), Some("kind \"a b\"")),
         (with(h(1), 1, k(1), labels(17, 2, 0)), Some("17 labels")),
         (with(h(1), 1, k(1), labels(1, 64, 0)), Some("label key")),
         (with(h(1), 1, k(1), BTreeMap::from([(h(0), h(1))])), Some("label key \"\"")),
