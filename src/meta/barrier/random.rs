@@ -273,7 +273,7 @@ impl World {
         assert!(barrier.epoch > newest, "{} after {newest}, whoever injected that", barrier.epoch);
         assert!(barrier.epoch <= self.stored.ceiling, "{} above the ceiling", barrier.epoch);
         assert!(!to.is_empty() && to.iter().eq(self.alive.iter()), "to all: {to:?}, {:?}", self.alive);
-        let mine = self.known.iter().filter(|(_, k)| k.leader == self.leader).next_back();
+        let mine = self.known.iter().rfind(|(_, k)| k.leader == self.leader);
         assert_eq!(
             barrier.previous,
             mine.map_or(Epoch::NONE, |(epoch, _)| *epoch),
