@@ -3,8 +3,11 @@
 //! It exists only while a [`Leadership`] does, checks it before every effect, and writes only through it. This
 //! module must not know how leadership is won.
 
+pub mod barrier;
+pub mod codec;
 pub mod payload;
 pub mod watchdog;
+pub mod workers;
 
 use std::time::Duration;
 
