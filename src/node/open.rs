@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::data_dir::{DataDir, DataDirError};
 use crate::store::Store;
-use crate::store::open::{OpenError, open};
+use crate::store::open::{OpenError, open, open_for_election};
 use crate::store::sqlite;
 
 type Stores = (Arc<dyn Store>, Arc<dyn Store>);
@@ -37,6 +37,6 @@ pub(super) async fn stores(config: &Config, clock: Arc<dyn Clock>) -> Result<Sto
         };
         StartError { exit, message: e.to_string() }
     };
-    let first = open(config, clock.clone()).await.map_err(refused)?;
+    let first = open_for_election(config, clock.clone()).await.map_err(refused)?;
     Ok((first, open(config, clock).await.map_err(refused)?))
 }

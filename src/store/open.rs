@@ -32,21 +32,38 @@ pub enum OpenError {
     },
 }
 
-/// Opens it. Nothing is asked of etcd yet.
+/// Opens it for the main loop, or for a guardian. Nothing is asked of etcd yet.
 ///
 /// # Errors
 /// See [`OpenError`].
 pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    open_with(config, Duration::ZERO, clock).await
+}
+
+/// Opens it for the election: there an answer is waited for as long as it can be of use, however slow the store is.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_for_election(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    let timing = LeaseTiming::new(Duration::from_secs(config.meta.meta_leader_lease_secs));
+    open_with(config, timing.answer_patience(), clock).await
+}
+
+async fn open_with(
+    config: &Config,
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Store>, OpenError> {
     match config.store.kind {
         StoreKind::Sqlite => {
             let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
             Ok(Arc::new(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?))
         }
-        StoreKind::Etcd => Ok(Arc::new(EtcdStore::new(etcd_options(config)?, clock)?)),
+        StoreKind::Etcd => Ok(Arc::new(EtcdStore::new(etcd_options(config, patience)?, clock)?)),
     }
 }
 
-fn etcd_options(config: &Config) -> Result<EtcdOptions, OpenError> {
+fn etcd_options(config: &Config, patience: Duration) -> Result<EtcdOptions, OpenError> {
     let etcd = &config.store.etcd;
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
     Ok(EtcdOptions {
@@ -54,7 +71,7 @@ fn etcd_options(config: &Config) -> Result<EtcdOptions, OpenError> {
         tls: tls(etcd)?,
         login: login(etcd)?,
         connect_timeout: Duration::from_millis(etcd.connect_timeout_ms),
-        request_timeout: Duration::from_millis(etcd.request_timeout_ms),
+        request_timeout: Duration::from_millis(etcd.request_timeout_ms).max(patience),
         hedge_max: LeaseTiming::new(ttl).leader_cadence(),
     })
 }

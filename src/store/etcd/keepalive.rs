@@ -22,8 +22,8 @@ use crate::election::lease::LeaseId;
 use crate::proto::etcd::LeaseKeepAliveRequest;
 use crate::store::{Header, Renewal, StoreError};
 
-/// How long an attempt may stay open: longer than the 7 s after which etcd itself gives up.
-const ATTEMPT_LIFETIME: Duration = Duration::from_secs(8);
+/// How long an attempt may stay open at least: longer than the 7 s after which etcd itself gives up.
+const ATTEMPT_LIFETIME_MIN: Duration = Duration::from_secs(8);
 
 type Answer = Result<Renewal, StoreError>;
 
@@ -61,7 +61,8 @@ async fn round(shared: Arc<Shared>, lease: LeaseId, answers: mpsc::Sender<Answer
 
 async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> Answer {
     let stamp = shared.clock.now(); // before anything of this attempt leaves
-    match tokio::time::timeout(ATTEMPT_LIFETIME, attempt(member, lease, stamp)).await {
+    let lifetime = shared.options.request_timeout.max(ATTEMPT_LIFETIME_MIN);
+    match tokio::time::timeout(lifetime, attempt(member, lease, stamp)).await {
         Ok(answer) => {
             member.heard(stamp, answer.as_ref().is_ok() || is_from_member(&answer));
             if answer.as_ref().is_err_and(wants_a_new_login) {
@@ -72,9 +73,7 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
             }
             answer
         }
-        Err(_) => {
-            Err(StoreError::Unknown(format!("{} did not answer for {ATTEMPT_LIFETIME:?}", member.name())))
-        }
+        Err(_) => Err(StoreError::Unknown(format!("{} did not answer for {lifetime:?}", member.name()))),
     }
 }
 
