@@ -136,7 +136,8 @@ fn read_ns(id: rustix::time::ClockId) -> u64 {
     (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
 }
 
-/// Milliseconds since the Unix epoch on the wall clock. For display: never for a decision.
+/// Milliseconds since the Unix epoch on the wall clock. For display, and for epochs to resemble time: never for a
+/// decision.
 pub fn wall_clock_ms() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

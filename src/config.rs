@@ -90,6 +90,16 @@ pub struct MetaConfig {
     pub main_loop_timeout_secs: u64,
     /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 3000.
     pub tick_interval_ms: u64,
+    /// How long a worker may be silent before it expires, in seconds. Default: 60.
+    pub max_heartbeat_interval_secs: u64,
+    /// Time between two barriers, in milliseconds. Default: 1000.
+    pub barrier_interval_ms: u64,
+    /// Every n-th barrier is a checkpoint. Default: 1.
+    pub checkpoint_frequency: u64,
+    /// How long the workers have to collect a barrier, in milliseconds. Default: 10000.
+    pub barrier_collect_timeout_ms: u64,
+    /// The most barriers under way. Default: 10.
+    pub in_flight_barrier_nums: u64,
 }
 
 /// `[store]`: where the leadership record lives.

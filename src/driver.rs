@@ -14,6 +14,7 @@ pub mod fuse;
 mod handover;
 mod joining;
 pub mod leadership;
+pub mod reads;
 pub mod reclaim;
 pub mod status;
 pub mod tenure;

@@ -27,9 +27,13 @@ use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{self, GuardianPlan, NoGuardian};
 use crate::http::{self, HttpParts};
+use crate::meta::FnLoop;
+use crate::meta::barrier::BarrierSettings;
+use crate::meta::cluster::ClusterLoop;
+use crate::meta::desk::{Desk, Served};
 use crate::meta::payload::Payload;
+use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
-use crate::meta::{FnLoop, TickLoop};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
 use crate::telemetry::printer::Printer;
@@ -141,7 +145,11 @@ impl NodeBuilder {
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
         let fuse = Fuse::start().map_err(no_thread)?;
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
-        let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config)?;
+        let desk = Desk::default();
+        let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
+        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone());
+        let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config, built_in)?;
+        let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
         let keeper = keeper.ok();
         let parts = DriverParts {
             store,
@@ -165,7 +173,8 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        Ok(Node::serve(listeners, driver, ending, clock, telemetry))
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster };
+        Ok(Node::serve(listeners, rpc_parts, ending, telemetry))
     }
 }
 
@@ -190,10 +199,10 @@ fn main_loop(
     command: Vec<String>,
     keeper: &Result<Keeper, NoGuardian>,
     config: &Config,
+    built_in: impl FnOnce() -> ClusterLoop,
 ) -> Result<Box<dyn MainLoop>, StartError> {
     if command.is_empty() {
-        let tick = TickLoop { interval: Duration::from_millis(config.meta.tick_interval_ms) };
-        return Ok(own.unwrap_or_else(|| Box::new(tick)));
+        return Ok(own.unwrap_or_else(|| Box::new(built_in())));
     }
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
@@ -209,6 +218,22 @@ fn main_loop(
     let watchdog = timeout(config.meta.main_loop_timeout_secs)
         .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
     Ok(Box::new(Payload { command, keeper: keeper.clone(), watchdog }))
+}
+
+fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLoop {
+    let meta = &config.meta;
+    ClusterLoop {
+        barriers: BarrierSettings {
+            interval: Duration::from_millis(meta.barrier_interval_ms),
+            collect_timeout: Duration::from_millis(meta.barrier_collect_timeout_ms),
+            checkpoint_frequency: meta.checkpoint_frequency,
+            in_flight_max: usize::try_from(meta.in_flight_barrier_nums).unwrap_or(usize::MAX),
+        },
+        max_heartbeat_interval: Duration::from_secs(meta.max_heartbeat_interval_secs),
+        tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
+        desk,
+        clock,
+    }
 }
 
 /// A time that 0 switches off.
@@ -270,14 +295,13 @@ impl Node {
 
     fn serve(
         listeners: Listeners,
-        driver: DriverHandle,
+        rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
-        clock: Arc<dyn Clock>,
         telemetry: Telemetry,
     ) -> Self {
+        let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
-        let rpc_parts = RpcParts { driver: driver.clone(), clock: clock.clone() };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
             if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, stop).await {

@@ -1,12 +1,16 @@
 //! The gRPC services. Every member serves them, followers too.
 //!
-//! Handlers never touch the store: they read the driver's snapshot. A follower's answer says how old its
+//! Handlers never touch the store: they read the driver's snapshot, and leave requests at the main loop's desk. A follower's answer says how old its
 //! picture is.
 
+mod barrier;
+mod cluster;
 pub mod convert;
 mod election;
 mod health;
 mod members;
+mod refuse;
+mod state;
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,14 +21,23 @@ use tonic::transport::Server;
 
 use crate::clock::Clock;
 use crate::driver::DriverHandle;
+use crate::meta::desk::Desk;
 use crate::proto::DESCRIPTORS;
 use crate::proto::meta::meta_member_service_server::MetaMemberServiceServer;
+use crate::proto::metad::barrier_service_server::BarrierServiceServer;
+use crate::proto::metad::cluster_service_server::ClusterServiceServer;
 use crate::proto::metad::election_service_server::ElectionServiceServer;
+use crate::proto::metad::state_service_server::StateServiceServer;
+use barrier::Barriers;
+use cluster::Cluster;
 use election::Election;
 use members::Members;
+use state::State;
 
-/// The largest request that is read; ours are a few bytes.
+/// The largest request that is read; most are a few bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// The largest request that carries values: larger than any that is accepted, so that the refusal can say why.
+const STATE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many requests one connection may have under way.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// How long a unary request may take; they only read memory.
@@ -37,6 +50,10 @@ pub struct RpcParts {
     pub driver: DriverHandle,
     /// The clock, for ages.
     pub clock: std::sync::Arc<dyn Clock>,
+    /// Where requests for the main loop are left.
+    pub desk: Desk,
+    /// Does the main loop keep workers and send barriers?
+    pub serves_cluster: bool,
 }
 
 /// Serves until `stop` resolves, then lets running requests end.
@@ -55,7 +72,10 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
-    let members = MetaMemberServiceServer::new(Members::new(parts));
+    let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
+    let cluster = ClusterServiceServer::new(Cluster::new(parts.clone()));
+    let barriers = BarrierServiceServer::new(Barriers::new(parts.clone()));
+    let state = StateServiceServer::new(State::new(parts));
     let served = Server::builder()
         .concurrency_limit_per_connection(STREAMS_PER_CONNECTION_MAX as usize)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -65,6 +85,9 @@ pub async fn serve(
         .add_service(reflection)
         .add_service(election.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(members.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(barriers.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(state.max_decoding_message_size(STATE_REQUEST_BYTES_MAX))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await;
     follow.abort();

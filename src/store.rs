@@ -112,6 +112,15 @@ pub enum Op {
     Get(String),
     /// Read all keys that begin with this.
     List(String),
+    /// Read some of them.
+    Page {
+        /// What they begin with.
+        prefix: String,
+        /// Only keys after this one; "": from the first one on.
+        after: String,
+        /// At most so many.
+        limit: usize,
+    },
 }
 
 /// A decided transaction.
@@ -121,7 +130,7 @@ pub struct TxnReply {
     pub header: Header,
     /// Did the guards hold?
     pub succeeded: bool,
-    /// What each `Get` and `List` found, in their order, sorted by key.
+    /// What each `Get`, `List` and `Page` found, in their order, sorted by key.
     pub found: Vec<Vec<KeyValue>>,
 }
 
@@ -262,7 +271,7 @@ impl Txn {
             let mut seen = std::collections::BTreeSet::new();
             let written = ops.iter().filter_map(|op| match op {
                 Op::Put(key, ..) | Op::Delete(key) => Some(key.as_str()),
-                Op::Get(_) | Op::List(_) => None,
+                Op::Get(_) | Op::List(_) | Op::Page { .. } => None,
             });
             written.into_iter().find(|key| !seen.insert(*key))
         })
@@ -305,6 +314,13 @@ impl KeyRange {
     /// All keys that begin with `prefix`. It must not be empty; metad's never is.
     pub fn prefix(prefix: &str) -> Self {
         Self { from: prefix.to_owned(), to: after_prefix(prefix) }
+    }
+
+    /// All keys that begin with this and come after another one; "": all.
+    pub fn page(prefix: &str, after: &str) -> Self {
+        let all = Self::prefix(prefix);
+        let next = format!("{after}\0");
+        if after.is_empty() || next <= all.from { all } else { Self { from: next, ..all } }
     }
 
     /// Is the key in it?

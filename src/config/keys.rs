@@ -91,13 +91,15 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
 
 /// An hour: more than any stop, start or wait can reasonably need.
 const HOUR_SECS: i64 = 3600;
+/// An hour, for what is given in milliseconds.
+const HOUR_MS: i64 = HOUR_SECS * 1000;
 /// A minute: a single request or connection that takes longer is a broken one.
 const MINUTE_MS: i64 = 60_000;
 /// A year: beyond it a lease is a misprint.
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 29] = [
+pub static KEYS: [Key; 34] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -144,6 +146,19 @@ pub static KEYS: [Key; 29] = [
         "The built-in main loop makes one fenced write per interval, so that everybody can see who leads; at \
              most the lease.",
     ),
+    Key::new("meta.max_heartbeat_interval_secs", int(1, HOUR_SECS), Fallback::Integer(60))
+        .seconds()
+        .help("A worker that is not heard of for this long expires. A new leader gives all of them this long."),
+    Key::new("meta.barrier_interval_ms", int(10, HOUR_MS), Fallback::Integer(1000))
+        .milliseconds()
+        .help("Time between two barriers. Shorter commits sooner and writes more often."),
+    Key::new("meta.checkpoint_frequency", int(1, 1_000_000), Fallback::Integer(1))
+        .help("Every n-th barrier is a checkpoint, beginning with the first of each leader."),
+    Key::new("meta.barrier_collect_timeout_ms", int(10, HOUR_MS), Fallback::Integer(10_000))
+        .milliseconds()
+        .help("A barrier that a worker has not collected by then is dropped, and the worker reported."),
+    Key::new("meta.in_flight_barrier_nums", int(1, 1000), Fallback::Integer(10))
+        .help("When so many barriers wait for their workers, no more are sent until one is done."),
     Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
         .flag("--store")
         .help("etcd elects among machines, SQLite among processes of one machine."),

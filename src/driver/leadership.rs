@@ -13,7 +13,7 @@ use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
-use crate::store::{KeyValue, Op, Request, Response, Store, StoreError, Txn};
+use crate::store::{Store, StoreError};
 
 /// The right to act as leader, for as long as [`Leadership::check`] says so. Clones share it.
 ///
@@ -157,26 +157,6 @@ impl Leadership {
     pub async fn aborted(&self) {
         let mut orders = self.orders.clone();
         let _ = orders.wait_for(|o| o.abort).await;
-    }
-
-    /// Reads a key under `state/`.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn get(&self, name: &str) -> Result<Option<(Vec<u8>, Revision)>, WriteError> {
-        let found = self.read(vec![Op::Get(self.inner.keys.state(name))]).await?;
-        Ok(found.into_iter().flatten().next().map(|kv| (kv.value, kv.modified)))
-    }
-
-    /// Reads under `state/`, all at one revision.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn read(&self, ops: Vec<Op>) -> Result<Vec<Vec<KeyValue>>, WriteError> {
-        match self.inner.store.call(Request::Txn(Txn::read(ops))).await? {
-            Response::Txn(reply) => Ok(reply.found),
-            _ => Err(StoreError::Unknown("an answer that does not fit".into()).into()),
-        }
     }
 
     /// Writes a key under `state/`, if we still lead and the key is still at `expected` (0: absent). Returns

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, convert};
+use super::{RpcParts, convert, refuse};
 use crate::driver::status::{self, Role};
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -44,7 +44,7 @@ impl ElectionService for Election {
     ) -> Result<Response<StepDownResponse>, Status> {
         let status = self.parts.driver.status();
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
-            return Err(not_the_leader(&status));
+            return Err(refuse::not_the_leader(&status));
         };
         let to = request.into_inner().to;
         let wanted = (!to.is_empty()).then_some(to);
@@ -84,20 +84,6 @@ impl ElectionService for Election {
         });
         Ok(Response::new(Box::pin(changes)))
     }
-}
-
-/// What only a leader can do is refused with the way to the leader.
-fn not_the_leader(status: &status::Status) -> Status {
-    let mut metadata = tonic::metadata::MetadataMap::new();
-    let Some(record) = status.leader_record() else {
-        return Status::failed_precondition("nobody leads at the moment");
-    };
-    if let Ok(address) = record.address.parse() {
-        metadata.insert("metad-leader", address);
-    }
-    let message =
-        format!("{} does not lead; {} at {} does", status.me.node, record.holder.node, record.address);
-    Status::with_metadata(tonic::Code::FailedPrecondition, message, metadata)
 }
 
 fn check_target(status: &status::Status, node: &str) -> Result<(), Status> {

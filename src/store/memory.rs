@@ -162,7 +162,7 @@ impl MemoryState {
         let writes = ops.iter().any(|op| match op {
             Op::Put(..) => true,
             Op::Delete(key) => self.keys.contains_key(key),
-            Op::Get(_) | Op::List(_) => false,
+            Op::Get(_) | Op::List(_) | Op::Page { .. } => false,
         });
         if writes {
             self.revision.0 += 1;
@@ -202,6 +202,10 @@ impl MemoryState {
             Op::Get(key) => Some(self.keys.get(key).cloned().into_iter().collect()),
             Op::List(prefix) => {
                 Some(self.keys.values().filter(|kv| kv.key.starts_with(prefix.as_str())).cloned().collect())
+            }
+            Op::Page { prefix, after, limit } => {
+                let range = KeyRange::page(prefix, after);
+                Some(self.keys.values().filter(|kv| range.contains(&kv.key)).take(*limit).cloned().collect())
             }
         }
     }

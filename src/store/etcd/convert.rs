@@ -10,7 +10,9 @@ use etcd_client::{
 use super::member::{error, status_error};
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
-use crate::store::{Guard, Header, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply};
+use crate::store::{
+    Guard, Header, KeyRange, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply,
+};
 
 /// Asks one member.
 pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Response, StoreError> {
@@ -84,6 +86,11 @@ fn to_op(op: &Op) -> TxnOp {
         Op::Delete(key) => TxnOp::delete(key.as_str(), None),
         Op::Get(key) => TxnOp::get(key.as_str(), None),
         Op::List(prefix) => TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix())),
+        Op::Page { prefix, after, limit } => {
+            let range = KeyRange::page(prefix, after);
+            let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+            TxnOp::get(range.from, Some(GetOptions::new().with_range(range.to).with_limit(limit)))
+        }
     }
 }
 

@@ -1,0 +1,216 @@
+//! The desk: where the servers leave requests for the main loop, and where they find the meta store.
+//!
+//! It is open only while a main loop runs. The servers know nothing else of it, and it knows nothing of them.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::barrier::Epoch;
+use super::store::MetaStore;
+use super::workers::{Change, RegisterError, UnknownWorker, Worker, WorkerId, WorkerSpec};
+use crate::driver::leadership::{Leadership, WriteError};
+use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+
+/// How many requests may wait for the main loop.
+pub(super) const REQUESTS_MAX: usize = 1024;
+/// The user's part of the meta store.
+const USER_AREA: &str = "user/";
+
+/// The desk of one node. Clones share it.
+#[derive(Clone, Default)]
+pub struct Desk {
+    inner: Arc<Mutex<Open>>,
+}
+
+#[derive(Default)]
+struct Open {
+    requests: Option<mpsc::Sender<Request>>,
+    store: Option<MetaStore>,
+}
+
+/// Why a request could not be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeskError {
+    /// No main loop runs here that answers such requests.
+    #[error("no main loop runs here that answers this")]
+    Closed,
+    /// Too many wait already.
+    #[error("{REQUESTS_MAX} requests wait for the main loop; try again a little later")]
+    Full,
+}
+
+/// Why the main loop did not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// What the worker says about itself.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// It is not registered.
+    #[error(transparent)]
+    Unknown(#[from] UnknownWorker),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Where an answer goes. Whoever asked may have gone away.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What the cluster's main loop can be asked for.
+pub enum Request {
+    /// A worker registers; answered with its id and the longest silence it may keep.
+    Register(WorkerSpec, Reply<Result<(WorkerId, Duration), Refused>>),
+    /// A worker's sign of life.
+    Heartbeat(WorkerId, Reply<Result<(), UnknownWorker>>),
+    /// A worker leaves.
+    Deregister(WorkerId, Reply<Result<(), Refused>>),
+    /// Who is registered?
+    List(Reply<Vec<Worker>>),
+    /// Who is registered, and every change from there on.
+    Watch(Reply<Watching>),
+    /// A worker takes part in barriers from now on. A stream that it had before is cut off.
+    OpenStream(WorkerId, Reply<Result<Feed, UnknownWorker>>),
+    /// A worker has collected a barrier.
+    Collected {
+        /// Who.
+        worker: WorkerId,
+        /// On which stream.
+        stream: u64,
+        /// What.
+        epoch: u64,
+    },
+    /// The worker's end of a stream is gone.
+    CloseStream {
+        /// Whose.
+        worker: WorkerId,
+        /// Which.
+        stream: u64,
+    },
+}
+
+/// The workers, and what happens to them.
+pub struct Watching {
+    /// As they are.
+    pub workers: Vec<Worker>,
+    /// The version of that list.
+    pub version: u64,
+    /// What changes after it. A reader that falls behind misses some, and is told so.
+    pub changes: broadcast::Receiver<Change>,
+}
+
+/// A worker's end of its barrier stream.
+pub struct Feed {
+    /// Tells this stream from the worker's others.
+    pub stream: u64,
+    /// What it is told.
+    pub events: mpsc::Receiver<Told>,
+    /// Why there is no more, once there is no more.
+    pub cut: Arc<OnceLock<Cut>>,
+}
+
+/// What a worker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Collect this one.
+    Barrier(super::barrier::Barrier),
+    /// This one is committed.
+    Committed {
+        /// Which.
+        epoch: Epoch,
+        /// Is it a checkpoint?
+        checkpoint: bool,
+    },
+}
+
+/// Why a stream was cut off.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    /// It does not read what it is told.
+    #[error("this worker does not read its barriers; it was cut off so that the others need not wait")]
+    Slow,
+    /// The same worker has opened another stream.
+    #[error("this worker has opened another stream")]
+    Superseded,
+    /// The worker is not registered any more.
+    #[error("this worker is no longer registered: it deregistered, or was silent for too long")]
+    Left,
+    /// It has reported something that cannot be.
+    #[error("a report that cannot be: {0}")]
+    BadReport(String),
+}
+
+/// A main loop together with the desk that is open while it runs.
+pub struct Served {
+    /// What runs.
+    pub main_loop: Box<dyn MainLoop>,
+    /// Where its store is shown.
+    pub desk: Desk,
+}
+
+/// Closes the desk, however the main loop ends.
+struct Closing(Desk);
+
+// === impl Desk ===
+
+impl Desk {
+    /// Leaves a request for the main loop.
+    ///
+    /// # Errors
+    /// Nobody would take it.
+    pub fn leave(&self, request: Request) -> Result<(), DeskError> {
+        let requests = self.open().requests.clone().ok_or(DeskError::Closed)?;
+        requests.try_send(request).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => DeskError::Full,
+            mpsc::error::TrySendError::Closed(_) => DeskError::Closed,
+        })
+    }
+
+    /// Leaves a request and waits for its answer.
+    ///
+    /// # Errors
+    /// Nobody takes it, or the main loop ends before it has answered: then it may or may not have been done.
+    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, DeskError> {
+        let (reply, answer) = oneshot::channel();
+        self.leave(request(reply))?;
+        answer.await.map_err(|_| DeskError::Closed)
+    }
+
+    /// The user's part of the meta store, while a main loop runs.
+    pub fn store(&self) -> Option<MetaStore> {
+        self.open().store.clone()
+    }
+
+    pub(super) fn take_requests(&self) -> mpsc::Receiver<Request> {
+        let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
+        self.open().requests = Some(requests);
+        inbox
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        *self.0.open() = Open::default();
+    }
+}
+
+// === impl Served ===
+
+impl MainLoop for Served {
+    fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
+        Box::pin(async move {
+            let _closing = Closing(self.desk.clone());
+            self.desk.open().store = Some(MetaStore::new(leadership.clone(), USER_AREA));
+            self.main_loop.run(leadership).await
+        })
+    }
+
+    fn must_be_waited_for(&self) -> bool {
+        self.main_loop.must_be_waited_for()
+    }
+}

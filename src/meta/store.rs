@@ -1,0 +1,162 @@
+//! The fenced meta store: what a main loop may keep under `state/`.
+//!
+//! Every write goes through the driver's one fenced write, so it happens only while our token is on the leader
+//! record. Reads are linearizable. An area is a prefix that its owner never leaves: the user's own metadata is
+//! in `user/`.
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use crate::driver::leadership::{Leadership, WriteError};
+use crate::driver::reads::{Changes, Entry, Snapshot};
+use crate::driver::writes::{Change, Write, check_name};
+use crate::election::record::Revision;
+use crate::store::StoreError;
+
+/// The most keys that one page may have.
+pub const PAGE_MAX: usize = 1000;
+
+/// An area of the store, for one tenure.
+#[derive(Clone)]
+pub struct MetaStore {
+    leadership: Leadership,
+    area: String,
+}
+
+// === impl MetaStore ===
+
+impl MetaStore {
+    /// The keys under `state/<area>`; an area ends with a slash, or is empty: all of them.
+    pub fn new(leadership: Leadership, area: &str) -> Self {
+        Self { leadership, area: area.to_owned() }
+    }
+
+    /// The leadership that every write needs.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn get(&self, key: &str) -> Result<Option<Entry>, WriteError> {
+        let found = self.leadership.get(&self.inside(key)?).await?;
+        Ok(found.map(|(value, revision)| Entry { name: key.to_owned(), value, revision }))
+    }
+
+    /// Reads at most `limit` (and [`PAGE_MAX`]) keys that begin with `prefix` and come after `after` ("": from
+    /// the first one on). Fewer than asked for: there are no more.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Snapshot, WriteError> {
+        let after = if after.is_empty() { String::new() } else { self.inside(after)? };
+        let prefix = format!("{}{prefix}", self.area);
+        let page = self.leadership.page(&prefix, &after, limit.min(PAGE_MAX)).await?;
+        Ok(Snapshot { entries: page.entries.into_iter().map(|e| self.outside(e)).collect(), ..page })
+    }
+
+    /// Everything that begins with `prefix`, at one revision at which we certainly led. A tenure opens with it.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn snapshot(&self, prefix: &str) -> Result<Snapshot, WriteError> {
+        let all = self.leadership.snapshot(&format!("{}{prefix}", self.area)).await?;
+        Ok(Snapshot { entries: all.entries.into_iter().map(|e| self.outside(e)).collect(), ..all })
+    }
+
+    /// Writes a key, whatever it holds. Returns its revision.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<Revision, WriteError> {
+        self.txn(Write { expected: vec![], changes: vec![Change::Put(key.to_owned(), value)] }).await
+    }
+
+    /// Writes a key if its revision is `expected` (0: absent). Returns its new one.
+    ///
+    /// # Errors
+    /// [`WriteError::Conflict`] says what it was instead.
+    pub async fn compare_and_set(
+        &self,
+        key: &str,
+        expected: Revision,
+        value: Vec<u8>,
+    ) -> Result<Revision, WriteError> {
+        self.txn(Write::put(key, value, expected)).await
+    }
+
+    /// Deletes a key, if it is there. Returns the revision of the deletion.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn delete(&self, key: &str) -> Result<Revision, WriteError> {
+        self.txn(Write { expected: vec![], changes: vec![Change::Delete(key.to_owned())] }).await
+    }
+
+    /// Does all of it, if every key is as expected, or nothing. Returns the revision of what was written.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn txn(&self, write: Write) -> Result<Revision, WriteError> {
+        let expected = write.expected.into_iter().map(|(key, at)| Ok((self.inside(&key)?, at)));
+        let changes = write.changes.into_iter().map(|change| {
+            Ok(match change {
+                Change::Put(key, value) => Change::Put(self.inside(&key)?, value),
+                Change::Delete(key) => Change::Delete(self.inside(&key)?),
+            })
+        });
+        let expected = expected.collect::<Result<_, WriteError>>()?;
+        let write = Write { expected, changes: changes.collect::<Result<_, WriteError>>()? };
+        self.leadership.write(&write).await.map_err(|e| self.name_outside(e))
+    }
+
+    /// Every change of a key that begins with `prefix`, after this revision. Ends with an error when the watch
+    /// breaks; [`MetaStore::snapshot`] again, then.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn watch(
+        &self,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<BoxStream<'static, Result<Changes, StoreError>>, WriteError> {
+        let changes = self.leadership.watch(&format!("{}{prefix}", self.area), after).await?;
+        let this = self.clone();
+        let named = changes.map(move |batch| {
+            batch.map(|b| Changes {
+                changes: b.changes.into_iter().map(|c| this.change_outside(c)).collect(),
+                ..b
+            })
+        });
+        Ok(named.boxed())
+    }
+
+    fn inside(&self, key: &str) -> Result<String, WriteError> {
+        check_name(key)?;
+        Ok(format!("{}{key}", self.area))
+    }
+
+    fn outside(&self, entry: Entry) -> Entry {
+        let name = entry.name.strip_prefix(&self.area).unwrap_or(&entry.name).to_owned();
+        Entry { name, ..entry }
+    }
+
+    fn change_outside(&self, change: Result<Entry, String>) -> Result<Entry, String> {
+        match change {
+            Ok(entry) => Ok(self.outside(entry)),
+            Err(name) => Err(name.strip_prefix(&self.area).unwrap_or(&name).to_owned()),
+        }
+    }
+
+    fn name_outside(&self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::Conflict { key, expected, found } => {
+                let key = key.strip_prefix(&self.area).unwrap_or(&key).to_owned();
+                WriteError::Conflict { key, expected, found }
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Refusals as gRPC statuses: what only the leader can do is refused with the way to the leader.
+
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::RpcParts;
+use crate::driver::leadership::WriteError;
+use crate::driver::status::{self, Role};
+use crate::meta::desk::{DeskError, Refused};
+use crate::meta::workers::{RegisterError, UnknownWorker};
+
+/// This member does not lead; the metadata `metad-leader` and `metad-token` name who does.
+pub(super) fn not_the_leader(status: &status::Status) -> Status {
+    let Some(tenure) = status.leader() else {
+        return Status::failed_precondition("nobody leads at the moment");
+    };
+    let mut metadata = MetadataMap::new();
+    if let Ok(address) = tenure.record.address.parse() {
+        metadata.insert("metad-leader", address);
+    }
+    metadata.insert("metad-token", tenure.token.get().into());
+    let (holder, address) = (&tenure.record.holder.node, &tenure.record.address);
+    let message = format!("{} does not lead; {holder} at {address} does", status.me.node);
+    Status::with_metadata(Code::FailedPrecondition, message, metadata)
+}
+
+/// Nobody took the request.
+pub(super) fn desk(parts: &RpcParts, error: DeskError) -> Status {
+    let status = parts.driver.status();
+    match error {
+        DeskError::Full => Status::resource_exhausted(error.to_string()),
+        DeskError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => not_the_leader(&status),
+        DeskError::Closed if parts.serves_cluster => {
+            Status::unavailable("this member leads, but its main loop is just starting; try again")
+        }
+        DeskError::Closed => Status::unimplemented(
+            "this member's main loop is a program of its own: it keeps no workers and sends no barriers",
+        ),
+    }
+}
+
+/// The main loop did not do it.
+pub(super) fn refused(parts: &RpcParts, error: &Refused) -> Status {
+    match error {
+        Refused::Register(e @ RegisterError::Spec(_)) => Status::invalid_argument(e.to_string()),
+        Refused::Register(e) => Status::resource_exhausted(e.to_string()),
+        Refused::Unknown(e) => unknown(e),
+        Refused::Write(e) => write(parts, e),
+    }
+}
+
+/// No such worker.
+pub(super) fn unknown(error: &UnknownWorker) -> Status {
+    Status::not_found(error.to_string())
+}
+
+/// The store did not do it. FAILED_PRECONDITION: because of leadership. ABORTED: because of another condition.
+pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
+    let message = error.to_string();
+    match error {
+        WriteError::Lost(_) | WriteError::Fenced(_) => {
+            let status = parts.driver.status();
+            match status.role {
+                Role::Leader => Status::failed_precondition(message),
+                _ => not_the_leader(&status),
+            }
+        }
+        WriteError::Conflict { .. } => Status::aborted(message),
+        WriteError::Busy(_) => Status::resource_exhausted(message),
+        WriteError::TooLarge(_) | WriteError::BadName(_) => Status::invalid_argument(message),
+        WriteError::Store(e) if e.refusal().is_none() => Status::unavailable(message),
+        WriteError::Store(_) => Status::internal(message),
+    }
+}
