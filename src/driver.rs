@@ -471,6 +471,7 @@ impl Driver {
             clock: self.parts.clock.clone(),
             horizon: self.parts.fuse.horizon(),
             heartbeats: self.watchdog.heartbeats(),
+            telemetry: self.parts.telemetry.clone(),
             reports: self.reports.clone(),
         };
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());

@@ -29,7 +29,7 @@
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
 //!   over.
-//! - [`meta`]: the main loops: built in, a caller's, a program.
+//! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
 //! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
 //!
 //! # Invariants

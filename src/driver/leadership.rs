@@ -14,6 +14,7 @@ use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
 use crate::store::{Store, StoreError};
+use crate::telemetry::{self, Telemetry};
 
 /// The right to act as leader, for as long as [`Leadership::check`] says so. Clones share it.
 ///
@@ -37,6 +38,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     horizon: Arc<Horizon>,
     heartbeats: Arc<AtomicU64>,
+    telemetry: Telemetry,
     reports: mpsc::Sender<Event>,
 }
 
@@ -96,6 +98,7 @@ pub(super) struct LeadershipParts {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) horizon: Arc<Horizon>,
     pub(super) heartbeats: Arc<AtomicU64>,
+    pub(super) telemetry: Telemetry,
     pub(super) reports: mpsc::Sender<Event>,
 }
 
@@ -103,11 +106,34 @@ pub(super) struct LeadershipParts {
 
 impl Leadership {
     pub(super) fn new(parts: LeadershipParts, orders: watch::Receiver<Orders>) -> Self {
-        let LeadershipParts { token, node, cluster, keys, ttl, store, clock, horizon, heartbeats, reports } =
-            parts;
+        let LeadershipParts {
+            token,
+            node,
+            cluster,
+            keys,
+            ttl,
+            store,
+            clock,
+            horizon,
+            heartbeats,
+            telemetry,
+            reports,
+        } = parts;
         let slots = Slots::new();
-        let inner =
-            Inner { token, node, cluster, keys, ttl, store, slots, clock, horizon, heartbeats, reports };
+        let inner = Inner {
+            token,
+            node,
+            cluster,
+            keys,
+            ttl,
+            store,
+            slots,
+            clock,
+            horizon,
+            heartbeats,
+            telemetry,
+            reports,
+        };
         Self { inner: Arc::new(inner), orders }
     }
 
@@ -191,6 +217,7 @@ impl Leadership {
 
     /// The watch says so as well; this way the driver hears of it first.
     pub(super) fn report_fenced(&self) {
+        self.inner.telemetry.emit(telemetry::Event::WriteFenced { token: self.inner.token });
         let _ = self.inner.reports.try_send(Event::Fenced(self.inner.token));
     }
 }

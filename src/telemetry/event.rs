@@ -55,6 +55,11 @@ pub enum Event {
     },
     /// Somebody else was faster.
     ClaimLost,
+    /// The store refused a write of our main loop, because another member leads: the fence has held.
+    WriteFenced {
+        /// The token that it was under.
+        token: Token,
+    },
     /// The outcome of a write is unknown; it is being settled.
     OutcomeUnknown,
     /// Emitted before the main loop's first action.
@@ -131,6 +136,7 @@ impl Event {
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
             Event::ClaimLost => "claim_lost",
+            Event::WriteFenced { .. } => "write_fenced",
             Event::OutcomeUnknown => "outcome_unknown",
             Event::MainLoopStarted { .. } => "main_loop_started",
             Event::MainLoopStopping { .. } => "main_loop_stopping",
@@ -155,6 +161,7 @@ impl Event {
             Event::MemberLeft { member } => json!({ "member": member }),
             Event::LeadershipWon { token }
             | Event::MainLoopStarted { token }
+            | Event::WriteFenced { token }
             | Event::LeadershipResigned { token } => json!({ "token": token.get() }),
             Event::MainLoopStopping { token, reason } | Event::MainLoopStopped { token, reason } => {
                 json!({ "token": token.get(), "reason": reason.as_str() })
@@ -187,6 +194,9 @@ impl Event {
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
             Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
+            Event::WriteFenced { token } => {
+                warn!(event, %token, "a write was refused: another member leads, and nothing was written")
+            }
             Event::ClaimLost => info!(event, "claim lost: somebody else was faster"),
             Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
             Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),

@@ -33,6 +33,7 @@ pub struct Metrics {
     lease_ttl: Gauge<f64, AtomicU64>,
     renewals: Histogram,
     store_troubles: Counter,
+    writes_fenced: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +81,7 @@ impl Metrics {
             lease_ttl: Gauge::default(),
             renewals: Histogram::new(RENEWAL_BUCKETS_SECS),
             store_troubles: Counter::default(),
+            writes_fenced: Counter::default(),
         };
         metrics.register();
         metrics.set_leads(false);
@@ -114,6 +116,11 @@ impl Metrics {
             self.renewals.clone(),
         );
         r.register("metad_store_troubles", "Times that the store began to fail", self.store_troubles.clone());
+        r.register(
+            "metad_writes_fenced",
+            "Writes of this node that the store refused because another member leads",
+            self.writes_fenced.clone(),
+        );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.register("metad_build", "The software", build);
     }
@@ -164,6 +171,9 @@ impl Metrics {
             }
             Event::LeadershipWon { .. } => self.claim("won"),
             Event::ClaimLost => self.claim("lost"),
+            Event::WriteFenced { .. } => {
+                self.writes_fenced.inc();
+            }
             Event::MainLoopStarted { .. } => {
                 self.set_leads(true);
                 self.transition("gained", "won");

@@ -52,6 +52,8 @@ pub struct Node {
     data_dir: PathBuf,
     output: Arc<Output>,
     killed_ns: AtomicU64,
+    /// Since when it has stood still; a process that dies so has done nothing after it.
+    paused_ns: AtomicU64,
     _dir: Arc<TempDir>,
 }
 
@@ -177,6 +179,7 @@ impl NodeBuilder {
             data_dir: self.data_dir.clone(),
             output: Output::follow(child),
             killed_ns: AtomicU64::new(u64::MAX),
+            paused_ns: AtomicU64::new(u64::MAX),
             _dir: self.dir.clone(),
         }
     }
@@ -295,10 +298,14 @@ impl Node {
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         spawn::wait_stopped(self.pid);
+        self.paused_ns.store(boot_ns(), Ordering::Relaxed);
     }
 
     /// Lets it go on after [`pause`](Self::pause).
     pub fn resume(&self) {
+        if spawn::stands_still(self.pid) {
+            self.paused_ns.store(u64::MAX, Ordering::Relaxed);
+        }
         self.signal(Signal::CONT);
     }
 
@@ -320,10 +327,16 @@ impl Node {
         self.kill();
     }
 
-    /// When the process died, on `CLOCK_BOOTTIME`; `None` while it lives.
+    /// When the test was told of the process's end, on `CLOCK_BOOTTIME`; `None` while it lives.
+    pub fn ended_ns(&self) -> Option<u64> {
+        Some(self.output.now().exit?.seen_ns)
+    }
+
+    /// When the process died, on `CLOCK_BOOTTIME`, or when it did its last thing, if it died standing still.
     pub fn died_ns(&self) -> Option<u64> {
         let exit = self.output.now().exit?;
-        Some(exit.seen_ns.min(self.killed_ns.load(Ordering::Relaxed)))
+        let stamps = [&self.killed_ns, &self.paused_ns].map(|at| at.load(Ordering::Relaxed));
+        Some(stamps.into_iter().fold(exit.seen_ns, u64::min))
     }
 
     /// The living processes of this node: itself, its guardian, the payload and their descendants.

@@ -73,6 +73,12 @@ pub fn wait_stopped(pid: u32) {
     });
 }
 
+/// Does the process stand still after SIGSTOP? Not if it has ended.
+pub fn stands_still(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+}
+
 /// The CPU time that a process has used so far, in user and kernel mode.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
