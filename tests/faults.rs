@@ -73,6 +73,23 @@ impl Scene {
         assert_handed_on_in_time(&self.nodes, since_ns, lease(), lease() + PATIENCE);
     }
 
+    /// etcd's leader woke up and revoked the leases that its successor had renewed: nobody can keep one then. The
+    /// main loop stops at once, and somebody leads within a second.
+    #[track_caller]
+    fn assert_revoked_by_etcd(&self) {
+        let stopping = self.nodes[0].wait_for("main_loop_stopping", PATIENCE);
+        assert_eq!(stopping.str("reason"), "record_deleted", "{}", report(&self.nodes));
+        let others = self.nodes[1..].iter().all(|n| n.has_event("rejoining"));
+        assert!(others, "the leases of those who only follow are gone as well\n{}", report(&self.nodes));
+        wait_for_leader(&self.nodes, PATIENCE);
+        let all = tenures(&self.nodes);
+        let stopped = all[0].end_ns.expect("it has stopped");
+        let stop = between(stopping.at_ns(), stopped);
+        assert!(stop < crew::SCHEDULING_SLACK, "stops at once: {stop:?}");
+        let gap = between(stopped, all[1].start_ns);
+        assert!(gap < Duration::from_secs(1) + crew::SCHEDULING_SLACK, "somebody leads soon: {gap:?}");
+    }
+
     fn delay_replies(&self, by: Duration) {
         self.proxies.iter().for_each(|p| p.delay_replies(by));
     }
@@ -123,13 +140,14 @@ fn the_raft_leader_that_hangs_costs_nothing() {
     scene.etcd.pause(leader);
     scene.assert_kept(hang());
     scene.etcd.resume(leader);
-    // An etcd before 3.4.31 and 3.5.13 can revoke a live lease when its hung leader wakes up (etcd #15247).
-    if scene.etcd.is_at_least(3, 5) {
-        scene.assert_kept(lease());
+    std::thread::sleep(lease());
+    let lost = scene.nodes[0].has_event("main_loop_stopping");
+    // Counted and printed, never hidden: see `src/docs/failures.md`.
+    println!("etcd {}: leases revoked by a waking leader: {}", scene.etcd.version(), u8::from(lost));
+    if lost {
+        scene.assert_revoked_by_etcd();
     } else {
-        std::thread::sleep(lease());
-        let lost = tenures(&scene.nodes).len() > 1;
-        println!("etcd {}: leases revoked by a waking leader: {}", scene.etcd.version(), u8::from(lost));
+        scene.assert_kept(Duration::ZERO);
     }
 }
 

@@ -27,7 +27,7 @@ const LEASE_SECS: u64 = 5;
 struct Tally {
     faults: BTreeMap<&'static str, Row>,
     needless: u32,
-    /// Leases that an old etcd revoked when its hung leader woke up (etcd-io/etcd#15247).
+    /// Tenures that ended because etcd's hung leader woke up and revoked live leases (etcd-io/etcd#15247).
     revoked_by_etcd: u32,
 }
 
@@ -90,11 +90,11 @@ fn judge(group: &Group, fault: &Fault, hit: Hit, before: usize, tally: &mut Tall
     match hit {
         Hit::MayCostLeadership => {}
         Hit::Harmless if changes == 0 => {}
-        Hit::WakesRaftLeader if changes == 0 || group.etcd().is_at_least(3, 5) => {
-            tally.needless += u32::from(changes > 0);
+        Hit::WakesRaftLeader if changes == 0 => {}
+        Hit::WakesRaftLeader if group.reason(&tenures[before - 1]) == "record_deleted" => {
+            tally.revoked_by_etcd += 1;
         }
-        Hit::WakesRaftLeader => tally.revoked_by_etcd += 1,
-        Hit::Harmless => {
+        Hit::Harmless | Hit::WakesRaftLeader => {
             println!("needless: {} after {}", group.report(), fault.name());
             tally.needless += 1;
         }
@@ -113,7 +113,7 @@ impl Tally {
         let faults: u32 = self.faults.values().map(|r| r.times).sum();
         let changes: usize = self.faults.values().map(|r| r.changes).sum();
         println!(
-            "faults {faults}, fail-overs {changes}, leases revoked by an old etcd {}",
+            "faults {faults}, fail-overs {changes}, leases revoked by a waking etcd leader {}",
             self.revoked_by_etcd
         );
     }

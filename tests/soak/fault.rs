@@ -49,7 +49,7 @@ pub enum Fault {
 pub enum Hit {
     /// It must keep its seat.
     Harmless,
-    /// It must keep its seat, but an etcd with a known fault may revoke its lease.
+    /// It must keep its seat, unless etcd itself revokes its lease.
     WakesRaftLeader,
     /// Somebody else may lead afterwards.
     MayCostLeadership,

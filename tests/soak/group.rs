@@ -58,6 +58,15 @@ impl Group {
         history::check(&traces).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// Why a main loop was told to stop; empty if it never was.
+    pub fn reason(&self, tenure: &Tenure) -> String {
+        let mut all = self.places.iter().flat_map(|p| &p.processes);
+        let process = all.find(|p| p.trace().label == tenure.label);
+        let events = process.map(Node::events).unwrap_or_default();
+        let told = events.into_iter().find(|e| e.kind() == "main_loop_stopping");
+        told.map(|e| e.str("reason").to_owned()).unwrap_or_default()
+    }
+
     /// Which place leads.
     pub fn leader(&self) -> Option<usize> {
         (0..NODES).find(|n| leads(self.node(*n)))
