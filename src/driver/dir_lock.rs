@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How long a start waits for what a dead process has left behind.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a child of ours may take from its fork to its exec.
+const OWN_CHILD_PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Why the lock was not taken.
@@ -31,7 +33,7 @@ pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(dir.join("lock")).map_err(|e| LockError::Io("opening its lock", e))?;
-    let mut looks = PATIENCE.as_millis() / LOOK_EVERY.as_millis();
+    let mut looks = 0;
     loop {
         match file.try_lock() {
             Ok(()) => break,
@@ -39,14 +41,25 @@ pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
             Err(TryLockError::WouldBlock) => {}
         }
         let holder = read_note(&mut file);
-        if looks == 0 || process_in(&holder).is_none_or(is_alive) {
-            return Err(LockError::Held(describe(&holder, looks == 0)));
+        let patience = patience_with(process_in(&holder));
+        if LOOK_EVERY * looks >= patience {
+            return Err(LockError::Held(describe(&holder, patience == PATIENCE)));
         }
-        looks -= 1;
+        looks += 1;
         std::thread::sleep(LOOK_EVERY);
     }
     write_note(&mut file, node).map_err(|e| LockError::Io("writing its lock", e))?;
     Ok(file)
+}
+
+/// How long a holder may take to be gone.
+fn patience_with(holder: Option<u32>) -> Duration {
+    match holder {
+        // A child that this process is just starting has our files until its exec: also the one we have closed.
+        Some(pid) if pid == std::process::id() => OWN_CHILD_PATIENCE,
+        Some(pid) if !is_alive(pid) => PATIENCE,
+        Some(_) | None => Duration::ZERO,
+    }
 }
 
 fn read_note(file: &mut File) -> String {
@@ -103,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_holder_is_named_at_once() {
+    fn a_living_holder_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let _held = take(dir.path(), "n1").expect("free");
         let us = std::process::id();
