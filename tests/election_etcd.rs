@@ -25,6 +25,10 @@ fn start(builders: &[NodeBuilder]) -> (Vec<Node>, usize) {
         node.wait_for("joined", PATIENCE);
     }
     wait_for_leader(&nodes);
+    // A follower hears of the leader a moment later.
+    for node in &nodes {
+        node.wait_for("leader_changed", PATIENCE);
+    }
     let index = leader(&nodes).expect("a leader");
     (nodes, index)
 }
