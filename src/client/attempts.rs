@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::error::{ClientError, Said};
 use super::verdict::{self, Verdict};
@@ -151,25 +151,12 @@ impl MetaClient {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let address = &target.address;
-        let channel = match self.channel(address) {
-            Ok(channel) => channel,
-            Err(e) => {
-                attempts.note(address, e.why);
-                self.forget(target);
-                return Ok(Step::AfterPause);
-            }
-        };
-        let limit = attempts.left().min(match repeat {
-            Repeat::Harmless => REPEATABLE_ATTEMPT_TIMEOUT,
-            Repeat::IfNotDone => ATTEMPT_TIMEOUT,
-        });
-        let (verdict, status) = match tokio::time::timeout(limit, call(channel)).await {
-            Ok(Ok(answer)) => return Ok(Step::Done(answer)),
-            Ok(Err(status)) => (verdict::judge(&status), status),
-            Err(_) => (Verdict::Unclear, Status::deadline_exceeded(format!("no answer within {limit:.1?}"))),
+        let status = match self.send(attempts.left(), address, repeat, call).await {
+            Ok(answer) => return Ok(Step::Done(answer)),
+            Err(status) => status,
         };
         attempts.note(address, verdict::words(&status));
-        match verdict {
+        match verdict::judge(&status) {
             Verdict::Refused => Err(refusal(attempts.what, address, &status)),
             Verdict::Later => Ok(Step::AfterPause),
             Verdict::Elsewhere(hint) => {
@@ -190,6 +177,27 @@ impl MetaClient {
                 Err(ClientError::Unknown { what, address: address.clone(), why })
             }
         }
+    }
+
+    async fn send<T, F, Fut>(
+        &self,
+        left: Duration,
+        address: &str,
+        repeat: Repeat,
+        call: &F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let channel =
+            self.channel(address).map_err(|e| Status::from_error(Box::new(ConnectError(e.why.into()))))?;
+        let limit = left.min(match repeat {
+            Repeat::Harmless => REPEATABLE_ATTEMPT_TIMEOUT,
+            Repeat::IfNotDone => ATTEMPT_TIMEOUT,
+        });
+        let late = |_| Status::deadline_exceeded(format!("no answer within {limit:.1?}"));
+        tokio::time::timeout(limit, call(channel)).await.map_err(late)?
     }
 }
 
