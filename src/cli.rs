@@ -9,6 +9,7 @@ mod query;
 mod serve;
 mod settings;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => query::run(watch::watch(args)),
         Command::StepDown(args) => query::run(query::step_down(args)),
         Command::Wait(args) => query::run(query::wait(args)),
+        Command::Worker(args) => query::run(worker::worker(args)),
         Command::Health(args) => query::run(query::health(args)),
     };
     match done {

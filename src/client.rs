@@ -1,137 +1,177 @@
-//! Calls other members over gRPC.
+//! The client: finds the leader of a cluster, follows it through fail-over, and asks it.
 //!
-//! Every call has a deadline, and every error names the address it was for. This module must not know the store.
+//! [`MetaClient`] knows the whole cluster by the addresses of some of its members; [`MemberClient`] asks one member.
+//! Every call has a deadline, and every error says what happened, at which address, and what to do. This module
+//! must not know the store.
 
+mod attempts;
+mod barriers;
+mod error;
+mod leader;
+mod member;
+mod state;
+mod verdict;
+mod watching;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-use crate::proto::metad::election_service_client::ElectionServiceClient;
-use crate::proto::metad::{
-    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
-    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
-};
+pub use barriers::{BarrierEvent, Barriers};
+pub use error::{ClientError, Said};
+pub use member::{CallError, MemberClient};
+pub use state::{Change, Page, Write};
+pub use workers::{Registered, WorkerSpec};
 
-/// Why a member could not be asked.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot ask the metad at {address}: {why}")]
-pub struct CallError {
-    /// Whom.
-    pub address: String,
-    /// What went wrong.
-    pub why: String,
-}
+use crate::proto::metad::{LeaderInfo, MemberInfo};
 
-/// A connection to one member.
+/// How long a call tries, unless told otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How many members are remembered, besides the addresses given.
+const MEMBERS_MAX: usize = 64;
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// An open connection that is silent for so long is asked for a sign of life, and gets as long again to give it.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// A client of the whole cluster. Clones share what they know and their connections, which live on the tokio runtime
+/// that they were made on: use a client on one runtime.
+///
+/// Calls that may be repeated without harm (reads, heartbeats, registering and deregistering) are repeated until the
+/// deadline. Writes of state are repeated only when it is certain that they were not done; otherwise the error is
+/// [`ClientError::Unknown`], and the caller has to look. A refusal on the merits is never repeated.
 #[derive(Clone, Debug)]
-pub struct MemberClient {
+pub struct MetaClient {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    given: Vec<String>,
+    known: Mutex<Known>,
+}
+
+/// What was learned from the members.
+#[derive(Debug, Default)]
+struct Known {
+    members: Vec<String>,
+    leader: Option<Target>,
+    channels: BTreeMap<String, Channel>,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
     address: String,
-    service: ElectionServiceClient<Channel>,
-    timeout: Duration,
+    token: u64,
 }
 
-impl MemberClient {
-    /// Connects to a member at `host:port`; this and every later call may take `timeout`.
+// === impl MetaClient ===
+
+impl MetaClient {
+    /// A client that knows these members, `host:port`; any of them will do, others are learned. Nothing is asked yet.
     ///
     /// # Errors
-    /// The address is malformed, or nobody answers there.
-    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
-        let fail = |why: String| CallError { address: address.to_owned(), why };
-        let endpoint = endpoint(address, timeout)?;
-        let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(e)) => {
-                return Err(fail(format!("{}; is it running, and is this its gRPC port?", chain(&e))));
+    /// [`ClientError::BadAddress`]: there is no address, or a malformed one.
+    pub fn new<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, ClientError> {
+        let mut given: Vec<String> = addresses.into_iter().map(|a| a.into().trim().to_owned()).collect();
+        given.dedup();
+        if given.is_empty() {
+            let why = "write at least one member's host:port".to_owned();
+            return Err(ClientError::BadAddress { address: "(none)".to_owned(), why });
+        }
+        for address in &given {
+            member::endpoint(address, CONNECT_TIMEOUT)
+                .map_err(|e| ClientError::BadAddress { address: e.address, why: e.why })?;
+        }
+        let shared = Shared { given, known: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared), deadline: DEADLINE })
+    }
+
+    /// Gives up a call after so long instead of after [`DEADLINE`]. Clones keep their own.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Who leads: the newest leader that any member names. It may have lost that by the time of the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::GaveUp`]: nobody named one before the deadline.
+    pub async fn leader(&self) -> Result<LeaderInfo, ClientError> {
+        let mut attempts = self.attempts("cannot find the leader");
+        loop {
+            if let Some(leader) = self.look(&mut attempts).await.leader {
+                return Ok(leader);
             }
-            Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
-        };
-        Ok(Self { address: address.to_owned(), service: ElectionServiceClient::new(channel), timeout })
+            attempts.pause().await?;
+        }
     }
 
-    /// Connects when it is used, and again when the connection has broken; every call may take `timeout`. Needs a
-    /// runtime.
+    /// Who is registered, by the newest picture that any member has.
     ///
     /// # Errors
-    /// The address is malformed.
-    pub fn lazy(address: &str, timeout: Duration) -> Result<Self, CallError> {
-        let service = ElectionServiceClient::new(endpoint(address, timeout)?.connect_lazy());
-        Ok(Self { address: address.to_owned(), service, timeout })
+    /// [`ClientError::GaveUp`]: no member answered before the deadline.
+    pub async fn members(&self) -> Result<Vec<MemberInfo>, ClientError> {
+        let mut attempts = self.attempts("cannot list the members");
+        loop {
+            if let Some(members) = self.look(&mut attempts).await.members {
+                return Ok(members);
+            }
+            attempts.pause().await?;
+        }
     }
 
-    /// Whom this asks.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// All addresses there are: those given, and those learned.
+    fn addresses(&self) -> Vec<String> {
+        let mut all = self.shared.given.clone();
+        let learned = self.known().members.clone();
+        all.extend(learned.into_iter().filter(|a| !self.shared.given.contains(a)));
+        all
     }
 
-    /// Who leads, as that member sees it.
-    ///
-    /// # Errors
-    /// It does not answer in time, or with an error.
-    pub async fn leader(&mut self) -> Result<LeaderResponse, CallError> {
-        let call = self.service.leader(LeaderRequest {});
-        bounded(&self.address, self.timeout, call).await
+    /// The connection to a member, made when it is used, and again when it has broken.
+    fn channel(&self, address: &str) -> Result<Channel, CallError> {
+        let mut known = self.known();
+        if let Some(channel) = known.channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = member::endpoint(address, CONNECT_TIMEOUT)?
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let channel = endpoint.connect_lazy();
+        if known.channels.len() > MEMBERS_MAX {
+            known.channels.clear(); // whoever uses one holds it
+        }
+        known.channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
     }
 
-    /// Who is registered, as that member sees it.
-    ///
-    /// # Errors
-    /// It does not answer in time, or with an error.
-    pub async fn members(&mut self) -> Result<MembersResponse, CallError> {
-        let call = self.service.members(MembersRequest {});
-        bounded(&self.address, self.timeout, call).await
+    /// Never trust this connection again.
+    fn disconnect(&self, address: &str) {
+        self.known().channels.remove(address);
     }
 
-    /// Asks the leader to hand over, to this member or to any.
-    ///
-    /// # Errors
-    /// It does not answer in time, does not lead, or does not know that member.
-    pub async fn step_down(&mut self, to: Option<&str>) -> Result<StepDownResponse, CallError> {
-        let request = StepDownRequest { to: to.unwrap_or_default().to_owned() };
-        bounded(&self.address, self.timeout, self.service.step_down(request)).await
-    }
-
-    /// Asks a candidate whether it would take over the tenure with this token.
-    ///
-    /// # Errors
-    /// It does not answer in time, or with an error.
-    pub async fn prepare(&mut self, token: u64) -> Result<PrepareResponse, CallError> {
-        bounded(&self.address, self.timeout, self.service.prepare(PrepareRequest { token })).await
-    }
-
-    /// The present state, then every change.
-    ///
-    /// # Errors
-    /// It does not answer in time, or with an error.
-    pub async fn observe(&mut self) -> Result<tonic::Streaming<ObserveResponse>, CallError> {
-        let call = self.service.observe(ObserveRequest {});
-        bounded(&self.address, self.timeout, call).await
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|e| CallError { address: address.to_owned(), why: format!("{e}; write host:port") })?;
-    Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn bounded<T>(
-    address: &str,
-    timeout: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, CallError> {
-    let fail = |why: String| CallError { address: address.to_owned(), why };
-    match tokio::time::timeout(timeout, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(fail(format!("{:?}: {}", status.code(), status.message()))),
-        Err(_) => Err(fail(format!("no answer within {timeout:?}"))),
+    #[test]
+    fn an_address_is_needed_and_must_be_one() {
+        let bad =
+            |addresses: &[&str]| MetaClient::new(addresses.to_vec()).map(|_| ()).unwrap_err().to_string();
+        assert!(bad(&[]).contains("at least one"));
+        assert!(bad(&["m1:5690", "m2 5690"]).contains("m2 5690"));
+        assert!(MetaClient::new(["m1:5690", "[::1]:5690"]).is_ok(), "twin: proper ones are taken");
     }
-}
-
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut last = e;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -24,7 +24,7 @@
 //! - [`election`]: the rules, as values: elector, lease arithmetic, records, reasons. No input, no output.
 //! - [`config`]: defaults < file < environment < flags, each value with its origin.
 //! - [`telemetry`]: one typed event feeds log, metrics and streams.
-//! - [`proto`]: generated types. [`client`]: calls another member.
+//! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing

@@ -32,6 +32,8 @@ pub(super) enum Command {
     StepDown(StepDownArgs),
     /// Wait until there is a leader, or until the node takes part
     Wait(WaitArgs),
+    /// A small worker: registers, collects every barrier at once, prints each committed epoch
+    Worker(WorkerArgs),
     /// Check or print the configuration
     Config(ConfigArgs),
     /// Is the node healthy? For container health checks
@@ -145,6 +147,27 @@ pub(super) struct WaitArgs {
     /// How long at most
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) timeout: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct WorkerArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// Where the worker says that it is; host and port are its identity
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub(super) host: String,
+    /// The port it names; nothing listens there. Two workers on one host need two
+    #[arg(long, value_name = "PORT", default_value_t = 5688, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: u16,
+    /// What kind of worker it says it is
+    #[arg(long, value_name = "KIND", default_value = "compute")]
+    pub(super) kind: String,
+    /// End after so many committed epochs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) epochs: Option<u64>,
+    /// How to print: a line of text or of JSON for each committed epoch
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -82,6 +82,9 @@ pub enum WriteError {
     /// Not the name of a key. Nothing was sent.
     #[error("not a key: {0}")]
     BadName(String),
+    /// A try was sent, and leadership ended before its outcome was known: it may or may not have happened.
+    #[error("whether it was written is not known ({0}); ask the next leader")]
+    Unknown(String),
     /// The store refuses it on its merits.
     #[error(transparent)]
     Store(#[from] StoreError),

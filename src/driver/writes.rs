@@ -185,7 +185,8 @@ impl Leadership {
     /// Does a [`Write`], if we still lead and every key is as expected. Returns the revision that all written
     /// keys have now.
     ///
-    /// A try whose outcome is unknown is repeated until it is known, or until leadership is over.
+    /// A try whose outcome is unknown is repeated until it is known, or until leadership is over: then the error is
+    /// [`WriteError::Unknown`]. After every other error nothing has happened.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -196,8 +197,10 @@ impl Leadership {
         let busy = || WriteError::Busy(format!("{SLOTS} writes are under way"));
         let mut taken = self.slots().take().ok_or_else(busy)?;
         let name = self.slots().next_name(self.token());
+        let mut is_open = false; // may a try have happened that we have no answer to?
+        let over = |is_open, e: WriteError| if is_open { WriteError::Unknown(e.to_string()) } else { e };
         loop {
-            self.check()?;
+            self.check().map_err(|lost| over(is_open, lost.into()))?;
             let txn = self.txn(write, &taken.slot, &name);
             match self.store().call(Request::Txn(txn)).await {
                 Ok(Response::Txn(reply)) => match self.judge(write, &name, &reply) {
@@ -206,12 +209,16 @@ impl Leadership {
                         return Ok(revision);
                     }
                     Tried::SlotMoved(revision) => taken.slot.revision = revision,
+                    Tried::Failed(e @ WriteError::Fenced(_)) => return Err(over(is_open, e)),
                     Tried::Failed(e) => return Err(e),
                 },
                 Err(StoreError::Refused(refusal, why)) if refusal != Refusal::NotSent => {
-                    return Err(StoreError::Refused(refusal, why).into());
+                    return Err(over(is_open, StoreError::Refused(refusal, why).into()));
                 }
-                Ok(_) | Err(_) => tokio::time::sleep(SETTLE_PAUSE).await,
+                answer => {
+                    is_open |= !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _)));
+                    tokio::time::sleep(SETTLE_PAUSE).await;
+                }
             }
         }
     }

@@ -54,7 +54,12 @@ impl BarrierService for Barriers {
         let feed = feed.map_err(|e| refuse::desk(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
         tokio::spawn(pass_on(reports, worker, feed.stream, desk.clone()));
         let ending = Ending { worker, feed, desk, is_over: false };
-        Ok(Response::new(Box::pin(stream::unfold(ending, next))))
+        let mut response: Response<Self::StreamStream> =
+            Response::new(Box::pin(stream::unfold(ending, next)));
+        if let Some(token) = self.parts.driver.status().token {
+            response.metadata_mut().insert("metad-token", token.get().into());
+        }
+        Ok(response)
     }
 }
 

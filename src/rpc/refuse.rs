@@ -1,6 +1,6 @@
 //! Refusals as gRPC statuses: what only the leader can do is refused with the way to the leader.
 
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::RpcParts;
@@ -31,7 +31,10 @@ pub(super) fn desk(parts: &RpcParts, error: DeskError) -> Status {
         DeskError::Full => Status::resource_exhausted(error.to_string()),
         DeskError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => not_the_leader(&status),
         DeskError::Closed if parts.serves_cluster => {
-            Status::unavailable("this member leads, but its main loop is just starting; try again")
+            let mut status =
+                Status::unavailable("this member leads, but its main loop is just starting; try again");
+            status.metadata_mut().insert("metad-done", MetadataValue::from_static("no"));
+            status
         }
         DeskError::Closed => Status::unimplemented(
             "this member's main loop is a program of its own: it keeps no workers and sends no barriers",
@@ -55,6 +58,7 @@ pub(super) fn unknown(error: &UnknownWorker) -> Status {
 }
 
 /// The store did not do it. FAILED_PRECONDITION: because of leadership. ABORTED: because of another condition.
+/// UNKNOWN: leadership ended while it was under way, so it may have been done.
 pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
     let message = error.to_string();
     match error {
@@ -65,6 +69,7 @@ pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
                 _ => not_the_leader(&status),
             }
         }
+        WriteError::Unknown(_) => Status::unknown(message),
         WriteError::Conflict { .. } => Status::aborted(message),
         WriteError::Busy(_) => Status::resource_exhausted(message),
         WriteError::TooLarge(_) | WriteError::BadName(_) => Status::invalid_argument(message),

@@ -57,7 +57,7 @@ async fn write(store: &MetaStore, changes: Vec<Change>, patient: bool) -> Result
     loop {
         match store.txn(write.clone()).await {
             Ok(_) => return Ok(()),
-            Err(WriteError::Lost(_) | WriteError::Fenced(_)) => pending().await,
+            Err(WriteError::Lost(_) | WriteError::Fenced(_) | WriteError::Unknown(_)) => pending().await,
             Err(WriteError::Busy(_)) if patient => tokio::time::sleep(BUSY_PAUSE).await,
             Err(e) => return Err(e),
         }

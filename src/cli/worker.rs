@@ -1,0 +1,156 @@
+//! `metad worker`: a small worker, for trying things out and as an example of the client. It collects every barrier at
+//! once and prints what is committed.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::args::{Format, WorkerArgs};
+use super::query::CANNOT_ASK;
+use super::{Failure, output};
+use crate::client::{BarrierEvent, ClientError, MetaClient, Registered, WorkerSpec};
+use crate::proto::metad::Committed;
+
+/// The pause before a stream is opened again that has just ended.
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
+/// How long leaving may take; a registration that is left behind expires.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the worker stands.
+struct Worker {
+    client: MetaClient,
+    spec: WorkerSpec,
+    format: Format,
+    /// How many epochs are still to be printed, if there is an end to it.
+    left: Option<u64>,
+}
+
+/// Why a stream is not read any more.
+enum Ended {
+    /// All epochs are printed.
+    Enough,
+    /// The worker has to register again.
+    Unregistered,
+    /// Another leader, or none.
+    Broken(ClientError),
+}
+
+/// Works until interrupted, or until so many epochs are committed. Fails if nobody registers it at the beginning.
+pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
+    let client = MetaClient::new(args.meta.addresses()).map_err(|e| failure(&e))?;
+    let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
+    let mut worker = Worker { client, spec, format: args.output, left: args.epochs };
+    let caught = |e| Failure::new(70, format!("cannot catch signals: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(caught)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(caught)?;
+    let mut registered = tokio::select! {
+        registered = worker.register() => registered.map_err(|e| failure(&e))?,
+        () = either(&mut term, &mut int) => return Ok(0),
+    };
+    tokio::select! {
+        () = worker.work(&mut registered) => {}
+        () = either(&mut term, &mut int) => {}
+    }
+    let leaving = worker.client.clone().deadline(LEAVE_TIMEOUT);
+    tokio::select! {
+        left = leaving.deregister(registered.worker_id) => left.map(|()| 0).map_err(|e| failure(&e)),
+        () = either(&mut term, &mut int) => Err(Failure::new(CANNOT_ASK, "second signal: left without deregistering")),
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    async fn register(&self) -> Result<Registered, ClientError> {
+        let registered = self.client.register_worker(self.spec.clone()).await?;
+        eprintln!("metad: registered as worker {}", registered.worker_id);
+        Ok(registered)
+    }
+
+    /// Whatever happens to the leader, this goes on.
+    async fn work(&mut self, registered: &mut Registered) {
+        loop {
+            let now = *registered;
+            let client = self.client.clone();
+            let ended = tokio::select! {
+                ended = self.collect(now.worker_id) => ended,
+                () = give_signs(&client, now) => Ended::Unregistered,
+            };
+            match ended {
+                Ended::Enough => return,
+                Ended::Unregistered => match self.register().await {
+                    Ok(again) => *registered = again,
+                    Err(e) => eprintln!("metad: {e}"),
+                },
+                Ended::Broken(e) => eprintln!("metad: {e}"),
+            }
+            tokio::time::sleep(OPEN_PAUSE).await;
+        }
+    }
+
+    /// Collects barriers from one leader.
+    async fn collect(&mut self, worker_id: u64) -> Ended {
+        let mut barriers = match self.client.barriers(worker_id).await {
+            Ok(barriers) => barriers,
+            Err(ClientError::NotFound { .. }) => return Ended::Unregistered,
+            Err(e) => return Ended::Broken(e),
+        };
+        loop {
+            let done = match barriers.next().await {
+                Ok(BarrierEvent::Barrier(barrier)) => barriers.collected(barrier.epoch).await,
+                Ok(BarrierEvent::Committed(committed)) => {
+                    self.show(committed, barriers.leader_token());
+                    if self.left == Some(0) {
+                        return Ended::Enough;
+                    }
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            };
+            match done {
+                Ok(()) => {}
+                Err(ClientError::NotFound { .. }) => return Ended::Unregistered,
+                Err(e) => return Ended::Broken(e),
+            }
+        }
+    }
+
+    fn show(&mut self, Committed { epoch, checkpoint }: Committed, leader_token: u64) {
+        let text = match self.format {
+            Format::Json => {
+                json!({"epoch": epoch, "checkpoint": checkpoint, "leader_token": leader_token}).to_string()
+            }
+            Format::Table => {
+                let kind = if checkpoint { "checkpoint" } else { "barrier" };
+                format!("epoch {epoch}  {kind}  leader token {leader_token}")
+            }
+        };
+        output::print(&format!("{text}\n"));
+        self.left = self.left.map(|left| left.saturating_sub(1));
+    }
+}
+
+/// Signs of life at a third of the interval, until there is no registration any more.
+async fn give_signs(client: &MetaClient, registered: Registered) {
+    let every = (registered.max_heartbeat_interval / 3).max(OPEN_PAUSE);
+    loop {
+        tokio::time::sleep(every).await;
+        match client.heartbeat(registered.worker_id).await {
+            Ok(()) => {}
+            Err(ClientError::NotFound { .. }) => return,
+            Err(e) => eprintln!("metad: {e}"),
+        }
+    }
+}
+
+async fn either(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn failure(e: &ClientError) -> Failure {
+    Failure::new(CANNOT_ASK, e.to_string())
+}

@@ -1,0 +1,138 @@
+//! One member, called over gRPC: every call has a deadline, and every error names the address.
+//!
+//! It neither looks for the leader nor tries again; [`super::MetaClient`] does.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::proto::metad::election_service_client::ElectionServiceClient;
+use crate::proto::metad::{
+    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
+    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
+};
+
+/// Why a member could not be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot ask the metad at {address}: {why}")]
+pub struct CallError {
+    /// Whom.
+    pub address: String,
+    /// What went wrong.
+    pub why: String,
+}
+
+/// A connection to one member.
+#[derive(Clone, Debug)]
+pub struct MemberClient {
+    address: String,
+    service: ElectionServiceClient<Channel>,
+    timeout: Duration,
+}
+
+impl MemberClient {
+    /// Connects to a member at `host:port`; this and every later call may take `timeout`.
+    ///
+    /// # Errors
+    /// The address is malformed, or nobody answers there.
+    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
+        let fail = |why: String| CallError { address: address.to_owned(), why };
+        let endpoint = endpoint(address, timeout)?;
+        let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(e)) => {
+                return Err(fail(format!("{}; is it running, and is this its gRPC port?", chain(&e))));
+            }
+            Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
+        };
+        Ok(Self { address: address.to_owned(), service: ElectionServiceClient::new(channel), timeout })
+    }
+
+    /// Connects when it is used, and again when the connection has broken; every call may take `timeout`. Needs a
+    /// runtime.
+    ///
+    /// # Errors
+    /// The address is malformed.
+    pub fn lazy(address: &str, timeout: Duration) -> Result<Self, CallError> {
+        let service = ElectionServiceClient::new(endpoint(address, timeout)?.connect_lazy());
+        Ok(Self { address: address.to_owned(), service, timeout })
+    }
+
+    /// Whom this asks.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Who leads, as that member sees it.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn leader(&mut self) -> Result<LeaderResponse, CallError> {
+        let call = self.service.leader(LeaderRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+
+    /// Who is registered, as that member sees it.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn members(&mut self) -> Result<MembersResponse, CallError> {
+        let call = self.service.members(MembersRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+
+    /// Asks the leader to hand over, to this member or to any.
+    ///
+    /// # Errors
+    /// It does not answer in time, does not lead, or does not know that member.
+    pub async fn step_down(&mut self, to: Option<&str>) -> Result<StepDownResponse, CallError> {
+        let request = StepDownRequest { to: to.unwrap_or_default().to_owned() };
+        bounded(&self.address, self.timeout, self.service.step_down(request)).await
+    }
+
+    /// Asks a candidate whether it would take over the tenure with this token.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn prepare(&mut self, token: u64) -> Result<PrepareResponse, CallError> {
+        bounded(&self.address, self.timeout, self.service.prepare(PrepareRequest { token })).await
+    }
+
+    /// The present state, then every change.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn observe(&mut self) -> Result<tonic::Streaming<ObserveResponse>, CallError> {
+        let call = self.service.observe(ObserveRequest {});
+        bounded(&self.address, self.timeout, call).await
+    }
+}
+
+pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|e| CallError { address: address.to_owned(), why: format!("{e}; write host:port") })?;
+    Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
+}
+
+async fn bounded<T>(
+    address: &str,
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, CallError> {
+    let fail = |why: String| CallError { address: address.to_owned(), why };
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(fail(format!("{:?}: {}", status.code(), status.message()))),
+        Err(_) => Err(fail(format!("no answer within {timeout:?}"))),
+    }
+}
+
+/// The innermost cause says what happened.
+pub(super) fn chain(e: &dyn std::error::Error) -> String {
+    let mut last = e;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
