@@ -35,7 +35,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metad::election::record::Token;
 
 use clock::MS;
+use joining::HOLDER_LOOK;
 use network::{CALM_TRIP_MAX, EXPIRY_LAG_MAX};
+use plan::Fault;
 use trace::Tally;
 use world::{Violation, World};
 
@@ -97,12 +99,14 @@ struct Outcome {
 
 /// How long after the faults have stopped (and their last leftover has arrived) someone leads at the latest. A
 /// leader that died may just have renewed; one that was asked to stop may have a main loop that needs all of its
-/// `stop_timeout`. Then the ranks wait for their turns; a claim, an answer, a read and a renewal are four round trips.
+/// `stop_timeout`. One whose node id another data dir has taken looks at that again and again. Then the ranks wait for
+/// their turns; a claim, an answer, a read and a renewal are four round trips.
 fn bound(world: &World) -> u64 {
     let members = world.plan.priorities.len() as u64;
     let stop_timeout = world.plan.stop_timeout.as_millis() as u64 * MS;
     let seat_free = world.plan.ttl_ns().max(stop_timeout) + EXPIRY_LAG_MAX;
-    seat_free + members * 150 * MS + 4 * 2 * CALM_TRIP_MAX
+    let looks_again = if world.plan.faults.contains(&Fault::SecondDir) { HOLDER_LOOK } else { 0 };
+    seat_free + looks_again + members * 150 * MS + 4 * 2 * CALM_TRIP_MAX
 }
 
 /// Plays a seed: a safety phase, then a liveness phase.

@@ -24,6 +24,8 @@ struct Worker {
     format: Format,
     /// How many epochs are still to be printed, if there is an end to it.
     left: Option<u64>,
+    /// The newest epoch that was printed: a new stream begins with what is known already.
+    newest: u64,
 }
 
 /// Why a stream is not read any more.
@@ -40,7 +42,7 @@ enum Ended {
 pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
     let client = MetaClient::new(args.meta.addresses()).map_err(|e| failure(&e))?;
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
-    let mut worker = Worker { client, spec, format: args.output, left: args.epochs };
+    let mut worker = Worker { client, spec, format: args.output, left: args.epochs, newest: 0 };
     let caught = |e| Failure::new(70, format!("cannot catch signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(caught)?;
     let mut int = signal(SignalKind::interrupt()).map_err(caught)?;
@@ -117,6 +119,10 @@ impl Worker {
     }
 
     fn show(&mut self, Committed { epoch, checkpoint }: Committed, leader_token: u64) {
+        if epoch <= self.newest {
+            return;
+        }
+        self.newest = epoch;
         let text = match self.format {
             Format::Json => {
                 json!({"epoch": epoch, "checkpoint": checkpoint, "leader_token": leader_token}).to_string()

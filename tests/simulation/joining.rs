@@ -19,7 +19,7 @@ const STORE_PATIENCE: u64 = 15 * SEC;
 /// How long a silent holder of our node id is waited for.
 const HOLDER_PATIENCE: u64 = 60 * SEC;
 /// A ping without an answer, and the pause after it.
-const HOLDER_LOOK: u64 = SEC;
+pub const HOLDER_LOOK: u64 = SEC;
 /// The slowest disk.
 const DISK_MAX: u64 = 20 * MS;
 

@@ -9,6 +9,9 @@ use crate::support::poll::holds_within;
 use crate::support::proxy::FaultProxy;
 use crate::support::spawn;
 
+/// A leader that is asked to stop has stopped by then.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -135,7 +138,10 @@ impl Fault {
             Fault::KillLeader => group.node(leader).kill(),
             Fault::KillLeaderWithGuardian => kill_tree(group, leader),
             Fault::KillFollower => group.node(follower).kill(),
-            Fault::StopLeader => group.node(leader).signal(Signal::TERM),
+            Fault::StopLeader => {
+                group.node(leader).signal(Signal::TERM);
+                group.node(leader).wait_exit(STOP_TIMEOUT);
+            }
             Fault::PauseLeader => pause(group, leader, dice.lease_percent(30, 200)),
             Fault::PauseFollower => pause(group, follower, dice.lease_percent(30, 300)),
             Fault::HangMember | Fault::HangRaftLeader | Fault::KillMember => {
