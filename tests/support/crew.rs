@@ -46,6 +46,11 @@ pub fn wait_for_leader(nodes: &[Node], timeout: Duration) -> usize {
     leader(nodes).unwrap_or_else(|| panic!("a leader that is gone again\n{}", report(nodes)))
 }
 
+/// How many members the node has seen join, itself among them.
+pub fn members_seen(node: &Node) -> usize {
+    node.events().iter().filter(|e| e.kind() == "member_joined").count()
+}
+
 /// All main loops there were; panics if two of them ever ran at once.
 #[track_caller]
 pub fn tenures(nodes: &[Node]) -> Vec<Tenure> {
