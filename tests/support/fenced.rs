@@ -15,6 +15,8 @@ use super::history::Tenure;
 /// How long reading the history may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEADER: &str = "election/meta/leader";
+const COMMITTED: &str = "state/meta/barrier/committed";
+const CEILING: &str = "state/meta/barrier/ceiling";
 
 /// What the history holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +25,19 @@ pub struct Writes {
     pub tokens: Vec<u64>,
     /// How many writes under `state/` named a token, and the right one.
     pub fenced: usize,
+    /// Every epoch that was committed, oldest first.
+    pub committed: Vec<EpochWrite>,
+    /// Every ceiling of epochs, oldest first.
+    pub ceilings: Vec<EpochWrite>,
+}
+
+/// An epoch that was written, and the leader's token at that revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochWrite {
+    /// Under which token; 0: nobody led, which no fenced write survives.
+    pub token: u64,
+    /// What.
+    pub epoch: u64,
 }
 
 /// One change of a key.
@@ -105,10 +120,14 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
             writes.tokens.extend(leader);
             continue;
         }
-        let Some(token) = step.key.strip_prefix("state/").and(step.value.as_deref()).and_then(token_in)
-        else {
-            continue;
-        };
+        let number = |field| step.value.as_deref().and_then(|value| number_in(value, field));
+        let epoch = number("epoch").map(|epoch| EpochWrite { token: leader.unwrap_or(0), epoch });
+        match step.key.as_str() {
+            COMMITTED => writes.committed.extend(epoch),
+            CEILING => writes.ceilings.extend(epoch),
+            _ => {}
+        }
+        let Some(token) = step.key.strip_prefix("state/").and(number("token")) else { continue };
         if leader != Some(token) {
             let Step { key, revision, .. } = step;
             return Err(format!(
@@ -120,9 +139,9 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
     Ok(writes)
 }
 
-/// The token that a value of a main loop names.
-fn token_in(value: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Value>(value).ok()?["token"].as_u64()
+/// A number that a value of a main loop names.
+fn number_in(value: &[u8], field: &str) -> Option<u64> {
+    serde_json::from_slice::<Value>(value).ok()?[field].as_u64()
 }
 
 #[cfg(test)]
@@ -144,7 +163,19 @@ mod tests {
             step("state/tick", 8, Some(7)),
             step("state/other", 9, None),
         ];
-        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2 }));
+        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2, ..Writes::default() }));
+    }
+
+    #[test]
+    fn epochs_are_listed_with_the_token_of_their_time() {
+        let epoch = |key: &str, revision, epoch: u64| Step {
+            value: Some(format!("{{\"epoch\":{epoch}}}").into_bytes()),
+            ..step(key, revision, None)
+        };
+        let steps = [step(LEADER, 4, Some(0)), epoch(CEILING, 5, 90), epoch(COMMITTED, 6, 80)];
+        let writes = judge(&steps).expect("fine");
+        assert_eq!(writes.ceilings, [EpochWrite { token: 4, epoch: 90 }]);
+        assert_eq!(writes.committed, [EpochWrite { token: 4, epoch: 80 }]);
     }
 
     #[test]
