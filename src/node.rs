@@ -5,6 +5,7 @@
 
 pub mod exit;
 mod open;
+mod signals;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{self, GuardianPlan, NoGuardian};
+use crate::guardian::{self, GuardianPlan, NoGuardian, Refused};
 use crate::http::{self, HttpParts};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
@@ -66,6 +67,8 @@ pub struct NodeBuilder {
 /// A running member of the cluster.
 pub struct Node {
     driver: DriverHandle,
+    /// Who looks after the program, if the main loop is one.
+    program: Option<Keeper>,
     ending: tokio::sync::oneshot::Receiver<Ending>,
     servers: tokio::task::JoinSet<()>,
     stop_servers: CancellationToken,
@@ -134,6 +137,9 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
+        if let Some(program) = self.command.first() {
+            guardian::look_for(program).map_err(cannot_run)?;
+        }
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
         let mut data_dir = open::data_dir(&self.config).await?;
@@ -148,9 +154,14 @@ impl NodeBuilder {
         let desk = Desk::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
         let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone());
-        let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config, built_in)?;
+        let runs_program = !self.command.is_empty();
+        let main_loop = match runs_program {
+            true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
+            false => self.main_loop.unwrap_or_else(|| Box::new(built_in())),
+        };
         let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
         let keeper = keeper.ok();
+        let program = keeper.clone().filter(|_| runs_program);
         let parts = DriverParts {
             store,
             main_store,
@@ -174,7 +185,7 @@ impl NodeBuilder {
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         let rpc_parts = RpcParts { driver, clock, desk, serves_cluster };
-        Ok(Node::serve(listeners, rpc_parts, ending, telemetry))
+        Ok(Node { program, ..Node::serve(listeners, rpc_parts, ending, telemetry) })
     }
 }
 
@@ -194,16 +205,12 @@ async fn keeper(
     Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
 
-fn main_loop(
-    own: Option<Box<dyn MainLoop>>,
+fn payload(
     command: Vec<String>,
     keeper: &Result<Keeper, NoGuardian>,
     config: &Config,
-    built_in: impl FnOnce() -> ClusterLoop,
-) -> Result<Box<dyn MainLoop>, StartError> {
-    if command.is_empty() {
-        return Ok(own.unwrap_or_else(|| Box::new(built_in())));
-    }
+    clock: Arc<dyn Clock>,
+) -> Result<Payload, StartError> {
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
         message: format!(
@@ -217,7 +224,15 @@ fn main_loop(
     })?;
     let watchdog = timeout(config.meta.main_loop_timeout_secs)
         .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
-    Ok(Box::new(Payload { command, keeper: keeper.clone(), watchdog }))
+    Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
+}
+
+fn cannot_run(refused: Refused) -> StartError {
+    let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
+    StartError {
+        exit,
+        message: format!("{refused}\nfix: name a program that can be executed, or its whole path"),
+    }
 }
 
 fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLoop {
@@ -317,7 +332,7 @@ impl Node {
             }
         });
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
-        Self { driver, ending, servers, stop_servers, telemetry, rpc_address, http_address }
+        Self { driver, program: None, ending, servers, stop_servers, telemetry, rpc_address, http_address }
     }
 
     /// The node as it sees itself and its cluster.
@@ -345,36 +360,17 @@ impl Node {
         self.driver.shutdown(Reason::ResignedSignal);
     }
 
-    /// Like [`Node::shutdown`], at the first SIGTERM or SIGINT; the second one ends the process at once.
+    /// Like [`Node::shutdown`], at the first SIGTERM or SIGINT; the second one ends the process at once. SIGHUP,
+    /// SIGUSR1, SIGUSR2 and SIGWINCH are passed on to the program, if the main loop is one.
     ///
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hup.recv().await.is_some() {
-                tracing::warn!(
-                    "SIGHUP: nothing is reloaded while running; restart to change the configuration"
-                );
-            }
-        });
-        let driver = self.driver.clone();
-        tokio::spawn(async move {
-            for count in 0.. {
-                let number = tokio::select! {
-                    _ = term.recv() => 15,
-                    _ = int.recv() => 2,
-                };
-                if count > 0 {
-                    tracing::warn!("second signal: stopping at once; the lease is left to end by itself");
-                    std::process::exit(128 + number);
-                }
-                driver.shutdown(Reason::ResignedSignal);
-            }
-        });
-        Ok(())
+        match &self.program {
+            Some(keeper) => signals::pass_on(keeper)?,
+            None => signals::explain_hangup()?,
+        }
+        signals::stop_on_them(self.driver.clone())
     }
 
     /// Waits until the node is done, and says why.

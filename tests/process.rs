@@ -147,13 +147,6 @@ fn a_program_and_its_children_end_before_leadership_is_given_up() {
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_an_error_and_not_a_leader() {
-    let node = NodeBuilder::new("n1").payload(&["/nowhere/program"]).spawn();
-    assert_eq!(node.wait_exit(PATIENCE), 126);
-    assert!(node.stderr().contains("/nowhere/program"));
-}
-
-#[test]
 fn the_commands_show_the_cluster() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("metad.db");

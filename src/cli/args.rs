@@ -95,6 +95,9 @@ pub(super) struct ServeArgs {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) serve: ServeArgs,
+    /// no or on-failure: start a program that fails again, and go on leading; default: no [env: METAD_META__RESTART]
+    #[arg(long, value_name = "WHEN")]
+    pub(super) restart: Option<String>,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
@@ -256,6 +259,15 @@ impl SettingArgs {
     }
 }
 
+// === impl RunArgs ===
+
+impl RunArgs {
+    /// The flags beside those of serve that were given, by configuration key.
+    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
+        self.restart.clone().map(|when| ("meta.restart", when)).into_iter().collect()
+    }
+}
+
 // === impl MetaArgs ===
 
 impl MetaArgs {
@@ -285,11 +297,11 @@ mod tests {
     #[test]
     fn every_flag_names_the_environment_variable_of_its_key() {
         let cli = Cli::command();
-        let serve = cli.find_subcommand("serve").unwrap();
+        let run = cli.find_subcommand("run").unwrap(); // it has those of serve, too
         for key in crate::config::KEYS.iter() {
             let Some(flag) = key.flag else { continue };
             let name = flag.trim_start_matches("--");
-            let arg = serve.get_arguments().find(|a| a.get_long() == Some(name));
+            let arg = run.get_arguments().find(|a| a.get_long() == Some(name));
             let help = arg.and_then(|a| a.get_help()).unwrap_or_else(|| panic!("no flag {flag}")).to_string();
             assert!(help.contains(&format!("[env: {}]", key.env())), "{flag}: {help}");
         }

@@ -175,6 +175,11 @@ impl Leadership {
         self.inner.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The main loop pauses on purpose: it is not watched until its next sign of life.
+    pub(crate) fn rest(&self) {
+        self.inner.heartbeats.store(0, Ordering::Relaxed);
+    }
+
     /// Waits until the main loop is told to stop, and says why.
     pub async fn lost(&self) -> Lost {
         let mut orders = self.orders.clone();
