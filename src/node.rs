@@ -5,6 +5,7 @@
 
 pub mod exit;
 mod open;
+mod watching;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -147,15 +148,17 @@ impl NodeBuilder {
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let desk = Desk::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
-        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone());
+        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone(), telemetry.clone());
         let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config, built_in)?;
         let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
         let keeper = keeper.ok();
+        let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
+        let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
         let parts = DriverParts {
             store,
             main_store,
             clock: clock.clone(),
-            keys: Keys::new(&self.config.node.cluster, &self.config.meta.group),
+            keys,
             cluster: self.config.node.cluster.clone(),
             registration: registration(&self.config, &listeners),
             stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
@@ -173,8 +176,11 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster };
-        Ok(Node::serve(listeners, rpc_parts, ending, telemetry))
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry };
+        let mut node = Node::serve(listeners, rpc_parts, ending);
+        let stop = node.stop_servers.clone();
+        node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
+        Ok(node)
     }
 }
 
@@ -220,7 +226,7 @@ fn main_loop(
     Ok(Box::new(Payload { command, keeper: keeper.clone(), watchdog }))
 }
 
-fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLoop {
+fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: Telemetry) -> ClusterLoop {
     let meta = &config.meta;
     ClusterLoop {
         barriers: BarrierSettings {
@@ -233,6 +239,7 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLo
         tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
         desk,
         clock,
+        telemetry,
     }
 }
 
@@ -297,8 +304,8 @@ impl Node {
         listeners: Listeners,
         rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
-        telemetry: Telemetry,
     ) -> Self {
+        let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
@@ -308,7 +315,7 @@ impl Node {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });
-        register_computed(&telemetry, &driver, &clock);
+        watching::register_computed(&telemetry, &driver, &clock);
         let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone() };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
@@ -390,14 +397,4 @@ impl Node {
         let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
         (exit, ending)
     }
-}
-
-fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
-    telemetry.metrics().register_process();
-    let (driver, clock) = (driver.clone(), clock.clone());
-    telemetry.metrics().register_computed(
-        "metad_lease_remaining_seconds",
-        "How long this node's lease holds for sure",
-        move || driver.status().holds_until.map_or(0.0, |h| clock.now().until(h).as_secs_f64()),
-    );
 }
