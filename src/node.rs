@@ -357,14 +357,25 @@ impl Node {
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
+        self.stop_on_signals_and_reload(|| {
+            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+        })
+    }
+
+    /// The same; `reload` is called at every SIGHUP.
+    ///
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn stop_on_signals_and_reload(
+        &self,
+        mut reload: impl FnMut() + Send + 'static,
+    ) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hup.recv().await.is_some() {
-                tracing::warn!(
-                    "SIGHUP: nothing is reloaded while running; restart to change the configuration"
-                );
+                reload();
             }
         });
         let driver = self.driver.clone();

@@ -26,9 +26,11 @@ pub(super) async fn headroom(
     }
 }
 
-/// A span of time as people write it.
+/// A span of time as people write it; a day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
-    let read = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+    let span = text.parse::<jiff::Span>().ok();
+    let signed = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    let read = signed.and_then(|d| Duration::try_from(d).ok());
     read.filter(|d| !d.is_zero())
         .ok_or_else(|| format!("since={text:?} is no span of time\nfix: write one such as 30m, 1h or 24h"))
 }
@@ -47,7 +49,8 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_people_write_them() {
-        for (text, secs) in [("1h", 3600), ("90s", 90), ("24h", 86_400), ("1h 30m", 5400)] {
+        for (text, secs) in [("1h", 3600), ("90s", 90), ("24h", 86_400), ("1h 30m", 5400), ("30d", 2_592_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_secs(secs)), "{text}");
         }
         for text in ["", "1", "an hour", "-1h", "0s", "1h;", "99999999999999999999h"] {

@@ -53,7 +53,10 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
     metrics.register_members(picture_age(driver, clock));
 }
 
-fn picture_age(driver: &DriverHandle, clock: &Arc<dyn Clock>) -> impl Fn() -> Duration + Send + Sync + 'static {
+fn picture_age(
+    driver: &DriverHandle,
+    clock: &Arc<dyn Clock>,
+) -> impl Fn() -> Duration + Send + Sync + 'static {
     let (driver, clock) = (driver.clone(), clock.clone());
     move || clock.now().since(driver.status().confirmed_at)
 }

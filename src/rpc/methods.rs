@@ -82,7 +82,9 @@ impl FileSet {
     fn methods(&self) -> impl Iterator<Item = MethodLabels> {
         let services = self.files.iter().flat_map(|file| {
             let package = file.package.as_deref().unwrap_or_default();
-            file.services.iter().map(move |s| (format!("{package}.{}", s.name.as_deref().unwrap_or_default()), s))
+            file.services
+                .iter()
+                .map(move |s| (format!("{package}.{}", s.name.as_deref().unwrap_or_default()), s))
         });
         services.flat_map(|(grpc_service, service)| {
             service.methods.iter().map(move |method| MethodLabels {
@@ -114,7 +116,8 @@ mod tests {
     #[test]
     fn the_descriptors_name_every_method_and_its_kind() {
         let set = FileSet::decode(crate::proto::DESCRIPTORS).expect("a descriptor set");
-        let all: Vec<_> = set.methods().map(|m| (format!("{}/{}", m.grpc_service, m.grpc_method), m.grpc_type)).collect();
+        let all: Vec<_> =
+            set.methods().map(|m| (format!("{}/{}", m.grpc_service, m.grpc_method), m.grpc_type)).collect();
         for expected in [
             ("metad.v1.ElectionService/Leader", "unary"),
             ("metad.v1.ElectionService/Observe", "server_stream"),

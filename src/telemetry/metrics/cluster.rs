@@ -63,7 +63,11 @@ impl ClusterMetrics {
 
     pub(super) fn register(&self, r: &mut Registry) {
         r.register("metad_workers", "Registered workers, on the leader", self.workers.clone());
-        r.register("metad_barriers", "Barriers of this leader, by what became of them", self.barriers.clone());
+        r.register(
+            "metad_barriers",
+            "Barriers of this leader, by what became of them",
+            self.barriers.clone(),
+        );
         r.register(
             "metad_barrier_latency_seconds",
             "From a barrier's injection to its commit",

@@ -44,8 +44,7 @@ pub(super) struct LeaseMetrics {
 // === impl RenewalResult ===
 
 impl RenewalResult {
-    const ALL: [RenewalResult; 3] =
-        [RenewalResult::Renewed, RenewalResult::NotFound, RenewalResult::Failed];
+    const ALL: [RenewalResult; 3] = [RenewalResult::Renewed, RenewalResult::NotFound, RenewalResult::Failed];
 
     fn label(self) -> ResultLabel {
         let result = match self {
