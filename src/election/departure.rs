@@ -96,14 +96,14 @@ mod tests {
     fn a_departure_is_told_by_what_else_has_changed() {
         let (a, b, a2) = (id(1, 1), id(2, 1), id(1, 2));
         let led = view(Some((a.clone(), 3)), &[a.clone(), b.clone()]);
-        let both = [a.clone(), b.clone()];
+        let (both, only_b) = ([a.clone(), b.clone()], [b.clone()]);
         for (new, expected) in [
             (view(Some((b.clone(), 4)), &both), Some(Departure::HandedOver)),
-            (view(Some((b.clone(), 4)), &[b.clone()]), Some(Departure::Vanished)),
+            (view(Some((b.clone(), 4)), &only_b), Some(Departure::Vanished)),
             (view(Some((a2.clone(), 4)), &[a2, b.clone()]), Some(Departure::Reclaimed)),
             (view(None, &both), Some(Departure::GivenUp)),
-            (view(None, &[b.clone()]), Some(Departure::Vanished)),
-            (view(Some((a.clone(), 3)), &[b.clone()]), None),
+            (view(None, &only_b), Some(Departure::Vanished)),
+            (view(Some((a.clone(), 3)), &only_b), None),
         ] {
             assert_eq!(Departure::seen(&led, &new), expected, "{new:?}");
         }
