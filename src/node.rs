@@ -37,6 +37,8 @@ use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
+use crate::store::open::OpenError;
+use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use exit::Exit;
@@ -71,8 +73,16 @@ pub struct Node {
     servers: tokio::task::JoinSet<()>,
     stop_servers: CancellationToken,
     telemetry: Telemetry,
+    certificates: Certificates,
     rpc_address: String,
     http_address: String,
+}
+
+/// Has a running node read its certificates again.
+#[derive(Clone)]
+pub struct Certificates {
+    config: Arc<Config>,
+    stores: Arc<[Arc<dyn Store>]>,
 }
 
 struct Listeners {
@@ -154,6 +164,8 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
+        let stores = Arc::new([store.clone(), main_store.clone()]);
+        let certificates = Certificates { config: Arc::new(self.config.clone()), stores };
         let parts = DriverParts {
             store,
             main_store,
@@ -177,7 +189,7 @@ impl NodeBuilder {
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry };
-        let mut node = Node::serve(listeners, rpc_parts, ending);
+        let mut node = Node::serve(listeners, rpc_parts, ending, certificates);
         let stop = node.stop_servers.clone();
         node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
         Ok(node)
@@ -285,6 +297,19 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
     })
 }
 
+// === impl Certificates ===
+
+impl Certificates {
+    /// Reads the files that the configuration names again; new connections use them. `false`: it names none. The
+    /// guardian reads them when it needs them.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used; the old certificates stay.
+    pub fn reload(&self) -> Result<bool, OpenError> {
+        store::open::reload_certificates(&self.config, &self.stores)
+    }
+}
+
 // === impl Node ===
 
 impl Node {
@@ -304,6 +329,7 @@ impl Node {
         listeners: Listeners,
         rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
+        certificates: Certificates,
     ) -> Self {
         let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
@@ -324,7 +350,7 @@ impl Node {
             }
         });
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
-        Self { driver, ending, servers, stop_servers, telemetry, rpc_address, http_address }
+        Self { driver, ending, servers, stop_servers, telemetry, certificates, rpc_address, http_address }
     }
 
     /// The node as it sees itself and its cluster.
@@ -345,6 +371,11 @@ impl Node {
     /// Where HTTP is served.
     pub fn http_address(&self) -> &str {
         &self.http_address
+    }
+
+    /// The way to have this node read its certificates again.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// Asks the node to end its main loop, to give leadership up, and to stop.

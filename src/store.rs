@@ -34,6 +34,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+use etcd::{ConnectError, TlsFiles};
 
 /// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
 /// 128 for each).
@@ -264,6 +265,15 @@ pub trait Store: Send + Sync + 'static {
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
         let _ = (request, patience);
         vec![]
+    }
+
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        let _ = files;
+        Ok(())
     }
 
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take

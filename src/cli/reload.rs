@@ -3,6 +3,7 @@
 use super::args::SettingArgs;
 use super::settings;
 use crate::config::Config;
+use crate::node::Certificates;
 use crate::telemetry::log::LogFilter;
 
 /// The keys that are taken over.
@@ -22,10 +23,15 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Reloads. Whatever is wrong with the new configuration, the node goes on with the old one.
-    pub(super) fn run(&mut self) {
+    pub(super) fn run(&mut self, certificates: &Certificates) {
+        match certificates.reload() {
+            Ok(true) => tracing::info!("SIGHUP: certificates are reloaded, for new connections"),
+            Ok(false) => {}
+            Err(e) => tracing::error!("SIGHUP: the old certificates stay: {e}"),
+        }
         match settings::load(&self.args) {
             Ok(loaded) => self.take_over(&loaded.config),
-            Err(e) => tracing::error!("SIGHUP: nothing is reloaded, the old values stay: {}", e.message),
+            Err(e) => tracing::error!("SIGHUP: the configuration is not reloaded: {}", e.message),
         }
     }
 
@@ -43,9 +49,6 @@ impl Reload {
         }
         if !restart.is_empty() {
             tracing::warn!("SIGHUP: restart the node for the new values of {}", restart.join(", "));
-        }
-        if self.running.store.etcd.ca_file.is_some() || self.running.store.etcd.cert_file.is_some() {
-            tracing::warn!("SIGHUP: certificates are read at the start; restart the node for new ones");
         }
     }
 }

@@ -153,6 +153,14 @@ impl Store for EtcdStore {
         futures_util::future::join_all(looks).await
     }
 
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        // All of them or none.
+        let members = &self.shared.members;
+        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
+        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
+        Ok(())
+    }
+
     async fn diagnose(&self) -> String {
         let mut findings = Vec::new();
         for member in &self.shared.members {
