@@ -6,6 +6,7 @@
 mod args;
 mod output;
 mod query;
+mod reload;
 mod serve;
 mod settings;
 mod watch;
@@ -34,8 +35,11 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve(args) => serve::serve(&args, &[], vec![]),
-        Command::Run(args) => serve::serve(&args.serve, &args.given(), args.command),
+        Command::Serve(args) => serve::serve(args, vec![], vec![]),
+        Command::Run(args) => {
+            let more = args.given();
+            serve::serve(args.serve, more, args.command)
+        }
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "metad", &mut std::io::stdout());

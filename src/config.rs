@@ -270,6 +270,15 @@ impl Config {
         validate::values(&table, &origins)?;
         validate::rules(self, &origins)
     }
+
+    /// The keys whose values differ, in the order of [`KEYS`].
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        // A configuration is a table of plain values, so this does not fail.
+        let table = |config: &Config| toml::Table::try_from(config).unwrap_or_default();
+        let (mine, others) = (table(self), table(other));
+        let differs = |path: &&str| layers::lookup(&mine, path) != layers::lookup(&others, path);
+        KEYS.iter().map(|key| key.path).filter(differs).collect()
+    }
 }
 
 // === impl NodeConfig ===

@@ -3,13 +3,15 @@
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
+mod headroom;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -57,6 +59,7 @@ pub async fn serve(
         .route("/leader", get(leader))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/api/v1/headroom", get(headroom::headroom))
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
@@ -80,9 +83,16 @@ async fn leader(State(parts): State<HttpParts>) -> Response {
     (code, Json(document(&status))).into_response()
 }
 
-async fn metrics(State(parts): State<HttpParts>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], parts.telemetry.metrics().render()).into_response()
+/// OpenMetrics for those who say that they know it, as Prometheus does.
+async fn metrics(State(parts): State<HttpParts>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let (kind, page) = if accepted.contains("application/openmetrics-text") {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        (kind, parts.telemetry.metrics().render())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", parts.telemetry.metrics().render_classic())
+    };
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 
 async fn version() -> Json<Value> {

@@ -6,6 +6,7 @@
 pub mod exit;
 mod open;
 mod signals;
+mod watching;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
+use crate::store::open::OpenError;
+use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use exit::Exit;
@@ -73,8 +76,16 @@ pub struct Node {
     servers: tokio::task::JoinSet<()>,
     stop_servers: CancellationToken,
     telemetry: Telemetry,
+    certificates: Certificates,
     rpc_address: String,
     http_address: String,
+}
+
+/// Has a running node read its certificates again.
+#[derive(Clone)]
+pub struct Certificates {
+    config: Arc<Config>,
+    stores: Arc<[Arc<dyn Store>]>,
 }
 
 struct Listeners {
@@ -153,7 +164,7 @@ impl NodeBuilder {
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let desk = Desk::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
-        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone());
+        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone(), telemetry.clone());
         let runs_program = !self.command.is_empty();
         let main_loop = match runs_program {
             true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
@@ -162,11 +173,15 @@ impl NodeBuilder {
         let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
+        let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
+        let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
+        let stores = Arc::new([store.clone(), main_store.clone()]);
+        let certificates = Certificates { config: Arc::new(self.config.clone()), stores };
         let parts = DriverParts {
             store,
             main_store,
             clock: clock.clone(),
-            keys: Keys::new(&self.config.node.cluster, &self.config.meta.group),
+            keys,
             cluster: self.config.node.cluster.clone(),
             registration: registration(&self.config, &listeners),
             stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
@@ -184,8 +199,11 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster };
-        Ok(Node { program, ..Node::serve(listeners, rpc_parts, ending, telemetry) })
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry };
+        let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };
+        let stop = node.stop_servers.clone();
+        node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
+        Ok(node)
     }
 }
 
@@ -235,7 +253,7 @@ fn cannot_run(refused: Refused) -> StartError {
     }
 }
 
-fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLoop {
+fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: Telemetry) -> ClusterLoop {
     let meta = &config.meta;
     ClusterLoop {
         barriers: BarrierSettings {
@@ -248,6 +266,7 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLo
         tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
         desk,
         clock,
+        telemetry,
     }
 }
 
@@ -293,6 +312,19 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
     })
 }
 
+// === impl Certificates ===
+
+impl Certificates {
+    /// Reads the files that the configuration names again; new connections use them. `false`: it names none. The
+    /// guardian reads them when it needs them.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used; the old certificates stay.
+    pub fn reload(&self) -> Result<bool, OpenError> {
+        store::open::reload_certificates(&self.config, &self.stores)
+    }
+}
+
 // === impl Node ===
 
 impl Node {
@@ -312,8 +344,9 @@ impl Node {
         listeners: Listeners,
         rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
-        telemetry: Telemetry,
+        certificates: Certificates,
     ) -> Self {
+        let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
@@ -323,7 +356,7 @@ impl Node {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });
-        register_computed(&telemetry, &driver, &clock);
+        watching::register_computed(&telemetry, &driver, &clock);
         let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone() };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
@@ -332,7 +365,17 @@ impl Node {
             }
         });
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
-        Self { driver, program: None, ending, servers, stop_servers, telemetry, rpc_address, http_address }
+        Self {
+            driver,
+            program: None,
+            ending,
+            servers,
+            stop_servers,
+            telemetry,
+            certificates,
+            rpc_address,
+            http_address,
+        }
     }
 
     /// The node as it sees itself and its cluster.
@@ -355,6 +398,11 @@ impl Node {
         &self.http_address
     }
 
+    /// The way to have this node read its certificates again.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
+    }
+
     /// Asks the node to end its main loop, to give leadership up, and to stop.
     pub fn shutdown(&self) {
         self.driver.shutdown(Reason::ResignedSignal);
@@ -366,10 +414,20 @@ impl Node {
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
-        match &self.program {
-            Some(keeper) => signals::pass_on(keeper)?,
-            None => signals::explain_hangup()?,
+        self.stop_on_signals_and_reload(|| {
+            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+        })
+    }
+
+    /// The same; `reload` is called at every SIGHUP, which a program of `metad run` gets as well.
+    ///
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn stop_on_signals_and_reload(&self, reload: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+        if let Some(keeper) = &self.program {
+            signals::pass_on(keeper)?;
         }
+        signals::on_hangup(reload)?;
         signals::stop_on_them(self.driver.clone())
     }
 
@@ -386,14 +444,4 @@ impl Node {
         let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
         (exit, ending)
     }
-}
-
-fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
-    telemetry.metrics().register_process();
-    let (driver, clock) = (driver.clone(), clock.clone());
-    telemetry.metrics().register_computed(
-        "metad_lease_remaining_seconds",
-        "How long this node's lease holds for sure",
-        move || driver.status().holds_until.map_or(0.0, |h| clock.now().until(h).as_secs_f64()),
-    );
 }

@@ -6,9 +6,11 @@
 mod barrier;
 mod cluster;
 pub mod convert;
+mod counting;
 mod election;
 mod health;
 mod members;
+mod methods;
 mod refuse;
 mod state;
 
@@ -28,10 +30,13 @@ use crate::proto::metad::barrier_service_server::BarrierServiceServer;
 use crate::proto::metad::cluster_service_server::ClusterServiceServer;
 use crate::proto::metad::election_service_server::ElectionServiceServer;
 use crate::proto::metad::state_service_server::StateServiceServer;
+use crate::telemetry::Telemetry;
 use barrier::Barriers;
 use cluster::Cluster;
+use counting::Counting;
 use election::Election;
 use members::Members;
+use methods::Methods;
 use state::State;
 
 /// The largest request that is read; most are a few bytes.
@@ -54,6 +59,8 @@ pub struct RpcParts {
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
+    /// Where calls are counted.
+    pub telemetry: Telemetry,
 }
 
 /// Serves until `stop` resolves, then lets running requests end.
@@ -71,6 +78,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
     let cluster = ClusterServiceServer::new(Cluster::new(parts.clone()));
@@ -81,6 +89,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .tcp_nodelay(true)
         .timeout(REQUEST_TIMEOUT)
+        .layer(counting)
         .add_service(health)
         .add_service(reflection)
         .add_service(election.max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -92,4 +101,11 @@ pub async fn serve(
         .await;
     follow.abort();
     Ok(served?)
+}
+
+/// All that is served, health and reflection too.
+fn methods(parts: &RpcParts) -> Result<Methods, prost::DecodeError> {
+    let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    let reflection = tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET;
+    Methods::of(&[DESCRIPTORS, health, reflection], parts.telemetry.metrics().grpc())
 }

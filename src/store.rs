@@ -34,6 +34,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+use etcd::{ConnectError, TlsFiles};
 
 /// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
 /// 128 for each).
@@ -187,6 +188,15 @@ pub struct Renewal {
     pub ttl: Option<Duration>,
 }
 
+/// A look at one place of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The place, as it was configured.
+    pub place: String,
+    /// How soon it answered; `None`: it did not, or with an error.
+    pub rtt: Option<Duration>,
+}
+
 /// Why a request did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
@@ -249,6 +259,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where it is, for messages: endpoints or a file.
     fn location(&self) -> String;
+
+    /// Asks every place of this store by itself, each for at most `patience`: whether it answers, and how soon. A
+    /// store that is in one place only has nothing to tell.
+    async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
+        let _ = (request, patience);
+        vec![]
+    }
+
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        let _ = files;
+        Ok(())
+    }
 
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
     /// a few seconds.
@@ -345,6 +371,14 @@ impl StoreError {
     /// The refusal of a transaction that writes one key twice.
     pub(crate) fn twice(key: &str) -> Self {
         StoreError::Refused(Refusal::Invalid, format!("the transaction writes {key} twice"))
+    }
+
+    /// Refused, or unknown, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoreError::Refused(..) => "refused",
+            StoreError::Unknown(_) => "unknown",
+        }
     }
 
     /// The refusal, if it is one.

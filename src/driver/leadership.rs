@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::writes::{Slots, Write};
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Telemetry};
 
 /// The right to act as leader, for as long as [`Leadership::check`] says so. Clones share it.
@@ -209,6 +210,14 @@ impl Leadership {
             return Ok(());
         }
         Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} are left", self.inner.ttl)))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.inner.clock.now()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.inner.telemetry.metrics()
     }
 
     pub(super) fn slots(&self) -> &Slots {

@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::leadership::{Leadership, WriteError};
+use crate::clock::Instant;
 use crate::election::record::{Revision, Token};
 use crate::store::codec::Keys;
 use crate::store::{Guard, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply, verbs};
+use crate::telemetry::metrics::WriteResult;
 
 /// How many writes may be under way at once.
 pub const SLOTS: usize = 64;
@@ -70,6 +72,13 @@ struct Slot {
 struct Taken<'a> {
     slots: &'a Slots,
     slot: Slot,
+}
+
+/// A write under way, for the metrics. One that is dropped before its end has an unknown outcome.
+struct Counted<'a> {
+    leadership: &'a Leadership,
+    began: Instant,
+    result: WriteResult,
 }
 
 /// What a decided try means.
@@ -179,6 +188,14 @@ impl Drop for Taken<'_> {
     }
 }
 
+// === impl Counted ===
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.leadership.metrics().write_ended(self.result, self.leadership.now().since(self.began));
+    }
+}
+
 // === impl Leadership: writing ===
 
 impl Leadership {
@@ -194,6 +211,17 @@ impl Leadership {
         write.check()?;
         self.check()?;
         self.check_headroom()?;
+        let mut counted = self.count_write();
+        let written = self.write_in_a_slot(write).await;
+        counted.result = match &written {
+            Ok(_) => WriteResult::Written,
+            Err(WriteError::Unknown(_)) => WriteResult::Unknown,
+            Err(_) => WriteResult::Refused,
+        };
+        written
+    }
+
+    async fn write_in_a_slot(&self, write: &Write) -> Result<Revision, WriteError> {
         let busy = || WriteError::Busy(format!("{SLOTS} writes are under way"));
         let mut taken = self.slots().take().ok_or_else(busy)?;
         let name = self.slots().next_name(self.token());
@@ -221,6 +249,11 @@ impl Leadership {
                 }
             }
         }
+    }
+
+    fn count_write(&self) -> Counted<'_> {
+        self.metrics().write_began();
+        Counted { leadership: self, began: self.now(), result: WriteResult::Unknown }
     }
 
     fn txn(&self, write: &Write, slot: &Slot, name: &[u8]) -> Txn {
