@@ -55,8 +55,8 @@ impl Group {
 
     /// Everything that ever led, checked.
     pub fn tenures(&self) -> Vec<Tenure> {
-        let traces: Vec<_> = self.places.iter().flat_map(|p| &p.processes).map(Node::trace).collect();
-        history::check(&traces).unwrap_or_else(|e| panic!("{e}"))
+        let traces = || self.places.iter().flat_map(|p| &p.processes).map(Node::trace).collect();
+        history::check_running(traces).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Why a main loop was told to stop; empty if it never was.
