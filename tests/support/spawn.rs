@@ -84,7 +84,17 @@ pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // utime and stime, proc(5)'s fields 14 and 15; the first after the name is 3.
-    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    from_ticks(fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+/// The time that all CPUs together have had nothing to do.
+pub fn idle_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").expect("/proc is mounted");
+    // "cpu", then user, nice, system, idle.
+    from_ticks(stat.split_whitespace().nth(4).and_then(|field| field.parse().ok()).expect("proc(5)"))
+}
+
+fn from_ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
