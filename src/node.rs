@@ -366,9 +366,19 @@ impl Node {
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
-        match &self.program {
-            Some(keeper) => signals::pass_on(keeper)?,
-            None => signals::explain_hangup()?,
+        self.stop_on_signals_and_reload(|| {
+            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+        })
+    }
+
+    /// The same; `reload` is called at every SIGHUP, which the program gets as well.
+    ///
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn stop_on_signals_and_reload(&self, reload: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+        signals::reload_on_hangup(reload)?;
+        if let Some(keeper) = &self.program {
+            signals::pass_on(keeper)?;
         }
         signals::stop_on_them(self.driver.clone())
     }

@@ -8,13 +8,9 @@ use crate::node::{Node, StartError};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::printer::Printer;
 
-/// Runs a node until it is done. With a command, that is the main loop; `more` are the flags that only it has.
-pub(super) fn serve(
-    args: &ServeArgs,
-    more: &[(&'static str, String)],
-    command: Vec<String>,
-) -> Result<i32, Failure> {
-    let loaded = settings::load(&args.settings, more)?;
+/// Runs a node until it is done. With a command, that is the main loop.
+pub(super) fn serve(args: &ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+    let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
     let format = match config.log.format {
         LogFormat::Auto => None,

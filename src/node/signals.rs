@@ -47,15 +47,15 @@ pub(super) fn pass_on(keeper: &Keeper) -> io::Result<()> {
     Ok(())
 }
 
-/// Without a program there is nobody to tell.
-pub(super) fn explain_hangup() -> io::Result<()> {
+/// Calls `reload` at each SIGHUP.
+pub(super) fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
     if is_ignored(Signal::HUP) {
         return Ok(());
     }
     let mut hup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hup.recv().await.is_some() {
-            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+            reload();
         }
     });
     Ok(())
