@@ -35,11 +35,8 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve(args) => serve::serve(args, vec![], vec![]),
-        Command::Run(args) => {
-            let more = args.given();
-            serve::serve(args.serve, more, args.command)
-        }
+        Command::Serve(args) => serve::serve(args, vec![]),
+        Command::Run(args) => serve::serve(args.serve, args.command),
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "metad", &mut std::io::stdout());

@@ -419,15 +419,15 @@ impl Node {
         })
     }
 
-    /// The same; `reload` is called at every SIGHUP, which a program of `metad run` gets as well.
+    /// The same; `reload` is called at every SIGHUP, which the program gets as well.
     ///
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals_and_reload(&self, reload: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+        signals::reload_on_hangup(reload)?;
         if let Some(keeper) = &self.program {
             signals::pass_on(keeper)?;
         }
-        signals::on_hangup(reload)?;
         signals::stop_on_them(self.driver.clone())
     }
 

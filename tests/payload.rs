@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use support::crew::{SCHEDULING_SLACK, between};
 use support::etcd::EtcdCluster;
-use support::family::{ALL, Families, Family, PROGRAM, live};
+use support::family::{ALL, COMET, Families, Family, PROGRAM, live};
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, holds_within, wait_until};
 use support::proxy::FaultProxy;
@@ -100,6 +100,13 @@ fn the_groups_of_metad_and_of_the_program_are_killed() {
 fn kill_group(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a process id");
     rustix::process::kill_process_group(pid, Signal::KILL).expect("a group");
+}
+
+/// A process that is another one each time that one looks is caught as well.
+#[test]
+fn metad_is_killed_while_its_program_forks_all_the_time() {
+    let members = [PROGRAM, COMET];
+    Pair::start(DAY_SECS, &members).succeed(&members, |metad, _| metad.kill());
 }
 
 /// Nobody is left to clear up. The parent-death signal ends the program itself, and the lease the tenure; what the

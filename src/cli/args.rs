@@ -77,6 +77,9 @@ pub(super) struct SettingArgs {
     /// The lease on leadership in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
     #[arg(long, value_name = "SECS", allow_negative_numbers = true)]
     pub(super) meta_leader_lease_secs: Option<String>,
+    /// no or on-failure: start the program of run again when it fails; default: no [env: METAD_META__RESTART]
+    #[arg(long, value_name = "WHEN")]
+    pub(super) restart: Option<String>,
 }
 
 #[derive(Args, Debug, Default)]
@@ -95,9 +98,6 @@ pub(super) struct ServeArgs {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) serve: ServeArgs,
-    /// no or on-failure: start a program that fails again, and go on leading; default: no [env: METAD_META__RESTART]
-    #[arg(long, value_name = "WHEN")]
-    pub(super) restart: Option<String>,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
@@ -254,17 +254,9 @@ impl SettingArgs {
             ("store.etcd.endpoints", &self.etcd_endpoints),
             ("node.cluster", &self.cluster),
             ("meta.meta_leader_lease_secs", &self.meta_leader_lease_secs),
+            ("meta.restart", &self.restart),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
-    }
-}
-
-// === impl RunArgs ===
-
-impl RunArgs {
-    /// The flags beside those of serve that were given, by configuration key.
-    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
-        self.restart.clone().map(|when| ("meta.restart", when)).into_iter().collect()
     }
 }
 
@@ -297,11 +289,11 @@ mod tests {
     #[test]
     fn every_flag_names_the_environment_variable_of_its_key() {
         let cli = Cli::command();
-        let run = cli.find_subcommand("run").unwrap(); // it has those of serve, too
+        let serve = cli.find_subcommand("serve").unwrap();
         for key in crate::config::KEYS.iter() {
             let Some(flag) = key.flag else { continue };
             let name = flag.trim_start_matches("--");
-            let arg = run.get_arguments().find(|a| a.get_long() == Some(name));
+            let arg = serve.get_arguments().find(|a| a.get_long() == Some(name));
             let help = arg.and_then(|a| a.get_help()).unwrap_or_else(|| panic!("no flag {flag}")).to_string();
             assert!(help.contains(&format!("[env: {}]", key.env())), "{flag}: {help}");
         }

@@ -13,8 +13,6 @@ const RELOADED: [&str; 1] = ["log.filter"];
 pub(super) struct Reload {
     /// Where the configuration comes from: the flags still win over the file.
     pub(super) args: SettingArgs,
-    /// Flags that only `metad run` has, by configuration key.
-    pub(super) more: Vec<(&'static str, String)>,
     /// What is in force.
     pub(super) running: Config,
     /// The log's filter.
@@ -31,7 +29,7 @@ impl Reload {
             Ok(false) => {}
             Err(e) => tracing::error!("SIGHUP: the old certificates stay: {e}"),
         }
-        match settings::load(&self.args, &self.more) {
+        match settings::load(&self.args) {
             Ok(loaded) => self.take_over(&loaded.config),
             Err(e) => tracing::error!("SIGHUP: the configuration is not reloaded: {}", e.message),
         }

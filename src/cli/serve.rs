@@ -9,13 +9,9 @@ use crate::node::{Node, StartError};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::printer::Printer;
 
-/// Runs a node until it is done. With a command, that is the main loop; `more` are the flags that only it has.
-pub(super) fn serve(
-    args: ServeArgs,
-    more: Vec<(&'static str, String)>,
-    command: Vec<String>,
-) -> Result<i32, Failure> {
-    let loaded = settings::load(&args.settings, &more)?;
+/// Runs a node until it is done. With a command, that is the main loop.
+pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+    let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
     let format = match config.log.format {
         LogFormat::Auto => None,
@@ -30,7 +26,7 @@ pub(super) fn serve(
     let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
-    let reload = Reload { args: args.settings, more, running: config.clone(), filter: guard.filter() };
+    let reload = Reload { args: args.settings, running: config.clone(), filter: guard.filter() };
     let done = runtime.block_on(run(config, command, events, args.accept_new_store, reload));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
     drop(guard); // writes what is left of the log

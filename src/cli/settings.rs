@@ -9,12 +9,11 @@ use crate::config::{self, Loaded};
 /// Configuration errors.
 const CONFIG_WRONG: i32 = 78;
 
-/// The merged configuration; `more` are flags that only one command has, by configuration key.
-pub(super) fn load(args: &SettingArgs, more: &[(&'static str, String)]) -> Result<Loaded, Failure> {
+/// The merged configuration.
+pub(super) fn load(args: &SettingArgs) -> Result<Loaded, Failure> {
     let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
     let file = args.config.clone().or_else(from_env);
-    let flags = [args.given(), more.to_vec()].concat();
-    config::load(file.as_deref(), config::process_env(), &flags)
+    config::load(file.as_deref(), config::process_env(), &args.given())
         .map_err(|e| Failure::new(CONFIG_WRONG, e.to_string()))
 }
 
@@ -24,7 +23,7 @@ pub(super) fn config(args: &ConfigArgs) -> Result<i32, Failure> {
         ConfigCommand::Check { settings } => (settings, None),
         ConfigCommand::Print { settings, origins } => (settings, Some(*origins)),
     };
-    let loaded = load(settings, &[])?;
+    let loaded = load(settings)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }

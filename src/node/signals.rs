@@ -47,8 +47,8 @@ pub(super) fn pass_on(keeper: &Keeper) -> io::Result<()> {
     Ok(())
 }
 
-/// Calls `reload` at every SIGHUP.
-pub(super) fn on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
+/// Calls `reload` at each SIGHUP.
+pub(super) fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
     if is_ignored(Signal::HUP) {
         return Ok(());
     }

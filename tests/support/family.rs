@@ -23,7 +23,9 @@ pub const PROGRAM: &str = "program";
 pub const SESSION: &str = "session";
 /// A grandchild in a session of its own, whose parent has ended.
 pub const ORPHAN: &str = "orphan";
-/// All of them.
+/// One that is a new process all the time: each forks the next and ends.
+pub const COMET: &str = "comet";
+/// Those that stay what they are.
 pub const ALL: [&str; 3] = [PROGRAM, SESSION, ORPHAN];
 
 const FOLDER: &str = "FAMILY_FOLDER";
@@ -170,9 +172,10 @@ pub fn live() {
             start(ORPHAN, &root);
             std::process::exit(0);
         }
+        COMET => fly(file(&role, &root)),
         _ => {}
     }
-    stamp(&role, &root);
+    stamp(file(&role, &root));
 }
 
 fn start(role: &str, root: &str) {
@@ -184,15 +187,37 @@ fn start(role: &str, root: &str) {
     thread::spawn(move || child.wait());
 }
 
-fn stamp(role: &str, root: &str) {
+/// The file of this process.
+fn file(role: &str, root: &str) -> File {
     let var = |name: &str| env::var(name).expect("metad tells it");
     let name =
         [&var("METAD_NODE_ID"), &var("METAD_TOKEN"), root, role, &std::process::id().to_string()].join(".");
-    let mut file = File::create_new(std::path::Path::new(&var(FOLDER)).join(name)).expect("a file");
+    File::create_new(std::path::Path::new(&var(FOLDER)).join(name)).expect("a file")
+}
+
+fn stamp(mut file: File) {
     let begin = boot_ns();
     while boot_ns() < begin + LIFE_MAX_NS {
         let line = format!("{}\n", boot_ns());
         file.write_all(line.as_bytes()).expect("the test is still there");
         thread::sleep(STAMP_EVERY);
     }
+}
+
+/// Ends within ten seconds by itself, because nobody else might be able to end it.
+fn fly(mut file: File) -> ! {
+    let begin = boot_ns();
+    let mut line = [0; 32];
+    while boot_ns() < begin + LIFE_MAX_NS / 30 {
+        let mut rest = &mut line[..];
+        let _ = writeln!(rest, "{}", boot_ns());
+        let unused = rest.len();
+        let _ = file.write_all(&line[..32 - unused]);
+        // SAFETY: the child does nothing but what this loop does, without allocating or locking.
+        if unsafe { libc::fork() } > 0 {
+            break;
+        }
+    }
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(0) }
 }
