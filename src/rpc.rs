@@ -7,11 +7,14 @@ mod barrier;
 mod cluster;
 pub mod convert;
 mod counting;
+mod deadline;
 mod election;
 mod health;
 mod members;
 mod methods;
 mod refuse;
+pub mod requests;
+mod slow;
 mod state;
 
 use std::future::Future;
@@ -34,6 +37,7 @@ use crate::telemetry::Telemetry;
 use barrier::Barriers;
 use cluster::Cluster;
 use counting::Counting;
+use deadline::Deadlines;
 use election::Election;
 use members::Members;
 use methods::Methods;
@@ -45,8 +49,9 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const STATE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many requests one connection may have under way.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// How long a unary request may take; they only read memory.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection without traffic is asked for a sign of life, and how long it may take to give one: a
+/// client that stands still, or whose machine is gone, keeps nothing open.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// What the services need.
 #[derive(Clone)]
@@ -88,8 +93,10 @@ pub async fn serve(
         .concurrency_limit_per_connection(STREAMS_PER_CONNECTION_MAX as usize)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .tcp_nodelay(true)
-        .timeout(REQUEST_TIMEOUT)
-        .layer(counting)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .layer(counting) // outside of the deadlines, so that it counts what they refuse
+        .layer(Deadlines)
         .add_service(health)
         .add_service(reflection)
         .add_service(election.max_decoding_message_size(REQUEST_BYTES_MAX))

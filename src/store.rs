@@ -197,6 +197,9 @@ pub struct Look {
     pub rtt: Option<Duration>,
 }
 
+/// The largest answer that is read: a page of keys, or all that a new leader needs to know.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Why a request did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
@@ -221,7 +224,7 @@ pub enum Refusal {
     Denied,
     /// What is there is no store that we can use.
     NotAStore,
-    /// The request breaks a limit of the store.
+    /// The request breaks a limit of the store, or its answer is larger than [`ANSWER_BYTES_MAX`].
     TooLarge,
     /// The request contradicts itself: it writes one key twice.
     Invalid,
@@ -355,12 +358,15 @@ impl KeyRange {
     }
 }
 
-/// The first key after all keys that begin with `prefix`: its last character, one further. metad's prefixes
-/// are ASCII and end in `/`.
+/// The first key after all keys that begin with `prefix`: its last character, one further. metad's own prefixes
+/// are ASCII and end in `/`; a user's may end in any character, the last one there is included.
 pub fn after_prefix(prefix: &str) -> String {
     let mut to = prefix.to_owned();
-    if let Some(last) = to.pop() {
-        to.push(char::from_u32(last as u32 + 1).unwrap_or(char::MAX));
+    while let Some(last) = to.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            to.push(next);
+            break;
+        }
     }
     to
 }

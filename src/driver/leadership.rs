@@ -13,7 +13,7 @@ use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
-use crate::store::{Store, StoreError};
+use crate::store::{Refusal, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Telemetry};
 
@@ -83,6 +83,9 @@ pub enum WriteError {
     /// Not the name of a key. Nothing was sent.
     #[error("not a key: {0}")]
     BadName(String),
+    /// The key is changed twice in one write. Nothing was sent.
+    #[error("{0:?} is changed twice in one write")]
+    Twice(String),
     /// A try was sent, and leadership ended before its outcome was known: it may or may not have happened.
     #[error("whether it was written is not known ({0}); ask the next leader")]
     Unknown(String),
@@ -104,6 +107,15 @@ pub(super) struct LeadershipParts {
     pub(super) heartbeats: Arc<AtomicU64>,
     pub(super) telemetry: Telemetry,
     pub(super) reports: mpsc::Sender<Event>,
+}
+
+// === impl WriteError ===
+
+impl WriteError {
+    /// Has the store not answered, or was it not reached? The same may work a little later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, WriteError::Store(StoreError::Unknown(_) | StoreError::Refused(Refusal::NotSent, _)))
+    }
 }
 
 // === impl Leadership ===

@@ -10,6 +10,7 @@
 //! A caller that goes away while its write is under way has asked for something that may or may not happen,
 //! but not later than the next write in its slot.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,8 +30,10 @@ pub const VALUE_BYTES_MAX: usize = 512 * 1024;
 pub const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// The most changes, and the most expectations, in one write.
 pub const CHANGES_MAX: usize = 100;
-/// The longest name of a key.
+/// The longest name of a key, without its area.
 pub const NAME_BYTES_MAX: usize = 1024;
+/// The longest name of an area, which stands before its owner's names.
+pub const AREA_BYTES_MAX: usize = 64;
 /// How soon a write whose outcome is unknown is repeated.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -100,9 +103,16 @@ impl Write {
         }
     }
 
+    /// Is it a write that can be done at all?
+    ///
     /// # Errors
-    /// It is larger than a write may be. Nothing was sent.
-    fn check(&self) -> Result<(), WriteError> {
+    /// It is larger than a write may be, or contradicts itself. Nothing was sent.
+    pub fn check(&self) -> Result<(), WriteError> {
+        self.check_within(NAME_BYTES_MAX)
+    }
+
+    /// The same, with names of so many bytes at most.
+    fn check_within(&self, name_bytes_max: usize) -> Result<(), WriteError> {
         for (what, n) in [("changes", self.changes.len()), ("expectations", self.expected.len())] {
             if n > CHANGES_MAX {
                 return Err(WriteError::TooLarge(format!(
@@ -110,8 +120,15 @@ impl Write {
                 )));
             }
         }
-        let mut sum = 0;
+        for name in self.expected.iter().map(|(name, _)| name) {
+            check_length(name, name_bytes_max)?;
+        }
+        let (mut sum, mut names) = (0, BTreeSet::new());
         for (name, value) in self.changes.iter().map(Change::parts) {
+            check_length(name, name_bytes_max)?;
+            if !names.insert(name) {
+                return Err(WriteError::Twice(name.to_owned()));
+            }
             if value.len() > VALUE_BYTES_MAX {
                 let n = value.len();
                 let why = format!("the value of {name:?} has {n} bytes; at most {VALUE_BYTES_MAX} fit");
@@ -123,11 +140,6 @@ impl Write {
             return Err(WriteError::TooLarge(format!(
                 "{sum} bytes in one write; at most {WRITE_BYTES_MAX} fit"
             )));
-        }
-        let names =
-            self.changes.iter().map(|c| c.parts().0).chain(self.expected.iter().map(|(n, _)| n.as_str()));
-        for name in names {
-            check_name(name)?;
         }
         Ok(())
     }
@@ -155,9 +167,13 @@ impl Change {
 /// # Errors
 /// The name cannot be that of a key under `state/`.
 pub fn check_name(name: &str) -> Result<(), WriteError> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+    check_length(name, NAME_BYTES_MAX)
+}
+
+fn check_length(name: &str, max: usize) -> Result<(), WriteError> {
+    if name.is_empty() || name.len() > max {
         let n = name.len();
-        return Err(WriteError::BadName(format!("a key of {n} bytes; write 1 to {NAME_BYTES_MAX}")));
+        return Err(WriteError::BadName(format!("a key of {n} bytes; write 1 to {max}")));
     }
     Ok(())
 }
@@ -208,7 +224,7 @@ impl Leadership {
     /// # Errors
     /// See [`WriteError`].
     pub async fn write(&self, write: &Write) -> Result<Revision, WriteError> {
-        write.check()?;
+        write.check_within(NAME_BYTES_MAX + AREA_BYTES_MAX)?;
         self.check()?;
         self.check_headroom()?;
         let mut counted = self.count_write();

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, convert, refuse};
+use super::{RpcParts, convert, refuse, requests};
 use crate::driver::status::{self, Role};
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -46,8 +46,7 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status));
         };
-        let to = request.into_inner().to;
-        let wanted = (!to.is_empty()).then_some(to);
+        let wanted = requests::step_down(request.into_inner());
         if let Some(node) = &wanted {
             check_target(&status, node)?;
         }
@@ -93,7 +92,8 @@ fn check_target(status: &status::Status, node: &str) -> Result<(), Status> {
     let Some(member) = status.view.member(node) else {
         let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
         return Err(Status::not_found(format!(
-            "no member {node:?} is registered; there are {}",
+            "no member {} is registered; there are {}",
+            requests::quoted(node),
             known.join(", ")
         )));
     };
