@@ -9,6 +9,9 @@ pub mod failures {}
 #[doc = include_str!("docs/guardian.md")]
 pub mod guardian {}
 
+#[doc = include_str!("docs/http.md")]
+pub mod http {}
+
 #[doc = include_str!("docs/lease.md")]
 pub mod lease {}
 

@@ -1,9 +1,11 @@
-//! The HTTP listener: probes, metrics, version. Plain and read-only; keep it on a network of your own.
+//! The HTTP listener: probes, metrics, version, and the page. Plain and read-only; keep it on a network of your own.
 //!
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
 mod headroom;
+mod page;
+mod state;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
+use crate::config::StoreKind;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
 use crate::telemetry::Telemetry;
@@ -35,6 +38,8 @@ pub struct HttpParts {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub telemetry: Telemetry,
+    /// Where the leader record lives.
+    pub store: StoreKind,
 }
 
 /// One thing that a probe looks at.
@@ -60,6 +65,8 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/api/v1/headroom", get(headroom::headroom))
+        .route("/api/v1/state", get(state::state))
+        .merge(page::routes())
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

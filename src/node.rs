@@ -357,7 +357,8 @@ impl Node {
             }
         });
         watching::register_computed(&telemetry, &driver, &clock);
-        let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone() };
+        let store = certificates.config.store.kind;
+        let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone(), store };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
             if let Err(e) = http::serve(listeners.http, http_parts, stop).await {

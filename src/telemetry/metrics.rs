@@ -13,6 +13,7 @@ mod process;
 mod store;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ use store::StoreMetrics;
 
 pub use cluster::BarrierResult;
 pub use lease::RenewalResult;
-pub use store::WriteResult;
+pub use process::Usage;
+pub use store::{LastLook, WriteResult};
 
 /// This process's metrics.
 pub struct Metrics {
@@ -183,7 +185,17 @@ impl Metrics {
 
     /// A look at an endpoint of etcd was answered after so long, or not at all.
     pub fn endpoint_looked_at(&self, endpoint: &str, rtt: Option<Duration>) {
-        self.store.endpoint(endpoint, rtt, wall_clock_ms() as f64 / 1000.0);
+        self.store.endpoint(endpoint, rtt, wall_clock_ms());
+    }
+
+    /// How each endpoint of etcd did when it was last looked at.
+    pub fn endpoints(&self) -> BTreeMap<String, LastLook> {
+        self.store.endpoints()
+    }
+
+    /// The members that have gone within the last hour, and when, in milliseconds since the Unix epoch.
+    pub fn members_gone(&self) -> Vec<(String, u64)> {
+        self.members.gone(wall_clock_ms())
     }
 
     /// So many workers are registered.

@@ -72,6 +72,12 @@ impl Members {
         known.iter().map(row).collect()
     }
 
+    /// Those that are not there any more, and when they went, in milliseconds.
+    pub(super) fn gone(&self, now_ms: u64) -> Vec<(String, u64)> {
+        let all = self.list(now_ms, Duration::ZERO).into_iter();
+        all.filter(|(_, is_there, _)| !is_there).map(|(name, _, at_ms)| (name, at_ms)).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.known.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -131,6 +137,7 @@ mod tests {
         let age = Duration::from_millis(500);
         let both = vec![("a".into(), false, 10_000), ("b".into(), true, 11_500)];
         assert_eq!(members.list(12_000, age), both);
+        assert_eq!(members.gone(12_000), [("a".into(), 10_000)]);
         assert_eq!(members.list(10_000 + 3_600_000, age).len(), 1);
         join(&members, "a");
         assert!(members.list(12_000, age).iter().all(|(_, is_there, _)| *is_there));

@@ -6,6 +6,24 @@ use super::Metrics;
 use super::computed::Kind;
 use crate::clock::wall_clock_ms;
 
+/// What this process uses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// User and system time since its start, in seconds.
+    pub cpu_secs: f64,
+    /// Resident memory, in bytes.
+    pub rss_bytes: f64,
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// As the kernel says now.
+    pub fn now() -> Self {
+        Self { cpu_secs: cpu_secs(), rss_bytes: pages(1) }
+    }
+}
+
 pub(super) fn register(metrics: &Metrics) {
     let start = wall_clock_ms() as f64 / 1000.0;
     let m = metrics;
@@ -19,9 +37,11 @@ pub(super) fn register(metrics: &Metrics) {
     m.register_computed("process_max_fds", "How many file descriptors may be open", || {
         getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |n| n as f64)
     });
-    m.register_kind(Kind::Counter, "process_cpu_seconds", "User and system time", || {
-        (stat(11) + stat(12)) / rustix::param::clock_ticks_per_second() as f64
-    });
+    m.register_kind(Kind::Counter, "process_cpu_seconds", "User and system time", cpu_secs);
+}
+
+fn cpu_secs() -> f64 {
+    (stat(11) + stat(12)) / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// A field of proc(5)'s stat, counted from 0 after the command's closing parenthesis.

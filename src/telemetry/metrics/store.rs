@@ -1,6 +1,8 @@
 //! The store as this node sees it: requests of the election, writes of the main loop, and etcd's members.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -37,6 +39,15 @@ pub enum WriteResult {
     Unknown,
 }
 
+/// How an endpoint did when it was last looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastLook {
+    /// The round trip; `None`: it did not answer.
+    pub rtt: Option<Duration>,
+    /// When it last answered, in milliseconds since the Unix epoch; `None`: never.
+    pub seen_ms: Option<u64>,
+}
+
 pub(super) struct StoreMetrics {
     troubles: Counter,
     requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
@@ -46,6 +57,8 @@ pub(super) struct StoreMetrics {
     endpoint_up: Family<EndpointLabel, Gauge>,
     endpoint_rtt: Family<EndpointLabel, Histogram, fn() -> Histogram>,
     endpoint_seen: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
+    /// As many as are configured.
+    last_looks: Mutex<BTreeMap<String, LastLook>>,
 }
 
 // === impl WriteResult ===
@@ -77,6 +90,7 @@ impl StoreMetrics {
             endpoint_up: Family::default(),
             endpoint_rtt: Family::new_with_constructor(latency),
             endpoint_seen: Family::default(),
+            last_looks: Mutex::default(),
         }
     }
 
@@ -140,13 +154,44 @@ impl StoreMetrics {
         self.writes.get_or_create(&result.label()).observe(took.as_secs_f64());
     }
 
-    pub(super) fn endpoint(&self, endpoint: &str, rtt: Option<Duration>, now_secs: f64) {
+    pub(super) fn endpoint(&self, endpoint: &str, rtt: Option<Duration>, now_ms: u64) {
         let label = EndpointLabel { endpoint: endpoint.to_owned() };
         self.endpoint_up.get_or_create(&label).set(i64::from(rtt.is_some()));
         let seen = self.endpoint_seen.get_or_create(&label);
         if let Some(rtt) = rtt {
-            seen.set(now_secs);
+            seen.set(now_ms as f64 / 1000.0);
             self.endpoint_rtt.get_or_create(&label).observe(rtt.as_secs_f64());
         }
+        let mut looks = self.looks();
+        let last_seen = looks.get(endpoint).and_then(|look| look.seen_ms);
+        let seen_ms = rtt.map(|_| now_ms).or(last_seen);
+        looks.insert(endpoint.to_owned(), LastLook { rtt, seen_ms });
+    }
+
+    pub(super) fn endpoints(&self) -> BTreeMap<String, LastLook> {
+        self.looks().clone()
+    }
+
+    fn looks(&self) -> MutexGuard<'_, BTreeMap<String, LastLook>> {
+        self.last_looks.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_does_not_answer_keeps_the_time_of_its_last_answer() {
+        let metrics = StoreMetrics::new();
+        let rtt = Some(Duration::from_millis(2));
+        metrics.endpoint("a", rtt, 5_000);
+        metrics.endpoint("b", None, 5_000);
+        metrics.endpoint("a", None, 10_000);
+        let looks = metrics.endpoints();
+        assert_eq!(looks["a"], LastLook { rtt: None, seen_ms: Some(5_000) });
+        assert_eq!(looks["b"], LastLook { rtt: None, seen_ms: None });
+        metrics.endpoint("a", rtt, 15_000);
+        assert_eq!(metrics.endpoints()["a"], LastLook { rtt, seen_ms: Some(15_000) });
     }
 }

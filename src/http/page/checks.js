@@ -1,0 +1,105 @@
+// The checks: what fails first, each with what to do about it.
+
+import { announce, byId, h, text } from "./dom.js";
+import { age, count, or, stateOf } from "./format.js";
+
+const ORDER = ["fail", "warn", "unknown", "pass"];
+/** How long the button says that it has copied. */
+const COPIED_MS = 2000;
+
+let drawn = "";
+
+/** How many findings there are of each status. */
+export function tally(findings) {
+  const of = (status) => findings.filter((finding) => finding.status === status).length;
+  return { fail: of("fail"), warn: of("warn"), unknown: of("unknown"), pass: of("pass") };
+}
+
+/** `answer`: what the node said, or why it said nothing. */
+export function showChecks(answer, nowMs) {
+  const findings = answer.data?.findings ?? [];
+  text("checks-text", headline(answer, findings, nowMs));
+  text("checks-count", findings.length > 0 ? words(tally(findings)) : "");
+  const key = JSON.stringify(findings);
+  if (key === drawn) return;
+  drawn = key;
+  draw(findings);
+}
+
+function headline(answer, findings, nowMs) {
+  if (answer.absent) return "Not available on this node. On its machine, metad doctor makes them.";
+  if (answer.failed) return `This node did not say: ${answer.failed}.`;
+  if (!answer.data) return "Asking this node…";
+  if (!answer.data.at_ms) return "This node has not made its checks yet.";
+  const open = findings.some((finding) => finding.status !== "pass");
+  return `Made ${age(nowMs - answer.data.at_ms)} ago.${open ? "" : " Nothing is wrong."}`;
+}
+
+function words(counts) {
+  const named = ORDER.filter((status) => counts[status] > 0);
+  return named.map((status) => `${stateOf(status).shape} ${counts[status]} ${stateOf(status).word}`).join(" · ");
+}
+
+function draw(findings) {
+  const rank = (finding) => ORDER.indexOf(finding.status);
+  const open = findings.filter((finding) => finding.status !== "pass").sort((a, b) => rank(a) - rank(b));
+  const passed = findings.filter((finding) => finding.status === "pass");
+  byId("checks-open").replaceChildren(...open.map(card));
+  byId("checks-passed-box").hidden = passed.length === 0;
+  text("checks-passed-count", `${count(passed.length, "check")} passed`);
+  byId("checks-passed").replaceChildren(...passed.map(line));
+}
+
+function card(finding) {
+  const { shape, word } = stateOf(finding.status);
+  return h(
+    "li",
+    { class: `finding ${finding.status}` },
+    h(
+      "p",
+      { class: "finding-head" },
+      h("span", { class: "state" }, `${shape} ${word}`),
+      " ",
+      h("strong", {}, finding.title),
+      " ",
+      h("code", { class: "code" }, finding.code),
+    ),
+    h("p", {}, or(finding.measured), finding.limit ? h("span", { class: "muted" }, ` · limit: ${finding.limit}`) : null),
+    finding.why ? h("p", { class: "muted" }, `Why it matters: ${finding.why}`) : null,
+    finding.fix ? remedy(finding) : null,
+  );
+}
+
+function remedy(finding) {
+  const code = h("code", {}, finding.fix);
+  const button = h("button", { type: "button", "aria-label": `Copy the fix for ${finding.code}` }, "Copy");
+  button.addEventListener("click", () => copy(code, button));
+  return h("div", { class: "fix" }, h("pre", { tabindex: 0, "aria-label": `The fix for ${finding.code}` }, code), button);
+}
+
+async function copy(code, button) {
+  const done = (await toClipboard(code.textContent)) || bySelection(code);
+  text(button, done ? "Copied" : "Press Ctrl+C");
+  announce(done ? "The fix was copied." : "The fix is selected; press Ctrl and C.");
+  setTimeout(() => text(button, "Copy"), COPIED_MS);
+}
+
+/** Browsers offer it to pages on https and loopback only. */
+async function toClipboard(words) {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function bySelection(code) {
+  const selection = getSelection();
+  selection.selectAllChildren(code);
+  return document.execCommand("copy");
+}
+
+function line(finding) {
+  return h("li", {}, h("span", { class: "state good" }, "✓ "), finding.title, " ", h("code", { class: "code" }, finding.code), h("span", { class: "muted" }, ` ${finding.measured ?? ""}`));
+}

@@ -1,0 +1,70 @@
+// The events of this node as they happen, newest first.
+
+import { byId, h, text } from "./dom.js";
+import { clock, or, span } from "./format.js";
+
+/** Older ones make way. */
+const EVENTS_MAX = 100;
+
+const opened = Date.now();
+
+const SAYINGS = {
+  listening: () => "listens",
+  joined: () => "is registered and may lead",
+  rejoining: () => "lost its lease as a candidate and registers again",
+  leader_changed: (e) => `${e.leader ?? "nobody"} leads now${before(e)}`,
+  tenure_ended: (e) => `the tenure of ${or(e.leader)} has ended: ${or(e.reason)}${e.detail ? ` (${e.detail})` : ""}`,
+  verdict: (e) => or(e.text),
+  member_joined: (e) => `member ${e.member} appeared`,
+  member_left: (e) => `member ${e.member} is gone`,
+  leadership_won: (e) => `won the leadership, token ${e.token}`,
+  claim_lost: () => "claimed the seat; somebody else was faster",
+  write_fenced: () => "a write under an old token was refused",
+  outcome_unknown: () => "the outcome of a write is unknown; it is being settled",
+  main_loop_started: (e) => `main loop started, token ${e.token}`,
+  main_loop_stopping: (e) => `main loop is told to stop: ${e.reason}`,
+  main_loop_stopped: (e) => `main loop has stopped: ${e.reason}`,
+  leadership_resigned: () => "gave the leadership up",
+  store_trouble: (e) => `the store does not answer as it should: ${or(e.error)}`,
+  store_recovered: (e) => `the store answers again, after ${span(e.after_ms)}`,
+  check_changed: (e) => `check ${or(e.code ?? e.name)} is ${or(e.status)} now`,
+  stopped: (e) => `stops: ${e.reason}${e.detail ? ` (${e.detail})` : ""}`,
+  missed: (e) => `${e.missed} events were too fast for this page`,
+};
+
+const ALARMING = ["write_fenced", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
+
+function before(event) {
+  if (!event.previous) return "";
+  const gap = event.gap_ms == null ? "" : `, nobody for ${span(event.gap_ms)}`;
+  return `, ${event.previous} led before${event.reason ? ` (${event.reason})` : ""}${gap}`;
+}
+
+/** "open", "lost" or "absent". */
+export function showStream(condition) {
+  const words = {
+    open: `Live, since ${clock(opened)}. What happened before is in the history above and in the log.`,
+    lost: "The stream is broken; it is being opened again.",
+    absent: "Not available on this node. On the command line, metad watch follows the cluster.",
+  };
+  text("events-text", words[condition]);
+}
+
+export function showEvent(event) {
+  const list = byId("events-list");
+  list.prepend(line(event));
+  while (list.children.length > EVENTS_MAX) list.lastChild.remove();
+}
+
+function line(event) {
+  const at = event.time ? Date.parse(event.time) : Date.now();
+  const saying = SAYINGS[event.type] ?? (() => event.type.replaceAll("_", " "));
+  const alarming = ALARMING.includes(event.type) || (event.type === "leader_changed" && !event.leader);
+  return h(
+    "li",
+    { class: alarming ? "alarming" : null, title: event.type },
+    h("time", { datetime: new Date(at).toISOString() }, clock(at)),
+    h("span", { class: "shape", "aria-hidden": "true" }, alarming ? "▲" : "·"),
+    h("span", {}, saying(event)),
+  );
+}

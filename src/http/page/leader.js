@@ -1,0 +1,76 @@
+// The card of the leader: who, since when, how much of the lease is left, and how long a change would take.
+
+import { attribute, byId, text } from "./dom.js";
+import { UNKNOWN, age, clock, or, seconds, span } from "./format.js";
+
+/** Draws what does not change by itself. */
+export function showLeader(state) {
+  const leader = state.leader;
+  text("leader-node", leader ? leader.node : state.foreign ? "somebody else" : "nobody");
+  byId("leader-mine").hidden = !leader || leader.node !== state.node;
+  text("leader-address", or(leader?.address));
+  text("leader-token", or(leader?.token));
+  text("leader-lease", leader ? `${leader.lease} · ${span(leader.ttl_secs * 1000)}` : UNKNOWN);
+  text("leader-transitions", or(leader?.transitions));
+  showBudget(state.failover_budget);
+}
+
+function showBudget(budget) {
+  text("budget-planned", !budget ? UNKNOWN : budget.planned_ms ? `one write, about ${span(budget.planned_ms)}` : "one write");
+  text("budget-process", budget ? "milliseconds: its guardian frees the seat" : UNKNOWN);
+  text("budget-machine", budget ? `at most ${seconds(budget.machine_ms)}` : UNKNOWN);
+}
+
+/**
+ * Draws what drains and ages. `late`: how long ago the state arrived; `nowMs`: the node's clock; `isOld`: what is
+ * known may not be so any more.
+ */
+export function showLease(state, late, nowMs, isOld) {
+  const leader = state.leader;
+  text("leader-since", leader ? since(leader, nowMs, isOld) : sinceNobody(state));
+  const bar = leader && (leader.node === state.node && state.lease ? ownLease(state.lease, late) : othersLease(state, late));
+  drawBar(bar);
+}
+
+function since(leader, nowMs, isOld) {
+  const began = clock(leader.acquired_ms, nowMs);
+  return isOld ? `led when last seen, since ${began}` : `leads for ${span(nowMs - leader.acquired_ms)}, since ${began}`;
+}
+
+function sinceNobody(state) {
+  return state.foreign ? `the seat is held by ${state.foreign}, which is no metad` : "no leader is known";
+}
+
+/** This node leads: it knows its lease exactly. */
+function ownLease(lease, late) {
+  const left = Math.max(0, lease.remaining_ms - late);
+  const until = Math.max(0, left - lease.stop_budget_ms);
+  return {
+    part: left / lease.ttl_ms,
+    mark: lease.stop_budget_ms / lease.ttl_ms,
+    words: `${seconds(left)} of ${seconds(lease.ttl_ms)} left · without a renewal the main loop stops in ${seconds(until)}`,
+  };
+}
+
+/** Another leads: its lease was alive when this node last heard of it, and lasts from then on at most. */
+function othersLease(state, late) {
+  const old = state.age_ms + late;
+  const ttl = state.leader.ttl_secs * 1000;
+  return {
+    part: Math.max(0, 1 - old / ttl),
+    mark: 0,
+    words: `lease of ${seconds(ttl)} · this node saw it ${age(old)} ago`,
+  };
+}
+
+function drawBar(bar) {
+  const part = bar ? Math.min(1, bar.part) : 0;
+  byId("lease-fill").style.transform = `scaleX(${part.toFixed(4)})`;
+  byId("lease").dataset.level = part > 0.5 ? "good" : part > 0.33 ? "warn" : "bad";
+  const mark = byId("lease-mark");
+  mark.hidden = !bar?.mark;
+  mark.style.left = `${((bar?.mark ?? 0) * 100).toFixed(2)}%`;
+  attribute(byId("lease"), "aria-valuenow", Math.round(part * 100));
+  attribute(byId("lease"), "aria-valuetext", bar ? bar.words : "no lease");
+  text("lease-text", bar ? bar.words : "");
+}

@@ -1,0 +1,69 @@
+// The members: those that are registered, and those that have gone within the last hour.
+
+import { byId, rows, text } from "./dom.js";
+import { UNKNOWN, age, bytes, count, or, percent, ratio, signed, span } from "./format.js";
+
+const ROLES = {
+  leader: "★ leader",
+  follower: "● follower",
+  claiming: "◐ claiming",
+  starting: "◐ starting",
+  stopping: "◐ stopping",
+  stopped: "○ stopped",
+  joining: "◌ joining",
+};
+
+/**
+ * `extra.cpu`: this node's share of a CPU in percent; `extra.headroom`: the least of the last hour;
+ * `extra.members`: what the checks measured of each member, by node id.
+ */
+export function showMembers(state, late, nowMs, extra) {
+  const there = state.members.map((member) => there_(member, state, late, extra));
+  const gone = state.gone.map((member) => goneRow(member, nowMs));
+  rows(byId("members-rows"), [...there, ...gone]);
+  const words = [count(state.members.length, "registered", "registered")];
+  if (gone.length > 0) words.push(`${gone.length} gone`);
+  text("members-count", words.join(", "));
+}
+
+function there_(member, state, late, extra) {
+  const mine = member.node === state.node;
+  const measured = extra.members[member.node] ?? {};
+  return [
+    { text: mine ? `${member.node} (this node)` : member.node, link: mine ? null : pageOf(member), title: `gRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
+    { text: role(member), kind: member.is_leader ? "role leads" : "role" },
+    number(mine ? "now" : age(state.age_ms + late)),
+    number(mine ? UNKNOWN : span(measured.rtt_ms)),
+    number(mine ? UNKNOWN : signed(measured.skew_ms)),
+    number(mine ? percent(extra.cpu) : UNKNOWN),
+    number(mine ? bytes(state.process?.rss_bytes) : UNKNOWN),
+    number(mine ? ratio(extra.headroom) : UNKNOWN),
+    number(member.priority === 0 ? "0 (never leads)" : or(member.priority)),
+    { text: or(member.version), kind: member.version === state.version ? "" : "differs" },
+  ];
+}
+
+function goneRow(member, nowMs) {
+  const dashes = Array.from({ length: 7 }, () => number(UNKNOWN));
+  return [
+    { text: member.node, kind: "gone" },
+    { text: "✕ gone", kind: "role gone" },
+    number(age(nowMs - member.since_ms)),
+    ...dashes.slice(0, 6),
+    { text: UNKNOWN },
+  ];
+}
+
+function role(member) {
+  if (member.is_leader && member.role !== "leader") return `★ leader, ${member.role}`;
+  return ROLES[member.role] ?? member.role;
+}
+
+const number = (words) => ({ text: words, kind: "number" });
+
+/** Another node's page; nobody can follow a loopback address to another machine. */
+function pageOf(member) {
+  const isLocal = (host) => host.startsWith("127.") || host.startsWith("[::1]") || host.startsWith("localhost");
+  if (!member.http_address || (isLocal(member.http_address) && !isLocal(location.host))) return null;
+  return `http://${member.http_address}/`;
+}

@@ -1,0 +1,230 @@
+// The page: asks this node, decides in one place how things stand, and hands each part what it shows.
+
+import { showChecks, tally } from "./checks.js";
+import { announce, attribute, byId, h, text } from "./dom.js";
+import { showStore } from "./etcd.js";
+import { showEvent, showStream } from "./events.js";
+import { listen, poll } from "./feed.js";
+import { age, clock, count, span } from "./format.js";
+import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
+import { showLeader, showLease } from "./leader.js";
+import { showMembers } from "./members.js";
+import { RANGES, draw, showTimeline } from "./timeline.js";
+
+/** A change shows within this, and the time of one answer, even without the stream of events. */
+const STATE_MS = 1000;
+const HISTORY_MS = 30_000;
+const HEADROOM_MS = 10_000;
+const CHECKS_MS = 15_000;
+/** How often what drains and ages is drawn. */
+const FRAME_MS = 250;
+/** Headroom is kept for a day. */
+const HEADROOM_RANGE = { "7d": "24h", "30d": "24h" };
+/** Events after which the picture is another one. */
+const CHANGING = ["leader_changed", "member_joined", "member_left", "leadership_won", "main_loop_started", "main_loop_stopped", "joined"];
+
+const now = {
+  state: null,
+  arrived: 0,
+  failedSince: null,
+  why: "",
+  cpu: null,
+  range: rangeFromAddress(),
+  history: {},
+  headroom: {},
+  hour: null,
+  checks: {},
+};
+
+// --- how things stand
+
+/** The one place that decides it: { level, word, text }. */
+function verdict() {
+  const { state } = now;
+  if (!state) return now.failedSince ? unreachable("Nothing is known.") : { level: "unknown", word: "Asking this node…", text: "" };
+  const old = `What is shown was so at ${clock(nodeTime() - late() - staleBy())}, ${span(late() + staleBy())} ago.`;
+  if (now.failedSince) return unreachable(old);
+  if (!storeAnswers()) {
+    const who = state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
+    return { level: "unknown", word: who, text: `Last known: ${lastKnown(state)}. ${old}` };
+  }
+  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? `The seat is held by ${state.foreign}, which is no metad.` : "The members are electing one." };
+  return judged(state);
+}
+
+function unreachable(old) {
+  return { level: "unknown", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}` };
+}
+
+const lastKnown = (state) => (state.leader ? `${state.leader.node} led` : "nobody led");
+
+function judged(state) {
+  const counts = tally(now.checks.data?.findings ?? []);
+  if (counts.fail > 0) return { level: "bad", word: `${state.leader.node} leads, ${count(counts.fail, "check")} failed`, text: "What to do is below, under Checks." };
+  if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "What to do is below, under Checks." };
+  const gone = state.gone.length;
+  if (gone > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(gone, "member")} gone`, text: `${state.gone.map((g) => g.node).join(", ")} left within the last hour.` };
+  return { level: "good", word: `${state.leader.node} leads`, text: "" };
+}
+
+/** Does the store answer this node? Each member of etcd is looked at every few seconds. */
+function storeAnswers() {
+  const { kind, endpoints } = now.state.store;
+  if (kind === "etcd") return endpoints.length === 0 || endpoints.some((endpoint) => endpoint.up);
+  const limit = (now.state.leader?.ttl_secs ?? 15) * 1000;
+  return now.state.age_ms < Math.max(limit, 10_000);
+}
+
+/** How much older than its arrival the picture is, when the store does not confirm it. */
+function staleBy() {
+  if (storeAnswers()) return 0;
+  const seen = now.state.store.endpoints.map((endpoint) => endpoint.seen_ms ?? 0);
+  const last = Math.max(0, ...seen);
+  return last > 0 ? Math.min(now.state.age_ms, now.state.now_ms - last) : now.state.age_ms;
+}
+
+const late = () => (now.state ? performance.now() - now.arrived : 0);
+/** The node's wall clock. */
+const nodeTime = () => (now.state ? now.state.now_ms + late() : Date.now());
+
+// --- drawing
+
+function drawVerdict() {
+  const found = verdict();
+  attribute(document.body, "data-level", found.level);
+  text("verdict-word", found.word);
+  text("verdict-text", found.text);
+  document.title = `${found.word}${now.state ? ` · ${now.state.cluster}` : ""} · metad`;
+  if (!now.state) return;
+  text("cluster", now.state.cluster);
+  text("served", `Served by ${now.state.node} (${now.state.role}), metad ${now.state.version} · ${clock(nodeTime())}`);
+}
+
+/** What drains and ages. */
+function frame() {
+  drawVerdict();
+  const { state } = now;
+  if (!state) return;
+  showLease(state, late(), nodeTime(), now.failedSince !== null || !storeAnswers());
+  showMembers(state, late(), nodeTime(), { cpu: now.cpu, headroom: now.hour, members: measuredMembers() });
+  showStore(state, nodeTime(), now.checks.data ?? null);
+  showChecks(now.checks, nodeTime());
+}
+
+/** What the checks measured of each member, by node id. */
+function measuredMembers() {
+  const members = now.checks.data?.members ?? [];
+  return Object.fromEntries(members.map((member) => [member.node, member]));
+}
+
+function drawHistory() {
+  if (!now.state) return;
+  const nodes = [...now.state.members, ...now.state.gone].map((member) => member.node);
+  showTimeline(tenures(), nodes, now.range, nodeTime());
+}
+
+/** The history, or, where there is none, the tenure that the record shows. */
+function tenures() {
+  const { leader } = now.state;
+  const open = leader && { token: leader.token, node: leader.node, from_ms: leader.acquired_ms, to_ms: null };
+  const known = now.history.data?.tenures ?? [];
+  // The row of a tenure is written a moment after it has begun.
+  return open && !known.some((tenure) => tenure.token === leader.token) ? [...known, open] : known;
+}
+
+// --- what comes in
+
+function onState(answer) {
+  if (!answer.data) {
+    now.failedSince ??= nodeTime();
+    now.why = answer.failed ?? "it does not know this page’s question";
+    frame();
+    return;
+  }
+  const before = now.state;
+  now.cpu = share(before, answer.data) ?? now.cpu;
+  now.state = answer.data;
+  now.arrived = performance.now();
+  now.failedSince = null;
+  showLeader(now.state);
+  frame();
+  if (!before || before.leader?.token !== now.state.leader?.token) onLeader(before);
+}
+
+function onLeader(before) {
+  const { leader } = now.state;
+  if (before) announce(leader ? `${leader.node} leads now.` : "There is no leader.");
+  drawHistory();
+  askHistory();
+}
+
+/** This node's share of one CPU between two answers, in percent. */
+function share(before, after) {
+  const took = after.now_ms - (before?.now_ms ?? after.now_ms);
+  const used = after.process.cpu_secs - (before?.process.cpu_secs ?? 0);
+  return before && took > 0 && used >= 0 ? (used / (took / 1000)) * 100 : null;
+}
+
+function onEvent(event) {
+  showEvent(event);
+  if (CHANGING.includes(event.type)) askState();
+  if (event.type === "tenure_ended") askHistory();
+  if (event.type === "check_changed") askChecks();
+}
+
+function onHeadroom(answer) {
+  now.headroom = answer;
+  if (answer.data) showHeadroom(answer.data, headroomRange(), headroomWindow());
+  else text("headroom-summary", answer.absent ? "Not available on this node." : `This node did not say: ${answer.failed}.`);
+}
+
+function headroomWindow() {
+  const to = nodeTime() / 1000;
+  return [to - RANGES[headroomRange()] / 1000, to];
+}
+
+const headroomRange = () => HEADROOM_RANGE[now.range] ?? now.range;
+
+// --- the range of time that is shown
+
+function rangeFromAddress() {
+  const asked = new URLSearchParams(location.hash.slice(1)).get("range");
+  return asked in RANGES ? asked : "24h";
+}
+
+function drawRanges() {
+  const button = (range) => h("button", { type: "button", "aria-pressed": String(range === now.range), onclick: () => setRange(range) }, range);
+  byId("ranges").replaceChildren(...Object.keys(RANGES).map(button));
+}
+
+function setRange(range) {
+  now.range = range;
+  history.replaceState(null, "", `#range=${range}`);
+  [...byId("ranges").children].forEach((button) => attribute(button, "aria-pressed", String(button.textContent === range)));
+  drawHistory();
+  askHistory();
+  askHeadroom();
+}
+
+// --- begin
+
+drawRanges();
+const askState = poll(() => "/api/v1/state", STATE_MS, onState);
+const askHistory = poll(() => `/api/v1/history?since=${now.range}`, HISTORY_MS, (answer) => {
+  now.history = answer;
+  drawHistory();
+});
+const askHeadroom = poll(() => `/api/v1/headroom?since=${headroomRange()}`, HEADROOM_MS, onHeadroom);
+poll(() => "/api/v1/headroom?since=1h", HEADROOM_MS * 3, (answer) => (now.hour = leastOf(answer.data)));
+const askChecks = poll(() => "/api/v1/checks", CHECKS_MS, (answer) => {
+  now.checks = answer;
+  frame();
+});
+listen("/api/v1/events", onEvent, showStream);
+setInterval(frame, FRAME_MS);
+setInterval(drawHistory, 10_000);
+new ResizeObserver(() => {
+  draw();
+  redrawHeadroom();
+}).observe(byId("timeline"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawHeadroom);
