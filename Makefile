@@ -13,7 +13,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Build metad and start one node on the embedded store (more flags: ARGS="--events")
@@ -58,6 +58,11 @@ MINUTES ?= 30
 soak: ## Random faults for MINUTES=30, with the history checker, on the newest etcd (or METAD_TEST_ETCD=path)
 	@$(SETUP) test
 	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test soak -- --nocapture
+
+.PHONY: screenshots
+screenshots: ## Take the README's pictures of the page anew
+	@$(SETUP) test
+	$(CARGO) test --locked --test page screenshots -- --ignored --nocapture
 
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings

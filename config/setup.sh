@@ -35,6 +35,17 @@ main() {
     trap 'exit 143' TERM
     look
     [ -z "$missing" ] || supply
+    [ "$goal" != test ] || supply_browser_driver
+}
+
+# What drives the browser comes from npm, in the versions and with the hashes of the lock file.
+supply_browser_driver() {
+    lock=tests/page/package-lock.json
+    [ ! tests/page/node_modules/.package-lock.json -nt "$lock" ] || return 0
+    echo "Installing what tests/page/package.json names into tests/page/node_modules (npm ci)."
+    [ -z "$dry_run" ] || return 0
+    (cd tests/page && npm ci --no-progress) || die "npm ci failed in tests/page: the tests of the page need it"
+    touch tests/page/node_modules/.package-lock.json
 }
 
 supply() {
@@ -76,6 +87,14 @@ look() {
     command -v faketime >/dev/null || lack "faketime" faketime
     # For promtool, which tests the alerts.
     command -v promtool >/dev/null || lack "promtool" prometheus
+    # For the page, which is looked at in a browser.
+    [ -x /usr/bin/chromium ] || lack "Chromium" chromium
+    # Installed apart from node, npm would replace a node that came some other way.
+    if ! command -v node >/dev/null; then
+        lack "Node.js and npm" nodejs npm
+    elif ! command -v npm >/dev/null; then
+        lack "npm" npm
+    fi
 }
 
 lack() {

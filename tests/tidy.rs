@@ -41,7 +41,7 @@ const TEXTS: [&str; 15] = [
     "LICENSE",
 ];
 /// What is not text, or not ours.
-const NOT_OURS: [&str; 2] = ["tests/etcd/bin", "tests/etcd/data"];
+const NOT_OURS: [&str; 3] = ["tests/etcd/bin", "tests/etcd/data", "tests/page/node_modules"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
