@@ -45,11 +45,12 @@ ETCD ?= $(shell command -v etcd) $(wildcard tests/etcd/bin/etcd-*)
 faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
 	@$(SETUP) test
 	@set -e; for etcd in $(ETCD); do for run in 1 2 3; do for lease in 5 10 30; do \
-	  tests='--test faults --test starvation --test partition'; only=; \
+	  tests='--test faults --test starvation --test partition --test saturation'; only=; \
 	  [ $$lease -lt 30 ] || { tests='--test faults'; only=stall; }; \
 	  echo "== $$etcd, lease $$lease s, run $$run"; \
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
-	    METAD_FAULT_STARVE_SECS=60 $(CARGO) test --locked $$tests $$only; \
+	    METAD_FAULT_STARVE_SECS=60 METAD_FAULT_SATURATE_SECS=60 \
+	    $(CARGO) test --locked $$tests $$only; \
 	done; done; done
 
 MINUTES ?= 30
