@@ -51,8 +51,12 @@ fn guardian_of(node: &Node) -> u32 {
         fields.get(1) == Some(&node.pid().to_string().as_str())
             && stat.contains("(metad)") | stat.contains("(exe)")
     };
-    wait_until("a guardian", PATIENCE, || node.tree().iter().any(is_child));
-    node.tree().into_iter().find(is_child).expect("a guardian")
+    let mut found = None;
+    wait_until("a guardian", PATIENCE, || {
+        found = node.tree().into_iter().find(is_child);
+        found.is_some()
+    });
+    found.expect("just found")
 }
 
 fn kill(pid: u32) {
