@@ -71,6 +71,19 @@ bench: ## Run the benchmarks
 	@$(SETUP) test
 	$(CARGO) bench --locked
 
+SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz the decoders of requests and of stored keys and values, SECONDS=60 each (needs cargo-fuzz)
+	@$(SETUP) build
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'make fuzz needs cargo-fuzz: cargo install cargo-fuzz --locked' >&2; exit 1; }
+	cp Cargo.lock tests/fuzz/Cargo.lock
+	@# The sanitizer is an unstable option of the compiler; RUSTC_BOOTSTRAP lets a stable one take it.
+	@set -e; for target in requests state_keys; do \
+	  mkdir -p tests/fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=5; \
+	done
+
 ETCD_BINARIES := $(patsubst tests/etcd/v%/go.mod,tests/etcd/bin/etcd-%,$(wildcard tests/etcd/v*/go.mod))
 
 .PHONY: etcd

@@ -346,7 +346,10 @@ fn a_stream_that_nobody_reads_is_cut_off_with_a_reason() {
         }
         // The others go on as soon as it is cut off: until then it fails every barrier.
         Stream::open(&services, other).await.take_part(3).await;
-        tokio::time::sleep(Duration::from_secs(11)).await; // a watch may stand still for 10 s
+        // A watch may stand still for 10 s.
+        while !node.stderr().contains("was not read for 10s") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
 
         let status = barriers.end().await.expect("cut off");
         assert_eq!(status.code(), Code::Aborted, "{status:?}");
