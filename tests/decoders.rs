@@ -113,7 +113,8 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
 
 fn txn(b: &mut Bytes<'_>) -> proto::TxnRequest {
     use proto::change::Change::{Delete, Put};
-    let many = |b: &mut Bytes<'_>| if b.byte() % 16 == 0 { 95 + b.byte() % 10 } else { b.byte() % 5 };
+    let many =
+        |b: &mut Bytes<'_>| if b.byte().is_multiple_of(16) { 95 + b.byte() % 10 } else { b.byte() % 5 };
     let changes = (0..many(b)).map(|i| match b.byte() % 8 {
         0 => None,
         1..3 => Some(Delete(format!("{}{i}", b.text()))),

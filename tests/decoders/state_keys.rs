@@ -36,7 +36,7 @@ pub fn check(data: &[u8]) {
 fn check_names(bytes: &mut Bytes<'_>) {
     let keys = Keys::new("c", "meta");
     let (prefix, after, name) = (bytes.text(), bytes.text(), bytes.text());
-    let name = if bytes.byte() % 2 == 0 { format!("{prefix}{name}") } else { name };
+    let name = if bytes.byte().is_multiple_of(2) { format!("{prefix}{name}") } else { name };
     let key = keys.state(&name);
     assert_eq!(key.strip_prefix(&keys.state("")), Some(name.as_str()));
     assert!(!keys.watched().contains(&key) && !KeyRange::prefix(&keys.nodes()).contains(&key));
@@ -82,7 +82,7 @@ fn check_records(bytes: &mut Bytes<'_>) {
 /// Anybody's bytes may stand where our records do.
 fn check_values(bytes: &mut Bytes<'_>) {
     let keys = Keys::new("c", "meta");
-    let lease = Some(LeaseId(1)).filter(|_| bytes.byte() % 2 == 0);
+    let lease = Some(LeaseId(1)).filter(|_| bytes.byte().is_multiple_of(2));
     let value = bytes.0.to_vec();
     let _ = codec::decode_identity(&value).map(|row| {
         assert_eq!(codec::decode_identity(&codec::encode_identity(&row)), Some(row));
