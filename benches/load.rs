@@ -1,6 +1,9 @@
 //! What a leader bears, on real processes, with etcd and all clients on the same machine: `make bench`.
 //!
 //! Prints figures and asserts nothing: timings depend on the machine. What is compared is measured in one run.
+//!
+//! The goals, on two cores: a fenced put within 1.1 times a bare one; 20,000 look-ups per second with a p99 below
+//! 10 ms; 1,000 workers below 50 % of a core and 100 MB.
 
 #[path = "../tests/support/lib.rs"]
 mod support;
@@ -32,9 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many pairs of puts are compared.
 const PUTS: usize = 3_000;
 const VALUE: &[u8] = &[b'v'; 256];
-/// Look-ups: connections, calls under way on each, and how long.
-const CONNECTIONS: usize = 4;
-const UNDER_WAY: usize = 16;
+/// Look-ups: connections, and calls under way on each.
+const LOAD: [(usize, usize); 3] = [(1, 1), (4, 4), (4, 16)];
+/// How long each load lasts.
 const LOOK_UPS: Duration = Duration::from_secs(10);
 /// Workers, and how long they are watched.
 const WORKERS: u32 = 1_000;
@@ -154,7 +157,7 @@ async fn put_bare(store: &EtcdStore, key: String) {
 
 fn look_ups(runtime: &tokio::runtime::Runtime, etcd: &EtcdCluster) {
     let node = leading("lookups", etcd);
-    for (connections, under_way) in [(1, 1), (CONNECTIONS, UNDER_WAY)] {
+    for (connections, under_way) in LOAD {
         let before = cpu_secs(node.pid());
         let (times, took) = runtime.block_on(ask(&node, connections, under_way));
         let cpu = (cpu_secs(node.pid()) - before) / took.as_secs_f64() * 100.0;

@@ -31,9 +31,10 @@ const MIB: usize = 1024 * 1024;
 /// The largest value.
 const VALUE: usize = MIB / 2;
 
-/// A leader; barriers are quick, so that a test need not wait for them.
+/// A leader; barriers are quick, so that a test need not wait for them, and workers need not send heartbeats.
 fn leader(set: impl Fn(NodeBuilder) -> NodeBuilder) -> Node {
     let quick = NodeBuilder::new("a").lease_secs(60).env("METAD_META__BARRIER_INTERVAL_MS", "50");
+    let quick = quick.env("METAD_META__MAX_HEARTBEAT_INTERVAL_SECS", "600");
     let node = set(quick).spawn();
     node.wait_for("main_loop_started", PATIENCE);
     node
