@@ -26,6 +26,7 @@ use metad::store::{Op, Request, Store, Txn};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
 use support::poll::boot_ns;
+use support::usage::{cpu_secs, rss_mb};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -288,21 +289,4 @@ fn leading(cluster: &str, etcd: &EtcdCluster) -> Node {
 async fn channel(node: &Node) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", node.rpc_addr())).expect("an address");
     endpoint.tcp_nodelay(true).connect().await.expect("it listens")
-}
-
-/// The scheduler's own count: clock ticks of 10 ms are too coarse.
-fn cpu_secs(pid: u32) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
-    let of = |entry: std::io::Result<std::fs::DirEntry>| -> f64 {
-        let text =
-            std::fs::read_to_string(entry.expect("a task").path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
-    };
-    tasks.map(of).sum()
-}
-
-fn rss_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }

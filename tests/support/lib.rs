@@ -35,3 +35,4 @@ pub mod ports;
 pub mod proxy;
 pub mod spawn;
 pub mod tls;
+pub mod usage;
