@@ -295,22 +295,3 @@ fn completions_and_help_exist() {
     assert!(words.join(" ").contains("[env: METAD_META__META_LEADER_LEASE_SECS]"), "{help}");
     assert!(metad(&["--version"]).1.starts_with("metad "));
 }
-
-#[test]
-fn risingwave_components_find_members_and_leader() {
-    use metad::proto::meta::MembersRequest;
-    use metad::proto::meta::meta_member_service_client::MetaMemberServiceClient;
-    let node = NodeBuilder::new("n1").spawn();
-    leading(&node);
-    let address = node.rpc_addr();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let answer = runtime.block_on(async {
-        let url = format!("http://{address}");
-        let mut client = MetaMemberServiceClient::connect(url).await.expect("a connection");
-        client.members(MembersRequest {}).await.expect("an answer").into_inner()
-    });
-    let [member] = answer.members.as_slice() else { panic!("{answer:?}") };
-    let at = member.address.as_ref().expect("an address");
-    assert_eq!((at.host.as_str(), at.port), ("127.0.0.1", i32::from(address.port())));
-    assert!(member.is_leader);
-}
