@@ -4,6 +4,7 @@
 //! ask) or 2 (no leader); the daemon's codes are [`crate::node::exit::Exit`]'s.
 
 mod args;
+mod doctor;
 mod output;
 mod query;
 mod reload;
@@ -49,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::StepDown(args) => query::run(query::step_down(args)),
         Command::Wait(args) => query::run(query::wait(args)),
         Command::Worker(args) => query::run(worker::worker(args)),
+        Command::Doctor(args) => query::run(doctor::doctor(args)),
+        Command::Check(args) => query::run(doctor::check(args)),
         Command::Health(args) => query::run(query::health(args)),
     };
     match done {

@@ -1,5 +1,8 @@
 //! The pages for operators and readers of the design, as they stand in `src/docs/`.
 
+#[doc = include_str!("docs/checks.md")]
+pub mod checks {}
+
 #[doc = include_str!("docs/cluster.md")]
 pub mod cluster {}
 

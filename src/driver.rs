@@ -9,6 +9,7 @@
 //! leader must look like a crashed one.
 
 pub mod data_dir;
+mod diagnosis;
 mod dir_lock;
 pub mod fuse;
 mod handover;
@@ -16,12 +17,15 @@ mod joining;
 pub mod leadership;
 pub mod reads;
 pub mod reclaim;
+mod standstill;
 pub mod status;
 pub mod tenure;
 mod trouble;
+pub mod verdict;
 mod vitals;
 mod watchdog;
 mod watcher;
+mod witness;
 pub mod writes;
 
 use std::sync::Arc;
@@ -54,6 +58,7 @@ use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
 use vitals::Vitals;
 use watchdog::Watchdog;
+use witness::Witness;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -120,6 +125,7 @@ struct Driver {
     tenure: Option<Tenure>,
     watchdog: Watchdog,
     vitals: Vitals,
+    witness: Option<Witness>,
     candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
@@ -271,6 +277,7 @@ impl Driver {
             tenure: None,
             watchdog: Watchdog::new(parts.main_loop_timeout),
             vitals,
+            witness: None,
             candidates: Candidates::default(),
             inbox,
             reports,
@@ -294,6 +301,7 @@ impl Driver {
             self.reports.clone(),
             self.parts.trouble.clone(),
         ));
+        self.call_witness();
         loop {
             self.act();
             if let Some(ending) = self.stopped_by.take() {
@@ -310,6 +318,7 @@ impl Driver {
         let now = self.parts.clock.now();
         let sleep = self.elector.poll_timeout().map_or(SLEEP_MAX, |at| now.until(at).min(SLEEP_MAX));
         self.vitals.sleeps(now, sleep);
+        self.note_sleep(now, sleep);
         tokio::select! {
             // The event first: after a stall an answer and a deadline are there together. It cannot do harm,
             // because the elector looks at the clock before the event.
@@ -323,6 +332,7 @@ impl Driver {
         let now = self.parts.clock.now();
         self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
         self.vitals.ticked(now, event.is_none());
+        self.note_waking(now);
         let lease = self.elector.lease().copied();
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
@@ -391,6 +401,7 @@ impl Driver {
                 if let Some(tenure) = &self.tenure {
                     tenure.stop(reason);
                 }
+                self.say_verdict(reason);
             }
             Action::AbortMainLoop => {
                 if let Some(tenure) = &self.tenure {
@@ -399,7 +410,7 @@ impl Driver {
             }
             Action::EndProcess(ending) => end_process(&ending),
             Action::Report(transition) => self.report(transition),
-            Action::Stop(ending) => self.stopped_by = Some(ending),
+            Action::Stop(ending) => self.stopped_by = Some(self.with_verdict(ending)),
         }
     }
 }

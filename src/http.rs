@@ -3,6 +3,7 @@
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
+mod checks;
 mod headroom;
 
 use std::collections::HashMap;
@@ -17,8 +18,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
 use crate::telemetry::Telemetry;
@@ -35,6 +38,8 @@ pub struct HttpParts {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub telemetry: Telemetry,
+    /// What the background checks found last.
+    pub checks: watch::Receiver<Arc<Latest>>,
 }
 
 /// One thing that a probe looks at.
@@ -60,6 +65,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/api/v1/headroom", get(headroom::headroom))
+        .route("/api/v1/checks", get(checks::checks))
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -30,6 +30,7 @@
 //! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
 //!   over.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
+//! - [`doctor`]: the checks: facts, judgements, findings.
 //! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
 //!
 //! # Invariants
@@ -91,6 +92,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod docs;
+pub mod doctor;
 pub mod driver;
 pub mod election;
 pub mod guardian;

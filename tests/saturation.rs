@@ -6,16 +6,15 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use metad::proto::metad::state_service_client::StateServiceClient;
 use metad::proto::metad::{GetRequest, PutRequest};
 use support::crew::{PATIENCE, assert_kept, lease, setting};
 use support::etcd::EtcdCluster;
+use support::http;
 use support::node::{Node, NodeBuilder};
-use support::poll::wait_until;
-use support::{http, spawn};
+use support::slow_disk::SlowDisk;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -28,32 +27,6 @@ const VALUE_BYTES: usize = 256 * 1024;
 const FLUSH: Duration = Duration::from_millis(250);
 /// How soon a writer that was refused tries again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
-
-/// strace at work on an etcd member; ends on drop, which lets the member go on as before.
-struct SlowDisk(Child);
-
-impl SlowDisk {
-    fn under(etcd: &EtcdCluster, member: usize) -> Self {
-        let pid = etcd.pid(member);
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-p", &pid.to_string()]);
-        strace.arg("-e").arg(format!("inject=fdatasync,fsync:delay_enter={}", FLUSH.as_micros()));
-        strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let strace = spawn::spawn(strace).expect("no strace found: run `apt-get install strace`");
-        let tracer = format!("TracerPid:\t{}\n", strace.id());
-        wait_until("strace has attached itself", PATIENCE, || {
-            std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default().contains(&tracer)
-        });
-        Self(strace)
-    }
-}
-
-impl Drop for SlowDisk {
-    fn drop(&mut self) {
-        spawn::signal(self.0.id(), support::node::Signal::TERM); // it detaches
-        let _ = self.0.wait();
-    }
-}
 
 /// How long etcd has waited for its log to be on disk in all, in seconds, and how often.
 fn flushes(etcd: &EtcdCluster) -> [f64; 2] {
@@ -125,7 +98,7 @@ fn writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing() {
     let second = node("b");
     second.wait_for("joined", PATIENCE);
     let nodes = [first, second];
-    let disk = SlowDisk::under(&etcd, 0);
+    let disk = SlowDisk::under(etcd.pid(0), FLUSH);
     let before = flushes(&etcd);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let written = runtime.block_on(write_all(&nodes[0], Instant::now() + so_long));

@@ -34,6 +34,10 @@ pub(super) enum Command {
     Wait(WaitArgs),
     /// A small worker: registers, collects every barrier at once, prints each committed epoch
     Worker(WorkerArgs),
+    /// Check everything that metad depends on, and say what to do about it
+    Doctor(DoctorArgs),
+    /// Some of these checks, for monitoring
+    Check(CheckArgs),
     /// Check or print the configuration
     Config(ConfigArgs),
     /// Is the node healthy? For container health checks
@@ -173,6 +177,46 @@ pub(super) struct WorkerArgs {
     pub(super) output: Format,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = DoctorFormat::Table)]
+    pub(super) output: DoctorFormat,
+    /// Make only these checks, by code or name
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+    /// Leave these checks out
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    pub(super) skip: Vec<String>,
+    /// How long to watch etcd's counters
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(super) sample: Duration,
+    /// Write nothing: neither a key and a lease to etcd, nor a file to the data dir
+    #[arg(long)]
+    pub(super) no_write_probe: bool,
+    /// List the checks
+    #[arg(long)]
+    pub(super) list: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// Codes or names of checks; metad doctor --list shows them
+    #[arg(required = true, value_name = "CODE")]
+    pub(super) codes: Vec<String>,
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
+    pub(super) output: CheckFormat,
+}
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct HealthArgs {
     #[command(flatten)]
@@ -209,6 +253,21 @@ pub(super) enum ConfigCommand {
 pub(super) enum Format {
     Table,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DoctorFormat {
+    Table,
+    Json,
+    Markdown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckFormat {
+    Text,
+    Json,
+    /// One line with perf data
+    Nagios,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

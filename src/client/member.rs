@@ -115,7 +115,7 @@ pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, Cal
     Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     address: &str,
     timeout: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,

@@ -9,6 +9,7 @@
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
 
 mod convert;
+pub mod inspect;
 mod keepalive;
 mod member;
 mod probe;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
+use super::sight::Sight;
 use super::{KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
@@ -159,6 +161,16 @@ impl Store for EtcdStore {
         let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
         members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
         Ok(())
+    }
+
+    async fn sights(&self, patience: Duration) -> Vec<Sight> {
+        let clock = self.shared.clock.as_ref();
+        let looks = self.shared.members.iter().map(|member| async move {
+            let told = tokio::time::timeout(patience, member.tell(clock));
+            let (reach, told) = tokio::join!(probe::reach(member.name(), patience), told);
+            Sight { place: member.name().to_owned(), reach, answer: told.ok().flatten() }
+        });
+        futures_util::future::join_all(looks).await
     }
 
     async fn diagnose(&self) -> String {

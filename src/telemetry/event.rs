@@ -98,6 +98,28 @@ pub enum Event {
         /// For how long it did not, in milliseconds.
         after_ms: u64,
     },
+    /// Who is to blame, if something does not work, as far as this node can see.
+    Verdict {
+        /// The verdict, of a closed set.
+        verdict: &'static str,
+        /// It in words: what was seen, and what to do.
+        text: String,
+    },
+    /// A check of this node and its surroundings has another result than the last time.
+    CheckChanged {
+        /// Its code.
+        code: String,
+        /// Its name.
+        name: String,
+        /// pass, warn, fail or unknown, as it was.
+        from: &'static str,
+        /// The same, as it is now.
+        status: &'static str,
+        /// What was measured.
+        measured: String,
+        /// What to do; empty when there is nothing.
+        fix: String,
+    },
     /// This node stops.
     Stopped {
         /// Why.
@@ -144,6 +166,8 @@ impl Event {
             Event::LeadershipResigned { .. } => "leadership_resigned",
             Event::StoreTrouble { .. } => "store_trouble",
             Event::StoreRecovered { .. } => "store_recovered",
+            Event::Verdict { .. } => "verdict",
+            Event::CheckChanged { .. } => "check_changed",
             Event::Stopped { .. } => "stopped",
         }
     }
@@ -168,6 +192,10 @@ impl Event {
             }
             Event::StoreTrouble { what, error } => json!({ "what": what, "error": error }),
             Event::StoreRecovered { after_ms } => json!({ "after_ms": after_ms }),
+            Event::Verdict { verdict, text } => json!({ "verdict": verdict, "text": text }),
+            Event::CheckChanged { code, name, from, status, measured, fix } => json!({
+                "code": code, "name": name, "from": from, "status": status, "measured": measured, "fix": fix,
+            }),
             Event::Stopped { reason, detail, code } => {
                 json!({ "reason": reason.as_str(), "detail": detail, "code": code })
             }
@@ -207,6 +235,13 @@ impl Event {
                 warn!(event, what, %error, "the store does not answer as it should")
             }
             Event::StoreRecovered { after_ms } => info!(event, after_ms, "the store answers again"),
+            Event::Verdict { verdict, text } => warn!(event, verdict, "verdict: {text}"),
+            Event::CheckChanged { code, name, from, status: "pass", measured, .. } => {
+                info!(event, code, name, from, measured, "check passes again");
+            }
+            Event::CheckChanged { code, name, status, measured, fix, .. } => {
+                warn!(event, code, name, status, measured, fix, "check does not pass");
+            }
             Event::Stopped { reason, detail, code } => {
                 if *code == 0 {
                     info!(event, %reason, code, "stopped");

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
+use super::super::sight::Answer;
 use super::super::{Refusal, Request, Response, StoreError};
 use super::{EtcdOptions, TlsFiles, convert};
 use crate::clock::{Clock, Instant};
@@ -44,6 +45,8 @@ pub(super) struct Member {
     endpoint: Mutex<Endpoint>,
     login: Option<(String, String)>,
     connect_timeout: Duration,
+    /// Does it have to know a leader to be asked?
+    requires_leader: bool,
     slot: Mutex<Slot>,
     resolved: Mutex<Vec<SocketAddr>>,
     connecting: tokio::sync::Mutex<()>,
@@ -62,7 +65,7 @@ struct Slot {
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    channel: Channel,
+    pub(super) channel: Channel,
     token: Option<MetadataValue<Ascii>>,
 }
 
@@ -79,6 +82,7 @@ impl Member {
             name: url,
             endpoint: Mutex::new(e),
             login: options.login.clone(),
+            requires_leader: true,
             slot: Mutex::default(),
             resolved: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -102,6 +106,11 @@ impl Member {
         self.endpoint.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// The same member, asked also while it has no leader.
+    pub(super) fn also_without_leader(self) -> Self {
+        Self { requires_leader: false, ..self }
+    }
+
     /// Its URL, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -117,6 +126,26 @@ impl Member {
             self.forget_connection();
         }
         answer
+    }
+
+    /// What it says of itself, for the verdict. `None`: nothing.
+    pub(super) async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
+        let stamp = clock.now();
+        let mut connection = self.connection(stamp).await.ok()?;
+        let told = connection.client.status().await;
+        let took = clock.now().since(stamp);
+        match told {
+            Ok(status) => {
+                self.heard(stamp, true);
+                let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
+                Some(Answer { took, has_leader: status.leader() != 0, is_full })
+            }
+            // It refuses to be asked while it knows no leader.
+            Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
+                Some(Answer { took, has_leader: false, is_full: false })
+            }
+            Err(_) => None,
+        }
     }
 
     /// The connection, or a new one if there is none or the member has been silent for too long.
@@ -181,7 +210,7 @@ impl Member {
             }
         });
         let channel = self.endpoint().connect_with_connector_lazy(connector);
-        let mut options = ConnectOptions::new().with_require_leader(true);
+        let mut options = ConnectOptions::new().with_require_leader(self.requires_leader);
         let mut token = None;
         if let Some((user, password)) = &self.login {
             token = Some(authenticate(channel.clone(), user, password).await?);
