@@ -46,6 +46,8 @@ pub(super) struct Worry {
 pub(super) struct Seen {
     sights: Vec<Sight>,
     peers: Vec<Peer>,
+    /// For how long the store had confirmed nothing when the peers were asked.
+    silent_for: Duration,
 }
 
 /// The looking task's parts.
@@ -86,14 +88,14 @@ impl Diagnosis {
     }
 
     /// Who is to blame for the end of a tenure, by what was seen last.
-    pub(super) fn of_end(&self, now: Instant, reason: Reason, registration_gone: bool) -> Verdict {
+    pub(super) fn of_end(&self, reason: Reason, registration_gone: bool) -> Verdict {
         let seen = self.seen.borrow();
         let worry = *self.worry.borrow();
         verdict::judge(&Evidence {
             reason: Some(reason),
             registration_gone,
             standstill: worry.standstill,
-            silent_for: now.since(worry.heard_at),
+            silent_for: seen.silent_for,
             sights: seen.sights.clone(),
             peers: seen.peers.clone(),
             ttl: self.ttl,
@@ -110,11 +112,10 @@ impl Looking {
             let worry = *self.worry.borrow_and_update();
             let seen = self.look().await;
             let evidence = Evidence {
-                // As the driver knows it by now: the look has taken its time.
-                silent_for: self.clock.now().since(self.worry.borrow().heard_at),
                 standstill: worry.standstill,
                 sights: seen.sights.clone(),
                 peers: seen.peers.clone(),
+                silent_for: seen.silent_for,
                 ttl: self.ttl,
                 ..Evidence::default()
             };
@@ -142,8 +143,9 @@ impl Looking {
         let sights = self.store.sights(SIGHT_PATIENCE).await;
         // Only when nobody of etcd answers do the others know more.
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
+        let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Seen { sights, peers }
+        Seen { sights, peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

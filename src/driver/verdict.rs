@@ -9,11 +9,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::election::history::Reason;
+use crate::election::lease::LeaseTiming;
 use crate::store::sight::{Reach, Sight};
 
 /// A follower hears of the store once in a third of the lease, and at least so often.
 const PEER_HEARS_EVERY: Duration = Duration::from_secs(5);
-/// What an answer of another node may be off by: rounding, and its way to us.
+/// What an answer of another node may be off by, besides: rounding, and its way to us.
 const PEER_MARGIN: Duration = Duration::from_millis(300);
 
 /// Who is to blame.
@@ -106,7 +107,7 @@ pub struct Evidence {
     pub sights: Vec<Sight>,
     /// The other meta nodes, if they were asked.
     pub peers: Vec<Peer>,
-    /// Since when the store has confirmed nothing to us.
+    /// For how long the store had confirmed nothing to us when they were asked.
     pub silent_for: Duration,
     /// The lease.
     pub ttl: Duration,
@@ -165,13 +166,14 @@ fn judge_store(e: &Evidence) -> Verdict {
 
 /// Nobody of etcd answers. What do the others see?
 fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
-    // Whoever has heard of etcd since we did can reach it.
-    let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + PEER_MARGIN < e.silent_for);
+    // Whoever has heard of etcd since we did can reach it. What we know of is up to two cadences old.
+    let margin = LeaseTiming::new(e.ttl).leader_cadence() * 2 + PEER_MARGIN;
+    let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + margin < e.silent_for);
     if let Some(peer) = e.peers.iter().find(sees_etcd) {
         return Verdict::NoWayToEtcd(peer.node.clone());
     }
     let is_alone = e.peers.iter().all(|p| p.age.is_none());
-    let settled = (e.ttl / 3).min(PEER_HEARS_EVERY) + PEER_MARGIN * 2;
+    let settled = (e.ttl / 3).min(PEER_HEARS_EVERY) + margin + PEER_MARGIN;
     if !is_alone && e.silent_for < settled {
         return Verdict::TooEarly;
     }

@@ -82,10 +82,9 @@ impl Driver {
         if !needs_verdict(reason) {
             return;
         }
-        let now = self.parts.clock.now();
         let registration_gone = self.elector.view().member(&self.me().node).is_none();
         if let Some(witness) = &mut self.witness {
-            let verdict = witness.diagnosis.of_end(now, reason, registration_gone);
+            let verdict = witness.diagnosis.of_end(reason, registration_gone);
             diagnosis::say(&self.parts.telemetry, &verdict);
             witness.verdict = Some(verdict.to_string());
         }

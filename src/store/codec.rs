@@ -200,7 +200,8 @@ pub fn decode_tenure(kv: &KeyValue) -> Option<Tenure> {
         transitions: json.lease_transitions,
     };
     // A record without a lease would be immortal; it is none of ours.
-    Some(Tenure { record, token: Token::new(kv.modified)?, lease: kv.lease? })
+    let rewritten = kv.created != kv.modified;
+    Some(Tenure { record, token: Token::new(kv.modified)?, lease: kv.lease?, rewritten })
 }
 
 /// A registration as JSON.
