@@ -48,6 +48,26 @@ struct SimReading {
     raw_rate_ppm: i64,
 }
 
+/// A duration as people write it: a number with `s`, `m`, `h`, `d` or `w`.
+///
+/// # Errors
+/// It is none; the text says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit = text.chars().next_back().filter(char::is_ascii_alphabetic);
+    let secs = match unit {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        Some('w') => 604_800,
+        _ => 0,
+    };
+    let number = text.strip_suffix(|c: char| c.is_ascii_alphabetic()).and_then(|n| n.parse::<u64>().ok());
+    let total = number.and_then(|n| n.checked_mul(secs)).filter(|total| *total > 0);
+    let wrong = || format!("{text:?} is no duration; write a number with s, m, h, d or w, such as 24h");
+    total.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 // === impl Instant ===
 
 impl Instant {
@@ -173,6 +193,15 @@ impl Clock for SimClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for bad in ["", "h", "24", "0h", "-1h", "1.5h", "24 h", "1y", "99999999999999999w", "1ä"] {
+            assert!(parse_duration(bad).is_err_and(|e| e.contains("24h")), "{bad}");
+        }
+    }
 
     #[test]
     fn a_deadline_has_passed_when_it_has_passed_on_either_clock() {

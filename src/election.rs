@@ -50,6 +50,7 @@
 //! That nobody else leads while a machine's clocks hide a pause, or run wrong by more than
 //! [`lease::CLOCK_RATE_ERROR_PPM`]. There, and only there, the fencing token alone protects what is stored.
 
+pub mod departure;
 pub mod elector;
 pub mod event;
 pub mod history;

@@ -3,6 +3,9 @@
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
+mod events;
+mod history;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -57,6 +60,8 @@ pub async fn serve(
         .route("/leader", get(leader))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/api/v1/history", get(history::history))
+        .route("/api/v1/events", get(events::events))
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -173,7 +173,7 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster };
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry: telemetry.clone() };
         Ok(Node::serve(listeners, rpc_parts, ending, telemetry))
     }
 }

@@ -8,9 +8,11 @@ mod cluster;
 pub mod convert;
 mod election;
 mod health;
+mod history;
 mod members;
 mod refuse;
 mod state;
+mod steering;
 
 use std::future::Future;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use crate::proto::metad::barrier_service_server::BarrierServiceServer;
 use crate::proto::metad::cluster_service_server::ClusterServiceServer;
 use crate::proto::metad::election_service_server::ElectionServiceServer;
 use crate::proto::metad::state_service_server::StateServiceServer;
+use crate::telemetry::Telemetry;
 use barrier::Barriers;
 use cluster::Cluster;
 use election::Election;
@@ -54,6 +57,8 @@ pub struct RpcParts {
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
+    /// The events.
+    pub telemetry: Telemetry,
 }
 
 /// Serves until `stop` resolves, then lets running requests end.

@@ -250,6 +250,12 @@ pub trait Store: Send + Sync + 'static {
     /// Where it is, for messages: endpoints or a file.
     fn location(&self) -> String;
 
+    /// The place that answered the slowest lately, or has been silent for the longest, and how long that took. A store
+    /// that is in one place only has none.
+    fn slowest(&self) -> Option<(String, Duration)> {
+        None
+    }
+
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
     /// a few seconds.
     async fn diagnose(&self) -> String {

@@ -13,7 +13,8 @@ pub mod printer;
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
+use futures_util::stream::{self, Stream};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::{Clock, wall_clock_ms};
 pub use event::{Event, Stamped};
@@ -71,6 +72,22 @@ impl Telemetry {
     /// All events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Stamped>> {
         self.inner.stream.subscribe()
+    }
+
+    /// All events from now on; `Err`: so many were missed, because the reader was too slow. Ends with
+    /// [`Event::Stopped`], so that a reader keeps nobody from stopping.
+    pub fn events(&self) -> impl Stream<Item = Result<Arc<Stamped>, u64>> + Send + use<> {
+        stream::unfold(Some(self.subscribe()), |receiver| async {
+            let mut receiver = receiver?;
+            match receiver.recv().await {
+                Ok(stamped) => {
+                    let is_last = matches!(stamped.event, Event::Stopped { .. });
+                    Some((Ok(stamped), Some(receiver).filter(|_| !is_last)))
+                }
+                Err(RecvError::Lagged(missed)) => Some((Err(missed), Some(receiver))),
+                Err(RecvError::Closed) => None,
+            }
+        })
     }
 
     /// The metrics.

@@ -142,6 +142,12 @@ impl Store for EtcdStore {
         self.shared.options.endpoints.join(", ")
     }
 
+    fn slowest(&self) -> Option<(String, Duration)> {
+        let now = self.shared.clock.now();
+        let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
+        Some((slow.name().to_owned(), slow.latency(now)))
+    }
+
     async fn diagnose(&self) -> String {
         let mut findings = Vec::new();
         for member in &self.shared.members {

@@ -23,6 +23,8 @@ pub struct Writes {
     pub tokens: Vec<u64>,
     /// How many writes under `state/` named a token, and the right one.
     pub fenced: usize,
+    /// How many rows of the history were opened, each under its own token.
+    pub opened: usize,
 }
 
 /// One change of a key.
@@ -105,19 +107,27 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
             writes.tokens.extend(leader);
             continue;
         }
-        let Some(token) = step.key.strip_prefix("state/").and(step.value.as_deref()).and_then(token_in)
-        else {
-            continue;
-        };
+        let is_opening = step.key.starts_with("history/") && step.value.as_deref().is_some_and(is_open);
+        let is_fenced = is_opening || step.key.starts_with("state/");
+        let Some(token) = step.value.as_deref().filter(|_| is_fenced).and_then(token_in) else { continue };
         if leader != Some(token) {
             let Step { key, revision, .. } = step;
             return Err(format!(
                 "{key} was written at revision {revision} under token {token}; the leader's was {leader:?}"
             ));
         }
-        writes.fenced += 1;
+        if is_opening {
+            writes.opened += 1;
+        } else {
+            writes.fenced += 1;
+        }
     }
     Ok(writes)
+}
+
+/// Is it the row of a tenure that has not ended? Rows are closed by others, too, or when the token is gone.
+fn is_open(value: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(value).is_ok_and(|row| row["token"].is_u64() && row["reason"].is_null())
 }
 
 /// The token that a value of a main loop names.
@@ -144,7 +154,21 @@ mod tests {
             step("state/tick", 8, Some(7)),
             step("state/other", 9, None),
         ];
-        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2 }));
+        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2, opened: 0 }));
+    }
+
+    #[test]
+    fn a_row_is_opened_under_its_token_and_closed_by_anybody() {
+        let row = |revision, reason: &str| Step {
+            key: "history/4".into(),
+            revision,
+            value: Some(format!("{{\"token\":4,\"reason\":{reason}}}").into_bytes()),
+        };
+        let good =
+            [step(LEADER, 4, Some(0)), row(5, "null"), step(LEADER, 7, Some(0)), row(8, "\"vanished\"")];
+        assert_eq!(judge(&good), Ok(Writes { tokens: vec![4, 7], fenced: 0, opened: 1 }));
+        let late = [step(LEADER, 4, Some(0)), step(LEADER, 7, Some(0)), row(8, "null")];
+        assert!(judge(&late).is_err_and(|e| e.contains("under token 4")));
     }
 
     #[test]
