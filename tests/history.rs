@@ -7,7 +7,6 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use support::crew::{PATIENCE, leads, report, wait_for_leader};
@@ -200,6 +199,49 @@ fn a_leader_that_lost_its_record_or_its_lease_says_why_at_its_next_start() {
     assert!(seen["slowest_ms"].as_u64().is_some_and(|ms| ms > 3_000), "the member at fault: {row}");
     let (_, table, _) = metad(&["history", "--meta", &pair.nodes[1 - at].rpc_addr().to_string()]);
     assert!(table.contains("renew_deadline") && table.contains(" took "), "{table}");
+}
+
+/// Not a test but a node, made with the library: its main loop blocks its runtime for ever. The test below starts this
+/// program again to be it.
+#[test]
+#[ignore = "started by another test, as a node"]
+fn a_node_whose_main_loop_blocks_for_ever() {
+    let config = metad::config::load(None, metad::config::process_env(), &[]).expect("valid").config;
+    let events = metad::telemetry::printer::Printer::start(std::io::stdout()).expect("a thread");
+    let main_loop = async |_| loop {
+        std::thread::park();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let builder = metad::node::Node::builder(config).main_loop(main_loop).events(events);
+        let node =
+            builder.guardian_program(env!("CARGO_BIN_EXE_metad").into()).start().await.expect("started");
+        node.wait().await
+    });
+}
+
+#[test]
+fn a_leader_that_its_fuse_ended_is_told_of_by_its_guardian() {
+    let etcd = EtcdCluster::start(1);
+    let builder = NodeBuilder::new("a").env("METAD_STORE__ETCD__ENDPOINTS", etcd.endpoint(0));
+    let mut program = Command::new(std::env::current_exe().expect("a path"));
+    let name = "a_node_whose_main_loop_blocks_for_ever";
+    // With two threads the harness writes no name before the first line of the test.
+    program.args([name, "--exact", "--ignored", "--nocapture", "--test-threads", "2"]);
+    let blocked = builder.spawn_program(program);
+    let token = blocked.wait_for("main_loop_started", PATIENCE).token().expect("a token");
+    let next = NodeBuilder::new("b").etcd(&etcd).spawn();
+    next.wait_for("joined", PATIENCE);
+    etcd.pause(0);
+    assert_eq!(blocked.wait_exit(PATIENCE), 76, "{}", blocked.report());
+    etcd.resume(0);
+    next.wait_for("main_loop_started", PATIENCE);
+    // It could not write its row itself, its runtime being blocked; the next leader has seen its record.
+    wait_for_reason(&next, token, "vanished", "successor");
+    let again = builder.spawn();
+    again.wait_for("joined", PATIENCE);
+    let row = wait_for_reason(&next, token, "fuse", "holder");
+    assert_eq!((&row["node"], &row["planned"]), (&"a".into(), &false.into()), "{row}");
 }
 
 #[test]
