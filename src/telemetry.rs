@@ -95,3 +95,26 @@ impl Telemetry {
         &self.inner.metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::clock::SimClock;
+    use crate::election::history::Reason;
+
+    #[tokio::test]
+    async fn a_stream_of_events_tells_what_it_has_missed_and_ends_with_the_node() {
+        let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
+        let events = telemetry.events();
+        for _ in 0..STREAM_MAX + 3 {
+            telemetry.emit(Event::ClaimLost);
+        }
+        let reason = Reason::ResignedSignal;
+        telemetry.emit(Event::Stopped { reason, detail: String::new(), code: 0 });
+        let told: Vec<_> = events.map(|event| event.map(|e| e.event.kind())).collect().await;
+        assert_eq!((told.len(), told[0]), (STREAM_MAX + 1, Err(4)));
+        assert_eq!(told.last(), Some(&Ok("stopped")), "and here it has ended");
+    }
+}
