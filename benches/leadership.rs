@@ -17,6 +17,7 @@ use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::boot_ns;
 use support::proxy::FaultProxy;
+use support::usage::{cpu_secs, rss_mb};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUNS: usize = 11;
@@ -263,21 +264,4 @@ fn idle(what: &str, builder: &NodeBuilder) {
         "idle leader, {what}: {:.1} MB RSS, {least:.3} CPU s per minute (most: {most:.3})",
         rss_mb(node.pid())
     );
-}
-
-fn cpu_secs(pid: u32) -> f64 {
-    // The scheduler's own count: clock ticks of 10 ms are too coarse.
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
-    let of = |entry: std::io::Result<std::fs::DirEntry>| -> f64 {
-        let text =
-            std::fs::read_to_string(entry.expect("a task").path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
-    };
-    tasks.map(of).sum()
-}
-
-fn rss_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }

@@ -74,6 +74,10 @@ look() {
     # For partitions, which are network namespaces, and for a wall clock that steps.
     command -v ip >/dev/null || lack "iproute2" iproute2
     command -v faketime >/dev/null || lack "faketime" faketime
+    # For disks that are slow.
+    command -v strace >/dev/null || lack "strace" strace
+    # For promtool, which tests the alerts.
+    command -v promtool >/dev/null || lack "promtool" prometheus
 }
 
 lack() {
@@ -225,6 +229,9 @@ announce() {
     case $packages in
         *etcd-server*) echo "    (etcd's own service stays off: the tests start members of their own)" ;;
     esac
+    case $packages in
+        *prometheus*) echo "    (Prometheus's own service stays off: the tests only need its promtool)" ;;
+    esac
     case $rust in
         toolchain) echo "  with rustup: its stable toolchain; the default toolchain stays as it is" ;;
         rustup) echo "  from https://sh.rustup.rs: Rust's stable toolchain, into $cargo_bin" ;;
@@ -237,34 +244,32 @@ announce() {
 install_packages() {
     [ -n "$packages" ] || return 0
     case $packages in
-        *etcd-server*)
-            hold_etcd_service
-            apt_get install $packages
-            disable_etcd_service
-            ;;
-        *) apt_get install $packages ;;
+        *etcd-server* | *prometheus*) hold_services ;;
     esac
+    apt_get install $packages
+    case $packages in *etcd-server*) disable_service etcd ;; esac
+    case $packages in *prometheus*) disable_service prometheus ;; esac
 }
 
-# Packages start their services when they are installed; etcd's would take port 2379 from whoever wants it.
-# This file is Debian's way to forbid that; one that is here already is somebody's and stays.
-hold_etcd_service() {
+# Packages start their services when they are installed; etcd's would take port 2379, and Prometheus's 9090, from whoever
+# wants it. This file is Debian's way to forbid that; one that is here already is somebody's and stays.
+hold_services() {
     [ ! -e "$policy" ] || return 0
     policy_is_ours=yes
     as_root sh -c 'cat >"$1" && chmod 755 "$1"' sh "$policy" <<'POLICY'
 #!/bin/sh
-# Written by metad's config/setup.sh while it installs etcd-server; it removes this file again.
+# Written by metad's config/setup.sh while it installs etcd-server or prometheus; it removes this file again.
 for word; do
-    case $word in etcd | etcd.service) exit 101 ;; esac
+    case $word in etcd | etcd.service | prometheus | prometheus.service) exit 101 ;; esac
 done
 exit 0
 POLICY
 }
 
 # The service would start at the next boot all the same.
-disable_etcd_service() {
+disable_service() {
     [ -d /run/systemd/system ] || return 0
-    as_root systemctl --quiet disable --now etcd.service || echo "could not disable etcd.service" >&2
+    as_root systemctl --quiet disable --now "$1.service" || echo "could not disable $1.service" >&2
 }
 
 install_rust() {

@@ -8,6 +8,7 @@ mod history;
 mod output;
 mod query;
 mod release;
+mod reload;
 mod serve;
 mod settings;
 mod steering;
@@ -37,8 +38,8 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve(args) => serve::serve(&args, vec![]),
-        Command::Run(args) => serve::serve(&args.serve, args.command),
+        Command::Serve(args) => serve::serve(args, vec![]),
+        Command::Run(args) => serve::serve(args.serve, args.command),
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "metad", &mut std::io::stdout());

@@ -48,24 +48,15 @@ struct SimReading {
     raw_rate_ppm: i64,
 }
 
-/// A duration as people write it: a number with `s`, `m`, `h`, `d` or `w`.
+/// A span of time as people write it, such as `90s`, `1h 30m` or `7d`; a day has 24 hours.
 ///
 /// # Errors
 /// It is none; the text says what to write.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit = text.chars().next_back().filter(char::is_ascii_alphabetic);
-    let secs = match unit {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        Some('w') => 604_800,
-        _ => 0,
-    };
-    let number = text.strip_suffix(|c: char| c.is_ascii_alphabetic()).and_then(|n| n.parse::<u64>().ok());
-    let total = number.and_then(|n| n.checked_mul(secs)).filter(|total| *total > 0);
-    let wrong = || format!("{text:?} is no duration; write a number with s, m, h, d or w, such as 24h");
-    total.map(Duration::from_secs).ok_or_else(wrong)
+    let span = text.parse::<jiff::Span>().ok();
+    let signed = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    let read = signed.and_then(|d| Duration::try_from(d).ok()).filter(|d| !d.is_zero());
+    read.ok_or_else(|| format!("{text:?} is no span of time; write one such as 30m, 24h or 7d"))
 }
 
 // === impl Instant ===
@@ -195,10 +186,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for bad in ["", "h", "24", "0h", "-1h", "1.5h", "24 h", "1y", "99999999999999999w", "1ä"] {
+    fn spans_of_time_are_read_as_people_write_them() {
+        for (text, secs) in [
+            ("1h", 3600),
+            ("90s", 90),
+            ("24h", 86_400),
+            ("1h 30m", 5400),
+            ("30d", 2_592_000),
+            ("1w", 604_800),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(secs)), "{text}");
+        }
+        for bad in ["", "h", "24", "0h", "-1h", "an hour", "1h;", "99999999999999999w", "1ä"] {
             assert!(parse_duration(bad).is_err_and(|e| e.contains("24h")), "{bad}");
         }
     }

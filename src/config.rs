@@ -88,6 +88,8 @@ pub struct MetaConfig {
     pub start_timeout_secs: u64,
     /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever. Default: 60.
     pub main_loop_timeout_secs: u64,
+    /// What becomes of leadership when the program of `metad run` fails. Default: [`Restart::No`].
+    pub restart: Restart,
     /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 3000.
     pub tick_interval_ms: u64,
     /// How long a worker may be silent before it expires, in seconds. Default: 60.
@@ -100,6 +102,16 @@ pub struct MetaConfig {
     pub barrier_collect_timeout_ms: u64,
     /// The most barriers under way. Default: 10.
     pub in_flight_barrier_nums: u64,
+}
+
+/// What follows when the program of `metad run` exits with another code than 0, or is ended by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Leadership is given up, and the node ends with the program's code.
+    No,
+    /// The node goes on leading and starts it again.
+    OnFailure,
 }
 
 /// `[store]`: where the leadership record lives.
@@ -257,6 +269,15 @@ impl Config {
         let origins = Origins::default();
         validate::values(&table, &origins)?;
         validate::rules(self, &origins)
+    }
+
+    /// The keys whose values differ, in the order of [`KEYS`].
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        // A configuration is a table of plain values, so this does not fail.
+        let table = |config: &Config| toml::Table::try_from(config).unwrap_or_default();
+        let (mine, others) = (table(self), table(other));
+        let differs = |path: &&str| layers::lookup(&mine, path) != layers::lookup(&others, path);
+        KEYS.iter().map(|key| key.path).filter(differs).collect()
     }
 }
 

@@ -18,6 +18,12 @@ pub mod lease {}
 #[doc = include_str!("docs/limits.md")]
 pub mod limits {}
 
+#[doc = include_str!("docs/metrics.md")]
+pub mod metrics {}
+
+#[doc = include_str!("docs/run.md")]
+pub mod run {}
+
 #[doc = include_str!("docs/steering.md")]
 pub mod steering {}
 

@@ -22,6 +22,7 @@ pub mod reclaim;
 pub mod status;
 pub mod tenure;
 mod trouble;
+mod vitals;
 mod watchdog;
 mod watcher;
 pub mod writes;
@@ -34,6 +35,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock::{Clock, Instant, wall_clock_ms};
+use crate::election::departure::Departure;
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, RenewAnswer};
 use crate::election::history::{Ending, Reason, Transition};
@@ -44,6 +46,7 @@ use crate::guardian::keeper::Keeper;
 use crate::store::codec::Keys;
 use crate::store::verbs::{self, Answer};
 use crate::store::{Request, Store, Txn};
+use crate::telemetry::metrics::RenewalResult;
 use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
 use evidence::Evidence;
@@ -55,6 +58,7 @@ use leadership::{Leadership, LeadershipParts};
 use status::{Role, Status};
 use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
+use vitals::Vitals;
 use watchdog::Watchdog;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
@@ -122,6 +126,7 @@ struct Driver {
     main_loop: Option<Box<dyn MainLoop>>,
     tenure: Option<Tenure>,
     watchdog: Watchdog,
+    vitals: Vitals,
     candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
@@ -271,6 +276,7 @@ impl Driver {
             past: past_watched,
             ticked_boot_ns: ticked_boot_ns.clone(),
         };
+        let vitals = Vitals::new(parts.telemetry.clone(), now);
         let shared = Shared {
             store: parts.store,
             main_store: parts.main_store,
@@ -295,6 +301,7 @@ impl Driver {
             main_loop: Some(parts.main_loop),
             tenure: None,
             watchdog: Watchdog::new(parts.main_loop_timeout),
+            vitals,
             candidates: Candidates::default(),
             inbox,
             reports,
@@ -336,7 +343,7 @@ impl Driver {
     async fn select(&mut self) -> Option<Event> {
         let now = self.parts.clock.now();
         let sleep = self.elector.poll_timeout().map_or(SLEEP_MAX, |at| now.until(at).min(SLEEP_MAX));
-        self.evidence.sleeps_until(now + sleep);
+        self.vitals.sleeps(now, sleep);
         tokio::select! {
             // The event first: after a stall an answer and a deadline are there together. It cannot do harm,
             // because the elector looks at the clock before the event.
@@ -349,7 +356,8 @@ impl Driver {
     fn apply(&mut self, event: Option<Event>) {
         let now = self.parts.clock.now();
         self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
-        self.evidence.woke(now);
+        self.vitals.ticked(now, event.is_none());
+        let lease = self.elector.lease().copied();
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
         }
@@ -360,6 +368,7 @@ impl Driver {
             self.elector.handle_event(now, Event::MainLoopHung);
         }
         self.elector.handle_timeout(now);
+        self.vitals.compare(now, lease.as_ref(), self.elector.lease());
     }
 
     /// Carries out what the elector asks for. The fuse and the snapshot follow the state first: no action may
@@ -441,13 +450,21 @@ impl Driver {
     }
 
     fn ask(&self, what: &'static str, txn: Txn, event: impl FnOnce(&Answer) -> Event + Send + 'static) {
-        let (store, trouble) = (self.parts.store.clone(), self.parts.trouble.clone());
+        let parts = self.parts.clone();
         self.spawn(async move {
-            let answer = store.call(Request::Txn(txn)).await;
-            match &answer {
-                Ok(_) => trouble.over(),
-                Err(e) => trouble.report(what, e),
-            }
+            let asked_at = parts.clock.now();
+            let answer = parts.store.call(Request::Txn(txn)).await;
+            let result = match &answer {
+                Ok(_) => {
+                    parts.trouble.over();
+                    "ok"
+                }
+                Err(e) => {
+                    parts.trouble.report(what, e);
+                    e.kind()
+                }
+            };
+            parts.telemetry.metrics().store_asked(what, result, parts.clock.now().since(asked_at));
             event(&answer)
         });
     }
@@ -455,16 +472,20 @@ impl Driver {
     fn renew(&self, lease: LeaseId) {
         let (parts, reports) = (self.parts.clone(), self.reports.clone());
         tokio::spawn(async move {
+            let metrics = parts.telemetry.metrics();
+            let asked_at = parts.clock.now();
             let mut answers = parts.store.renew(lease);
             while let Some(answer) = answers.next().await {
                 let renewal = match answer {
                     Ok(renewal) => renewal,
                     Err(e) => {
+                        metrics.renewal_ended(RenewalResult::Failed, parts.clock.now().since(asked_at));
                         parts.trouble.report("renew", &e);
                         continue;
                     }
                 };
-                parts.telemetry.metrics().observe_renewal(parts.clock.now().since(renewal.stamp));
+                let result = renewal.ttl.map_or(RenewalResult::NotFound, |_| RenewalResult::Renewed);
+                metrics.renewal_ended(result, parts.clock.now().since(renewal.stamp));
                 let answer = renewal.ttl.map_or(RenewAnswer::NotFound, |ttl| RenewAnswer::Alive {
                     ttl,
                     raft_term: renewal.header.raft_term,
@@ -616,6 +637,8 @@ impl Driver {
         let name = |r: &LeaderRecord| r.holder.node.clone();
         let token = |s: &Status| s.leader().map(|t| t.token);
         if token(old) != token(new) {
+            let left = Departure::seen(&old.view, &new.view);
+            telemetry.metrics().seat_changed(self.parts.clock.now(), left, new.leader().is_some());
             telemetry.emit(telemetry::Event::LeaderChanged {
                 leader: new.leader_record().map(name),
                 token: token(new),

@@ -22,6 +22,7 @@ pub mod horizon;
 pub mod keeper;
 pub mod obituary;
 mod process;
+mod program;
 pub mod tree;
 
 use std::fs::File;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use rustix::io::FdFlags;
-use rustix::process::PidfdFlags;
+use rustix::process::{PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -44,8 +45,9 @@ use crate::election::lease::LeaseId;
 use channel::{Channel, FromGuardian, ToGuardian};
 use horizon::Horizon;
 
-pub use channel::Program;
+pub use channel::{Program, Refused};
 pub use process::run_if_asked;
+pub use program::look_for;
 
 /// Set in the environment of a process that is to be a guardian: the numbers of its descriptors.
 const FDS_VARIABLE: &str = "METAD_GUARDIAN_FDS";
@@ -76,12 +78,23 @@ pub struct Guardian {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Said {
     ready: bool,
-    /// The program was started, or could not be.
-    started: Option<Result<u32, String>>,
-    /// Nothing of the program's tree is left; the program's own exit code.
-    ended: Option<Option<i32>>,
+    /// The last run of the program that was started, or could not be.
+    started: Option<(u64, Result<u32, Refused>)>,
+    /// The last run of which nothing is left, with the program's own exit code.
+    ended: Option<(u64, Option<i32>)>,
     /// The guardian is gone.
     gone: bool,
+}
+
+/// Why there is no program to look after.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing of it runs.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Whether it runs is not known: the guardian does not answer.
+    #[error("the guardian does not answer: {0}")]
+    Unknown(#[from] io::Error),
 }
 
 /// Why there is no guardian, and what follows.
@@ -156,27 +169,34 @@ impl Guardian {
         let _ = self.child.lock().unwrap_or_else(|e| e.into_inner()).try_wait();
     }
 
-    /// Has it start a program with our standard streams.
+    /// Has it start a program with our standard streams. Of an earlier run nothing may be left.
     ///
     /// # Errors
-    /// The program cannot be started, or the guardian is gone.
-    pub async fn run(&self, program: Program) -> io::Result<u32> {
+    /// See [`RunError`].
+    pub async fn run(&self, program: Program) -> Result<u32, RunError> {
+        let run = program.run;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
         self.channel.get_ref().send(&ToGuardian::Run(program), &streams)?;
-        let said = self.until(|s| s.started.is_some() || s.gone).await;
+        let is_this = |s: &Said| s.started.as_ref().is_some_and(|(number, _)| *number == run);
+        let said = self.until(|s| is_this(s) || s.gone).await;
         match said.started {
-            Some(Ok(pid)) => Ok(pid),
-            Some(Err(why)) => Err(io::Error::other(why)),
-            None => Err(io::Error::other("the guardian is gone")),
+            Some((number, started)) if number == run => Ok(started?),
+            _ => Err(io::Error::other("it is gone").into()),
         }
     }
 
-    /// Waits until nothing of the program's tree is left: the program's exit code. `Err`: the guardian died;
-    /// what is left of the tree is now ours.
-    pub async fn ended(&self) -> Result<Option<i32>, NoGuardian> {
-        let said = self.until(|s| s.ended.is_some() || s.gone).await;
-        said.ended.ok_or_else(|| NoGuardian("it died while it looked after the program".into()))
+    /// Waits until nothing of this run's tree is left: the program's exit code. `Err`: the guardian died; what
+    /// is left of the tree is now ours.
+    pub async fn ended(&self, run: u64) -> Result<Option<i32>, NoGuardian> {
+        let code = |s: &Said| s.ended.filter(|(number, _)| *number == run).map(|(_, code)| code);
+        let said = self.until(|s| code(s).is_some() || s.gone).await;
+        code(&said).ok_or_else(|| NoGuardian("it died while it looked after the program".into()))
+    }
+
+    /// Passes a signal on to the program itself, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        let _ = self.send(&ToGuardian::Signal(signal.as_raw()));
     }
 
     /// Asks the program to end.
@@ -215,9 +235,9 @@ async fn listen(channel: Arc<AsyncFd<Channel>>, tell: watch::Sender<Said>) {
         };
         tell.send_modify(|s| match message {
             FromGuardian::Ready => s.ready = true,
-            FromGuardian::Started(pid) => s.started = Some(Ok(pid)),
-            FromGuardian::CannotStart(why) => s.started = Some(Err(why)),
-            FromGuardian::Ended(code) => s.ended = Some(code),
+            FromGuardian::Started { run, pid } => s.started = Some((run, Ok(pid))),
+            FromGuardian::Refused { run, refused } => s.started = Some((run, Err(refused))),
+            FromGuardian::Ended { run, code } => s.ended = Some((run, code)),
         });
     }
     tell.send_modify(|s| s.gone = true);

@@ -4,6 +4,7 @@
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
 mod events;
+mod headroom;
 mod history;
 
 use std::collections::HashMap;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, parse_duration};
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
 use crate::telemetry::Telemetry;
@@ -62,6 +63,7 @@ pub async fn serve(
         .route("/version", get(version))
         .route("/api/v1/history", get(history::history))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/headroom", get(headroom::headroom))
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
@@ -85,9 +87,22 @@ async fn leader(State(parts): State<HttpParts>) -> Response {
     (code, Json(document(&status))).into_response()
 }
 
-async fn metrics(State(parts): State<HttpParts>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], parts.telemetry.metrics().render()).into_response()
+/// OpenMetrics for those who say that they know it, as Prometheus does.
+async fn metrics(State(parts): State<HttpParts>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let (kind, page) = if accepted.contains("application/openmetrics-text") {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        (kind, parts.telemetry.metrics().render())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", parts.telemetry.metrics().render_classic())
+    };
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// How far back a request wants to see; `Err`: the answer to one that cannot be read.
+fn since(query: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCode, String)> {
+    let refusal = |why: String| (StatusCode::BAD_REQUEST, format!("since: {why}\n"));
+    query.get("since").map(|text| parse_duration(text)).transpose().map_err(refusal)
 }
 
 async fn version() -> Json<Value> {

@@ -5,6 +5,8 @@
 
 pub mod exit;
 mod open;
+mod signals;
+mod watching;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{self, GuardianPlan, NoGuardian};
+use crate::guardian::{self, GuardianPlan, NoGuardian, Refused};
 use crate::http::{self, HttpParts};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
@@ -36,6 +38,8 @@ use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
+use crate::store::open::OpenError;
+use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use exit::Exit;
@@ -66,12 +70,22 @@ pub struct NodeBuilder {
 /// A running member of the cluster.
 pub struct Node {
     driver: DriverHandle,
+    /// Who looks after the program, if the main loop is one.
+    program: Option<Keeper>,
     ending: tokio::sync::oneshot::Receiver<Ending>,
     servers: tokio::task::JoinSet<()>,
     stop_servers: CancellationToken,
     telemetry: Telemetry,
+    certificates: Certificates,
     rpc_address: String,
     http_address: String,
+}
+
+/// Has a running node read its certificates again.
+#[derive(Clone)]
+pub struct Certificates {
+    config: Arc<Config>,
+    stores: Arc<[Arc<dyn Store>]>,
 }
 
 struct Listeners {
@@ -134,6 +148,9 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
+        if let Some(program) = self.command.first() {
+            guardian::look_for(program).map_err(cannot_run)?;
+        }
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
         let mut data_dir = open::data_dir(&self.config).await?;
@@ -147,15 +164,24 @@ impl NodeBuilder {
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let desk = Desk::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
-        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone());
-        let main_loop = main_loop(self.main_loop, self.command, &keeper, &self.config, built_in)?;
+        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone(), telemetry.clone());
+        let runs_program = !self.command.is_empty();
+        let main_loop = match runs_program {
+            true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
+            false => self.main_loop.unwrap_or_else(|| Box::new(built_in())),
+        };
         let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
         let keeper = keeper.ok();
+        let program = keeper.clone().filter(|_| runs_program);
+        let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
+        let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
+        let stores = Arc::new([store.clone(), main_store.clone()]);
+        let certificates = Certificates { config: Arc::new(self.config.clone()), stores };
         let parts = DriverParts {
             store,
             main_store,
             clock: clock.clone(),
-            keys: Keys::new(&self.config.node.cluster, &self.config.meta.group),
+            keys,
             cluster: self.config.node.cluster.clone(),
             registration: registration(&self.config, &listeners),
             stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
@@ -173,8 +199,11 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry: telemetry.clone() };
-        Ok(Node::serve(listeners, rpc_parts, ending, telemetry))
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry };
+        let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };
+        let stop = node.stop_servers.clone();
+        node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
+        Ok(node)
     }
 }
 
@@ -194,16 +223,12 @@ async fn keeper(
     Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
 
-fn main_loop(
-    own: Option<Box<dyn MainLoop>>,
+fn payload(
     command: Vec<String>,
     keeper: &Result<Keeper, NoGuardian>,
     config: &Config,
-    built_in: impl FnOnce() -> ClusterLoop,
-) -> Result<Box<dyn MainLoop>, StartError> {
-    if command.is_empty() {
-        return Ok(own.unwrap_or_else(|| Box::new(built_in())));
-    }
+    clock: Arc<dyn Clock>,
+) -> Result<Payload, StartError> {
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
         message: format!(
@@ -217,10 +242,18 @@ fn main_loop(
     })?;
     let watchdog = timeout(config.meta.main_loop_timeout_secs)
         .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
-    Ok(Box::new(Payload { command, keeper: keeper.clone(), watchdog }))
+    Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
 }
 
-fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLoop {
+fn cannot_run(refused: Refused) -> StartError {
+    let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
+    StartError {
+        exit,
+        message: format!("{refused}\nfix: name a program that can be executed, or its whole path"),
+    }
+}
+
+fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: Telemetry) -> ClusterLoop {
     let meta = &config.meta;
     ClusterLoop {
         barriers: BarrierSettings {
@@ -233,6 +266,7 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>) -> ClusterLo
         tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
         desk,
         clock,
+        telemetry,
     }
 }
 
@@ -278,6 +312,19 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
     })
 }
 
+// === impl Certificates ===
+
+impl Certificates {
+    /// Reads the files that the configuration names again; new connections use them. `false`: it names none. The
+    /// guardian reads them when it needs them.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used; the old certificates stay.
+    pub fn reload(&self) -> Result<bool, OpenError> {
+        store::open::reload_certificates(&self.config, &self.stores)
+    }
+}
+
 // === impl Node ===
 
 impl Node {
@@ -297,8 +344,9 @@ impl Node {
         listeners: Listeners,
         rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
-        telemetry: Telemetry,
+        certificates: Certificates,
     ) -> Self {
+        let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
@@ -308,7 +356,7 @@ impl Node {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });
-        register_computed(&telemetry, &driver, &clock);
+        watching::register_computed(&telemetry, &driver, &clock);
         let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone() };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
@@ -317,7 +365,17 @@ impl Node {
             }
         });
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
-        Self { driver, ending, servers, stop_servers, telemetry, rpc_address, http_address }
+        Self {
+            driver,
+            program: None,
+            ending,
+            servers,
+            stop_servers,
+            telemetry,
+            certificates,
+            rpc_address,
+            http_address,
+        }
     }
 
     /// The node as it sees itself and its cluster.
@@ -340,41 +398,37 @@ impl Node {
         &self.http_address
     }
 
+    /// The way to have this node read its certificates again.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
+    }
+
     /// Asks the node to end its main loop, to give leadership up, and to stop.
     pub fn shutdown(&self) {
         self.driver.shutdown(Reason::ResignedSignal);
     }
 
-    /// Like [`Node::shutdown`], at the first SIGTERM or SIGINT; the second one ends the process at once.
+    /// Like [`Node::shutdown`], at the first SIGTERM or SIGINT; the second one ends the process at once. SIGHUP,
+    /// SIGUSR1, SIGUSR2 and SIGWINCH are passed on to the program, if the main loop is one.
     ///
     /// # Errors
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hup.recv().await.is_some() {
-                tracing::warn!(
-                    "SIGHUP: nothing is reloaded while running; restart to change the configuration"
-                );
-            }
-        });
-        let driver = self.driver.clone();
-        tokio::spawn(async move {
-            for count in 0.. {
-                let number = tokio::select! {
-                    _ = term.recv() => 15,
-                    _ = int.recv() => 2,
-                };
-                if count > 0 {
-                    tracing::warn!("second signal: stopping at once; the lease is left to end by itself");
-                    std::process::exit(128 + number);
-                }
-                driver.shutdown(Reason::ResignedSignal);
-            }
-        });
-        Ok(())
+        self.stop_on_signals_and_reload(|| {
+            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+        })
+    }
+
+    /// The same; `reload` is called at every SIGHUP, which the program gets as well.
+    ///
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn stop_on_signals_and_reload(&self, reload: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+        signals::reload_on_hangup(reload)?;
+        if let Some(keeper) = &self.program {
+            signals::pass_on(keeper)?;
+        }
+        signals::stop_on_them(self.driver.clone())
     }
 
     /// Waits until the node is done, and says why.
@@ -390,14 +444,4 @@ impl Node {
         let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
         (exit, ending)
     }
-}
-
-fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
-    telemetry.metrics().register_process();
-    let (driver, clock) = (driver.clone(), clock.clone());
-    telemetry.metrics().register_computed(
-        "metad_lease_remaining_seconds",
-        "How long this node's lease holds for sure",
-        move || driver.status().holds_until.map_or(0.0, |h| clock.now().until(h).as_secs_f64()),
-    );
 }

@@ -6,11 +6,16 @@
 mod barrier;
 mod cluster;
 pub mod convert;
+mod counting;
+mod deadline;
 mod election;
 mod health;
 mod history;
 mod members;
+mod methods;
 mod refuse;
+pub mod requests;
+mod slow;
 mod state;
 mod steering;
 
@@ -33,8 +38,11 @@ use crate::proto::metad::state_service_server::StateServiceServer;
 use crate::telemetry::Telemetry;
 use barrier::Barriers;
 use cluster::Cluster;
+use counting::Counting;
+use deadline::Deadlines;
 use election::Election;
 use members::Members;
+use methods::Methods;
 use state::State;
 
 /// The largest request that is read; most are a few bytes.
@@ -43,8 +51,9 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const STATE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many requests one connection may have under way.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// How long a unary request may take; they only read memory.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection without traffic is asked for a sign of life, and how long it may take to give one: a
+/// client that stands still, or whose machine is gone, keeps nothing open.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// What the services need.
 #[derive(Clone)]
@@ -57,7 +66,7 @@ pub struct RpcParts {
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
-    /// The events.
+    /// The events, and where calls are counted.
     pub telemetry: Telemetry,
 }
 
@@ -76,6 +85,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
     let cluster = ClusterServiceServer::new(Cluster::new(parts.clone()));
@@ -85,7 +95,10 @@ pub async fn serve(
         .concurrency_limit_per_connection(STREAMS_PER_CONNECTION_MAX as usize)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .tcp_nodelay(true)
-        .timeout(REQUEST_TIMEOUT)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .layer(counting) // outside of the deadlines, so that it counts what they refuse
+        .layer(Deadlines)
         .add_service(health)
         .add_service(reflection)
         .add_service(election.max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -97,4 +110,11 @@ pub async fn serve(
         .await;
     follow.abort();
     Ok(served?)
+}
+
+/// All that is served, health and reflection too.
+fn methods(parts: &RpcParts) -> Result<Methods, prost::DecodeError> {
+    let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    let reflection = tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET;
+    Methods::of(&[DESCRIPTORS, health, reflection], parts.telemetry.metrics().grpc())
 }

@@ -34,6 +34,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+use etcd::{ConnectError, TlsFiles};
 
 /// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
 /// 128 for each).
@@ -187,6 +188,18 @@ pub struct Renewal {
     pub ttl: Option<Duration>,
 }
 
+/// A look at one place of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The place, as it was configured.
+    pub place: String,
+    /// How soon it answered; `None`: it did not, or with an error.
+    pub rtt: Option<Duration>,
+}
+
+/// The largest answer that is read: a page of keys, or all that a new leader needs to know.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Why a request did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StoreError {
@@ -211,7 +224,7 @@ pub enum Refusal {
     Denied,
     /// What is there is no store that we can use.
     NotAStore,
-    /// The request breaks a limit of the store.
+    /// The request breaks a limit of the store, or its answer is larger than [`ANSWER_BYTES_MAX`].
     TooLarge,
     /// The request contradicts itself: it writes one key twice.
     Invalid,
@@ -254,6 +267,22 @@ pub trait Store: Send + Sync + 'static {
     /// that is in one place only has none.
     fn slowest(&self) -> Option<(String, Duration)> {
         None
+    }
+
+    /// Asks every place of this store by itself, each for at most `patience`: whether it answers, and how soon. A
+    /// store that is in one place only has nothing to tell.
+    async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
+        let _ = (request, patience);
+        vec![]
+    }
+
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        let _ = files;
+        Ok(())
     }
 
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
@@ -335,12 +364,15 @@ impl KeyRange {
     }
 }
 
-/// The first key after all keys that begin with `prefix`: its last character, one further. metad's prefixes
-/// are ASCII and end in `/`.
+/// The first key after all keys that begin with `prefix`: its last character, one further. metad's own prefixes
+/// are ASCII and end in `/`; a user's may end in any character, the last one there is included.
 pub fn after_prefix(prefix: &str) -> String {
     let mut to = prefix.to_owned();
-    if let Some(last) = to.pop() {
-        to.push(char::from_u32(last as u32 + 1).unwrap_or(char::MAX));
+    while let Some(last) = to.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            to.push(next);
+            break;
+        }
     }
     to
 }
@@ -351,6 +383,14 @@ impl StoreError {
     /// The refusal of a transaction that writes one key twice.
     pub(crate) fn twice(key: &str) -> Self {
         StoreError::Refused(Refusal::Invalid, format!("the transaction writes {key} twice"))
+    }
+
+    /// Refused, or unknown, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoreError::Refused(..) => "refused",
+            StoreError::Unknown(_) => "unknown",
+        }
     }
 
     /// The refusal, if it is one.

@@ -7,17 +7,20 @@
 //! This module must not decide anything.
 
 pub mod event;
+pub mod headroom;
 pub mod log;
 pub mod metrics;
 pub mod printer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::{Clock, wall_clock_ms};
 pub use event::{Event, Stamped};
+use headroom::{Headroom, Series};
 use metrics::Metrics;
 use printer::Printer;
 
@@ -34,6 +37,7 @@ struct Inner {
     node: String,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    headroom: Mutex<Headroom>,
     stream: broadcast::Sender<Arc<Stamped>>,
     printer: Option<Printer>,
 }
@@ -42,8 +46,8 @@ impl Telemetry {
     /// The emit path of this node; `printer` gets every event as a JSON line.
     pub fn new(node: &str, clock: Arc<dyn Clock>, printer: Option<Printer>) -> Self {
         let stream = broadcast::Sender::new(STREAM_MAX);
-        let metrics = Metrics::new(node);
-        Self { inner: Arc::new(Inner { node: node.to_owned(), clock, metrics, stream, printer }) }
+        let (metrics, headroom) = (Metrics::new(node), Mutex::default());
+        Self { inner: Arc::new(Inner { node: node.to_owned(), clock, metrics, headroom, stream, printer }) }
     }
 
     /// Says that something happened. Never blocks.
@@ -88,6 +92,21 @@ impl Telemetry {
                 Err(RecvError::Closed) => None,
             }
         })
+    }
+
+    /// A renewal was confirmed, so long after the last one, when this part of the lease was left.
+    pub fn renewed(&self, since_last: Option<Duration>, headroom: f64) {
+        self.inner.metrics.renewal_confirmed(since_last, headroom);
+        // The driver must not wait for a reader that is kept from running; the series can do without one value.
+        if let Ok(mut ring) = self.inner.headroom.try_lock() {
+            ring.record(wall_clock_ms() / 1000, headroom);
+        }
+    }
+
+    /// How much of the lease was left at the renewals of the last `since`.
+    pub fn headroom(&self, since: Duration) -> Series {
+        let ring = self.inner.headroom.lock().unwrap_or_else(|e| e.into_inner());
+        ring.series(wall_clock_ms() / 1000, since.as_secs())
     }
 
     /// The metrics.

@@ -150,60 +150,6 @@ fn a_follower_names_the_leader() {
 }
 
 #[test]
-fn bad_input_is_refused_with_a_reason_and_loses_nothing() {
-    let etcd = EtcdCluster::start(1);
-    let nodes = pair(&etcd, |b| b);
-    block_on(async {
-        let mut client = state(&nodes[0]).await;
-        client.put(put("kept", b"v", None)).await.expect("written");
-        let put_change =
-            |key: String| Change { change: Some(change::Change::Put(Put { key, value: vec![1] })) };
-        let txn = |changes| TxnRequest { expectations: vec![], changes };
-        let many = (0..101).map(|i| put_change(format!("k{i}"))).collect();
-        let hundred = (0..100).map(|i| put_change(format!("k{i}"))).collect();
-        assert_refused(client.put(put("", b"v", None)).await, Code::InvalidArgument, "1 to 1024");
-        assert_refused(client.put(put(&"k".repeat(2000), b"v", None)).await, Code::InvalidArgument, "bytes");
-        let large = vec![0; 512 * 1024 + 1];
-        assert_refused(client.put(put("large", &large, None)).await, Code::InvalidArgument, "524288");
-        assert_refused(client.txn(txn(many)).await, Code::InvalidArgument, "101 changes");
-        assert_refused(client.txn(txn(vec![])).await, Code::InvalidArgument, "without changes");
-        assert_refused(
-            client.txn(txn(vec![Change { change: None }])).await,
-            Code::InvalidArgument,
-            "change 0",
-        );
-        let twice = vec![put_change("k".into()), put_change("k".into())];
-        assert!(client.txn(txn(twice)).await.is_err());
-        client.put(put("large", &large[1..], None)).await.expect("512 KiB are fine");
-        client.txn(txn(hundred)).await.expect("100 are fine");
-        let got = client.get(GetRequest { key: "kept".into() }).await.expect("there").into_inner();
-        assert_eq!(got.entry.expect("kept").value, b"v");
-
-        let mut client = cluster(&nodes[0]).await;
-        let with = |change: fn(&mut RegisterRequest)| {
-            let mut request = worker(1);
-            change(&mut request);
-            request
-        };
-        for (request, part) in [
-            (with(|r| r.port = 0), "port 0"),
-            (with(|r| r.port = 70_000), "70000"),
-            (with(|r| r.host = String::new()), "host"),
-            (with(|r| r.kind = "no blanks".into()), "kind"),
-            (with(|r| r.labels = (0..17).map(|i| (format!("l{i}"), String::new())).collect()), "17 labels"),
-        ] {
-            assert_refused(client.register(request).await, Code::InvalidArgument, part);
-        }
-        assert_refused(client.heartbeat(HeartbeatRequest { worker_id: 99 }).await, Code::NotFound, "99");
-        assert_refused(client.deregister(DeregisterRequest { worker_id: 99 }).await, Code::NotFound, "99");
-        let mut barriers = BarrierServiceClient::new(channel(&nodes[0]).await);
-        let nobody = tokio_stream::iter([BarrierCollected { worker_id: 99, epoch: 0 }]);
-        assert_refused(barriers.stream(nobody).await, Code::NotFound, "99");
-    });
-    assert!(nodes[0].is_alive());
-}
-
-#[test]
 fn a_watch_of_the_state_misses_nothing_and_ends_with_its_leader() {
     let etcd = EtcdCluster::start(1);
     let nodes = pair(&etcd, |b| b);

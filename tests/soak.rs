@@ -1,15 +1,20 @@
-//! Random faults, one after the other, on three nodes and three etcd members; `make soak MINUTES=30`.
+//! Random faults, one after the other, on three nodes and three etcd members, while twenty workers collect barriers;
+//! `make soak MINUTES=30`.
 //!
 //! After each fault somebody must lead and all nodes must be there, the history of all main loops so far must hold,
 //! and a leader that the fault gave no reason to lose its seat must still have it. At the end etcd's own history is
-//! checked for writes under old tokens. What was done, and what it came to, is printed.
+//! checked for writes under old tokens, and for epochs that were lost, repeated or overtaken on the way to a worker. What was done, and what it came to, is printed.
 
+#[path = "soak/epochs.rs"]
+mod epochs;
 #[path = "soak/fault.rs"]
 mod fault;
 #[path = "soak/group.rs"]
 mod group;
 #[path = "support/lib.rs"]
 mod support;
+#[path = "soak/workers.rs"]
+mod workers;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,6 +22,7 @@ use std::time::{Duration, Instant};
 use fault::{Fault, Hit};
 use group::Group;
 use support::fenced;
+use workers::{WORKERS, Workers};
 
 /// How long a plain `cargo test` soaks.
 const SOAK: Duration = Duration::from_secs(40);
@@ -52,18 +58,24 @@ fn seed() -> u64 {
 fn random_faults_make_no_second_leader_no_stale_write_and_no_needless_loss() {
     let (began, mut dice) = (Instant::now(), fault::Dice::new(seed()));
     let mut group = Group::start(LEASE_SECS);
+    let workers = Workers::start(group.addresses());
     let mut tally = Tally::default();
     while began.elapsed() < soak_for() {
         let fault = Fault::draw(&mut dice);
         let before = group.tenures().len();
         let hit = fault.play(&mut group, &mut dice);
         group.settle(fault.name());
+        workers.told_addresses(group.addresses());
         judge(&group, &fault, hit, before, &mut tally);
         std::thread::sleep(Duration::from_millis(500 + dice.below(4_000)));
     }
     let tenures = group.tenures();
+    workers.wait_until_all_follow(tenures.last().expect("somebody leads").token);
+    let seen = workers.seen(); // before the history is read, which then has all of it
     let writes = fenced::check(group.etcd(), "default", &tenures).unwrap_or_else(|e| panic!("{e}"));
     assert!(writes.fenced > 0, "no main loop has written anything");
+    let epochs = epochs::check(&seen, &writes).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(epochs.workers, WORKERS, "each of them saw commits");
     println!(
         "etcd {}, seed {}, {:.1} minutes",
         group.etcd().version(),
@@ -72,6 +84,7 @@ fn random_faults_make_no_second_leader_no_stale_write_and_no_needless_loss() {
     );
     tally.print();
     println!("tenures {}, fenced writes {}", tenures.len(), writes.fenced);
+    println!("{epochs:?}");
     println!("needless losses {}", tally.needless);
     assert_eq!(tally.needless, 0);
 }

@@ -41,7 +41,14 @@ const TEXTS: [&str; 15] = [
     "LICENSE",
 ];
 /// What is not text, or not ours.
-const NOT_OURS: [&str; 2] = ["tests/etcd/bin", "tests/etcd/data"];
+const NOT_OURS: [&str; 6] = [
+    "tests/etcd/bin",
+    "tests/etcd/data",
+    "tests/fuzz/Cargo.lock",
+    "tests/fuzz/target",
+    "tests/fuzz/corpus",
+    "tests/fuzz/artifacts",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

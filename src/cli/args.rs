@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::parse_duration;
+
 /// A leader-election meta daemon: exactly one leader, and it can explain itself.
 #[derive(Debug, Parser)]
 #[command(name = "metad", version, propagate_version = true, disable_help_subcommand = true)]
@@ -81,6 +83,9 @@ pub(super) struct SettingArgs {
     /// The lease on leadership in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
     #[arg(long, value_name = "SECS", allow_negative_numbers = true)]
     pub(super) meta_leader_lease_secs: Option<String>,
+    /// no or on-failure: start the program of run again when it fails; default: no [env: METAD_META__RESTART]
+    #[arg(long, value_name = "WHEN")]
+    pub(super) restart: Option<String>,
 }
 
 #[derive(Args, Debug, Default)]
@@ -147,7 +152,7 @@ pub(super) struct StepDownArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct HistoryArgs {
     /// Only tenures that had not ended so long ago, such as 24h or 7d; default: all that are kept
-    #[arg(long, value_name = "DURATION", value_parser = crate::clock::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) since: Option<Duration>,
     /// At most so many, the newest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -262,10 +267,7 @@ pub(super) enum HealthOf {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let bare = text.parse::<u64>().map(Duration::from_secs);
-    let parsed = bare.ok().or_else(|| {
-        let span: jiff::SignedDuration = text.parse().ok()?;
-        Duration::try_from(span).ok()
-    });
+    let parsed = bare.ok().or_else(|| parse_duration(text).ok());
     let bounded = parsed.filter(|d| *d >= Duration::from_millis(100) && *d <= Duration::from_secs(86_400));
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }
@@ -285,6 +287,7 @@ impl SettingArgs {
             ("store.etcd.endpoints", &self.etcd_endpoints),
             ("node.cluster", &self.cluster),
             ("meta.meta_leader_lease_secs", &self.meta_leader_lease_secs),
+            ("meta.restart", &self.restart),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
     }

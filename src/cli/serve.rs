@@ -1,6 +1,7 @@
 //! `metad serve` and `metad run`: from the configuration to the exit code.
 
 use super::args::ServeArgs;
+use super::reload::Reload;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
 use crate::node::exit::Exit;
@@ -9,7 +10,7 @@ use crate::telemetry::log::{self, Format};
 use crate::telemetry::printer::Printer;
 
 /// Runs a node until it is done. With a command, that is the main loop.
-pub(super) fn serve(args: &ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
     let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
     let format = match config.log.format {
@@ -25,7 +26,8 @@ pub(super) fn serve(args: &ServeArgs, command: Vec<String>) -> Result<i32, Failu
     let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
-    let done = runtime.block_on(run(config, command, events, args.accept_new_store));
+    let reload = Reload { args: args.settings, running: config.clone(), filter: guard.filter() };
+    let done = runtime.block_on(run(config, command, events, args.accept_new_store, reload));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
     drop(guard); // writes what is left of the log
     done
@@ -36,6 +38,7 @@ async fn run(
     command: Vec<String>,
     events: Option<Printer>,
     accept_new_store: bool,
+    mut reload: Reload,
 ) -> Result<i32, Failure> {
     let mut builder = Node::builder(config).accept_new_store(accept_new_store);
     if let Some(printer) = events {
@@ -45,7 +48,9 @@ async fn run(
     builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
-    node.stop_on_signals().map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;
+    let certificates = node.certificates();
+    let caught = node.stop_on_signals_and_reload(move || reload.run(&certificates));
+    caught.map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;
     let (exit, ending) = node.wait().await;
     if exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_)) {
         return Ok(exit.code());

@@ -99,7 +99,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 34] = [
+pub static KEYS: [Key; 35] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -141,6 +141,10 @@ pub static KEYS: [Key; 34] = [
         "A main loop that gives no sign of life for this long has hung: it is ended and leadership is given up. \
          The built-in loop gives them; a program is watched from its first WATCHDOG=1 (sd_notify) on, a library's \
          loop from its first heartbeat() on. 0: nobody is watched.",
+    ),
+    Key::new("meta.restart", Kind::Choice(&["no", "on-failure"]), Fallback::Text("no")).flag("--restart").help(
+        "With on-failure a program of `metad run` that fails is started again, under the same leadership, after a \
+         pause that grows from 0.5 s to 30 s. With no its end gives leadership up and ends the node.",
     ),
     Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(3000)).milliseconds().help(
         "The built-in main loop makes one fenced write per interval, so that everybody can see who leads; at \

@@ -16,8 +16,6 @@ use crate::election::history::row::{End, Left, Row, Seen};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::Token;
 
-/// How long a delay of the timer is remembered.
-const DELAY_LASTS: Duration = Duration::from_secs(60);
 /// How long leaving waits for the last words to be written: a disk that hangs must not keep the seat.
 const WRITE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -32,29 +30,13 @@ pub(super) struct Evidence {
     own: Option<Row>,
     /// What we knew when its main loop was told to stop.
     seen: Option<Seen>,
-    due_at: Instant,
-    /// The worst delay of the timer, and when.
-    delay: Option<(Duration, Instant)>,
 }
 
 // === impl Evidence ===
 
 impl Evidence {
     pub(super) fn new(past: Option<Row>, shown: watch::Sender<Arc<Past>>) -> Self {
-        let (shown, due_at) = (Some(shown), Instant::from_nanos(u64::MAX, u64::MAX));
-        Self { past, shown, left: None, own: None, seen: None, due_at, delay: None }
-    }
-
-    /// The driver sleeps, and should wake then at the latest.
-    pub(super) fn sleeps_until(&mut self, at: Instant) {
-        self.due_at = at;
-    }
-
-    /// It has woken, by whatever.
-    pub(super) fn woke(&mut self, now: Instant) {
-        let late = now.since(self.due_at);
-        let known = self.delay.filter(|(_, at)| now.since(*at) < DELAY_LASTS);
-        self.delay = known.filter(|(known, _)| *known > late).or(Some((late, now)));
+        Self { past, shown: Some(shown), left: None, own: None, seen: None }
     }
 
     /// A leader is gone, and perhaps there is a next one: why, and for how long nobody led.
@@ -143,7 +125,7 @@ impl Driver {
             ack_age_ms: self.elector.lease().map(|l| millis(l.ack_age(now))),
             slowest_ms: slowest.as_ref().map(|(_, took)| millis(*took)),
             slowest: slowest.map(|(place, _)| place),
-            tick_delay_ms: self.evidence.delay.map_or(0, |(late, _)| millis(late)),
+            tick_delay_ms: millis(self.vitals.worst_delay(now)),
         });
     }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::writes::{Slots, Write};
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::record::{Revision, Token};
 use crate::guardian::horizon::Horizon;
 use crate::store::codec::Keys;
-use crate::store::{Store, StoreError};
+use crate::store::{Refusal, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, Telemetry};
 
 /// The right to act as leader, for as long as [`Leadership::check`] says so. Clones share it.
@@ -82,6 +83,9 @@ pub enum WriteError {
     /// Not the name of a key. Nothing was sent.
     #[error("not a key: {0}")]
     BadName(String),
+    /// The key is changed twice in one write. Nothing was sent.
+    #[error("{0:?} is changed twice in one write")]
+    Twice(String),
     /// A try was sent, and leadership ended before its outcome was known: it may or may not have happened.
     #[error("whether it was written is not known ({0}); ask the next leader")]
     Unknown(String),
@@ -103,6 +107,15 @@ pub(super) struct LeadershipParts {
     pub(super) heartbeats: Arc<AtomicU64>,
     pub(super) telemetry: Telemetry,
     pub(super) reports: mpsc::Sender<Event>,
+}
+
+// === impl WriteError ===
+
+impl WriteError {
+    /// Has the store not answered, or was it not reached? The same may work a little later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, WriteError::Store(StoreError::Unknown(_) | StoreError::Refused(Refusal::NotSent, _)))
+    }
 }
 
 // === impl Leadership ===
@@ -175,6 +188,11 @@ impl Leadership {
         self.inner.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The main loop pauses on purpose: it is not watched until its next sign of life.
+    pub(crate) fn rest(&self) {
+        self.inner.heartbeats.store(0, Ordering::Relaxed);
+    }
+
     /// Waits until the main loop is told to stop, and says why.
     pub async fn lost(&self) -> Lost {
         let mut orders = self.orders.clone();
@@ -204,6 +222,14 @@ impl Leadership {
             return Ok(());
         }
         Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} are left", self.inner.ttl)))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.inner.clock.now()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.inner.telemetry.metrics()
     }
 
     pub(super) fn slots(&self) -> &Slots {

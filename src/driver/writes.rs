@@ -10,14 +10,17 @@
 //! A caller that goes away while its write is under way has asked for something that may or may not happen,
 //! but not later than the next write in its slot.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::leadership::{Leadership, WriteError};
+use crate::clock::Instant;
 use crate::election::record::{Revision, Token};
 use crate::store::codec::Keys;
 use crate::store::{Guard, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply, verbs};
+use crate::telemetry::metrics::WriteResult;
 
 /// How many writes may be under way at once.
 pub const SLOTS: usize = 64;
@@ -27,8 +30,10 @@ pub const VALUE_BYTES_MAX: usize = 512 * 1024;
 pub const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// The most changes, and the most expectations, in one write.
 pub const CHANGES_MAX: usize = 100;
-/// The longest name of a key.
+/// The longest name of a key, without its area.
 pub const NAME_BYTES_MAX: usize = 1024;
+/// The longest name of an area, which stands before its owner's names.
+pub const AREA_BYTES_MAX: usize = 64;
 /// How soon a write whose outcome is unknown is repeated.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,6 +77,13 @@ struct Taken<'a> {
     slot: Slot,
 }
 
+/// A write under way, for the metrics. One that is dropped before its end has an unknown outcome.
+struct Counted<'a> {
+    leadership: &'a Leadership,
+    began: Instant,
+    result: WriteResult,
+}
+
 /// What a decided try means.
 enum Tried {
     Done(Revision),
@@ -91,9 +103,16 @@ impl Write {
         }
     }
 
+    /// Is it a write that can be done at all?
+    ///
     /// # Errors
-    /// It is larger than a write may be. Nothing was sent.
-    fn check(&self) -> Result<(), WriteError> {
+    /// It is larger than a write may be, or contradicts itself. Nothing was sent.
+    pub fn check(&self) -> Result<(), WriteError> {
+        self.check_within(NAME_BYTES_MAX)
+    }
+
+    /// The same, with names of so many bytes at most.
+    fn check_within(&self, name_bytes_max: usize) -> Result<(), WriteError> {
         for (what, n) in [("changes", self.changes.len()), ("expectations", self.expected.len())] {
             if n > CHANGES_MAX {
                 return Err(WriteError::TooLarge(format!(
@@ -101,8 +120,15 @@ impl Write {
                 )));
             }
         }
-        let mut sum = 0;
+        for name in self.expected.iter().map(|(name, _)| name) {
+            check_length(name, name_bytes_max)?;
+        }
+        let (mut sum, mut names) = (0, BTreeSet::new());
         for (name, value) in self.changes.iter().map(Change::parts) {
+            check_length(name, name_bytes_max)?;
+            if !names.insert(name) {
+                return Err(WriteError::Twice(name.to_owned()));
+            }
             if value.len() > VALUE_BYTES_MAX {
                 let n = value.len();
                 let why = format!("the value of {name:?} has {n} bytes; at most {VALUE_BYTES_MAX} fit");
@@ -114,11 +140,6 @@ impl Write {
             return Err(WriteError::TooLarge(format!(
                 "{sum} bytes in one write; at most {WRITE_BYTES_MAX} fit"
             )));
-        }
-        let names =
-            self.changes.iter().map(|c| c.parts().0).chain(self.expected.iter().map(|(n, _)| n.as_str()));
-        for name in names {
-            check_name(name)?;
         }
         Ok(())
     }
@@ -146,9 +167,13 @@ impl Change {
 /// # Errors
 /// The name cannot be that of a key under `state/`.
 pub fn check_name(name: &str) -> Result<(), WriteError> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+    check_length(name, NAME_BYTES_MAX)
+}
+
+fn check_length(name: &str, max: usize) -> Result<(), WriteError> {
+    if name.is_empty() || name.len() > max {
         let n = name.len();
-        return Err(WriteError::BadName(format!("a key of {n} bytes; write 1 to {NAME_BYTES_MAX}")));
+        return Err(WriteError::BadName(format!("a key of {n} bytes; write 1 to {max}")));
     }
     Ok(())
 }
@@ -179,6 +204,14 @@ impl Drop for Taken<'_> {
     }
 }
 
+// === impl Counted ===
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.leadership.metrics().write_ended(self.result, self.leadership.now().since(self.began));
+    }
+}
+
 // === impl Leadership: writing ===
 
 impl Leadership {
@@ -191,9 +224,20 @@ impl Leadership {
     /// # Errors
     /// See [`WriteError`].
     pub async fn write(&self, write: &Write) -> Result<Revision, WriteError> {
-        write.check()?;
+        write.check_within(NAME_BYTES_MAX + AREA_BYTES_MAX)?;
         self.check()?;
         self.check_headroom()?;
+        let mut counted = self.count_write();
+        let written = self.write_in_a_slot(write).await;
+        counted.result = match &written {
+            Ok(_) => WriteResult::Written,
+            Err(WriteError::Unknown(_)) => WriteResult::Unknown,
+            Err(_) => WriteResult::Refused,
+        };
+        written
+    }
+
+    async fn write_in_a_slot(&self, write: &Write) -> Result<Revision, WriteError> {
         let busy = || WriteError::Busy(format!("{SLOTS} writes are under way"));
         let mut taken = self.slots().take().ok_or_else(busy)?;
         let name = self.slots().next_name(self.token());
@@ -221,6 +265,11 @@ impl Leadership {
                 }
             }
         }
+    }
+
+    fn count_write(&self) -> Counted<'_> {
+        self.metrics().write_began();
+        Counted { leadership: self, began: self.now(), result: WriteResult::Unknown }
     }
 
     fn txn(&self, write: &Write, slot: &Slot, name: &[u8]) -> Txn {

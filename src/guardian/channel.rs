@@ -20,6 +20,8 @@ const STREAMS: usize = 3;
 /// A program to run as the main loop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
+    /// Which start of it this is; every answer names it.
+    pub run: u64,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
     /// Variables added to its environment.
@@ -34,15 +36,27 @@ pub(super) enum ToGuardian {
     Run(Program),
     Terminate,
     Kill,
+    /// For the program alone, by its number.
+    Signal(i32),
     Dismissed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromGuardian {
     Ready,
-    Started(u32),
-    CannotStart(String),
-    Ended(Option<i32>),
+    Started { run: u64, pid: u32 },
+    Refused { run: u64, refused: Refused },
+    Ended { run: u64, code: Option<i32> },
+}
+
+/// Why a program was not started. Nothing of it runs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{why}")]
+pub struct Refused {
+    /// For a person.
+    pub why: String,
+    /// What a shell would exit with; `None`: it is not the program's fault.
+    pub code: Option<i32>,
 }
 
 /// One end.

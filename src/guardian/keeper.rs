@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::fate;
 use super::horizon::Horizon;
 use super::{Guardian, GuardianPlan, NoGuardian};
@@ -92,6 +94,13 @@ impl Keeper {
         let mut state = self.state();
         state.busy = state.guardian.is_some();
         state.guardian.clone()
+    }
+
+    /// Passes a signal on to the program itself, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(guardian) = &self.state().guardian {
+            guardian.signal(signal);
+        }
     }
 
     /// Its process id, if there is one.

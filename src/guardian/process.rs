@@ -2,20 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::{Pid, Signal};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::channel::{Channel, FromGuardian, Program, ToGuardian};
+use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
 use super::horizon::Horizon;
 use super::keeper::LEASES_MAX;
 use super::obituary::{Obituary, Writing};
-use super::{FDS_VARIABLE, tree};
+use super::{FDS_VARIABLE, program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
 use crate::election::lease::LeaseId;
@@ -41,6 +39,8 @@ struct Process {
     config: Option<Config>,
     leases: Vec<LeaseId>,
     program: Option<Pid>,
+    /// Which run of the program this is, or was.
+    run: u64,
     /// The program's own exit code, once it has ended.
     code: Option<i32>,
     dismissed: bool,
@@ -82,6 +82,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         config: None,
         leases: Vec::new(),
         program: None,
+        run: 0,
         code: None,
         dismissed: false,
         is_orphan: false,
@@ -102,9 +103,9 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     Ok(())
 }
 
-/// A supervisor that ends our whole group means the ward; we end when our task is done.
+/// A supervisor that signals our whole group means the ward; we end when our task is done.
 fn ignore_signals() {
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE] {
+    for signal in program::IGNORED_BY_GUARDIAN {
         // SAFETY: sets a disposition; there is no other thread yet.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
@@ -203,16 +204,35 @@ impl Process {
             }
             ToGuardian::Armed => {} // the timer is set anew after every message
             ToGuardian::Run(_) if self.is_orphan => {}
-            ToGuardian::Run(program) => match start(&program, streams) {
-                Ok(pid) => {
-                    self.program = Some(pid);
-                    self.say(&FromGuardian::Started(pid.as_raw_nonzero().get().cast_unsigned()));
+            ToGuardian::Run(program) => self.run(&program, streams),
+            ToGuardian::Signal(number) => {
+                // It has not been waited for yet, so the number is still its own.
+                if let (Some(program), Some(signal)) = (self.program, Signal::from_named_raw(number)) {
+                    let _ = rustix::process::kill_process(program, signal); // it has just ended: fine
                 }
-                Err(e) => self.say(&FromGuardian::CannotStart(e.to_string())),
-            },
+            }
             ToGuardian::Terminate => self.program.iter().for_each(|p| tree::signal_group(*p, Signal::TERM)),
             ToGuardian::Kill => self.kill_program(),
             ToGuardian::Dismissed => self.dismissed = true,
+        }
+    }
+
+    /// Starts the program, unless its time is over already: the message may be older than a pause of the machine.
+    fn run(&mut self, program: &Program, streams: Vec<OwnedFd>) {
+        self.run = program.run;
+        self.code = None;
+        let now = OsClock.now();
+        let started = match self.horizon.kill_at() {
+            Some(at) if !now.reached(at) => program::start(program, streams),
+            _ => Err(Refused { why: "leadership was over before it was started".into(), code: None }),
+        };
+        match started {
+            Ok(pid) => {
+                self.program = Some(pid);
+                let pid = pid.as_raw_nonzero().get().cast_unsigned();
+                self.say(&FromGuardian::Started { run: self.run, pid });
+            }
+            Err(refused) => self.say(&FromGuardian::Refused { run: self.run, refused }),
         }
     }
 
@@ -224,7 +244,7 @@ impl Process {
     fn reap(&mut self) {
         while let Some((pid, status)) = tree::reap_one() {
             if Some(pid) == self.program {
-                self.code = Some(code_of(status));
+                self.code = Some(program::code_of(status));
                 self.kill_program();
                 return;
             }
@@ -236,11 +256,11 @@ impl Process {
         tree::signal_group(program, Signal::KILL);
         if self.code.is_none() {
             let status = rustix::process::waitpid(Some(program), rustix::process::WaitOptions::empty());
-            self.code = status.ok().flatten().map(|(_, status)| code_of(status));
+            self.code = status.ok().flatten().map(|(_, status)| program::code_of(status));
         }
         tree::kill_children();
         let code = self.code.take();
-        self.say(&FromGuardian::Ended(code));
+        self.say(&FromGuardian::Ended { run: self.run, code });
     }
 
     /// Tells the ward's next start why a leader died. The wait for it is a millisecond; on a disk that hangs it
@@ -271,41 +291,4 @@ async fn revoke_one(store: &dyn Store, lease: LeaseId) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(REVOKE_PAUSE_MAX);
     }
-}
-
-fn start(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
-    let [stdin, stdout, stderr] =
-        <[OwnedFd; 3]>::try_from(streams).map_err(|_| io::Error::other("the streams did not arrive"))?;
-    let mut command = Command::new(&program.command[0]);
-    command
-        .args(&program.command[1..])
-        .envs(program.env.iter().cloned())
-        .env_remove(FDS_VARIABLE)
-        .env_remove("WATCHDOG_PID") // names us, if we are watched ourselves
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(stdout))
-        .stderr(Stdio::from(stderr))
-        .process_group(0);
-    let guardian = rustix::process::getpid();
-    // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
-    unsafe {
-        command.pre_exec(move || {
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE] {
-                libc::signal(signal, libc::SIG_DFL); // ignoring is inherited
-            }
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // We may have died before the signal was armed.
-            if rustix::process::getppid() != Some(guardian) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok(())
-        });
-    }
-    let child = command.spawn()?;
-    Ok(Pid::from_child(&child))
-}
-
-/// As shells do: 128 + the signal's number.
-fn code_of(status: WaitStatus) -> i32 {
-    status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::HttpParts;
-use crate::clock::{parse_duration, wall_clock_ms};
+use super::{HttpParts, since};
+use crate::clock::wall_clock_ms;
 use crate::driver::history::row_json;
 
 /// Oldest first. Without `since`: all that is kept.
@@ -18,10 +17,9 @@ pub(super) async fn history(
     State(parts): State<HttpParts>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    let since = match query.get("since").map(|text| parse_duration(text)) {
-        None => Duration::MAX,
-        Some(Ok(since)) => since,
-        Some(Err(why)) => return (StatusCode::BAD_REQUEST, format!("since: {why}\n")).into_response(),
+    let since = match since(&query) {
+        Ok(since) => since.unwrap_or(Duration::MAX),
+        Err(refusal) => return refusal.into_response(),
     };
     let (past, now) = (parts.driver.past(), parts.clock.now());
     let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);

@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 
-use super::barrier::{Action, BarrierManager, BarrierSettings};
+use super::barrier::{Action, BarrierManager, BarrierSettings, DropReason};
 use super::codec::{self, Opening};
 use super::desk::{Desk, Refused, Reply, Request, Watching};
 use super::store::MetaStore;
@@ -24,6 +24,8 @@ use super::workers::{Change, ChangeKind, Registry, WorkerId, WorkerSpec};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::driver::leadership::{Leadership, WriteError};
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::BarrierResult;
 use streams::Streams;
 use writing::{Writing, Written};
 
@@ -50,11 +52,14 @@ pub struct ClusterLoop {
     pub desk: Desk,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Where to count.
+    pub telemetry: Telemetry,
 }
 
 /// The cluster of one tenure.
 struct Cluster {
     clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
     store: MetaStore,
     max_heartbeat_interval: Duration,
     registry: Registry,
@@ -147,8 +152,9 @@ impl Cluster {
     fn new(of: &ClusterLoop, store: MetaStore, opening: Opening) -> Self {
         let now = of.clock.now();
         let interval = of.max_heartbeat_interval;
-        Self {
+        let cluster = Self {
             clock: of.clock.clone(),
+            telemetry: of.telemetry.clone(),
             store,
             max_heartbeat_interval: interval,
             registry: Registry::load(interval, now, opening.workers, opening.next_id),
@@ -158,7 +164,13 @@ impl Cluster {
             edits: VecDeque::new(),
             is_editing: false,
             writing: FuturesUnordered::new(),
-        }
+        };
+        cluster.count_workers();
+        cluster
+    }
+
+    fn count_workers(&self) {
+        self.telemetry.metrics().set_workers(self.registry.list().count());
     }
 
     /// Does what the clock asks for, and carries out what the barriers ask for.
@@ -175,6 +187,7 @@ impl Cluster {
                 }
                 Action::Announce { barrier, latency } => {
                     tracing::debug!(epoch = %barrier.epoch, ?latency, "epoch committed");
+                    self.telemetry.metrics().barrier_committed(latency);
                     for slow in self.streams.announce(barrier) {
                         self.barriers.worker_left(now, slow);
                     }
@@ -190,6 +203,7 @@ impl Cluster {
                 Action::Dropped { barrier, why, missing } => {
                     let missing: Vec<_> = missing.iter().map(|w| w.0).collect();
                     tracing::warn!(epoch = %barrier.epoch, ?why, ?missing, "a barrier was dropped");
+                    self.telemetry.metrics().barrier_dropped(result_of(why));
                 }
             }
         }
@@ -313,7 +327,10 @@ impl Cluster {
         let result = result.map_err(Refused::Write);
         if result.is_ok() {
             match self.registry.apply(now, edit) {
-                Ok(changes) => changes.into_iter().for_each(|change| self.changed(now, change)),
+                Ok(changes) => {
+                    changes.into_iter().for_each(|change| self.changed(now, change));
+                    self.count_workers();
+                }
                 Err(stale) => tracing::error!("{stale}"), // edits are made one at a time: cannot happen
             }
         }
@@ -331,6 +348,14 @@ impl Cluster {
             self.barriers.worker_left(now, change.worker.id);
         }
         let _ = self.watchers.send(change); // nobody watches: fine
+    }
+}
+
+fn result_of(why: DropReason) -> BarrierResult {
+    match why {
+        DropReason::TimedOut => BarrierResult::TimedOut,
+        DropReason::WorkerLeft(_) => BarrierResult::WorkerLeft,
+        DropReason::CommitFailed => BarrierResult::CommitFailed,
     }
 }
 

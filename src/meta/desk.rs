@@ -136,6 +136,9 @@ pub enum Cut {
     /// The worker is not registered any more.
     #[error("this worker is no longer registered: it deregistered, or was silent for too long")]
     Left,
+    /// It has ended its own half, as it may.
+    #[error("this worker has ended its half of the stream")]
+    Ended,
     /// It has reported something that cannot be.
     #[error("a report that cannot be: {0}")]
     BadReport(String),

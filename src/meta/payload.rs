@@ -3,24 +3,30 @@
 //! The guardian is its parent: it starts it in a process group of its own, with our standard streams, and ends
 //! its whole tree with SIGTERM and then SIGKILL when leadership is over, when we die, or at `H − B/4`. A guardian
 //! that dies or hangs is itself ended, and then the tree is ours to end; without one the program is not started.
+//!
+//! A program that fails may be started again, under the same token, once nothing of its tree is left. Whatever
+//! ends leadership ends the pause before that as well.
+
+mod backoff;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
+use crate::config::Restart;
 use crate::driver::leadership::Leadership;
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{Guardian, NoGuardian, Program, tree};
+use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};
 use crate::meta::watchdog::{self, Watchdog};
+use backoff::Backoff;
 
-/// The exit code when the program cannot be started (shells use it for "found but cannot be executed").
-const CANNOT_START: i32 = 126;
 /// How long the guardian gets to end the program's tree, once there is no time left.
 const KILL_PATIENCE: Duration = Duration::from_millis(20);
 
 /// A program as the main loop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Payload {
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
@@ -28,6 +34,10 @@ pub struct Payload {
     pub keeper: Keeper,
     /// Where its signs of life are heard; `None`: they are not asked for.
     pub watchdog: Option<Watchdog>,
+    /// What follows when it fails.
+    pub restart: Restart,
+    /// Tells how long it ran.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl MainLoop for Payload {
@@ -37,23 +47,23 @@ impl MainLoop for Payload {
                 tracing::error!("the program was not started: there is no guardian at the moment");
                 return MainLoopEnd::default();
             };
-            let socket = self.watchdog.as_ref().and_then(Watchdog::listen);
-            let started = tokio::select! {
-                started = self.start(&guardian, &leadership, socket.is_some()) => started,
-                () = leadership.aborted() => Err(io::Error::other("leadership was over before it was started")),
-            };
-            match started {
-                Ok(()) => tokio::select! {
-                    end = attend(&guardian, &leadership) => end,
-                    end = watchdog::hear(socket, &leadership) => end,
-                },
-                Err(e) => {
-                    tracing::error!(command = self.command[0], error = %e, "cannot run the program");
-                    // The guardian may have started it all the same, and died, or hang.
-                    end_ourselves(&guardian).await;
-                    MainLoopEnd { code: Some(CANNOT_START) }
+            let mut backoff = Backoff::new();
+            for run in 0.. {
+                let started_at = self.clock.now();
+                let end = self.run_once(run, &guardian, &leadership).await;
+                let End::ByItself(code) = end else { return end.into() };
+                if code == 0 || self.restart == Restart::No || leadership.check().is_err() {
+                    return end.into();
+                }
+                let ran_for = self.clock.now().since(started_at);
+                let pause = backoff.after(ran_for);
+                tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; starting it again");
+                leadership.rest();
+                if !wait(pause, &guardian, &leadership).await {
+                    break;
                 }
             }
+            MainLoopEnd::default()
         })
     }
 
@@ -62,8 +72,55 @@ impl MainLoop for Payload {
     }
 }
 
+/// How one run of the program ended. In every case nothing of it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With this code, or was ended with it.
+    ByItself(i32),
+    /// It was not started, and for this code never will be.
+    NotStarted(Option<i32>),
+    /// Its guardian died or hung; how it would have ended nobody knows.
+    Cut,
+}
+
+// === impl Payload ===
+
 impl Payload {
-    async fn start(&self, guardian: &Arc<Guardian>, leadership: &Leadership, heard: bool) -> io::Result<()> {
+    async fn run_once(&self, run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> End {
+        if leadership.check().is_err() {
+            return End::NotStarted(None);
+        }
+        // A socket for each run: what is still in the last one's was said by a program that is dead.
+        let socket = self.watchdog.as_ref().and_then(Watchdog::listen);
+        let started = tokio::select! {
+            started = self.start(run, guardian, leadership, socket.is_some()) => started,
+            () = leadership.aborted() => Err(io::Error::other("leadership was over meanwhile").into()),
+        };
+        match started {
+            Ok(()) => tokio::select! {
+                end = attend(run, guardian, leadership) => end,
+                end = watchdog::hear(socket, leadership) => match end {},
+            },
+            Err(RunError::Refused(refused)) => {
+                tracing::error!("{refused}");
+                End::NotStarted(refused.code)
+            }
+            Err(RunError::Unknown(e)) => {
+                tracing::error!(command = self.command[0], error = %e, "cannot run the program");
+                // The guardian may have started it all the same, and died, or hang.
+                end_ourselves(guardian).await;
+                End::Cut
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        run: u64,
+        guardian: &Arc<Guardian>,
+        leadership: &Leadership,
+        heard: bool,
+    ) -> Result<(), RunError> {
         let mut env = vec![
             ("METAD_TOKEN", leadership.token().to_string()),
             ("METAD_NODE_ID", leadership.node().to_owned()),
@@ -71,32 +128,58 @@ impl Payload {
         ];
         env.extend(self.watchdog.iter().filter(|_| heard).flat_map(Watchdog::env));
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        guardian.run(Program { command: self.command.clone(), env }).await.map(|_pid| ())
+        let pid = guardian.run(Program { run, command: self.command.clone(), env }).await?;
+        tracing::debug!(pid, run, "the program runs");
+        Ok(())
+    }
+}
+
+// === impl End ===
+
+impl From<End> for MainLoopEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::ByItself(code) => MainLoopEnd { code: Some(code) },
+            End::NotStarted(code) => MainLoopEnd { code },
+            End::Cut => MainLoopEnd::default(),
+        }
     }
 }
 
 /// Waits until nothing of the program is left, and stops it when leadership is over.
-async fn attend(guardian: &Arc<Guardian>, leadership: &Leadership) -> MainLoopEnd {
+async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> End {
     let ended = tokio::select! {
-        ended = guardian.ended() => ended,
+        ended = guardian.ended(run) => ended,
         _ = leadership.lost() => {
             guardian.terminate();
             tokio::select! {
-                ended = guardian.ended() => ended,
+                ended = guardian.ended(run) => ended,
                 () = leadership.aborted() => {
                     guardian.kill();
                     let hangs = |_| Err(NoGuardian("it does not end the program".into()));
-                    tokio::time::timeout(KILL_PATIENCE, guardian.ended()).await.unwrap_or_else(hangs)
+                    tokio::time::timeout(KILL_PATIENCE, guardian.ended(run)).await.unwrap_or_else(hangs)
                 }
             }
         }
     };
     match ended {
-        Ok(code) => MainLoopEnd { code },
+        Ok(code) => code.map_or(End::Cut, End::ByItself),
         Err(e) => {
             tracing::error!(error = %e, "ending what is left of the program");
             end_ourselves(guardian).await;
-            MainLoopEnd::default()
+            End::Cut
+        }
+    }
+}
+
+/// Waits between two runs; `false`: there will be no other one.
+async fn wait(pause: Duration, guardian: &Guardian, leadership: &Leadership) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => true,
+        _ = leadership.lost() => false,
+        () = guardian.gone() => {
+            tracing::error!("the program is not started again: its guardian died");
+            false
         }
     }
 }

@@ -11,10 +11,23 @@ use crate::driver::leadership::{Leadership, WriteError};
 use crate::driver::reads::{Changes, Entry, Snapshot};
 use crate::driver::writes::{Change, Write, check_name};
 use crate::election::record::Revision;
-use crate::store::StoreError;
+use crate::store::{Refusal, StoreError};
 
 /// The most keys that one page may have.
 pub const PAGE_MAX: usize = 1000;
+/// A page that is too large is asked for again with so many times fewer keys: four times at most.
+const SMALLER: usize = 8;
+
+/// A part of an area, sorted by name, all at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The store's revision.
+    pub revision: Revision,
+    /// What was found.
+    pub entries: Vec<Entry>,
+    /// There may be more: ask again, after the last of these.
+    pub more: bool,
+}
 
 /// An area of the store, for one tenure.
 #[derive(Clone)]
@@ -26,7 +39,8 @@ pub struct MetaStore {
 // === impl MetaStore ===
 
 impl MetaStore {
-    /// The keys under `state/<area>`; an area ends with a slash, or is empty: all of them.
+    /// The keys under `state/<area>`; an area ends with a slash, or is empty: all of them. It has at most
+    /// [`AREA_BYTES_MAX`](crate::driver::writes::AREA_BYTES_MAX) bytes.
     pub fn new(leadership: Leadership, area: &str) -> Self {
         Self { leadership, area: area.to_owned() }
     }
@@ -46,15 +60,27 @@ impl MetaStore {
     }
 
     /// Reads at most `limit` (and [`PAGE_MAX`]) keys that begin with `prefix` and come after `after` ("": from
-    /// the first one on). Fewer than asked for: there are no more.
+    /// the first one on). They are fewer, too, where their values are large.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Snapshot, WriteError> {
+    pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, WriteError> {
         let after = if after.is_empty() { String::new() } else { self.inside(after)? };
         let prefix = format!("{}{prefix}", self.area);
-        let page = self.leadership.page(&prefix, &after, limit.min(PAGE_MAX)).await?;
-        Ok(Snapshot { entries: page.entries.into_iter().map(|e| self.outside(e)).collect(), ..page })
+        let mut limit = limit.clamp(1, PAGE_MAX);
+        loop {
+            match self.leadership.page(&prefix, &after, limit).await {
+                Ok(Snapshot { revision, entries }) => {
+                    let more = entries.len() == limit;
+                    let entries = entries.into_iter().map(|e| self.outside(e)).collect();
+                    return Ok(Page { revision, entries, more });
+                }
+                Err(WriteError::Store(StoreError::Refused(Refusal::TooLarge, _))) if limit > 1 => {
+                    limit = (limit / SMALLER).max(1);
+                }
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Everything that begins with `prefix`, at one revision at which we certainly led. A tenure opens with it.

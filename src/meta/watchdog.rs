@@ -3,6 +3,7 @@
 //! A program that finds `NOTIFY_SOCKET` and `WATCHDOG_USEC` in its environment may send `WATCHDOG=1`. From the
 //! first one on it is watched; one that never sends any is not. Other messages are ignored.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,6 @@ use std::time::Duration;
 use tokio::net::UnixDatagram;
 
 use crate::driver::leadership::Leadership;
-use crate::driver::tenure::MainLoopEnd;
 
 /// The socket's name in the data dir.
 pub const NOTIFY_SOCKET: &str = "notify.sock";
@@ -68,7 +68,7 @@ fn bind(path: &Path) -> io::Result<UnixDatagram> {
 }
 
 /// Passes signs of life on; never ends.
-pub(super) async fn hear(socket: Option<UnixDatagram>, leadership: &Leadership) -> MainLoopEnd {
+pub(super) async fn hear(socket: Option<UnixDatagram>, leadership: &Leadership) -> Infallible {
     let Some(socket) = socket else { return std::future::pending().await };
     let mut message = [0; MESSAGE_MAX];
     loop {

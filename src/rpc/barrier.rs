@@ -1,24 +1,33 @@
 //! `metad.v1.BarrierService`: a worker's stream of barriers, and its reports.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{RpcParts, refuse};
+use super::{RpcParts, refuse, requests};
 use crate::meta::desk::{Cut, Desk, DeskError, Feed, Request as Asked, Told};
 use crate::meta::workers::WorkerId;
 use crate::proto::metad::barrier_service_server::BarrierService;
 use crate::proto::metad::{self as proto, BarrierCollected, BarrierEvent, barrier_event::Event};
 
-/// How long a worker may take to say who it is.
-const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// How long a worker may take to say who it is; less than any call may take, so that it learns what was missing.
+const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 /// How soon a report is left again when the desk is full.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Barriers {
     parts: RpcParts,
+}
+
+/// The worker's half of a stream.
+struct Theirs {
+    worker: WorkerId,
+    stream: u64,
+    cut: Arc<OnceLock<Cut>>,
+    desk: Desk,
 }
 
 /// What a stream's end needs to know.
@@ -45,14 +54,19 @@ impl BarrierService for Barriers {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let mut reports = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, reports.message()).await;
-        let silent = || Status::deadline_exceeded(format!("no message within {FIRST_MESSAGE:?}"));
+        let silent = || {
+            Status::deadline_exceeded(format!(
+                "no message within {FIRST_MESSAGE:?}: the first must name the worker"
+            ))
+        };
         let unnamed = || Status::invalid_argument("the first message must name the worker");
         let first = first.map_err(|_| silent())??.ok_or_else(unnamed)?;
-        let worker = WorkerId(first.worker_id);
+        let worker = requests::hello(first)?;
         let desk = self.parts.desk.clone();
         let feed = desk.ask(|reply| Asked::OpenStream(worker, reply)).await;
         let feed = feed.map_err(|e| refuse::desk(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
-        tokio::spawn(pass_on(reports, worker, feed.stream, desk.clone()));
+        let theirs = Theirs { worker, stream: feed.stream, cut: feed.cut.clone(), desk: desk.clone() };
+        tokio::spawn(theirs.pass_on(reports));
         let ending = Ending { worker, feed, desk, is_over: false };
         let mut response: Response<Self::StreamStream> =
             Response::new(Box::pin(stream::unfold(ending, next)));
@@ -63,19 +77,33 @@ impl BarrierService for Barriers {
     }
 }
 
-/// The worker's reports, until it has no more to say.
-async fn pass_on(mut reports: Streaming<BarrierCollected>, worker: WorkerId, stream: u64, desk: Desk) {
-    while let Ok(Some(report)) = reports.message().await {
-        let epoch = report.epoch;
-        loop {
-            match desk.leave(Asked::Collected { worker, stream, epoch }) {
-                Ok(()) => break,
-                Err(DeskError::Full) => tokio::time::sleep(FULL_PAUSE).await,
-                Err(DeskError::Closed) => return,
+// === impl Theirs ===
+
+impl Theirs {
+    /// Passes the worker's reports on, until it has no more to say, or says what cannot be.
+    async fn pass_on(self, mut reports: Streaming<BarrierCollected>) {
+        let Self { worker, stream, .. } = self;
+        let why = loop {
+            let epoch = match reports.message().await {
+                Ok(Some(report)) => requests::report(worker, report),
+                Ok(None) => break Cut::Ended,
+                Err(status) => Err(status.message().to_owned()),
+            };
+            match epoch {
+                Ok(epoch) => self.leave(|| Asked::Collected { worker, stream, epoch }).await,
+                Err(why) => break Cut::BadReport(why),
             }
+        };
+        let _ = self.cut.set(why); // the main loop has cut it off already: then for its own reason
+        self.leave(|| Asked::CloseStream { worker, stream }).await;
+    }
+
+    /// Waits for room at the desk. One that is closed has no streams any more.
+    async fn leave(&self, request: impl Fn() -> Asked) {
+        while let Err(DeskError::Full) = self.desk.leave(request()) {
+            tokio::time::sleep(FULL_PAUSE).await;
         }
     }
-    let _ = desk.leave(Asked::CloseStream { worker, stream }); // nobody is there: nothing to close
 }
 
 async fn next(mut ending: Ending) -> Option<(Result<BarrierEvent, Status>, Ending)> {
@@ -87,6 +115,7 @@ async fn next(mut ending: Ending) -> Option<(Result<BarrierEvent, Status>, Endin
     }
     ending.is_over = true;
     let why = match ending.feed.cut.get() {
+        Some(Cut::Ended) => return None,
         Some(cut @ Cut::BadReport(_)) => Status::invalid_argument(cut.to_string()),
         Some(cut @ Cut::Left) => Status::not_found(cut.to_string()),
         Some(cut) => Status::aborted(cut.to_string()),

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, refuse};
+use super::{RpcParts, refuse, requests};
 use crate::meta::desk::{self, Watching};
 use crate::meta::workers::{Change, ChangeKind, LeaveReason, Worker, WorkerId, WorkerSpec};
 use crate::proto::metad::cluster_service_server::ClusterService;
@@ -32,7 +32,7 @@ impl ClusterService for Cluster {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let spec = spec_of(request.into_inner())?;
+        let spec = requests::register(request.into_inner())?;
         let answer = self.parts.desk.ask(|reply| desk::Request::Register(spec, reply)).await;
         let (id, interval) = answer
             .map_err(|e| refuse::desk(&self.parts, e))?
@@ -86,13 +86,6 @@ impl ClusterService for Cluster {
         });
         Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first))).chain(changes))))
     }
-}
-
-fn spec_of(request: RegisterRequest) -> Result<WorkerSpec, Status> {
-    let RegisterRequest { host, port, kind, labels } = request;
-    let port = u16::try_from(port)
-        .map_err(|_| Status::invalid_argument(format!("port {port} is not between 1 and 65535")))?;
-    Ok(WorkerSpec { host, port, kind, labels: labels.into_iter().collect() })
 }
 
 fn worker(worker: &Worker) -> proto::Worker {

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, convert, history, refuse, steering};
+use super::{RpcParts, convert, history, refuse, requests, steering};
 use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -47,8 +47,7 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status));
         };
-        let to = request.into_inner().to;
-        let wanted = (!to.is_empty()).then_some(to);
+        let wanted = requests::step_down(request.into_inner());
         if let Some(node) = &wanted {
             steering::check_target(&status, node, token).await?;
         }

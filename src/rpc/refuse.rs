@@ -72,8 +72,10 @@ pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
         WriteError::Unknown(_) => Status::unknown(message),
         WriteError::Conflict { .. } => Status::aborted(message),
         WriteError::Busy(_) => Status::resource_exhausted(message),
-        WriteError::TooLarge(_) | WriteError::BadName(_) => Status::invalid_argument(message),
-        WriteError::Store(e) if e.refusal().is_none() => Status::unavailable(message),
+        WriteError::TooLarge(_) | WriteError::BadName(_) | WriteError::Twice(_) => {
+            Status::invalid_argument(message)
+        }
+        WriteError::Store(_) if error.may_pass() => Status::unavailable(message),
         WriteError::Store(_) => Status::internal(message),
     }
 }

@@ -5,19 +5,24 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, refuse};
+use super::requests::{self, Page};
+use super::{RpcParts, refuse, slow};
 use crate::driver::leadership::WriteError;
 use crate::driver::reads::{Changes, Entry};
-use crate::driver::writes::{Change, Write};
+use crate::driver::writes::Write;
 use crate::election::record::Revision;
 use crate::meta::desk::DeskError;
-use crate::meta::store::{MetaStore, PAGE_MAX};
+use crate::meta::store::MetaStore;
 use crate::proto::metad::state_service_server::StateService;
 use crate::proto::metad::{
-    self as proto, DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, StateChange, StateWatchRequest, StateWatchResponse, TxnRequest, TxnResponse,
-    change, state_change,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, StateChange, StateWatchRequest, StateWatchResponse, TxnRequest, TxnResponse, state_change,
 };
+
+/// How many bytes of entries go into one answer: most clients read no message above 4 MiB.
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What an entry costs beside its key and its value, at most.
+const ENTRY_BYTES: usize = 32;
 
 pub(super) struct State {
     parts: RpcParts,
@@ -32,13 +37,8 @@ impl State {
         self.parts.desk.store().ok_or_else(|| refuse::desk(&self.parts, DeskError::Closed))
     }
 
-    async fn write(
-        &self,
-        expected: Vec<(String, Revision)>,
-        changes: Vec<Change>,
-    ) -> Result<Revision, Status> {
-        let written = self.store()?.txn(Write { expected, changes }).await;
-        written.map_err(|e| self.refuse(&e))
+    async fn write(&self, write: Write) -> Result<Revision, Status> {
+        self.store()?.txn(write).await.map_err(|e| self.refuse(&e))
     }
 
     fn refuse(&self, error: &WriteError) -> Status {
@@ -49,53 +49,50 @@ impl State {
 #[tonic::async_trait]
 impl StateService for State {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let found = self.store()?.get(&request.into_inner().key).await.map_err(|e| self.refuse(&e))?;
+        let key = requests::get(request.into_inner())?;
+        let found = self.store()?.get(&key).await.map_err(|e| self.refuse(&e))?;
         Ok(Response::new(GetResponse { entry: found.map(entry) }))
     }
 
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        let RangeRequest { prefix, after, limit } = request.into_inner();
-        let limit = if limit == 0 { PAGE_MAX } else { (limit as usize).min(PAGE_MAX) };
+        let Page { prefix, after, limit } = requests::range(request.into_inner())?;
         let page = self.store()?.range(&prefix, &after, limit).await.map_err(|e| self.refuse(&e))?;
-        let more = page.entries.len() == limit;
-        Ok(Response::new(RangeResponse { entries: page.entries.into_iter().map(entry).collect(), more }))
+        let found = page.entries.len();
+        let mut bytes = 0;
+        let entries = page.entries.into_iter().map(entry).take_while(|kv| {
+            let is_first = bytes == 0; // there is always one, or the caller could never come past it
+            bytes += kv.key.len() + kv.value.len() + ENTRY_BYTES;
+            is_first || bytes <= PAGE_BYTES_MAX
+        });
+        let entries: Vec<_> = entries.collect();
+        let more = page.more || entries.len() < found;
+        Ok(Response::new(RangeResponse { entries, more }))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let PutRequest { key, value, expected_revision } = request.into_inner();
-        let expected = expected_revision.map(|at| (key.clone(), Revision(at)));
-        let revision = self.write(expected.into_iter().collect(), vec![Change::Put(key, value)]).await?;
+        let revision = self.write(requests::put(request.into_inner())?).await?;
         Ok(Response::new(PutResponse { mod_revision: revision.0 }))
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        let DeleteRequest { key, expected_revision } = request.into_inner();
-        let expected = expected_revision.map(|at| (key.clone(), Revision(at)));
-        let revision = self.write(expected.into_iter().collect(), vec![Change::Delete(key)]).await?;
+        let revision = self.write(requests::delete(request.into_inner())?).await?;
         Ok(Response::new(DeleteResponse { revision: revision.0 }))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let TxnRequest { expectations, changes } = request.into_inner();
-        let expected = expectations.into_iter().map(|e| (e.key, Revision(e.mod_revision))).collect();
-        let changes = changes.into_iter().enumerate().map(|(i, c)| change_of(i, c));
-        let changes = changes.collect::<Result<Vec<_>, _>>()?;
-        if changes.is_empty() {
-            return Err(Status::invalid_argument("a transaction without changes does nothing"));
-        }
-        let revision = self.write(expected, changes).await?;
+        let revision = self.write(requests::txn(request.into_inner())?).await?;
         Ok(Response::new(TxnResponse { revision: revision.0 }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<StateWatchResponse, Status>> + Send>>;
 
-    /// The store's watch is read only as fast as this stream is, so a slow reader costs no memory here; etcd cuts
-    /// it off when it falls behind by too much.
+    /// The store's watch is read only as fast as this stream is, so a slow reader costs no memory here, and one that
+    /// does not read at all loses its watch.
     async fn watch(
         &self,
         request: Request<StateWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let prefix = request.into_inner().prefix;
+        let prefix = requests::watch(request.into_inner())?;
         let store = self.store()?;
         let now = store.range(&prefix, "", 1).await.map_err(|e| self.refuse(&e))?.revision;
         let changes = store.watch(&prefix, now).await.map_err(|e| self.refuse(&e))?;
@@ -111,20 +108,12 @@ impl StateService for State {
             "this member no longer leads; find the leader and watch again",
         ))));
         let all = stream::once(std::future::ready(Ok(first))).chain(changes).chain(end);
-        Ok(Response::new(Box::pin(all)))
+        Ok(Response::new(Box::pin(slow::cut_off(all))))
     }
 }
 
 fn entry(entry: Entry) -> KeyValue {
     KeyValue { key: entry.name, value: entry.value, mod_revision: entry.revision.0 }
-}
-
-fn change_of(i: usize, change: proto::Change) -> Result<Change, Status> {
-    match change.change {
-        Some(change::Change::Put(put)) => Ok(Change::Put(put.key, put.value)),
-        Some(change::Change::Delete(key)) => Ok(Change::Delete(key)),
-        None => Err(Status::invalid_argument(format!("change {i} is neither a put nor a delete"))),
-    }
 }
 
 fn watch_response(batch: Changes) -> StateWatchResponse {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use super::requests;
 use crate::client::MemberClient;
 use crate::clock::Instant;
 use crate::driver::status::{self, Role};
@@ -33,7 +34,8 @@ pub(super) async fn check_target(status: &status::Status, node: &str, token: Tok
     let Some(member) = status.view.member(node) else {
         let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
         return Err(Status::not_found(format!(
-            "no member {node:?} is registered; there are {}",
+            "no member {} is registered; there are {}",
+            requests::quoted(node),
             known.join(", ")
         )));
     };

@@ -251,15 +251,16 @@ pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
     Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease: parse_lease(&json.lease)? })
 }
 
-/// Wall clock milliseconds as RFC 3339 in UTC.
+/// Wall clock milliseconds as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end: our own record must stay
+/// readable, whatever the clock says.
 pub fn rfc3339(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::from("?"), |t| format!("{t:.3}"))
+    format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX))
 }
 
 /// A lease id as etcdctl prints it.
 pub fn parse_lease(hex: &str) -> Option<LeaseId> {
-    i64::from_str_radix(hex, 16).ok().map(LeaseId)
+    u64::from_str_radix(hex, 16).ok().map(|id| LeaseId(id.cast_signed()))
 }
 
 fn to_json<T: Serialize>(value: &T) -> Vec<u8> {

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
-use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::{KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -146,6 +146,25 @@ impl Store for EtcdStore {
         let now = self.shared.clock.now();
         let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
         Some((slow.name().to_owned(), slow.latency(now)))
+    }
+
+    async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
+        let looks = self.shared.members.iter().map(|member| async move {
+            let asked_at = self.shared.clock.now();
+            let call = member.call(self.shared.clock.as_ref(), request);
+            let answer = tokio::time::timeout(patience, call).await;
+            let rtt = matches!(answer, Ok(Ok(_))).then(|| self.shared.clock.now().since(asked_at));
+            Look { place: member.name().to_owned(), rtt }
+        });
+        futures_util::future::join_all(looks).await
+    }
+
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        // All of them or none.
+        let members = &self.shared.members;
+        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
+        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
+        Ok(())
     }
 
     async fn diagnose(&self) -> String {

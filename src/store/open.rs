@@ -49,6 +49,18 @@ pub async fn open_for_election(config: &Config, clock: Arc<dyn Clock>) -> Result
     open_with(config, timing.answer_patience(), clock).await
 }
 
+/// Reads the certificates again and has the stores use them; `false`: the configuration names none.
+///
+/// # Errors
+/// A file that cannot be read or used; the old certificates stay.
+pub fn reload_certificates(config: &Config, stores: &[Arc<dyn Store>]) -> Result<bool, OpenError> {
+    let Some(files) = tls(&config.store.etcd)? else { return Ok(false) };
+    for store in stores {
+        store.use_certificates(&files)?;
+    }
+    Ok(true)
+}
+
 async fn open_with(
     config: &Config,
     patience: Duration,

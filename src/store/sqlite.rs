@@ -22,8 +22,8 @@ use futures_util::stream::{self, BoxStream};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    Change, Guard, Header, KeyRange, KeyValue, Op, Refusal, Renewal, Request, Response, Store, StoreError,
-    Txn, TxnReply, WatchBatch, after_prefix,
+    ANSWER_BYTES_MAX, Change, Guard, Header, KeyRange, KeyValue, Op, Refusal, Renewal, Request, Response,
+    Store, StoreError, Txn, TxnReply, WatchBatch, after_prefix,
 };
 use crate::clock::{Clock, Instant};
 use crate::election::lease::LeaseId;
@@ -335,6 +335,7 @@ fn changes(
     Ok(Some(changes.into_iter().map(|(_, c)| c).collect()))
 }
 
+/// With a limit it is a page, whose size is limited too.
 fn list(tx: &Connection, from: &str, to: &str, limit: Option<usize>) -> rusqlite::Result<Vec<KeyValue>> {
     let sql = "SELECT key, value, created, modified, lease FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
     // SQLite takes a negative limit for none.
@@ -349,5 +350,16 @@ fn list(tx: &Connection, from: &str, to: &str, limit: Option<usize>) -> rusqlite
             lease: row.get::<_, Option<i64>>(4)?.map(LeaseId),
         })
     })?;
-    rows.collect()
+    let (mut bytes, mut found) = (0, Vec::new());
+    for row in rows {
+        let kv: KeyValue = row?;
+        bytes += kv.key.len() + kv.value.len();
+        if limit >= 0 && bytes > ANSWER_BYTES_MAX {
+            let why = format!("a page from {from:?} on has more than {ANSWER_BYTES_MAX} bytes");
+            let too_big = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_TOOBIG);
+            return Err(rusqlite::Error::SqliteFailure(too_big, Some(why)));
+        }
+        found.push(kv);
+    }
+    Ok(found)
 }

@@ -261,10 +261,11 @@ fn log_stopping(token: Token, reason: Reason) {
     if matches!(reason, Reason::RenewDeadline | Reason::ClockSuspended) {
         tracing::error!(event, %token, %reason, "lease timeout");
     }
-    if reason.is_planned() {
-        tracing::info!(event, %token, %reason, "stopping main loop");
-    } else {
-        tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop");
+    match reason {
+        Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop has ended by itself"),
+        Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
+        _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),
+        _ => tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop"),
     }
 }
 

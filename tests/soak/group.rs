@@ -37,6 +37,7 @@ impl Group {
             let builder = NodeBuilder::new(&format!("n{n}"))
                 .lease_secs(lease_secs)
                 .env("METAD_META__TICK_INTERVAL_MS", "50")
+                .env("METAD_META__BARRIER_INTERVAL_MS", "200")
                 .endpoints(proxies.iter().map(FaultProxy::addr));
             let processes = vec![builder.spawn()];
             Place { builder, proxies, processes }
@@ -54,8 +55,8 @@ impl Group {
 
     /// Everything that ever led, checked.
     pub fn tenures(&self) -> Vec<Tenure> {
-        let traces: Vec<_> = self.places.iter().flat_map(|p| &p.processes).map(Node::trace).collect();
-        history::check(&traces).unwrap_or_else(|e| panic!("{e}"))
+        let traces = || self.places.iter().flat_map(|p| &p.processes).map(Node::trace).collect();
+        history::check_running(traces).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Why a main loop was told to stop; empty if it never was.
@@ -75,6 +76,11 @@ impl Group {
     /// The present process of a place.
     pub fn node(&self, n: usize) -> &Node {
         self.places[n].processes.last().expect("one was started")
+    }
+
+    /// Where the present processes answer gRPC.
+    pub fn addresses(&self) -> Vec<String> {
+        (0..NODES).map(|n| self.node(n).rpc_addr().to_string()).collect()
     }
 
     /// A place's ways to etcd.

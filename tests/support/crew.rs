@@ -46,11 +46,27 @@ pub fn wait_for_leader(nodes: &[Node], timeout: Duration) -> usize {
     leader(nodes).unwrap_or_else(|| panic!("a leader that is gone again\n{}", report(nodes)))
 }
 
+/// How many members the node has seen join, itself among them.
+pub fn members_seen(node: &Node) -> usize {
+    node.events().iter().filter(|e| e.kind() == "member_joined").count()
+}
+
+/// Waits until each of them has joined, and knows the leader and all the others. A node learns of them from a watch of
+/// its own, later than they join: the leader too, whom it is asked to hand over to.
+#[track_caller]
+pub fn wait_until_all_know_all(nodes: &[Node]) {
+    for node in nodes {
+        node.wait_for("joined", PATIENCE);
+        node.wait_for("leader_changed", PATIENCE);
+    }
+    wait_until("all know all", PATIENCE, || nodes.iter().all(|n| members_seen(n) >= nodes.len()));
+}
+
 /// All main loops there were; panics if two of them ever ran at once.
 #[track_caller]
 pub fn tenures(nodes: &[Node]) -> Vec<Tenure> {
-    let traces: Vec<_> = nodes.iter().map(Node::trace).collect();
-    history::check(&traces).unwrap_or_else(|e| panic!("{e}"))
+    let traces = || nodes.iter().map(Node::trace).collect();
+    history::check_running(traces).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The ends of all logs, for messages.

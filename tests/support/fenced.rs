@@ -15,6 +15,8 @@ use super::history::Tenure;
 /// How long reading the history may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEADER: &str = "election/meta/leader";
+const COMMITTED: &str = "state/meta/barrier/committed";
+const CEILING: &str = "state/meta/barrier/ceiling";
 
 /// What the history holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,19 @@ pub struct Writes {
     pub fenced: usize,
     /// How many rows of the history were opened, each under its own token.
     pub opened: usize,
+    /// Every epoch that was committed, oldest first.
+    pub committed: Vec<EpochWrite>,
+    /// Every ceiling of epochs, oldest first.
+    pub ceilings: Vec<EpochWrite>,
+}
+
+/// An epoch that was written, and the leader's token at that revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochWrite {
+    /// Under which token; 0: nobody led, which no fenced write survives.
+    pub token: u64,
+    /// What.
+    pub epoch: u64,
 }
 
 /// One change of a key.
@@ -107,9 +122,19 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
             writes.tokens.extend(leader);
             continue;
         }
-        let is_opening = step.key.starts_with("history/") && step.value.as_deref().is_some_and(is_open);
+        let json = step.value.as_deref().and_then(|value| serde_json::from_slice::<Value>(value).ok());
+        let number = |field| json.as_ref().and_then(|json| json[field].as_u64());
+        let epoch = number("epoch").map(|epoch| EpochWrite { token: leader.unwrap_or(0), epoch });
+        match step.key.as_str() {
+            COMMITTED => writes.committed.extend(epoch),
+            CEILING => writes.ceilings.extend(epoch),
+            _ => {}
+        }
+        // Rows are closed by others, too, or when the token is gone; they are opened under it.
+        let is_opening =
+            step.key.starts_with("history/") && json.as_ref().is_some_and(|row| row["reason"].is_null());
         let is_fenced = is_opening || step.key.starts_with("state/");
-        let Some(token) = step.value.as_deref().filter(|_| is_fenced).and_then(token_in) else { continue };
+        let Some(token) = number("token").filter(|_| is_fenced) else { continue };
         if leader != Some(token) {
             let Step { key, revision, .. } = step;
             return Err(format!(
@@ -123,16 +148,6 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
         }
     }
     Ok(writes)
-}
-
-/// Is it the row of a tenure that has not ended? Rows are closed by others, too, or when the token is gone.
-fn is_open(value: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(value).is_ok_and(|row| row["token"].is_u64() && row["reason"].is_null())
-}
-
-/// The token that a value of a main loop names.
-fn token_in(value: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<Value>(value).ok()?["token"].as_u64()
 }
 
 #[cfg(test)]
@@ -154,7 +169,7 @@ mod tests {
             step("state/tick", 8, Some(7)),
             step("state/other", 9, None),
         ];
-        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2, opened: 0 }));
+        assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2, ..Writes::default() }));
     }
 
     #[test]
@@ -166,9 +181,21 @@ mod tests {
         };
         let good =
             [step(LEADER, 4, Some(0)), row(5, "null"), step(LEADER, 7, Some(0)), row(8, "\"vanished\"")];
-        assert_eq!(judge(&good), Ok(Writes { tokens: vec![4, 7], fenced: 0, opened: 1 }));
+        assert_eq!(judge(&good), Ok(Writes { tokens: vec![4, 7], opened: 1, ..Writes::default() }));
         let late = [step(LEADER, 4, Some(0)), step(LEADER, 7, Some(0)), row(8, "null")];
         assert!(judge(&late).is_err_and(|e| e.contains("under token 4")));
+    }
+
+    #[test]
+    fn epochs_are_listed_with_the_token_of_their_time() {
+        let epoch = |key: &str, revision, epoch: u64| Step {
+            value: Some(format!("{{\"epoch\":{epoch}}}").into_bytes()),
+            ..step(key, revision, None)
+        };
+        let steps = [step(LEADER, 4, Some(0)), epoch(CEILING, 5, 90), epoch(COMMITTED, 6, 80)];
+        let writes = judge(&steps).expect("fine");
+        assert_eq!(writes.ceilings, [EpochWrite { token: 4, epoch: 90 }]);
+        assert_eq!(writes.committed, [EpochWrite { token: 4, epoch: 80 }]);
     }
 
     #[test]

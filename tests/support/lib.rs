@@ -8,6 +8,7 @@
 //! - [`node`] starts metad itself and collects its events;
 //! - [`network`] puts nodes and members on machines of their own, and cuts those off from each other;
 //! - [`history`] decides from those events whether two main loops ever ran at once; [`crew`] asks it;
+//! - [`family`] is a program for `metad run` that leaves evidence of when it lived;
 //! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
@@ -20,6 +21,7 @@ pub mod crew;
 pub mod disaster;
 pub mod etcd;
 pub mod etcdctl;
+pub mod family;
 pub mod fenced;
 pub mod history;
 pub mod http;
@@ -33,3 +35,4 @@ pub mod ports;
 pub mod proxy;
 pub mod spawn;
 pub mod tls;
+pub mod usage;

@@ -84,7 +84,17 @@ pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // utime and stime, proc(5)'s fields 14 and 15; the first after the name is 3.
-    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    from_ticks(fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+/// The time that all CPUs together have had nothing to do.
+pub fn idle_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").expect("/proc is mounted");
+    // "cpu", then user, nice, system, idle.
+    from_ticks(stat.split_whitespace().nth(4).and_then(|field| field.parse().ok()).expect("proc(5)"))
+}
+
+fn from_ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
@@ -105,9 +115,11 @@ fn serve(inbox: Receiver<Request>) {
 fn spawn_here(mut command: Command) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     command.process_group(0);
-    // SAFETY: the closure makes two system calls and neither allocates nor locks.
+    // SAFETY: the closure makes three system calls and neither allocates nor locks.
     unsafe {
         command.pre_exec(move || {
+            // The tests themselves may run under nohup.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above took effect.
             if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Other.into()) }

@@ -62,8 +62,9 @@ impl Streams {
 
     /// Cuts a worker's stream off. True: it had one.
     pub(super) fn cut(&mut self, worker: WorkerId, why: Cut) -> bool {
-        let stream = self.open.remove(&worker);
-        stream.as_ref().is_some_and(|s| s.cut.set(why).is_ok())
+        let Some(stream) = self.open.remove(&worker) else { return false };
+        let _ = stream.cut.set(why); // or it has just ended for a reason of its own
+        true
     }
 
     /// The worker's end of this stream is gone. True: it was the one it had open.
@@ -85,7 +86,7 @@ impl Streams {
 
 /// Hands a report to the barriers. One that comes too late is no mistake of the worker's; one that cannot be is.
 pub(super) fn judge(epoch: u64, collect: impl FnOnce(Epoch) -> Result<(), CollectError>) -> Result<(), Cut> {
-    let Some(known) = Epoch::new(epoch) else {
+    let Some(known) = Epoch::new(epoch).filter(|known| *known != Epoch::NONE) else {
         return Err(Cut::BadReport(format!("{epoch} is no epoch")));
     };
     match collect(known) {

@@ -11,7 +11,8 @@ use super::member::{error, status_error};
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 use crate::store::{
-    Guard, Header, KeyRange, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply,
+    ANSWER_BYTES_MAX, Guard, Header, KeyRange, KeyValue, Op, Refusal, Request, Response, StoreError, Txn,
+    TxnReply,
 };
 
 /// Asks one member.
@@ -31,7 +32,8 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
             },
         },
         Request::Txn(txn) => {
-            let reply = client.txn(to_txn(txn)).await.map_err(|e| error(&e))?;
+            let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+            let reply = kv.txn(to_txn(txn)).await.map_err(|e| txn_error(txn, &e))?;
             let ops = reply.op_responses().into_iter();
             let found = if is_bare(txn) { Vec::new() } else { ops.filter_map(found).collect() };
             Ok(Response::Txn(TxnReply {
@@ -42,6 +44,18 @@ pub(super) async fn call(client: &mut Client, request: &Request) -> Result<Respo
         }
         // Renewals have streams of their own; see `keepalive`.
         Request::Renew(_) => Err(status_error(&tonic::Status::unimplemented("renewals are not unary"))),
+    }
+}
+
+/// An answer that is too large was one to a question, and asking it did nothing.
+fn txn_error(txn: &Txn, e: &etcd_client::Error) -> StoreError {
+    match e {
+        etcd_client::Error::GRpcStatus(status)
+            if status.code() == tonic::Code::OutOfRange && !txn.writes() =>
+        {
+            StoreError::Refused(Refusal::TooLarge, status.message().to_owned())
+        }
+        e => error(e),
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::super::{Refusal, Request, Response, StoreError};
-use super::{EtcdOptions, convert};
+use super::{EtcdOptions, TlsFiles, convert};
 use crate::clock::{Clock, Instant};
 use crate::proto::etcd::auth_client::AuthClient;
 use crate::proto::etcd::{AuthenticateRequest, lease_client::LeaseClient};
@@ -42,7 +42,8 @@ pub struct ConnectError {
 /// One member.
 pub(super) struct Member {
     name: String,
-    endpoint: Endpoint,
+    /// How to connect; replaced when there are new certificates.
+    endpoint: Mutex<Endpoint>,
     login: Option<(String, String)>,
     connect_timeout: Duration,
     slot: Mutex<Slot>,
@@ -82,22 +83,14 @@ pub(super) struct Connection {
 
 impl Member {
     pub(super) fn new(endpoint: &str, options: &EtcdOptions) -> Result<Self, ConnectError> {
-        let fail = |why: String| ConnectError { endpoint: endpoint.to_owned(), why };
         let has_scheme = endpoint.contains("://");
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let url = if has_scheme { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") };
-        let mut e = Endpoint::from_shared(url.clone())
-            .map_err(|e| fail(e.to_string()))?
-            .connect_timeout(options.connect_timeout)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .tcp_nodelay(true);
-        if url.starts_with("https://") {
-            e = e.tls_config(tls_config(options)).map_err(|e| fail(chain(&e)))?;
-        }
+        let fail = |why: String| ConnectError { endpoint: endpoint.to_owned(), why };
+        let e = endpoint_of(&url, options.tls.as_ref(), options.connect_timeout).map_err(fail)?;
         Ok(Self {
             name: url,
-            endpoint: e,
+            endpoint: Mutex::new(e),
             login: options.login.clone(),
             slot: Mutex::default(),
             resolved: Mutex::default(),
@@ -105,6 +98,21 @@ impl Member {
             connect_timeout: options.connect_timeout,
             open_renewals: std::sync::atomic::AtomicUsize::new(0),
         })
+    }
+
+    /// How to connect with these certificates.
+    pub(super) fn endpoint_with(&self, tls: &TlsFiles) -> Result<Endpoint, ConnectError> {
+        let fail = |why: String| ConnectError { endpoint: self.name.clone(), why };
+        endpoint_of(&self.name, Some(tls), self.connect_timeout).map_err(fail)
+    }
+
+    /// Connects so from now on. What is open stays open.
+    pub(super) fn set_endpoint(&self, endpoint: Endpoint) {
+        *self.endpoint.lock().unwrap_or_else(|e| e.into_inner()) = endpoint;
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Its URL, for messages.
@@ -208,7 +216,7 @@ impl Member {
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
         });
-        let channel = self.endpoint.connect_with_connector_lazy(connector);
+        let channel = self.endpoint().connect_with_connector_lazy(connector);
         let mut options = ConnectOptions::new().with_require_leader(true);
         let mut token = None;
         if let Some((user, password)) = &self.login {
@@ -223,7 +231,8 @@ impl Member {
     /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member
     /// whose addresses we know.
     async fn resolve(&self) -> Result<Vec<SocketAddr>, StoreError> {
-        let uri = self.endpoint.uri();
+        let endpoint = self.endpoint();
+        let uri = endpoint.uri();
         let port = uri.port_u16().unwrap_or(2379);
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let fresh = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), port))).await;
@@ -273,16 +282,26 @@ pub(super) fn wants_a_new_login(e: &StoreError) -> bool {
     }
 }
 
-fn tls_config(options: &EtcdOptions) -> ClientTlsConfig {
-    let files = options.tls.clone().unwrap_or_default();
-    let mut tls = ClientTlsConfig::new().timeout(options.connect_timeout);
+/// The error is for the one who named the endpoint.
+fn endpoint_of(url: &str, tls: Option<&TlsFiles>, connect_timeout: Duration) -> Result<Endpoint, String> {
+    let e = Endpoint::from_shared(url.to_owned())
+        .map_err(|e| e.to_string())?
+        .connect_timeout(connect_timeout)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .tcp_nodelay(true);
+    if !url.starts_with("https://") {
+        return Ok(e);
+    }
+    let files = tls.cloned().unwrap_or_default();
+    let mut tls = ClientTlsConfig::new().timeout(connect_timeout);
     if let Some(ca) = files.ca {
         tls = tls.ca_certificate(Certificate::from_pem(ca));
     }
     if let Some((certificate, key)) = files.identity {
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
-    tls
+    e.tls_config(tls).map_err(|e| chain(&e))
 }
 
 async fn authenticate(

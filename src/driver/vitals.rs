@@ -1,0 +1,108 @@
+//! What the driver tells of its own health: how punctual it is, and how much of the lease is left when a renewal is
+//! confirmed. Both only count; nothing is decided here.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::election::lease::Lease;
+use crate::telemetry::Telemetry;
+
+/// How long a delay of the timer is remembered.
+const DELAY_LASTS: Duration = Duration::from_secs(60);
+
+/// The last time of everything.
+pub(super) struct Vitals {
+    telemetry: Telemetry,
+    ticked_at: Instant,
+    /// When the timer should have fired.
+    due_at: Instant,
+    confirmed_at: Option<Instant>,
+    /// The worst delay of the driver lately, and when.
+    worst: Option<(Duration, Instant)>,
+}
+
+// === impl Vitals ===
+
+impl Vitals {
+    pub(super) fn new(telemetry: Telemetry, now: Instant) -> Self {
+        Self { telemetry, ticked_at: now, due_at: now, confirmed_at: None, worst: None }
+    }
+
+    /// The driver waits from now on, for at most so long.
+    pub(super) fn sleeps(&mut self, now: Instant, at_most: Duration) {
+        self.due_at = now + at_most;
+    }
+
+    /// The driver has woken up: by its timer, or by an event.
+    pub(super) fn ticked(&mut self, now: Instant, by_timer: bool) {
+        let late = now.since(self.due_at);
+        self.telemetry.metrics().driver_ticked(now.since(self.ticked_at), by_timer.then_some(late));
+        self.ticked_at = now;
+        if self.worst_delay(now) <= late {
+            self.worst = Some((late, now));
+        }
+    }
+
+    /// How late the driver was at worst within the last minute: a starved CPU, or a process that stood still.
+    pub(super) fn worst_delay(&self, now: Instant) -> Duration {
+        self.worst.filter(|(_, at)| now.since(*at) < DELAY_LASTS).map_or(Duration::ZERO, |(late, _)| late)
+    }
+
+    /// The lease before an event and after it: has the event confirmed a renewal?
+    pub(super) fn compare(&mut self, now: Instant, before: Option<&Lease>, after: Option<&Lease>) {
+        let Some((before, after)) = before.zip(after) else {
+            self.confirmed_at = None;
+            return;
+        };
+        if before.id() != after.id() {
+            self.confirmed_at = None;
+        } else if before.holds_until() != after.holds_until() {
+            let left = now.until(before.holds_until()).as_secs_f64();
+            let since_last = self.confirmed_at.map(|at| now.since(at));
+            self.telemetry.renewed(since_last, left / after.timing().ttl().as_secs_f64());
+            self.confirmed_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SimClock;
+    use crate::election::lease::LeaseId;
+
+    #[test]
+    fn the_worst_delay_is_remembered_for_a_minute() {
+        let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
+        let mut vitals = Vitals::new(telemetry, Instant::default());
+        let at = Instant::from_millis;
+        for (wakes_ms, worst_ms) in [(1_300, 300), (1_200, 300), (1_700, 700), (1_000, 700)] {
+            vitals.sleeps(at(0), Duration::from_secs(1));
+            vitals.ticked(at(wakes_ms), true);
+            assert_eq!(vitals.worst_delay(at(2_000)), Duration::from_millis(worst_ms));
+        }
+        vitals.sleeps(at(61_000), Duration::from_secs(1));
+        vitals.ticked(at(62_010), false);
+        assert_eq!(vitals.worst_delay(at(62_020)), Duration::from_millis(10), "and then it is over");
+    }
+
+    #[test]
+    fn a_renewal_is_counted_when_it_moves_the_deadline_with_what_was_left_before() {
+        let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
+        let mut vitals = Vitals::new(telemetry.clone(), Instant::default());
+        let at = Instant::from_millis;
+        let ttl = Duration::from_secs(10);
+        let first = Lease::granted(LeaseId(1), ttl, at(0));
+        let mut renewed = first;
+        assert!(renewed.extend(at(2_500), at(2_400), ttl));
+        vitals.compare(at(1_000), Some(&first), Some(&first));
+        vitals.compare(at(2_500), Some(&first), Some(&renewed));
+        vitals.compare(at(3_000), Some(&renewed), Some(&Lease::granted(LeaseId(2), ttl, at(3_000))));
+        vitals.compare(at(4_000), None, Some(&first));
+        let series = telemetry.headroom(Duration::from_secs(60));
+        let ratios: Vec<f32> = series.points.iter().map(|p| p.median).collect();
+        assert_eq!(ratios, [(9_930 - 2_500) as f32 / 10_000.0]);
+    }
+}

@@ -1,0 +1,198 @@
+//! Who leads, how that changed, and how long nobody did.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::{ReasonLabel, ResultLabel};
+use crate::clock::Instant;
+use crate::election::departure::Departure;
+use crate::telemetry::event::Event;
+
+/// From a hand-over in one write to a lease of a minute.
+const FAILOVER_BUCKETS_SECS: [f64; 14] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0];
+/// The termination that does not end a tenure.
+const CANDIDATE_LEASE_LOST: &str = "candidate_lease_lost";
+
+pub(super) struct ElectionMetrics {
+    node: String,
+    leads: Family<NameLabel, Gauge>,
+    has_leader: Gauge,
+    token: Gauge<u64, AtomicU64>,
+    changes: Family<HowLabel, Counter>,
+    failovers: Histogram,
+    transitions: Family<TransitionLabels, Counter>,
+    terminations: Family<ReasonLabel, Counter>,
+    claims: Family<ResultLabel, Counter>,
+    /// Since when nobody leads, and how the last leader left.
+    vacancy: Mutex<Option<(Instant, Departure)>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabel {
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabel {
+    how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransitionLabels {
+    direction: &'static str,
+    reason: &'static str,
+}
+
+// === impl ElectionMetrics ===
+
+impl ElectionMetrics {
+    pub(super) fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            leads: Family::default(),
+            has_leader: Gauge::default(),
+            token: Gauge::default(),
+            changes: Family::default(),
+            failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
+            transitions: Family::default(),
+            terminations: Family::default(),
+            claims: Family::default(),
+            vacancy: Mutex::default(),
+        }
+    }
+
+    pub(super) fn register(&self, r: &mut Registry) {
+        r.register("leader_election_master_status", "1 while this node's main loop runs", self.leads.clone());
+        r.register("metad_has_leader", "1 while this node sees a leader", self.has_leader.clone());
+        r.register("metad_leader_token", "Fencing token of the leader seen last", self.token.clone());
+        r.register(
+            "metad_leader_changes_seen",
+            "Leaders that followed another, by how that one left its seat",
+            self.changes.clone(),
+        );
+        r.register(
+            "metad_failover_duration_seconds",
+            "From a leader's leaving to the next leader, as this node saw it",
+            self.failovers.clone(),
+        );
+        r.register(
+            "metad_leadership_transitions",
+            "Own leaderships gained and lost, and why",
+            self.transitions.clone(),
+        );
+        r.register(
+            "metad_lease_terminations",
+            "Own leases given up or lost; resigned_* and main_loop_ended are benign",
+            self.terminations.clone(),
+        );
+        r.register("metad_election_campaigns", "Claims of the vacant seat, by result", self.claims.clone());
+        self.show_zeros();
+    }
+
+    /// A counter that appears with its first event has never risen, as far as Prometheus can see.
+    fn show_zeros(&self) {
+        self.set_leads(false);
+        for how in Departure::ALL {
+            let _ = self.changes.get_or_create(&HowLabel { how: how.as_str() });
+        }
+        let _ = self.transitions.get_or_create(&TransitionLabels { direction: "gained", reason: "won" });
+        let _ = self.terminations.get_or_create(&ReasonLabel { reason: CANDIDATE_LEASE_LOST });
+        for result in ["won", "lost"] {
+            let _ = self.claims.get_or_create(&ResultLabel { result });
+        }
+    }
+
+    pub(super) fn count(&self, event: &Event) {
+        match event {
+            Event::LeaderChanged { leader, token, .. } => {
+                self.has_leader.set(i64::from(leader.is_some()));
+                if let Some(token) = token {
+                    self.token.set(token.get());
+                }
+            }
+            Event::LeadershipWon { .. } => self.claim("won"),
+            Event::ClaimLost => self.claim("lost"),
+            Event::MainLoopStarted { .. } => {
+                self.set_leads(true);
+                self.transition("gained", "won");
+            }
+            Event::MainLoopStopped { reason, .. } => {
+                self.set_leads(false);
+                self.transition("lost", reason.as_str());
+                self.terminated(reason.as_str());
+            }
+            Event::Rejoining => self.terminated(CANDIDATE_LEASE_LOST),
+            _ => {}
+        }
+    }
+
+    /// The seat has changed: how its holder left (`None`: it was vacant), and whether somebody sits there now.
+    pub(super) fn seat_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
+        let mut vacancy = self.vacancy.lock().unwrap_or_else(|e| e.into_inner());
+        let gap = match left {
+            Some(how) => Some((now, how)),
+            None => vacancy.take(), // `None` still: the first leader that we see followed nobody
+        };
+        if !is_held {
+            *vacancy = gap;
+            return;
+        }
+        *vacancy = None;
+        if let Some((since, how)) = gap {
+            self.failovers.observe(now.since(since).as_secs_f64());
+            self.changes.get_or_create(&HowLabel { how: how.as_str() }).inc();
+        }
+    }
+
+    fn claim(&self, result: &'static str) {
+        self.claims.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    fn transition(&self, direction: &'static str, reason: &'static str) {
+        self.transitions.get_or_create(&TransitionLabels { direction, reason }).inc();
+    }
+
+    fn terminated(&self, reason: &'static str) {
+        self.terminations.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    fn set_leads(&self, leads: bool) {
+        self.leads.get_or_create(&NameLabel { name: self.node.clone() }).set(i64::from(leads));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fail_over_is_counted_with_its_gap_and_its_cause() {
+        let m = ElectionMetrics::new("n");
+        let mut registry = Registry::default();
+        m.register(&mut registry);
+        let has = |line: &str| {
+            let mut page = String::new();
+            prometheus_client::encoding::text::encode(&mut page, &registry).expect("a page");
+            assert!(page.lines().any(|l| l == line), "{line} in {page}");
+        };
+        let at = Instant::from_millis;
+        m.seat_changed(at(0), None, true);
+        has("metad_failover_duration_seconds_count 0"); // the first leader that is seen followed nobody
+        m.seat_changed(at(1_000), Some(Departure::Vanished), false);
+        m.seat_changed(at(3_500), None, true);
+        m.seat_changed(at(4_000), Some(Departure::HandedOver), true);
+        has("metad_failover_duration_seconds_count 2");
+        has("metad_failover_duration_seconds_sum 2.5");
+        has("metad_leader_changes_seen_total{how=\"handed_over\"} 1");
+        has("metad_leader_changes_seen_total{how=\"vanished\"} 1");
+        has("metad_leader_changes_seen_total{how=\"reclaimed\"} 0");
+    }
+}
