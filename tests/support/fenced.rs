@@ -120,7 +120,8 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
             writes.tokens.extend(leader);
             continue;
         }
-        let number = |field| step.value.as_deref().and_then(|value| number_in(value, field));
+        let json = step.value.as_deref().and_then(|value| serde_json::from_slice::<Value>(value).ok());
+        let number = |field| json.as_ref().and_then(|json| json[field].as_u64());
         let epoch = number("epoch").map(|epoch| EpochWrite { token: leader.unwrap_or(0), epoch });
         match step.key.as_str() {
             COMMITTED => writes.committed.extend(epoch),
@@ -137,11 +138,6 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
         writes.fenced += 1;
     }
     Ok(writes)
-}
-
-/// A number that a value of a main loop names.
-fn number_in(value: &[u8], field: &str) -> Option<u64> {
-    serde_json::from_slice::<Value>(value).ok()?[field].as_u64()
 }
 
 #[cfg(test)]
