@@ -450,21 +450,22 @@ impl Driver {
     }
 
     fn ask(&self, what: &'static str, txn: Txn, event: impl FnOnce(&Answer) -> Event + Send + 'static) {
-        let parts = self.parts.clone();
+        let (store, trouble) = (self.parts.store.clone(), self.parts.trouble.clone());
+        let (clock, telemetry) = (self.parts.clock.clone(), self.parts.telemetry.clone());
         self.spawn(async move {
-            let asked_at = parts.clock.now();
-            let answer = parts.store.call(Request::Txn(txn)).await;
+            let asked_at = clock.now();
+            let answer = store.call(Request::Txn(txn)).await;
             let result = match &answer {
                 Ok(_) => {
-                    parts.trouble.over();
+                    trouble.over();
                     "ok"
                 }
                 Err(e) => {
-                    parts.trouble.report(what, e);
+                    trouble.report(what, e);
                     e.kind()
                 }
             };
-            parts.telemetry.metrics().store_asked(what, result, parts.clock.now().since(asked_at));
+            telemetry.metrics().store_asked(what, result, clock.now().since(asked_at));
             event(&answer)
         });
     }
