@@ -2,6 +2,8 @@
 //!
 //! Prints figures and asserts nothing: timings depend on the machine. What is compared is measured in one run.
 
+#[path = "bare/store.rs"]
+mod bare;
 #[path = "../tests/support/lib.rs"]
 mod support;
 
@@ -9,10 +11,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use metad::clock::OsClock;
 use metad::election::record::Revision;
-use metad::store::etcd::{EtcdOptions, EtcdStore};
-use metad::store::{KeyRange, Op, Request, Store, StoreError, Txn, WatchBatch};
+use metad::store::etcd::EtcdStore;
+use metad::store::{KeyRange, Store, StoreError, WatchBatch};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::boot_ns;
@@ -204,17 +205,9 @@ struct Bare {
 
 impl Bare {
     fn new(etcd: &EtcdCluster) -> Self {
-        let options = EtcdOptions {
-            endpoints: etcd.endpoints(),
-            tls: None,
-            login: None,
-            connect_timeout: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(3),
-            hedge_max: Duration::from_secs(1),
-        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let (store, events) = runtime.block_on(async {
-            let store = EtcdStore::new(options, std::sync::Arc::new(OsClock)).expect("a store");
+            let store = bare::open(etcd.endpoints());
             let at = put(&store).await;
             let range = KeyRange::prefix("/bench/");
             let events = store.watch(range, at, Duration::from_secs(60)).await.expect("a watch");
@@ -243,9 +236,7 @@ impl Bare {
 }
 
 async fn put(store: &EtcdStore) -> Revision {
-    let op = Op::Put("/bench/key".into(), b"value".to_vec(), None);
-    let txn = Txn { then: vec![op], ..Txn::default() };
-    store.call(Request::Txn(txn)).await.expect("a put").header().revision
+    bare::put(store, "/bench/key".into(), b"value").await
 }
 
 fn idle(what: &str, builder: &NodeBuilder) {

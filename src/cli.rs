@@ -5,11 +5,14 @@
 
 mod args;
 mod doctor;
+mod history;
 mod output;
 mod query;
+mod release;
 mod reload;
 mod serve;
 mod settings;
+mod steering;
 mod watch;
 mod worker;
 
@@ -47,7 +50,9 @@ pub fn main() -> ExitCode {
         Command::Leader(args) => query::run(query::leader(args)),
         Command::Members(args) => query::run(query::members(args)),
         Command::Watch(args) => query::run(watch::watch(args)),
-        Command::StepDown(args) => query::run(query::step_down(args)),
+        Command::History(args) => query::run(history::history(args)),
+        Command::StepDown(args) => query::run(steering::step_down(args)),
+        Command::Release(args) => query::run(release::release(args)),
         Command::Wait(args) => query::run(query::wait(args)),
         Command::Worker(args) => query::run(worker::worker(args)),
         Command::Doctor(args) => query::run(doctor::doctor(args)),

@@ -12,6 +12,9 @@ pub mod failures {}
 #[doc = include_str!("docs/guardian.md")]
 pub mod guardian {}
 
+#[doc = include_str!("docs/history.md")]
+pub mod history {}
+
 #[doc = include_str!("docs/lease.md")]
 pub mod lease {}
 

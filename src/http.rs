@@ -4,7 +4,9 @@
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
 mod checks;
+mod events;
 mod headroom;
+mod history;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, parse_duration};
 use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
@@ -64,6 +66,8 @@ pub async fn serve(
         .route("/leader", get(leader))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/api/v1/history", get(history::history))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/headroom", get(headroom::headroom))
         .route("/api/v1/checks", get(checks::checks))
         .with_state(parts);
@@ -99,6 +103,12 @@ async fn metrics(State(parts): State<HttpParts>, headers: HeaderMap) -> Response
         ("text/plain; version=0.0.4; charset=utf-8", parts.telemetry.metrics().render_classic())
     };
     ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// How far back a request wants to see; `Err`: the answer to one that cannot be read.
+fn since(query: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCode, String)> {
+    let refusal = |why: String| (StatusCode::BAD_REQUEST, format!("since: {why}\n"));
+    query.get("since").map(|text| parse_duration(text)).transpose().map_err(refusal)
 }
 
 async fn version() -> Json<Value> {

@@ -205,6 +205,7 @@ impl NodeBuilder {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             snapshots: driver.subscribe(),
+            history: driver.subscribe_past(),
         });
         let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };

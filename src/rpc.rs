@@ -11,12 +11,14 @@ mod counting;
 mod deadline;
 mod election;
 mod health;
+mod history;
 mod members;
 mod methods;
 mod refuse;
 pub mod requests;
 mod slow;
 mod state;
+mod steering;
 
 use std::future::Future;
 use std::time::Duration;
@@ -69,7 +71,7 @@ pub struct RpcParts {
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
-    /// Where calls are counted.
+    /// The events, and where calls are counted.
     pub telemetry: Telemetry,
     /// What the background checks found last.
     pub checks: watch::Receiver<std::sync::Arc<Latest>>,

@@ -265,6 +265,12 @@ pub trait Store: Send + Sync + 'static {
     /// Where it is, for messages: endpoints or a file.
     fn location(&self) -> String;
 
+    /// The place that answered the slowest lately, or has been silent for the longest, and how long that took. A store
+    /// that is in one place only has none.
+    fn slowest(&self) -> Option<(String, Duration)> {
+        None
+    }
+
     /// Asks every place of this store by itself, each for at most `patience`: whether it answers, and how soon. A
     /// store that is in one place only has nothing to tell.
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {

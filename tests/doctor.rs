@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use impostor::{Impostor, Page};
 use metad::doctor::{CHECKS, Finding, Report, Skipped, Status, render};
 use serde_json::Value;
-use support::crew::{PATIENCE, leads, wait_for_leader};
+use support::crew::{PATIENCE, check_status, leads, wait_for_leader};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
 use support::poll::{holds_within, wait_until};
@@ -324,13 +324,6 @@ fn what_is_not_etcd_hangs_or_talks_nonsense_is_a_finding_and_no_hang() {
     }
 }
 
-/// The value of a metric, if it is shown.
-fn status_metric(node: &Node, code: &str) -> Option<f64> {
-    let (_, page) = http::get(node.http_addr(), "/metrics", PATIENCE).ok()?;
-    let series = format!("metad_check_status{{code=\"{code}\"}} ");
-    page.lines().find_map(|l| l.strip_prefix(&series)?.trim().parse().ok())
-}
-
 fn changes_of(node: &Node, code: &str) -> Vec<String> {
     let events = node.events();
     let of = events.iter().filter(|e| e.kind() == "check_changed" && e.str("code") == code);
@@ -341,12 +334,13 @@ fn changes_of(node: &Node, code: &str) -> Vec<String> {
 fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
     let etcd = EtcdCluster::start(1);
     let window = 20;
-    let observed = NodeBuilder::new("observer").etcd(&etcd).env("METAD_NODE__PRIORITY", "0");
-    let observed = observed.env("METAD_CHECKS__INTERVAL_SECS", "1");
-    let observed = observed.env("METAD_CHECKS__LEADER_CHANGE_WINDOW_SECS", window.to_string());
-    let observer = observed.spawn();
+    let builder = |id: &str| {
+        let builder = NodeBuilder::new(id).etcd(&etcd).env("METAD_CHECKS__INTERVAL_SECS", "1");
+        builder.env("METAD_CHECKS__LEADER_CHANGE_WINDOW_SECS", window.to_string())
+    };
+    let observer = builder("observer").env("METAD_NODE__PRIORITY", "0").spawn();
     observer.wait_for("joined", PATIENCE);
-    let builders = ["a", "b"].map(|id| NodeBuilder::new(id).etcd(&etcd));
+    let builders = ["a", "b"].map(builder);
     let mut nodes: Vec<Node> = builders.iter().map(NodeBuilder::spawn).collect();
     nodes.iter().for_each(|n| drop(n.wait_for("joined", PATIENCE)));
     let mut check = Doctor::of(&etcd).env("METAD_CHECKS__INTERVAL_SECS", "1");
@@ -363,10 +357,10 @@ fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
         nodes[i] = builders[i].spawn();
         nodes[i].wait_for("joined", PATIENCE);
     }
-    wait_until("the observer has counted", PATIENCE, || status_metric(&observer, "LEADER_003") == Some(0.0));
+    wait_until("the observer has counted", PATIENCE, || check_status(&observer, "LEADER_003") == Some(0));
     assert_eq!(changes_of(&observer, "LEADER_003"), Vec::<String>::new(), "{}", observer.report());
     // Unplanned ones do.
-    for _ in 0..3 {
+    for _ in 0..5 {
         let i = wait_for_leader(&nodes, PATIENCE);
         nodes[i].kill();
         wait_until("the other leads", PATIENCE, || leads(&nodes[1 - i]));
@@ -378,7 +372,10 @@ fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
         PATIENCE,
     );
     assert!(raised.str("measured").contains("unplanned changes"), "{}", raised.json);
-    assert_eq!(status_metric(&observer, "LEADER_003"), Some(1.0), "the metric");
+    assert_eq!(check_status(&observer, "LEADER_003"), Some(1), "the metric");
+    wait_until("whoever leads says so, too", PATIENCE, || {
+        nodes.iter().any(|n| leads(n) && check_status(n, "LEADER_003") == Some(1))
+    });
     let (code, line) = nagios();
     assert_eq!(code, Some(1), "{line}");
     assert!(line.starts_with("METAD WARNING - LEADER_003 "), "{line}");

@@ -8,12 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::history;
+use support::crew::{PATIENCE, tenures, wait_for_leader};
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{holds_within, wait_until};
 use support::{http, spawn};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a metad command prints, and its exit code.
 fn metad(args: &[&str]) -> (i32, String, String) {
@@ -52,22 +50,13 @@ fn several_processes_elect_one_on_one_file() {
     for node in &nodes {
         node.wait_for("joined", PATIENCE);
     }
-    let leader = |nodes: &[Node]| {
-        nodes.iter().position(|n| {
-            n.is_alive() && n.has_event("main_loop_started") && !n.has_event("main_loop_stopped")
-        })
-    };
-    wait_until("a leader", PATIENCE, || leader(&nodes).is_some());
-    let first = leader(&nodes).expect("a leader");
+    let first = wait_for_leader(&nodes, PATIENCE);
     nodes[first].signal(Signal::TERM);
     assert_eq!(nodes[first].wait_exit(PATIENCE), 0);
-    wait_until("the second leader", PATIENCE, || leader(&nodes).is_some());
-    let second = leader(&nodes).expect("a leader");
+    let second = wait_for_leader(&nodes, PATIENCE);
     nodes[second].kill();
-    wait_until("the third leader", PATIENCE, || leader(&nodes).is_some());
-    let traces = || nodes.iter().map(Node::trace).collect();
-    let tenures = history::check_running(traces).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(tenures.len(), 3);
+    wait_for_leader(&nodes, PATIENCE);
+    assert_eq!(tenures(&nodes).len(), 3);
 }
 
 #[test]

@@ -389,6 +389,6 @@ fn the_headroom_of_the_last_day_is_served() {
     }
     for query in ["since=yesterday", "since=-1h", "since="] {
         let (code, text) = get(&format!("/api/v1/headroom?{query}"));
-        assert!(code == 400 && text.contains("fix:"), "{query}: {code} {text}");
+        assert!(code == 400 && text.contains("write one"), "{query}: {code} {text}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use super::changes::Change;
+use super::changes::{self, Change};
 use super::collect::etcd::EtcdCollector;
 use super::collect::host::HostCollector;
 use super::collect::{Depth, meta};
@@ -18,18 +18,17 @@ use super::facts::{Facts, PastFacts, Registered};
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::config::{Config, StoreKind};
+use crate::driver::history;
 use crate::driver::status::{self, Role};
-use crate::election::departure::Departure;
-use crate::election::record::View;
 use crate::telemetry::{Event, Stamped, Telemetry};
 
 /// The first look comes so late at most: a node that has just started has no leader yet.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often the clock is looked at, to see whether it stood still.
 const TICK: Duration = Duration::from_secs(1);
-/// How many changes of the leader, and how many starts of nodes, are remembered.
+/// How many starts of nodes are remembered.
 const PAST_MAX: usize = 256;
-/// The checks that are made at every change of the leader.
+/// The checks that are made at every change of the leader, and at every start of a node.
 const AT_ONCE: [&str; 2] = ["LEADER_003", "CLUSTER_005"];
 
 /// What was found last.
@@ -49,6 +48,8 @@ pub struct BackgroundParts {
     pub clock: Arc<dyn Clock>,
     /// Where to tell, and where to hear of changes.
     pub telemetry: Telemetry,
+    /// The history, as the driver reads it.
+    pub history: watch::Receiver<Arc<history::Past>>,
     /// The driver's snapshots.
     pub snapshots: watch::Receiver<Arc<status::Status>>,
 }
@@ -62,17 +63,16 @@ struct Collectors {
 struct Background {
     parts: BackgroundParts,
     events: broadcast::Receiver<Arc<Stamped>>,
-    past: Past,
+    memory: Memory,
     latest: watch::Sender<Arc<Latest>>,
 }
 
 /// What was seen so far.
-struct Past {
-    changes: VecDeque<Change>,
+struct Memory {
     starts: VecDeque<(u64, String)>,
     leaderless_since: Option<Instant>,
-    /// The election as it was seen last.
-    view: View,
+    /// How many unplanned changes of the leader the last look counted.
+    unplanned: usize,
     stood_still: Duration,
     headroom: Option<f64>,
     holds_until: Option<Instant>,
@@ -83,8 +83,8 @@ struct Past {
 pub fn start(parts: BackgroundParts) -> (watch::Receiver<Arc<Latest>>, impl Future<Output = ()> + Send) {
     let (latest, receiver) = watch::channel(Arc::default());
     let events = parts.telemetry.subscribe();
-    let past = Past::new(parts.clock.now());
-    let background = Background { parts, events, past, latest };
+    let memory = Memory::new(parts.clock.now());
+    let background = Background { parts, events, memory, latest };
     (receiver, background.run())
 }
 
@@ -114,7 +114,8 @@ impl Background {
                 },
                 _ = tick.tick() => {
                     let now = self.parts.clock.now();
-                    self.past.tick(now);
+                    self.memory.tick(now);
+                    self.count_changes();
                     if now.reached(next) && let Some(with) = collectors.take() {
                         next = now + every;
                         looks.spawn(look(with, self.parts.config.clone(), self.registered(), self.parts.clock.clone()));
@@ -141,6 +142,21 @@ impl Background {
         Collectors { etcd, host: HostCollector::new(config, clock.clone()) }
     }
 
+    fn past(&self) -> PastFacts {
+        let changes = changes::of_rows(&self.parts.history.borrow().rows, wall_clock_ms());
+        self.memory.facts(self.parts.clock.now(), changes)
+    }
+
+    /// Has the number of unplanned changes grown, or shrunk because the window has moved on?
+    fn count_changes(&mut self) {
+        let past = self.past();
+        let window_ms = self.parts.config.checks.leader_change_window_secs * 1000;
+        let unplanned = changes::unplanned(&past.changes, past.now_ms, window_ms);
+        if std::mem::replace(&mut self.memory.unplanned, unplanned) != unplanned {
+            self.judge_at_once();
+        }
+    }
+
     fn registered(&self) -> Vec<Registered> {
         meta::registered_in(&self.parts.snapshots.borrow().view)
     }
@@ -148,14 +164,12 @@ impl Background {
     fn see(&mut self) {
         let now = self.parts.clock.now();
         let snapshot = self.parts.snapshots.borrow_and_update().clone();
-        if self.past.see(now, &snapshot) {
-            self.judge_at_once();
-        }
+        self.memory.see(now, &snapshot);
     }
 
     fn hear(&mut self, event: &Stamped) {
         if let Event::MemberJoined { member, .. } = &event.event {
-            push(&mut self.past.starts, (event.wall_ms, member.clone()));
+            push(&mut self.memory.starts, (event.wall_ms, member.clone()));
             self.judge_at_once();
         }
     }
@@ -163,7 +177,7 @@ impl Background {
     /// What is remembered alone is enough for these.
     fn judge_at_once(&mut self) {
         let mut facts = Facts::of(self.parts.config.clone(), vec![]);
-        facts.past = Some(self.past.facts(self.parts.clock.now()));
+        facts.past = Some(self.past());
         let fresh = judged(CHECKS.iter().filter(|c| AT_ONCE.contains(&c.code)), &facts);
         let mut findings = self.latest.borrow().findings.clone();
         findings.retain(|old| !fresh.iter().any(|f| f.code == old.code));
@@ -172,8 +186,8 @@ impl Background {
     }
 
     fn judge(&mut self, mut facts: Facts) {
-        facts.past = Some(self.past.facts(self.parts.clock.now()));
-        self.past.begin_anew();
+        facts.past = Some(self.past());
+        self.memory.begin_anew();
         self.publish(judged(CHECKS.iter(), &facts));
     }
 
@@ -226,15 +240,14 @@ async fn look(
     (with, facts)
 }
 
-// === impl Past ===
+// === impl Memory ===
 
-impl Past {
+impl Memory {
     fn new(now: Instant) -> Self {
         Self {
-            changes: VecDeque::new(),
             starts: VecDeque::new(),
             leaderless_since: Some(now),
-            view: View::default(),
+            unplanned: 0,
             stood_still: Duration::ZERO,
             headroom: None,
             holds_until: None,
@@ -242,24 +255,13 @@ impl Past {
         }
     }
 
-    /// Takes in a snapshot. Has a leader left?
-    ///
-    /// Snapshots may be missed, but how a leader left shows in any two of them. (A record that somebody deletes by
-    /// hand looks like one that was given up.)
-    fn see(&mut self, now: Instant, snapshot: &status::Status) -> bool {
-        let left = Departure::seen(&self.view, &snapshot.view);
-        self.view = snapshot.view.clone();
-        if let Some(how) = left {
-            let planned = matches!(how, Departure::HandedOver | Departure::GivenUp);
-            push(&mut self.changes, Change { at_ms: wall_clock_ms(), planned });
-        }
+    fn see(&mut self, now: Instant, snapshot: &status::Status) {
         if snapshot.leader().is_some() {
             self.leaderless_since = None;
         } else {
             self.leaderless_since.get_or_insert(now);
         }
         self.note_headroom(now, snapshot);
-        left.is_some()
     }
 
     fn note_headroom(&mut self, now: Instant, snapshot: &status::Status) {
@@ -282,10 +284,10 @@ impl Past {
         self.ticked_at = now;
     }
 
-    fn facts(&self, now: Instant) -> PastFacts {
+    fn facts(&self, now: Instant, changes: Vec<Change>) -> PastFacts {
         PastFacts {
             now_ms: wall_clock_ms(),
-            changes: self.changes.iter().copied().collect(),
+            changes,
             starts: self.starts.iter().cloned().collect(),
             leaderless: self.leaderless_since.map(|at| now.since(at)),
             stood_still: self.stood_still,

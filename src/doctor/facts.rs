@@ -146,7 +146,7 @@ pub struct HostFacts {
 pub struct PastFacts {
     /// When this was asked, in milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// The changes of the leader that it saw.
+    /// The changes of the leader that the history tells of.
     pub changes: Vec<Change>,
     /// When which node appeared, in milliseconds since the Unix epoch.
     pub starts: Vec<(u64, String)>,

@@ -43,7 +43,7 @@ pub(super) struct Worry {
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Look {
     sights: Vec<Sight>,
     peers: Vec<Peer>,
     /// For how long the store had confirmed nothing when the peers were asked.
@@ -63,7 +63,7 @@ pub(super) struct Looking {
 /// The driver's end.
 pub(super) struct Diagnosis {
     worry: watch::Sender<Worry>,
-    seen: watch::Receiver<Arc<Seen>>,
+    look: watch::Receiver<Arc<Look>>,
     ttl: Duration,
 }
 
@@ -72,10 +72,10 @@ pub(super) struct Diagnosis {
 impl Diagnosis {
     /// Begins to look, on the present runtime, which must be the driver's.
     pub(super) fn begin(parts: Looking, worry: watch::Sender<Worry>) -> Self {
-        let (shown, seen) = watch::channel(Arc::default());
+        let (shown, look) = watch::channel(Arc::default());
         let ttl = parts.ttl;
         tokio::spawn(parts.run(shown));
-        Self { worry, seen, ttl }
+        Self { worry, look, ttl }
     }
 
     /// How the driver fares; looks at once if that is worse than before.
@@ -89,15 +89,15 @@ impl Diagnosis {
 
     /// Who is to blame for the end of a tenure, by what was seen last.
     pub(super) fn of_end(&self, reason: Reason, registration_gone: bool) -> Verdict {
-        let seen = self.seen.borrow();
+        let look = self.look.borrow();
         let worry = *self.worry.borrow();
         verdict::judge(&Evidence {
             reason: Some(reason),
             registration_gone,
             standstill: worry.standstill,
-            silent_for: seen.silent_for,
-            sights: seen.sights.clone(),
-            peers: seen.peers.clone(),
+            silent_for: look.silent_for,
+            sights: look.sights.clone(),
+            peers: look.peers.clone(),
             ttl: self.ttl,
         })
     }
@@ -106,20 +106,20 @@ impl Diagnosis {
 // === impl Looking ===
 
 impl Looking {
-    async fn run(mut self, shown: watch::Sender<Arc<Seen>>) {
+    async fn run(mut self, shown: watch::Sender<Arc<Look>>) {
         let mut said = Verdict::Well;
         loop {
             let worry = *self.worry.borrow_and_update();
-            let seen = self.look().await;
+            let look = self.look().await;
             let evidence = Evidence {
                 standstill: worry.standstill,
-                sights: seen.sights.clone(),
-                peers: seen.peers.clone(),
-                silent_for: seen.silent_for,
+                sights: look.sights.clone(),
+                peers: look.peers.clone(),
+                silent_for: look.silent_for,
                 ttl: self.ttl,
                 ..Evidence::default()
             };
-            shown.send_replace(Arc::new(seen));
+            shown.send_replace(Arc::new(look));
             let verdict = verdict::judge(&evidence);
             let pause = match verdict {
                 _ if worry.is_troubled => TROUBLE_PAUSE,
@@ -139,13 +139,13 @@ impl Looking {
         }
     }
 
-    async fn look(&self) -> Seen {
+    async fn look(&self) -> Look {
         let sights = self.store.sights(SIGHT_PATIENCE).await;
         // Only when nobody of etcd answers do the others know more.
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Seen { sights, peers, silent_for }
+        Look { sights, peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

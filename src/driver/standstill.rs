@@ -1,4 +1,4 @@
-//! Did this process stand still? The driver knows when it should have woken, and the kernel for how long its thread
+//! Did this process stand still? The driver knows when it should have gone on, and the kernel for how long its thread
 //! waited for a CPU.
 
 use std::time::Duration;
@@ -17,53 +17,68 @@ const COUNT_EVERY: Duration = Duration::from_millis(500);
 /// Watches the driver's own punctuality.
 pub(super) struct Punctuality {
     late_min: Duration,
-    /// When the driver should be awake.
+    /// When the driver should go on: its timer's end while it sleeps, at once while it works.
     due_at: Instant,
     /// The kernel's count of the time that this thread has waited, and when it was read.
-    counted: (Duration, Instant),
+    counted: Option<(Duration, Instant)>,
     worst: Option<(Standstill, Instant)>,
 }
 
 // === impl Punctuality ===
 
 impl Punctuality {
-    /// Must be made, and used, on the driver's thread.
     pub(super) fn new(ttl: Duration, now: Instant) -> Self {
         let late_min = (ttl / 10).clamp(LATE_MIN, LATE_MAX);
-        Self { late_min, due_at: now, counted: (waited(), now), worst: None }
+        Self { late_min, due_at: now, counted: None, worst: None }
     }
 
-    /// The driver sleeps for so long at most.
+    /// The driver's work is done, and it sleeps for so long at most. To be called on its thread.
     pub(super) fn sleeps(&mut self, now: Instant, at_most: Duration) {
+        self.compare(now); // it may have stood still in the middle of its work
         self.due_at = now + at_most;
-        if now.since(self.counted.1) >= COUNT_EVERY {
-            self.counted = (waited(), now);
+        if self.counted.is_none_or(|(_, at)| now.since(at) >= COUNT_EVERY) {
+            self.counted = Some((waited(), now));
         }
     }
 
-    /// It is awake. Has it stood still?
-    pub(super) fn woke(&mut self, now: Instant) -> bool {
-        let lasted = now.since(self.due_at);
-        if lasted < self.late_min || !now.reached(self.due_at) {
-            return false;
+    /// It is awake. How late is it?
+    pub(super) fn woke(&mut self, now: Instant) -> Duration {
+        let late = self.compare(now);
+        self.due_at = now;
+        late
+    }
+
+    /// How late it was at worst lately.
+    pub(super) fn worst_delay(&self, now: Instant) -> Duration {
+        self.worst(now).map_or(Duration::ZERO, |s| s.lasted)
+    }
+
+    /// The longest standstill lately: a delay that is not just chance.
+    pub(super) fn standstill(&self, now: Instant) -> Option<Standstill> {
+        self.worst(now).filter(|s| s.lasted >= self.late_min)
+    }
+
+    fn worst(&self, now: Instant) -> Option<Standstill> {
+        self.worst.filter(|(_, at)| now.since(*at) < EXPLAINS).map(|(standstill, _)| standstill)
+    }
+
+    fn compare(&mut self, now: Instant) -> Duration {
+        let late = now.since(self.due_at);
+        if self.worst_delay(now) < late {
+            self.worst = Some((self.standstill_of(now, late), now));
         }
+        late
+    }
+
+    fn standstill_of(&self, now: Instant, lasted: Duration) -> Standstill {
         let boot = now.boot_ns().saturating_sub(self.due_at.boot_ns());
         let raw = now.raw_ns().saturating_sub(self.due_at.raw_ns());
-        let standstill = Standstill {
+        let before = self.counted.filter(|_| lasted >= self.late_min);
+        Standstill {
             lasted,
-            waiting: waited().saturating_sub(self.counted.0),
+            waiting: before.map_or(Duration::ZERO, |(count, _)| waited().saturating_sub(count)),
             suspended: Duration::from_nanos(boot.saturating_sub(raw)),
-        };
-        if self.worst(now).is_none_or(|known| known.lasted < lasted) {
-            self.worst = Some((standstill, now));
-            return true;
         }
-        false
-    }
-
-    /// The longest standstill lately.
-    pub(super) fn worst(&self, now: Instant) -> Option<Standstill> {
-        self.worst.filter(|(_, at)| now.since(*at) < EXPLAINS).map(|(standstill, _)| standstill)
     }
 }
 
@@ -79,27 +94,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_timer_that_is_late_is_a_standstill_and_only_for_a_while() {
+    fn only_what_is_late_by_much_is_a_standstill_and_only_for_a_while() {
         let at = Instant::from_millis;
         let mut p = Punctuality::new(Duration::from_secs(5), at(0));
-        p.sleeps(at(1_000), Duration::from_millis(200));
-        assert!(!p.woke(at(1_050)), "woken by an event");
-        p.sleeps(at(1_050), Duration::from_millis(200));
-        assert!(!p.woke(at(1_700)), "0.45 s late are less than a tenth of the lease");
+        p.sleeps(at(0), Duration::from_secs(2));
+        assert_eq!(p.woke(at(1_050)), Duration::ZERO, "woken by an event");
+        p.sleeps(at(1_060), Duration::from_millis(200));
+        assert_eq!(p.woke(at(1_700)), Duration::from_millis(440));
+        assert_eq!(p.worst_delay(at(1_700)), Duration::from_millis(440));
+        assert_eq!(p.standstill(at(1_700)), None, "less than a tenth of the lease");
         p.sleeps(at(1_700), Duration::from_millis(200));
-        assert!(p.woke(at(4_900)));
-        assert_eq!(p.worst(at(5_000)).unwrap().lasted, Duration::from_secs(3));
+        p.woke(at(4_900));
+        assert_eq!(p.standstill(at(5_000)).unwrap().lasted, Duration::from_secs(3));
         p.sleeps(at(4_900), Duration::from_millis(200));
-        assert!(!p.woke(at(6_000)), "a shorter one is not told again");
-        assert_eq!(p.worst(at(40_000)), None);
+        p.woke(at(6_000));
+        assert_eq!(p.worst_delay(at(6_000)), Duration::from_secs(3), "a shorter one does not hide it");
+        assert_eq!((p.standstill(at(40_000)), p.worst_delay(at(40_000))), (None, Duration::ZERO));
+    }
+
+    #[test]
+    fn who_is_stopped_at_work_stands_still_too() {
+        let at = Instant::from_millis;
+        let mut p = Punctuality::new(Duration::from_secs(5), at(0));
+        p.sleeps(at(0), Duration::from_secs(1));
+        p.woke(at(900));
+        p.sleeps(at(3_900), Duration::from_secs(1));
+        assert_eq!(p.standstill(at(3_900)).unwrap().lasted, Duration::from_secs(3));
     }
 
     #[test]
     fn a_suspend_shows_on_one_clock_only() {
         let mut p = Punctuality::new(Duration::from_secs(5), Instant::default());
         p.sleeps(Instant::default(), Duration::from_secs(1));
-        assert!(p.woke(Instant::from_nanos(61_000_000_000, 1_000_000_000)));
-        let seen = p.worst(Instant::from_nanos(61_000_000_000, 1_000_000_000)).unwrap();
-        assert_eq!(seen.suspended, Duration::from_secs(60));
+        let now = Instant::from_nanos(61_000_000_000, 1_000_000_000);
+        assert_eq!(p.woke(now), Duration::from_secs(60));
+        assert_eq!(p.standstill(now).unwrap().suspended, Duration::from_secs(60));
     }
 }

@@ -6,7 +6,6 @@ use tokio::sync::watch;
 
 use super::Driver;
 use super::diagnosis::{self, Diagnosis, Looking, Worry};
-use super::standstill::Punctuality;
 use super::status::Role;
 use crate::clock::Instant;
 use crate::election::history::{Ending, Reason};
@@ -17,7 +16,6 @@ const WORRY_MIN: Duration = Duration::from_millis(500);
 
 /// Who saw what the driver went through.
 pub(super) struct Witness {
-    punctuality: Punctuality,
     diagnosis: Diagnosis,
     /// The verdict on our own tenure.
     verdict: Option<String>,
@@ -39,24 +37,15 @@ impl Driver {
             worry: worried,
         };
         let diagnosis = Diagnosis::begin(looking, worry);
-        let punctuality = Punctuality::new(ttl, self.parts.clock.now());
-        self.witness = Some(Witness { punctuality, diagnosis, verdict: None });
-    }
-
-    /// The driver sleeps for so long at most.
-    pub(super) fn note_sleep(&mut self, now: Instant, at_most: Duration) {
-        if let Some(witness) = &mut self.witness {
-            witness.punctuality.sleeps(now, at_most);
-        }
+        self.witness = Some(Witness { diagnosis, verdict: None });
     }
 
     /// The driver has woken: did it stand still, and are renewals late?
-    pub(super) fn note_waking(&mut self, now: Instant) {
+    pub(super) fn tell_worries(&self, now: Instant) {
         let (heard_at, patience) = self.heard();
         let is_troubled = now.since(heard_at) > patience;
-        if let Some(witness) = &mut self.witness {
-            witness.punctuality.woke(now);
-            let standstill = witness.punctuality.worst(now);
+        let standstill = self.vitals.punctuality().standstill(now);
+        if let Some(witness) = &self.witness {
             witness.diagnosis.tell(Worry { is_troubled, heard_at, standstill });
         }
     }

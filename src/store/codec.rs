@@ -3,6 +3,8 @@
 //! The leader record uses the names of Kubernetes' Lease object, so that people and tools recognise it. A value
 //! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's.
 
+pub mod history;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

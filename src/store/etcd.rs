@@ -144,6 +144,12 @@ impl Store for EtcdStore {
         self.shared.options.endpoints.join(", ")
     }
 
+    fn slowest(&self) -> Option<(String, Duration)> {
+        let now = self.shared.clock.now();
+        let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
+        Some((slow.name().to_owned(), slow.latency(now)))
+    }
+
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
         let looks = self.shared.members.iter().map(|member| async move {
             let asked_at = self.shared.clock.now();

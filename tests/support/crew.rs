@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::history::{self, Tenure};
+use super::http;
 use super::node::Node;
 use super::poll::{holds_within, wait_until};
 
@@ -44,6 +45,13 @@ pub fn wait_for_leader(nodes: &[Node], timeout: Duration) -> usize {
     let found = holds_within(timeout, || leader(nodes).is_some());
     assert!(found, "nobody leads after {timeout:?}\n{}", report(nodes));
     leader(nodes).unwrap_or_else(|| panic!("a leader that is gone again\n{}", report(nodes)))
+}
+
+/// What a check of the node said last, as its metrics show it: 0 pass, 1 warn, 2 fail, 3 unknown.
+pub fn check_status(node: &Node, code: &str) -> Option<u8> {
+    let (_, page) = http::get(node.http_addr(), "/metrics", PATIENCE).ok()?;
+    let series = format!("metad_check_status{{code=\"{code}\"}} ");
+    page.lines().find_map(|l| l.strip_prefix(&series)?.trim().trim_end_matches(".0").parse().ok())
 }
 
 /// How many members the node has seen join, itself among them.

@@ -33,6 +33,10 @@ pub fn cpu(facts: &Facts) -> Judgement {
         said.push(format!("timers fire up to {} late", ms(delay)));
         status = Status::worst([status, above(delay, tenth / 2.0, tenth)]);
     }
+    if let Some(stood) = facts.past.as_ref().map(|p| millis(p.stood_still)).filter(|ms| *ms > tenth / 2.0) {
+        said.push(format!("this process stood still for {}", self::ms(stood)));
+        status = Status::worst([status, above(stood, tenth / 2.0, tenth)]);
+    }
     if said.is_empty() {
         return skip("the kernel does not tell");
     }

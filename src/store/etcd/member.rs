@@ -25,6 +25,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a name server may take before the addresses it gave last are used again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long after the last renewal a member's latency means anything.
+const LATENCY_LASTS: Duration = Duration::from_secs(60);
 /// How many renewals may be under way at one member: an attempt every 50 ms, each open for 8 s. Fewer are not
 /// enough: what reaches a healthy member while etcd's leader hangs is stuck for 7 s, and a handful of such
 /// attempts would keep out the one that the next leader, 1.4 s later, answers at once.
@@ -59,6 +61,17 @@ struct Slot {
     connection: Option<(Connection, Instant)>,
     /// When the oldest request left that has had no answer since.
     silent_since: Option<Instant>,
+    renewals: Renewals,
+}
+
+/// How this member answers renewals, which are never cancelled.
+#[derive(Default)]
+struct Renewals {
+    asked_at: Instant,
+    /// When the oldest one left that has had no answer since.
+    waiting_since: Option<Instant>,
+    /// How long the last answer took.
+    took: Duration,
 }
 
 /// A connection; clones share it.
@@ -181,6 +194,29 @@ impl Member {
         {
             slot.silent_since = None;
         }
+    }
+
+    /// Notes that a renewal leaves now.
+    pub(super) fn asked(&self, now: Instant) {
+        let renewals = &mut self.slot().renewals;
+        renewals.asked_at = now;
+        renewals.waiting_since.get_or_insert(now);
+    }
+
+    /// Notes that a renewal that left at `stamp` was answered now.
+    pub(super) fn answered(&self, stamp: Instant, now: Instant) {
+        let renewals = &mut self.slot().renewals;
+        renewals.took = now.since(stamp);
+        renewals.waiting_since = renewals.waiting_since.filter(|since| since.boot_ns() > stamp.boot_ns());
+    }
+
+    /// How long it took to answer the last renewal, or has been silent; zero if none was sent lately.
+    pub(super) fn latency(&self, now: Instant) -> Duration {
+        let renewals = &self.slot().renewals;
+        if now.since(renewals.asked_at) > LATENCY_LASTS {
+            return Duration::ZERO;
+        }
+        renewals.waiting_since.map_or(renewals.took, |since| renewals.took.max(now.since(since)))
     }
 
     /// A client for renewals, with the header that they must carry.
