@@ -45,11 +45,12 @@ ETCD ?= $(shell command -v etcd) $(wildcard tests/etcd/bin/etcd-*)
 faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
 	@$(SETUP) test
 	@set -e; for etcd in $(ETCD); do for run in 1 2 3; do for lease in 5 10 30; do \
-	  tests='--test faults --test starvation --test partition'; only=; \
+	  tests='--test faults --test starvation --test partition --test saturation'; only=; \
 	  [ $$lease -lt 30 ] || { tests='--test faults'; only=stall; }; \
 	  echo "== $$etcd, lease $$lease s, run $$run"; \
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
-	    METAD_FAULT_STARVE_SECS=60 $(CARGO) test --locked $$tests $$only; \
+	    METAD_FAULT_STARVE_SECS=60 METAD_FAULT_SATURATE_SECS=60 \
+	    $(CARGO) test --locked $$tests $$only; \
 	done; done; done
 
 MINUTES ?= 30
@@ -74,6 +75,19 @@ lint: ## Check formatting and clippy's warnings
 bench: ## Run the benchmarks
 	@$(SETUP) test
 	$(CARGO) bench --locked
+
+SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz the decoders of requests and of stored keys and values, SECONDS=60 each (needs cargo-fuzz)
+	@$(SETUP) build
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'make fuzz needs cargo-fuzz: cargo install cargo-fuzz --locked' >&2; exit 1; }
+	cp Cargo.lock tests/fuzz/Cargo.lock
+	@# The sanitizer is an unstable option of the compiler; RUSTC_BOOTSTRAP lets a stable one take it.
+	@set -e; for target in requests state_keys; do \
+	  mkdir -p tests/fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=5; \
+	done
 
 ETCD_BINARIES := $(patsubst tests/etcd/v%/go.mod,tests/etcd/bin/etcd-%,$(wildcard tests/etcd/v*/go.mod))
 

@@ -2,6 +2,8 @@
 //!
 //! Prints figures and asserts nothing: timings depend on the machine. What is compared is measured in one run.
 
+#[path = "bare/store.rs"]
+mod bare;
 #[path = "../tests/support/lib.rs"]
 mod support;
 
@@ -9,14 +11,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use metad::clock::OsClock;
 use metad::election::record::Revision;
-use metad::store::etcd::{EtcdOptions, EtcdStore};
-use metad::store::{KeyRange, Op, Request, Store, StoreError, Txn, WatchBatch};
+use metad::store::etcd::EtcdStore;
+use metad::store::{KeyRange, Store, StoreError, WatchBatch};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::boot_ns;
 use support::proxy::FaultProxy;
+use support::usage::{cpu_secs, rss_mb};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RUNS: usize = 11;
@@ -203,17 +205,9 @@ struct Bare {
 
 impl Bare {
     fn new(etcd: &EtcdCluster) -> Self {
-        let options = EtcdOptions {
-            endpoints: etcd.endpoints(),
-            tls: None,
-            login: None,
-            connect_timeout: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(3),
-            hedge_max: Duration::from_secs(1),
-        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let (store, events) = runtime.block_on(async {
-            let store = EtcdStore::new(options, std::sync::Arc::new(OsClock)).expect("a store");
+            let store = bare::open(etcd.endpoints());
             let at = put(&store).await;
             let range = KeyRange::prefix("/bench/");
             let events = store.watch(range, at, Duration::from_secs(60)).await.expect("a watch");
@@ -242,9 +236,7 @@ impl Bare {
 }
 
 async fn put(store: &EtcdStore) -> Revision {
-    let op = Op::Put("/bench/key".into(), b"value".to_vec(), None);
-    let txn = Txn { then: vec![op], ..Txn::default() };
-    store.call(Request::Txn(txn)).await.expect("a put").header().revision
+    bare::put(store, "/bench/key".into(), b"value").await
 }
 
 fn idle(what: &str, builder: &NodeBuilder) {
@@ -263,21 +255,4 @@ fn idle(what: &str, builder: &NodeBuilder) {
         "idle leader, {what}: {:.1} MB RSS, {least:.3} CPU s per minute (most: {most:.3})",
         rss_mb(node.pid())
     );
-}
-
-fn cpu_secs(pid: u32) -> f64 {
-    // The scheduler's own count: clock ticks of 10 ms are too coarse.
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
-    let of = |entry: std::io::Result<std::fs::DirEntry>| -> f64 {
-        let text =
-            std::fs::read_to_string(entry.expect("a task").path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
-    };
-    tasks.map(of).sum()
-}
-
-fn rss_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("a size");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }

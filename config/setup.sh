@@ -85,6 +85,8 @@ look() {
     # For partitions, which are network namespaces, and for a wall clock that steps.
     command -v ip >/dev/null || lack "iproute2" iproute2
     command -v faketime >/dev/null || lack "faketime" faketime
+    # For disks that are slow.
+    command -v strace >/dev/null || lack "strace" strace
     # For promtool, which tests the alerts.
     command -v promtool >/dev/null || lack "promtool" prometheus
     # For the page, which is looked at in a browser.

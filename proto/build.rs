@@ -5,7 +5,13 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_prost_build::configure().file_descriptor_set_path(out.join("metad.bin")).compile_protos(
-        &["proto/metad.proto", "proto/cluster.proto", "proto/meta.proto", "proto/common.proto"],
+        &[
+            "proto/metad.proto",
+            "proto/cluster.proto",
+            "proto/checks.proto",
+            "proto/meta.proto",
+            "proto/common.proto",
+        ],
         &["proto"],
     )?;
     tonic_prost_build::configure()

@@ -4,11 +4,15 @@
 //! ask) or 2 (no leader); the daemon's codes are [`crate::node::exit::Exit`]'s.
 
 mod args;
+mod doctor;
+mod history;
 mod output;
 mod query;
+mod release;
 mod reload;
 mod serve;
 mod settings;
+mod steering;
 mod watch;
 mod worker;
 
@@ -46,9 +50,13 @@ pub fn main() -> ExitCode {
         Command::Leader(args) => query::run(query::leader(args)),
         Command::Members(args) => query::run(query::members(args)),
         Command::Watch(args) => query::run(watch::watch(args)),
-        Command::StepDown(args) => query::run(query::step_down(args)),
+        Command::History(args) => query::run(history::history(args)),
+        Command::StepDown(args) => query::run(steering::step_down(args)),
+        Command::Release(args) => query::run(release::release(args)),
         Command::Wait(args) => query::run(query::wait(args)),
         Command::Worker(args) => query::run(worker::worker(args)),
+        Command::Doctor(args) => query::run(doctor::doctor(args)),
+        Command::Check(args) => query::run(doctor::check(args)),
         Command::Health(args) => query::run(query::health(args)),
     };
     match done {

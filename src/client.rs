@@ -6,6 +6,7 @@
 
 mod attempts;
 mod barriers;
+mod checks;
 mod error;
 mod leader;
 mod member;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 pub use barriers::{BarrierEvent, Barriers};
+pub use checks::{CheckClient, ClockOffset};
 pub use error::{ClientError, Said};
 pub use member::{CallError, MemberClient};
 pub use state::{Change, Page, Write};

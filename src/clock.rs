@@ -48,6 +48,17 @@ struct SimReading {
     raw_rate_ppm: i64,
 }
 
+/// A span of time as people write it, such as `90s`, `1h 30m` or `7d`; a day has 24 hours.
+///
+/// # Errors
+/// It is none; the text says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<jiff::Span>().ok();
+    let signed = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    let read = signed.and_then(|d| Duration::try_from(d).ok()).filter(|d| !d.is_zero());
+    read.ok_or_else(|| format!("{text:?} is no span of time; write one such as 30m, 24h or 7d"))
+}
+
 // === impl Instant ===
 
 impl Instant {
@@ -173,6 +184,23 @@ impl Clock for SimClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_of_time_are_read_as_people_write_them() {
+        for (text, secs) in [
+            ("1h", 3600),
+            ("90s", 90),
+            ("24h", 86_400),
+            ("1h 30m", 5400),
+            ("30d", 2_592_000),
+            ("1w", 604_800),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(secs)), "{text}");
+        }
+        for bad in ["", "h", "24", "0h", "-1h", "an hour", "1h;", "99999999999999999w", "1ä"] {
+            assert!(parse_duration(bad).is_err_and(|e| e.contains("24h")), "{bad}");
+        }
+    }
 
     #[test]
     fn a_deadline_has_passed_when_it_has_passed_on_either_clock() {

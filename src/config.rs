@@ -50,6 +50,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// What is logged, and in which form.
     pub log: LogConfig,
+    /// The limits of the checks.
+    pub checks: ChecksConfig,
 }
 
 /// `[node]`: who this process is and where it keeps its files.
@@ -195,6 +197,30 @@ pub struct LogConfig {
     pub filter: String,
     /// The form of a line. Default: [`LogFormat::Auto`].
     pub format: LogFormat,
+}
+
+/// `[checks]`: the limits that the checks hold against the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChecksConfig {
+    /// How often a running node makes the cheap checks, in seconds; 0: never. Default: 60.
+    pub interval_secs: u64,
+    /// How many meta nodes there should be; 0: as many as are registered. Default: 0.
+    pub expected_members: u64,
+    /// So many unplanned changes of the leader within the window are no flapping yet. Default: 1.
+    pub max_leader_changes: u64,
+    /// The window in which changes of the leader are counted, in seconds. Default: 600.
+    pub leader_change_window_secs: u64,
+    /// The slowest percent of syncs to disk may take so long, in milliseconds. Default: 10.
+    pub fsync_p99_ms: u64,
+    /// The slowest percent of etcd's commits may take so long, in milliseconds. Default: 25.
+    pub commit_p99_ms: u64,
+    /// The slowest percent of round trips may take so long, in milliseconds. Default: 50.
+    pub rtt_p99_ms: u64,
+    /// The clocks of two members may differ by so much, in milliseconds. Default: 50.
+    pub clock_skew_ms: u64,
+    /// etcd's database may take so much of its quota, in percent. Default: 80.
+    pub db_size_percent: u64,
 }
 
 /// The forms of a log line.

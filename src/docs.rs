@@ -1,5 +1,8 @@
 //! The pages for operators and readers of the design, as they stand in `src/docs/`.
 
+#[doc = include_str!("docs/checks.md")]
+pub mod checks {}
+
 #[doc = include_str!("docs/cluster.md")]
 pub mod cluster {}
 
@@ -8,6 +11,9 @@ pub mod failures {}
 
 #[doc = include_str!("docs/guardian.md")]
 pub mod guardian {}
+
+#[doc = include_str!("docs/history.md")]
+pub mod history {}
 
 #[doc = include_str!("docs/http.md")]
 pub mod http {}
@@ -20,6 +26,9 @@ pub mod limits {}
 
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
+
+#[doc = include_str!("docs/run.md")]
+pub mod run {}
 
 #[doc = include_str!("docs/steering.md")]
 pub mod steering {}

@@ -9,19 +9,26 @@
 //! leader must look like a crashed one.
 
 pub mod data_dir;
+mod diagnosis;
 mod dir_lock;
 pub mod fuse;
 mod handover;
+pub mod history;
 mod joining;
+pub mod last_words;
 pub mod leadership;
+mod notes;
 pub mod reads;
 pub mod reclaim;
+mod standstill;
 pub mod status;
 pub mod tenure;
 mod trouble;
+pub mod verdict;
 mod vitals;
 mod watchdog;
 mod watcher;
+mod witness;
 pub mod writes;
 
 use std::sync::Arc;
@@ -48,12 +55,16 @@ use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
 use fuse::Fuse;
 use handover::Candidates;
+use history::{History, Past};
+use last_words::LastWords;
 use leadership::{Leadership, LeadershipParts};
+use notes::Notes;
 use status::{Role, Status};
 use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
 use vitals::Vitals;
 use watchdog::Watchdog;
+use witness::Witness;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -110,6 +121,7 @@ pub struct DriverParts {
 pub struct DriverHandle {
     commands: mpsc::Sender<Event>,
     status: watch::Receiver<Arc<Status>>,
+    past: watch::Receiver<Arc<Past>>,
     ticked_boot_ns: Arc<AtomicU64>,
 }
 
@@ -120,6 +132,7 @@ struct Driver {
     tenure: Option<Tenure>,
     watchdog: Watchdog,
     vitals: Vitals,
+    witness: Option<Witness>,
     candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
@@ -128,6 +141,7 @@ struct Driver {
     ticked_boot_ns: Arc<AtomicU64>,
     /// The last leader we saw, kept while the seat is vacant.
     last_leader: Option<LeaderRecord>,
+    notes: Notes,
     stopped_by: Option<Ending>,
 }
 
@@ -148,6 +162,7 @@ struct Shared {
     telemetry: Telemetry,
     trouble: Arc<Trouble>,
     main_runtime: tokio::runtime::Handle,
+    history: History,
     joined_once: Arc<AtomicBool>,
 }
 
@@ -197,6 +212,16 @@ impl DriverHandle {
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
     }
+
+    /// The history, as this node has last read it.
+    pub fn past(&self) -> Arc<Past> {
+        self.past.borrow().clone()
+    }
+
+    /// The history as it grows.
+    pub fn subscribe_past(&self) -> watch::Receiver<Arc<Past>> {
+        self.past.clone()
+    }
 }
 
 /// Starts the driver's thread. The second value resolves when this member is done.
@@ -216,8 +241,9 @@ pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::
 
 /// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then
 /// ends what is left of it and frees the seat.
-fn end_process(ending: &Ending) -> ! {
+fn end_process(ending: &Ending, last_words: impl FnOnce() + Send + 'static) -> ! {
     tracing::error!(reason = %ending.reason, "the main loop does not end; ending the process with it");
+    let _ = std::thread::Builder::new().name("last-words".into()).spawn(last_words);
     // The log is written by a thread of its own; this is the last line, and it says why.
     std::thread::sleep(LAST_WORDS);
     fuse::end_process(LOST_EXIT_CODE)
@@ -226,7 +252,7 @@ fn end_process(ending: &Ending) -> ! {
 // === impl Driver: the loop ===
 
 impl Driver {
-    fn new(parts: DriverParts) -> (Self, DriverHandle) {
+    fn new(mut parts: DriverParts) -> (Self, DriverHandle) {
         let mut registration = parts.registration;
         registration.member.uuid = parts.data_dir.uuid();
         registration.member.incarnation = parts.data_dir.incarnation();
@@ -241,12 +267,22 @@ impl Driver {
         let (status, watched) = watch::channel(status);
         let (reports, inbox) = mpsc::channel(INBOX_MAX);
         let ticked_boot_ns = Arc::new(AtomicU64::new(now.boot_ns()));
+        let history = History::new(
+            parts.keys.clone(),
+            parts.main_store.clone(),
+            parts.clock.clone(),
+            parts.telemetry.clone(),
+            LastWords::new(parts.data_dir.path()),
+        );
+        let (past, past_watched) = watch::channel(Arc::default());
+        let notes = Notes::new(parts.data_dir.take_past(), past);
         let handle = DriverHandle {
             commands: reports.clone(),
             status: watched,
+            past: past_watched,
             ticked_boot_ns: ticked_boot_ns.clone(),
         };
-        let vitals = Vitals::new(parts.telemetry.clone(), now);
+        let vitals = Vitals::new(parts.telemetry.clone(), registration.ttl, now);
         let shared = Shared {
             store: parts.store,
             main_store: parts.main_store,
@@ -262,6 +298,7 @@ impl Driver {
             keeper: parts.keeper,
             telemetry: parts.telemetry,
             main_runtime: parts.main_runtime,
+            history,
             joined_once: Arc::default(),
         };
         let driver = Self {
@@ -271,6 +308,7 @@ impl Driver {
             tenure: None,
             watchdog: Watchdog::new(parts.main_loop_timeout),
             vitals,
+            witness: None,
             candidates: Candidates::default(),
             inbox,
             reports,
@@ -278,6 +316,7 @@ impl Driver {
             confirmed_at: now,
             ticked_boot_ns,
             last_leader: None,
+            notes,
             stopped_by: None,
         };
         (driver, handle)
@@ -294,10 +333,13 @@ impl Driver {
             self.reports.clone(),
             self.parts.trouble.clone(),
         ));
+        self.call_witness();
+        let reading = self.begin_reading();
         loop {
             self.act();
             if let Some(ending) = self.stopped_by.take() {
                 self.leave(&ending).await;
+                reading.abort();
                 return ending;
             }
             let event = self.select().await;
@@ -323,6 +365,7 @@ impl Driver {
         let now = self.parts.clock.now();
         self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
         self.vitals.ticked(now, event.is_none());
+        self.tell_worries(now);
         let lease = self.elector.lease().copied();
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
@@ -391,15 +434,16 @@ impl Driver {
                 if let Some(tenure) = &self.tenure {
                     tenure.stop(reason);
                 }
+                self.say_verdict(reason);
             }
             Action::AbortMainLoop => {
                 if let Some(tenure) = &self.tenure {
                     tenure.abort();
                 }
             }
-            Action::EndProcess(ending) => end_process(&ending),
+            Action::EndProcess(ending) => end_process(&ending, self.last_words(&ending)),
             Action::Report(transition) => self.report(transition),
-            Action::Stop(ending) => self.stopped_by = Some(ending),
+            Action::Stop(ending) => self.stopped_by = Some(self.with_verdict(ending)),
         }
     }
 }
@@ -416,21 +460,22 @@ impl Driver {
     }
 
     fn ask(&self, what: &'static str, txn: Txn, event: impl FnOnce(&Answer) -> Event + Send + 'static) {
-        let parts = self.parts.clone();
+        let (store, trouble) = (self.parts.store.clone(), self.parts.trouble.clone());
+        let (clock, telemetry) = (self.parts.clock.clone(), self.parts.telemetry.clone());
         self.spawn(async move {
-            let asked_at = parts.clock.now();
-            let answer = parts.store.call(Request::Txn(txn)).await;
+            let asked_at = clock.now();
+            let answer = store.call(Request::Txn(txn)).await;
             let result = match &answer {
                 Ok(_) => {
-                    parts.trouble.over();
+                    trouble.over();
                     "ok"
                 }
                 Err(e) => {
-                    parts.trouble.report(what, e);
+                    trouble.report(what, e);
                     e.kind()
                 }
             };
-            parts.telemetry.metrics().store_asked(what, result, parts.clock.now().since(asked_at));
+            telemetry.metrics().store_asked(what, result, clock.now().since(asked_at));
             event(&answer)
         });
     }
@@ -497,21 +542,29 @@ impl Driver {
             telemetry: self.parts.telemetry.clone(),
             reports: self.reports.clone(),
         };
+        self.open_row();
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
         let leadership = move |orders| Leadership::new(parts, orders);
         self.tenure =
             Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
     }
 
-    fn report(&self, transition: Transition) {
+    fn report(&mut self, transition: Transition) {
         let event = match transition {
-            Transition::Joined => self.joined_event(),
+            Transition::Joined => {
+                self.tell_past();
+                self.joined_event()
+            }
             Transition::Rejoining => Some(telemetry::Event::Rejoining),
             Transition::Won(token) => {
                 tokio::spawn(joining::note_token(self.parts.clone(), token));
+                self.begin_row(token);
                 Some(telemetry::Event::LeadershipWon { token })
             }
-            Transition::Stopping(token, reason) => Some(telemetry::Event::MainLoopStopping { token, reason }),
+            Transition::Stopping(token, reason) => {
+                self.look_around();
+                Some(telemetry::Event::MainLoopStopping { token, reason })
+            }
             Transition::Resigned(token) => Some(telemetry::Event::LeadershipResigned { token }),
             Transition::ClaimLost => Some(telemetry::Event::ClaimLost),
             Transition::OutcomeUnknown => Some(telemetry::Event::OutcomeUnknown),
@@ -543,13 +596,16 @@ impl Driver {
     /// once we are dead.
     async fn leave(&mut self, ending: &Ending) {
         self.parts.fuse.set(None);
+        let row_closed = self.close_row(ending).await;
         let all_given_back = match self.elector.lease() {
             // A join may be under way, or an older lease may live: the guardian knows them all.
             None => !self.parts.keeper.as_ref().is_some_and(Keeper::knows_a_lease),
             Some(_) if !ending.reason.gives_record_up() => false,
             Some(lease) => {
                 let revoke = self.parts.store.call(Request::Revoke(lease.id()));
-                let revoked = matches!(tokio::time::timeout(LEAVE_PATIENCE, revoke).await, Ok(Ok(_)));
+                let revoke = tokio::time::timeout(LEAVE_PATIENCE, revoke);
+                let (revoked, ()) = tokio::join!(revoke, row_closed);
+                let revoked = matches!(revoked, Ok(Ok(_)));
                 if !revoked {
                     tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
                 }
@@ -579,14 +635,15 @@ impl Driver {
         if fresh.role == Role::Leader {
             self.candidates.keep_warm(&fresh.view, &fresh.me);
         }
-        self.tell_differences(&old, &fresh);
+        let (left, gap_ms) = self.note_change(&old, &fresh);
+        self.tell_differences(&old, &fresh, left, gap_ms);
         if let Some(record) = fresh.leader_record() {
             self.last_leader = Some(record.clone());
         }
         self.status.send_replace(Arc::new(fresh));
     }
 
-    fn tell_differences(&self, old: &Status, new: &Status) {
+    fn tell_differences(&self, old: &Status, new: &Status, reason: Option<Reason>, gap_ms: Option<u64>) {
         let telemetry = &self.parts.telemetry;
         let name = |r: &LeaderRecord| r.holder.node.clone();
         let token = |s: &Status| s.leader().map(|t| t.token);
@@ -597,6 +654,8 @@ impl Driver {
                 leader: new.leader_record().map(name),
                 token: token(new),
                 previous: self.last_leader.as_ref().map(name),
+                reason,
+                gap_ms,
             });
         }
         let is_in = |view: &[Member], m: &Member| {

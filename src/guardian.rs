@@ -20,6 +20,7 @@ mod channel;
 mod fate;
 pub mod horizon;
 pub mod keeper;
+pub mod obituary;
 mod process;
 mod program;
 pub mod tree;

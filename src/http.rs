@@ -3,7 +3,10 @@
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
+mod checks;
+mod events;
 mod headroom;
+mod history;
 mod page;
 mod state;
 
@@ -19,9 +22,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, parse_duration};
 use crate::config::StoreKind;
+use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
 use crate::telemetry::Telemetry;
@@ -40,6 +45,8 @@ pub struct HttpParts {
     pub telemetry: Telemetry,
     /// Where the leader record lives.
     pub store: StoreKind,
+    /// What the background checks found last.
+    pub checks: watch::Receiver<Arc<Latest>>,
 }
 
 /// One thing that a probe looks at.
@@ -64,9 +71,12 @@ pub async fn serve(
         .route("/leader", get(leader))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/api/v1/history", get(history::history))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/headroom", get(headroom::headroom))
         .route("/api/v1/state", get(state::state))
         .merge(page::routes())
+        .route("/api/v1/checks", get(checks::checks))
         .with_state(parts);
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
@@ -100,6 +110,12 @@ async fn metrics(State(parts): State<HttpParts>, headers: HeaderMap) -> Response
         ("text/plain; version=0.0.4; charset=utf-8", parts.telemetry.metrics().render_classic())
     };
     ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// How far back a request wants to see; `Err`: the answer to one that cannot be read.
+fn since(query: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCode, String)> {
+    let refusal = |why: String| (StatusCode::BAD_REQUEST, format!("since: {why}\n"));
+    query.get("since").map(|text| parse_duration(text)).transpose().map_err(refusal)
 }
 
 async fn version() -> Json<Value> {

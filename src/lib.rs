@@ -28,8 +28,9 @@
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
-//!   over.
+//!   over; the history.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
+//! - [`doctor`]: the checks: facts, judgements, findings.
 //! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
 //!
 //! # Invariants
@@ -91,6 +92,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod docs;
+pub mod doctor;
 pub mod driver;
 pub mod election;
 pub mod guardian;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, OsClock};
 use crate::config::Config;
+use crate::doctor::background::{self, BackgroundParts};
 use crate::driver::fuse::Fuse;
 use crate::driver::leadership::Leadership;
 use crate::driver::status::Status;
@@ -199,10 +200,18 @@ impl NodeBuilder {
         let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
         telemetry.emit(Event::Listening { rpc, http });
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry };
+        let (checks, checking) = background::start(BackgroundParts {
+            config: self.config,
+            clock: clock.clone(),
+            telemetry: telemetry.clone(),
+            snapshots: driver.subscribe(),
+            history: driver.subscribe_past(),
+        });
+        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };
-        let stop = node.stop_servers.clone();
+        let (stop, stop_too) = (node.stop_servers.clone(), node.stop_servers.clone());
         node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
+        node.servers.spawn(async move { stop_too.run_until_cancelled(checking).await.unwrap_or_default() });
         Ok(node)
     }
 }
@@ -348,6 +357,7 @@ impl Node {
     ) -> Self {
         let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
+        let checks = rpc_parts.checks.clone();
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
         let stop = stop_servers.clone().cancelled_owned();
@@ -358,7 +368,8 @@ impl Node {
         });
         watching::register_computed(&telemetry, &driver, &clock);
         let store = certificates.config.store.kind;
-        let http_parts = HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone(), store };
+        let http_parts =
+            HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone(), store, checks };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
             if let Err(e) = http::serve(listeners.http, http_parts, stop).await {

@@ -4,37 +4,44 @@
 //! picture is.
 
 mod barrier;
+mod checks;
 mod cluster;
 pub mod convert;
 mod counting;
 mod deadline;
 mod election;
 mod health;
+mod history;
 mod members;
 mod methods;
 mod refuse;
 pub mod requests;
 mod slow;
 mod state;
+mod steering;
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use crate::clock::Clock;
+use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::meta::desk::Desk;
 use crate::proto::DESCRIPTORS;
 use crate::proto::meta::meta_member_service_server::MetaMemberServiceServer;
 use crate::proto::metad::barrier_service_server::BarrierServiceServer;
+use crate::proto::metad::check_service_server::CheckServiceServer;
 use crate::proto::metad::cluster_service_server::ClusterServiceServer;
 use crate::proto::metad::election_service_server::ElectionServiceServer;
 use crate::proto::metad::state_service_server::StateServiceServer;
 use crate::telemetry::Telemetry;
 use barrier::Barriers;
+use checks::Checks;
 use cluster::Cluster;
 use counting::Counting;
 use deadline::Deadlines;
@@ -64,8 +71,10 @@ pub struct RpcParts {
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
-    /// Where calls are counted.
+    /// The events, and where calls are counted.
     pub telemetry: Telemetry,
+    /// What the background checks found last.
+    pub checks: watch::Receiver<std::sync::Arc<Latest>>,
 }
 
 /// Serves until `stop` resolves, then lets running requests end.
@@ -88,6 +97,7 @@ pub async fn serve(
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
     let cluster = ClusterServiceServer::new(Cluster::new(parts.clone()));
     let barriers = BarrierServiceServer::new(Barriers::new(parts.clone()));
+    let checks = CheckServiceServer::new(Checks::new(parts.clone()));
     let state = StateServiceServer::new(State::new(parts));
     let served = Server::builder()
         .concurrency_limit_per_connection(STREAMS_PER_CONNECTION_MAX as usize)
@@ -103,6 +113,7 @@ pub async fn serve(
         .add_service(members.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(barriers.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(checks.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(state.max_decoding_message_size(STATE_REQUEST_BYTES_MAX))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await;

@@ -22,6 +22,7 @@ pub mod codec;
 pub mod etcd;
 pub mod memory;
 pub mod open;
+pub mod sight;
 pub mod sqlite;
 pub mod unreliable;
 pub mod verbs;
@@ -35,6 +36,7 @@ use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 use etcd::{ConnectError, TlsFiles};
+use sight::Sight;
 
 /// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
 /// 128 for each).
@@ -263,6 +265,12 @@ pub trait Store: Send + Sync + 'static {
     /// Where it is, for messages: endpoints or a file.
     fn location(&self) -> String;
 
+    /// The place that answered the slowest lately, or has been silent for the longest, and how long that took. A store
+    /// that is in one place only has none.
+    fn slowest(&self) -> Option<(String, Duration)> {
+        None
+    }
+
     /// Asks every place of this store by itself, each for at most `patience`: whether it answers, and how soon. A
     /// store that is in one place only has nothing to tell.
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
@@ -277,6 +285,13 @@ pub trait Store: Send + Sync + 'static {
     fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
         let _ = files;
         Ok(())
+    }
+
+    /// Looks at every place of this store by itself, each for at most `patience`. A store that is in one place only
+    /// has nothing to show.
+    async fn sights(&self, patience: Duration) -> Vec<Sight> {
+        let _ = patience;
+        vec![]
     }
 
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take

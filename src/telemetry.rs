@@ -15,7 +15,8 @@ pub mod printer;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use futures_util::stream::{self, Stream};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::{Clock, wall_clock_ms};
 pub use event::{Event, Stamped};
@@ -77,6 +78,22 @@ impl Telemetry {
         self.inner.stream.subscribe()
     }
 
+    /// All events from now on; `Err`: so many were missed, because the reader was too slow. Ends with
+    /// [`Event::Stopped`], so that a reader keeps nobody from stopping.
+    pub fn events(&self) -> impl Stream<Item = Result<Arc<Stamped>, u64>> + Send + use<> {
+        stream::unfold(Some(self.subscribe()), |receiver| async {
+            let mut receiver = receiver?;
+            match receiver.recv().await {
+                Ok(stamped) => {
+                    let is_last = matches!(stamped.event, Event::Stopped { .. });
+                    Some((Ok(stamped), Some(receiver).filter(|_| !is_last)))
+                }
+                Err(RecvError::Lagged(missed)) => Some((Err(missed), Some(receiver))),
+                Err(RecvError::Closed) => None,
+            }
+        })
+    }
+
     /// A renewal was confirmed, so long after the last one, when this part of the lease was left.
     pub fn renewed(&self, since_last: Option<Duration>, headroom: f64) {
         self.inner.metrics.renewal_confirmed(since_last, headroom);
@@ -95,5 +112,28 @@ impl Telemetry {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::clock::SimClock;
+    use crate::election::history::Reason;
+
+    #[tokio::test]
+    async fn a_stream_of_events_tells_what_it_has_missed_and_ends_with_the_node() {
+        let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
+        let events = telemetry.events();
+        for _ in 0..STREAM_MAX + 3 {
+            telemetry.emit(Event::ClaimLost);
+        }
+        let reason = Reason::ResignedSignal;
+        telemetry.emit(Event::Stopped { reason, detail: String::new(), code: 0 });
+        let told: Vec<_> = events.map(|event| event.map(|e| e.event.kind())).collect().await;
+        assert_eq!((told.len(), told[0]), (STREAM_MAX + 1, Err(4)));
+        assert_eq!(told.last(), Some(&Ok("stopped")), "and here it has ended");
     }
 }

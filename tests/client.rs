@@ -10,11 +10,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use metad::client::{Change, ClientError, MetaClient, WorkerSpec, Write};
 use serde_json::Value;
-use support::crew::{PATIENCE, members_seen, tenures, wait_for_leader};
+use support::crew::{PATIENCE, tenures, wait_for_leader, wait_until_all_know_all};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::output::Output;
-use support::poll::wait_until;
 use support::ports::Port;
 use support::spawn;
 use tokio::runtime::Runtime;
@@ -24,8 +23,7 @@ fn start(etcd: &EtcdCluster, ids: &[&str]) -> (Vec<Node>, usize) {
     let fast =
         |id: &&str| NodeBuilder::new(id).etcd(etcd).env("METAD_META__BARRIER_INTERVAL_MS", "200").spawn();
     let nodes: Vec<Node> = ids.iter().map(fast).collect();
-    // Each learns of the others from a watch of its own, later than they join.
-    wait_until("everybody sees everybody", PATIENCE, || nodes.iter().all(|n| members_seen(n) == ids.len()));
+    wait_until_all_know_all(&nodes);
     let leader = wait_for_leader(&nodes, PATIENCE);
     (nodes, leader)
 }

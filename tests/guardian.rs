@@ -5,23 +5,14 @@ mod support;
 
 use std::time::Duration;
 
+use support::crew::{PATIENCE, leads, report, tenures};
 use support::etcd::EtcdCluster;
 use support::history;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, holds_within, wait_until};
 
-/// Starting processes and etcd on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
 const LONG_SECS: u64 = 86_400;
-
-fn report(nodes: &[Node]) -> String {
-    nodes.iter().map(Node::report).collect()
-}
-
-fn leads(node: &Node) -> bool {
-    node.is_alive() && node.has_event("main_loop_started") && !node.has_event("main_loop_stopped")
-}
 
 /// Starts a leader and a follower of it.
 fn pair(leader: &NodeBuilder, follower: &NodeBuilder) -> Vec<Node> {
@@ -38,9 +29,7 @@ fn on_etcd(id: &str, etcd: &EtcdCluster, lease_secs: u64) -> NodeBuilder {
 
 fn assert_second_leads(nodes: &[Node]) {
     assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
-    let traces = || nodes.iter().map(Node::trace).collect();
-    let tenures = history::check_running(traces).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(tenures.len(), 2);
+    assert_eq!(tenures(nodes).len(), 2);
 }
 
 /// The node's guardian: its child that is metad as well.
@@ -51,8 +40,12 @@ fn guardian_of(node: &Node) -> u32 {
         fields.get(1) == Some(&node.pid().to_string().as_str())
             && stat.contains("(metad)") | stat.contains("(exe)")
     };
-    wait_until("a guardian", PATIENCE, || node.tree().iter().any(is_child));
-    node.tree().into_iter().find(is_child).expect("a guardian")
+    let mut found = None;
+    wait_until("a guardian", PATIENCE, || {
+        found = node.tree().into_iter().find(is_child);
+        found.is_some()
+    });
+    found.expect("just found")
 }
 
 fn kill(pid: u32) {

@@ -8,12 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::history;
+use support::crew::{PATIENCE, tenures, wait_for_leader};
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{holds_within, wait_until};
 use support::{http, spawn};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a metad command prints, and its exit code.
 fn metad(args: &[&str]) -> (i32, String, String) {
@@ -52,22 +50,13 @@ fn several_processes_elect_one_on_one_file() {
     for node in &nodes {
         node.wait_for("joined", PATIENCE);
     }
-    let leader = |nodes: &[Node]| {
-        nodes.iter().position(|n| {
-            n.is_alive() && n.has_event("main_loop_started") && !n.has_event("main_loop_stopped")
-        })
-    };
-    wait_until("a leader", PATIENCE, || leader(&nodes).is_some());
-    let first = leader(&nodes).expect("a leader");
+    let first = wait_for_leader(&nodes, PATIENCE);
     nodes[first].signal(Signal::TERM);
     assert_eq!(nodes[first].wait_exit(PATIENCE), 0);
-    wait_until("the second leader", PATIENCE, || leader(&nodes).is_some());
-    let second = leader(&nodes).expect("a leader");
+    let second = wait_for_leader(&nodes, PATIENCE);
     nodes[second].kill();
-    wait_until("the third leader", PATIENCE, || leader(&nodes).is_some());
-    let traces = || nodes.iter().map(Node::trace).collect();
-    let tenures = history::check_running(traces).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(tenures.len(), 3);
+    wait_for_leader(&nodes, PATIENCE);
+    assert_eq!(tenures(&nodes).len(), 3);
 }
 
 #[test]
@@ -294,23 +283,4 @@ fn completions_and_help_exist() {
     let words: Vec<&str> = help.split_whitespace().collect(); // lines are wrapped
     assert!(words.join(" ").contains("[env: METAD_META__META_LEADER_LEASE_SECS]"), "{help}");
     assert!(metad(&["--version"]).1.starts_with("metad "));
-}
-
-#[test]
-fn risingwave_components_find_members_and_leader() {
-    use metad::proto::meta::MembersRequest;
-    use metad::proto::meta::meta_member_service_client::MetaMemberServiceClient;
-    let node = NodeBuilder::new("n1").spawn();
-    leading(&node);
-    let address = node.rpc_addr();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let answer = runtime.block_on(async {
-        let url = format!("http://{address}");
-        let mut client = MetaMemberServiceClient::connect(url).await.expect("a connection");
-        client.members(MembersRequest {}).await.expect("an answer").into_inner()
-    });
-    let [member] = answer.members.as_slice() else { panic!("{answer:?}") };
-    let at = member.address.as_ref().expect("an address");
-    assert_eq!((at.host.as_str(), at.port), ("127.0.0.1", i32::from(address.port())));
-    assert!(member.is_leader);
 }

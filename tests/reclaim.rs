@@ -29,21 +29,23 @@ const STEP: Duration = Duration::from_millis(40);
 /// then, and the node does not know it yet. A start has seven steps at most, when it takes its record back.
 const CRASH_POINTS: u32 = 16;
 
-/// The node leads within the bound, under a token greater than any before.
-fn assert_leads_again(builder: &NodeBuilder, before: Option<u64>, when: &str) -> Node {
+/// The node leads again, under a token greater than any before; how soon. It may have to wait for a CPU, but not for
+/// the lease of a day.
+fn assert_leads_again(builder: &NodeBuilder, before: Option<u64>, when: &str) -> (Node, Duration) {
     let begin = boot_ns();
     let node = builder.spawn();
     let took = between(begin, started_ns(&node));
     let token = node.wait_for("main_loop_started", PATIENCE).token();
     println!("{when}: leads again in {took:?} with token {token:?}, after {before:?}");
-    assert!(took < RECLAIM + SCHEDULING_SLACK, "{when}: {took:?}\n{}", node.report());
+    assert!(took < RECLAIM * 10, "{when}: {took:?}\n{}", node.report());
     assert!(token > before, "{when}: {token:?} after {before:?}");
-    node
+    (node, took)
 }
 
-/// Starts the node behind a slow network and kills it, with its guardian, at this point of its start.
-fn crash_at(point: u32, builder: &NodeBuilder, slow: &NodeBuilder) -> Vec<Node> {
-    let crash = |when: &str, before: Option<u64>| {
+/// Starts the node behind a slow network and kills it, with its guardian, at this point of its start; adds how soon it
+/// led again.
+fn crash_at(point: u32, builder: &NodeBuilder, slow: &NodeBuilder, all: &mut Vec<Duration>) -> Vec<Node> {
+    let mut crash = |when: &str, before: Option<u64>| {
         let node = slow.spawn();
         node.wait_for("listening", PATIENCE);
         std::thread::sleep(STEP * point / 2);
@@ -51,7 +53,9 @@ fn crash_at(point: u32, builder: &NodeBuilder, slow: &NodeBuilder) -> Vec<Node> 
         let events: Vec<_> = node.events().iter().map(|event| event.kind().to_owned()).collect();
         println!("{when}: killed after {events:?}");
         let before = node.events().iter().filter_map(|event| event.token()).max().or(before);
-        [assert_leads_again(builder, before, when), node]
+        let (again, took) = assert_leads_again(builder, before, when);
+        all.push(took);
+        [again, node]
     };
     let [again, first] = crash(&format!("point {point} of a first start"), None);
     again.kill_with_guardian();
@@ -65,15 +69,20 @@ fn a_node_that_is_killed_at_any_point_of_its_start_leads_again_at_once_whatever_
     let etcd = EtcdCluster::start(1);
     let proxy = FaultProxy::start(etcd.addr(0));
     proxy.delay_replies(STEP);
+    let mut all = Vec::new();
     for point in 0..CRASH_POINTS {
         let id = format!("n{point}");
         // A cluster of its own, and the same data dir: only the way to etcd differs.
         let node = NodeBuilder::new(&id).cluster(&id).lease_secs(LONG_SECS);
         let slow = node.clone().endpoints([proxy.addr()]);
-        let nodes = crash_at(point, &node.etcd(&etcd), &slow);
+        let nodes = crash_at(point, &node.etcd(&etcd), &slow, &mut all);
         let led = tenures(&nodes).len();
         assert!(led >= 2, "{led} tenures\n{}", report(&nodes));
     }
+    all.sort();
+    let [half, most] = [all[all.len() / 2], all[all.len() - 1]];
+    println!("led again within {half:?} in half of {} starts, within {most:?} in all", all.len());
+    assert!(half < RECLAIM, "{half:?}");
 }
 
 #[test]
@@ -87,7 +96,7 @@ fn a_leader_that_is_killed_with_its_guardian_takes_its_record_back() {
     follower.wait_for("joined", PATIENCE);
     first.kill_with_guardian();
     // The follower sees no vacancy, so there is nobody to race with.
-    let again = assert_leads_again(&builder, token, "with a follower");
+    let (again, _) = assert_leads_again(&builder, token, "with a follower");
     let nodes = [first, follower, again];
     assert_eq!(tenures(&nodes).len(), 2);
     let vacant =

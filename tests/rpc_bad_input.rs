@@ -31,9 +31,10 @@ const MIB: usize = 1024 * 1024;
 /// The largest value.
 const VALUE: usize = MIB / 2;
 
-/// A leader; barriers are quick, so that a test need not wait for them.
+/// A leader; barriers are quick, so that a test need not wait for them, and workers need not send heartbeats.
 fn leader(set: impl Fn(NodeBuilder) -> NodeBuilder) -> Node {
     let quick = NodeBuilder::new("a").lease_secs(60).env("METAD_META__BARRIER_INTERVAL_MS", "50");
+    let quick = quick.env("METAD_META__MAX_HEARTBEAT_INTERVAL_SECS", "600");
     let node = set(quick).spawn();
     node.wait_for("main_loop_started", PATIENCE);
     node
@@ -346,7 +347,10 @@ fn a_stream_that_nobody_reads_is_cut_off_with_a_reason() {
         }
         // The others go on as soon as it is cut off: until then it fails every barrier.
         Stream::open(&services, other).await.take_part(3).await;
-        tokio::time::sleep(Duration::from_secs(11)).await; // a watch may stand still for 10 s
+        // A watch may stand still for 10 s.
+        while !node.stderr().contains("was not read for 10s") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
 
         let status = barriers.end().await.expect("cut off");
         assert_eq!(status.code(), Code::Aborted, "{status:?}");

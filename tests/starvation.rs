@@ -18,7 +18,7 @@ use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
 use support::poll::{boot_ns, wait_until};
 use support::proxy::FaultProxy;
-use support::{fenced, history, http, spawn};
+use support::{fenced, history, http, install, spawn};
 
 /// The test that takes all CPUs runs alone.
 static CPUS: RwLock<()> = RwLock::new(());
@@ -198,15 +198,6 @@ fn eight_busy_processes_per_core_cost_nothing() {
 
 // --- a clock that steps ----------------------------------------------------------------------------------------------
 
-/// Debian's libfaketime, made for programs with threads.
-fn libfaketime() -> String {
-    let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten().map(|entry| entry.path());
-    let mut found =
-        folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|file| file.is_file());
-    let file = found.next().expect("no libfaketime found: run `apt-get install faketime`");
-    file.display().to_string()
-}
-
 /// How far the node's wall clock is ahead, in seconds, judged by an event that begins now.
 fn skew_secs(node: &Node, kind: &str, member: &str) -> i64 {
     let event = node.wait_event(|event| event.kind() == kind && event.str("member") == member, PATIENCE);
@@ -226,7 +217,7 @@ fn a_wall_clock_that_steps_an_hour_forth_and_back_costs_nothing() {
     let step = |by: &str| std::fs::write(&clock, by).expect("written");
     step("+0");
     let stepping = node("a", &etcd)
-        .env("LD_PRELOAD", libfaketime())
+        .env("LD_PRELOAD", install::libfaketime())
         .env("FAKETIME_TIMESTAMP_FILE", &clock)
         .env("FAKETIME_NO_CACHE", "1")
         // Only the wall clock: the others do not step on a real machine either.

@@ -41,7 +41,15 @@ const TEXTS: [&str; 15] = [
     "LICENSE",
 ];
 /// What is not text, or not ours.
-const NOT_OURS: [&str; 3] = ["tests/etcd/bin", "tests/etcd/data", "tests/page/node_modules"];
+const NOT_OURS: [&str; 7] = [
+    "tests/etcd/bin",
+    "tests/etcd/data",
+    "tests/fuzz/Cargo.lock",
+    "tests/fuzz/target",
+    "tests/fuzz/corpus",
+    "tests/fuzz/artifacts",
+    "tests/page/node_modules",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

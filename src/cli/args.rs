@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::parse_duration;
+
 /// A leader-election meta daemon: exactly one leader, and it can explain itself.
 #[derive(Debug, Parser)]
 #[command(name = "metad", version, propagate_version = true, disable_help_subcommand = true)]
@@ -28,12 +30,20 @@ pub(super) enum Command {
     Members(ViewArgs),
     /// Every change, as it happens
     Watch(WatchArgs),
+    /// Who led when, and why each tenure ended
+    History(HistoryArgs),
     /// Ask the leader to hand over, to a member of your choice or to any
     StepDown(StepDownArgs),
+    /// Free the seat and the name of a node that is dead for certain, by your word
+    Release(ReleaseArgs),
     /// Wait until there is a leader, or until the node takes part
     Wait(WaitArgs),
     /// A small worker: registers, collects every barrier at once, prints each committed epoch
     Worker(WorkerArgs),
+    /// Check everything that metad depends on, and say what to do about it
+    Doctor(DoctorArgs),
+    /// Some of these checks, for monitoring
+    Check(CheckArgs),
     /// Check or print the configuration
     Config(ConfigArgs),
     /// Is the node healthy? For container health checks
@@ -136,8 +146,38 @@ pub(super) struct StepDownArgs {
     /// The member that should lead next
     #[arg(long, value_name = "NODE")]
     pub(super) to: Option<String>,
+    /// Do not ask, on a terminal, whether it is meant
+    #[arg(short, long)]
+    pub(super) yes: bool,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct HistoryArgs {
+    /// Only tenures that had not ended so long ago, such as 24h or 7d; default: all that are kept
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) since: Option<Duration>,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReleaseArgs {
+    /// The node that is dead
+    #[arg(long, value_name = "NODE")]
+    pub(super) node: String,
+    /// Your word for it. A node that still runs and is released stops leading only when it notices
+    #[arg(long, required = true)]
+    pub(super) it_is_dead: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -171,6 +211,46 @@ pub(super) struct WorkerArgs {
     /// How to print: a line of text or of JSON for each committed epoch
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = DoctorFormat::Table)]
+    pub(super) output: DoctorFormat,
+    /// Make only these checks, by code or name
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+    /// Leave these checks out
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    pub(super) skip: Vec<String>,
+    /// How long to watch etcd's counters
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(super) sample: Duration,
+    /// Write nothing: neither a key and a lease to etcd, nor a file to the data dir
+    #[arg(long)]
+    pub(super) no_write_probe: bool,
+    /// List the checks
+    #[arg(long)]
+    pub(super) list: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// Codes or names of checks; metad doctor --list shows them
+    #[arg(required = true, value_name = "CODE")]
+    pub(super) codes: Vec<String>,
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
+    pub(super) output: CheckFormat,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -212,6 +292,21 @@ pub(super) enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DoctorFormat {
+    Table,
+    Json,
+    Markdown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckFormat {
+    Text,
+    Json,
+    /// One line with perf data
+    Nagios,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum WaitFor {
     /// Somebody leads
     Leader,
@@ -231,10 +326,7 @@ pub(super) enum HealthOf {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let bare = text.parse::<u64>().map(Duration::from_secs);
-    let parsed = bare.ok().or_else(|| {
-        let span: jiff::SignedDuration = text.parse().ok()?;
-        Duration::try_from(span).ok()
-    });
+    let parsed = bare.ok().or_else(|| parse_duration(text).ok());
     let bounded = parsed.filter(|d| *d >= Duration::from_millis(100) && *d <= Duration::from_secs(86_400));
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }

@@ -110,7 +110,7 @@ pub(super) fn answerer_json(a: Option<&Answerer>) -> Value {
     })
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut t = Table::new();
     t.load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)

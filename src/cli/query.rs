@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::args::{Format, HealthArgs, HealthOf, MetaArgs, StepDownArgs, ViewArgs, WaitArgs, WaitFor};
+use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::{LeaderResponse, MembersResponse};
@@ -16,13 +16,11 @@ use crate::proto::metad::{LeaderResponse, MembersResponse};
 /// How long a member gets to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a waiting command looks again.
-const WAIT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a hand-over is waited for: the main loop may take its time to end.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const WAIT_PAUSE: Duration = Duration::from_millis(100);
 /// Nobody could be asked.
 pub(super) const CANNOT_ASK: i32 = 1;
 /// The cluster has no leader.
-const NO_LEADER: i32 = 2;
+pub(super) const NO_LEADER: i32 = 2;
 
 /// Runs a command that waits for the network.
 pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
@@ -87,37 +85,6 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
         Ok(0)
     })
     .await
-}
-
-/// `metad step-down`: returns when somebody else leads.
-pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
-    let found = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
-    let Some(leader) = found.leader else {
-        return Err(Failure::new(NO_LEADER, "nobody leads, so nobody can step down"));
-    };
-    let mut client = MemberClient::connect(&leader.address, TIMEOUT).await.map_err(cannot_ask)?;
-    client.step_down(args.to.as_deref()).await.map_err(cannot_ask)?;
-    let next = async {
-        loop {
-            if let Ok(mut client) = connect(&args.meta).await
-                && let Ok(answer) = client.leader().await
-                && let Some(next) = answer.leader.filter(|l| l.token > leader.token)
-            {
-                return next;
-            }
-            tokio::time::sleep(WAIT_PAUSE).await;
-        }
-    };
-    match tokio::time::timeout(HAND_OVER_PATIENCE, next).await {
-        Ok(next) => {
-            output::print(&format!("{} leads now, token {}\n", next.node, next.token));
-            Ok(0)
-        }
-        Err(_) => {
-            let message = format!("{} steps down, but nobody leads yet; see metad status", leader.node);
-            Err(Failure::new(NO_LEADER, message))
-        }
-    }
 }
 
 /// `metad wait leader|ready`.
@@ -210,7 +177,7 @@ async fn ask_both(args: &MetaArgs) -> Result<(LeaderResponse, MembersResponse), 
     Ok((leader, members))
 }
 
-fn cannot_ask(e: CallError) -> Failure {
+pub(super) fn cannot_ask(e: CallError) -> Failure {
     Failure::new(CANNOT_ASK, e.to_string())
 }
 
@@ -218,7 +185,7 @@ fn code_of(answer: &LeaderResponse) -> i32 {
     if answer.leader.is_some() { 0 } else { NO_LEADER }
 }
 
-fn print_json(value: &serde_json::Value) {
+pub(super) fn print_json(value: &serde_json::Value) {
     output::print(&format!("{value:#}\n"));
 }
 

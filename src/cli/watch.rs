@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::args::{Format, WatchArgs};
 use super::query::connect;
-use super::{Failure, output};
-use crate::proto::metad::ObserveResponse;
+use super::{Failure, history, output};
+use crate::proto::metad::{ObserveResponse, TenureInfo};
 
 /// The pause before another member is asked.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -15,10 +15,11 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Prints changes until interrupted. Fails only if nobody answers at the beginning.
 pub(super) async fn watch(args: WatchArgs) -> Result<i32, Failure> {
     let mut client = connect(&args.meta).await?;
+    let mut told = None;
     loop {
         if let Ok(mut changes) = client.observe().await {
             while let Ok(Some(change)) = changes.message().await {
-                show(&change, args.output);
+                show(&change, &mut told, args.output);
             }
         }
         eprintln!("metad: {} does not answer any more; trying again", client.address());
@@ -31,7 +32,7 @@ pub(super) async fn watch(args: WatchArgs) -> Result<i32, Failure> {
     }
 }
 
-fn show(change: &ObserveResponse, format: Format) {
+fn show(change: &ObserveResponse, told: &mut Option<TenureInfo>, format: Format) {
     let now = crate::store::codec::rfc3339(crate::clock::wall_clock_ms());
     let leader = change.leader.as_ref();
     let text = match format {
@@ -39,6 +40,7 @@ fn show(change: &ObserveResponse, format: Format) {
             "time": now,
             "leader": output::leader_json(leader),
             "members": output::members_json(&change.members),
+            "last_ended": change.last_ended.as_ref().map(history::tenure_json),
             "answerer": output::answerer_json(change.answerer.as_ref()),
         })
         .to_string(),
@@ -46,8 +48,11 @@ fn show(change: &ObserveResponse, format: Format) {
             let who =
                 leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
             let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
-            format!("{now}  {who}  members {}", nodes.join(" "))
+            let news = change.last_ended.as_ref().filter(|t| told.as_ref() != Some(t));
+            let ended = news.map(|t| format!("  {}", history::sentence(t))).unwrap_or_default();
+            format!("{now}  {who}  members {}{ended}", nodes.join(" "))
         }
     };
+    told.clone_from(&change.last_ended);
     output::print(&format!("{text}\n"));
 }

@@ -8,8 +8,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::proto::metad::election_service_client::ElectionServiceClient;
 use crate::proto::metad::{
-    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
-    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
+    HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse, MembersRequest, MembersResponse,
+    ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
 };
 
 /// Why a member could not be asked.
@@ -81,6 +81,20 @@ impl MemberClient {
         bounded(&self.address, self.timeout, call).await
     }
 
+    /// The tenures that had not ended so long ago, `None`: all that are kept; at most `limit` of them, the newest.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn history(
+        &mut self,
+        since: Option<Duration>,
+        limit: Option<u32>,
+    ) -> Result<HistoryResponse, CallError> {
+        let since_ms = since.map_or(0, |s| u64::try_from(s.as_millis()).unwrap_or(u64::MAX));
+        let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0) };
+        bounded(&self.address, self.timeout, self.service.history(request)).await
+    }
+
     /// Asks the leader to hand over, to this member or to any.
     ///
     /// # Errors
@@ -115,7 +129,7 @@ pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, Cal
     Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     address: &str,
     timeout: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,

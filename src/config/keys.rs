@@ -75,7 +75,7 @@ pub enum Fallback {
 }
 
 /// The sections, in the order they are printed in, with a sentence on each.
-pub(super) const SECTIONS: [(&str, &str); 8] = [
+pub(super) const SECTIONS: [(&str, &str); 9] = [
     ("node", "Who this process is and where it keeps its files."),
     ("meta", "The leadership and its main loop."),
     ("store", "Where the leadership record lives."),
@@ -87,6 +87,7 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("rpc", "The gRPC listener."),
     ("http", "The listener for probes, metrics and the page."),
     ("log", "The log, which goes to stderr."),
+    ("checks", "What `metad doctor`, `metad check` and the node's own checks hold against the cluster."),
 ];
 
 /// An hour: more than any stop, start or wait can reasonably need.
@@ -99,7 +100,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 35] = [
+pub static KEYS: [Key; 44] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -211,6 +212,30 @@ pub static KEYS: [Key; 35] = [
     ),
     Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Fallback::Text("auto"))
         .help("auto is text on a terminal and JSON elsewhere."),
+    Key::new("checks.interval_secs", int(0, HOUR_SECS), Fallback::Integer(60))
+        .seconds()
+        .help("How often a running node makes the cheap checks; 0: never."),
+    Key::new("checks.expected_members", int(0, 1000), Fallback::Integer(0))
+        .help("How many meta nodes there should be; 0: as many as are registered."),
+    Key::new("checks.max_leader_changes", int(0, 1000), Fallback::Integer(1))
+        .help("More unplanned changes of the leader within the window are flapping."),
+    Key::new("checks.leader_change_window_secs", int(1, 86_400), Fallback::Integer(600))
+        .seconds()
+        .help("The window in which changes of the leader are counted."),
+    Key::new("checks.fsync_p99_ms", int(1, MINUTE_MS), Fallback::Integer(10))
+        .milliseconds()
+        .help("A disk whose slowest percent of syncs takes longer is slow: etcd's log, and our data dir."),
+    Key::new("checks.commit_p99_ms", int(1, MINUTE_MS), Fallback::Integer(25))
+        .milliseconds()
+        .help("The same for the commits of etcd's database."),
+    Key::new("checks.rtt_p99_ms", int(1, MINUTE_MS), Fallback::Integer(50))
+        .milliseconds()
+        .help("A round trip between members, or to one, that takes longer is slow."),
+    Key::new("checks.clock_skew_ms", int(1, MINUTE_MS), Fallback::Integer(50))
+        .milliseconds()
+        .help("Clocks of two members that differ by more are skewed."),
+    Key::new("checks.db_size_percent", int(1, 100), Fallback::Integer(80))
+        .help("etcd's database is nearly full when it takes more of its quota, in percent."),
 ];
 
 const KIND_RULE: &str = "etcd when store.etcd.endpoints is not empty, else sqlite";

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dir_lock::{self, LockError};
+use super::last_words;
+use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::store::codec::parse_lease;
@@ -29,6 +31,7 @@ pub struct DataDir {
     uuid: MemberUuid,
     state: State,
     lock: Arc<File>,
+    past: Option<Row>,
 }
 
 /// Which store this data dir belongs to, and how far it had got.
@@ -119,6 +122,7 @@ impl DataDir {
             uuid: MemberUuid(0),
             state: State::default(),
             lock: Arc::new(lock),
+            past: None,
         };
         match uuid {
             Some(uuid) => {
@@ -132,6 +136,7 @@ impl DataDir {
         }
         dir.state.incarnation += 1;
         dir.save()?;
+        dir.past = last_words::read(path, dir.uuid);
         Ok(dir)
     }
 
@@ -152,6 +157,16 @@ impl DataDir {
     /// The lock, for who must keep it a little longer than we live.
     pub fn lock(&self) -> Arc<File> {
         self.lock.clone()
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last tenure of an earlier start, if the history may not know yet how it ended.
+    pub fn take_past(&mut self) -> Option<Row> {
+        self.past.take()
     }
 
     /// Who we are.

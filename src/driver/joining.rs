@@ -169,7 +169,8 @@ async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) ->
     }
     let detail = format!(
         "node id {node:?} is registered by {place}, which does not answer, and whose lease has not ended for \
-         {HOLDER_PATIENCE:?}; if it is certainly dead: etcdctl lease revoke {}",
+         {HOLDER_PATIENCE:?}; if it is certainly dead: metad release --node {node} --it-is-dead, with the settings of \
+         this node (or etcdctl lease revoke {})",
         holder.lease
     );
     Some(Ending::with_detail(Reason::NodeIdInUse, detail))

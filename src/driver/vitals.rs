@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::standstill::Punctuality;
 use crate::clock::Instant;
 use crate::election::lease::Lease;
 use crate::telemetry::Telemetry;
@@ -11,28 +12,33 @@ use crate::telemetry::Telemetry;
 pub(super) struct Vitals {
     telemetry: Telemetry,
     ticked_at: Instant,
-    /// When the timer should have fired.
-    due_at: Instant,
+    punctuality: Punctuality,
     confirmed_at: Option<Instant>,
 }
 
 // === impl Vitals ===
 
 impl Vitals {
-    pub(super) fn new(telemetry: Telemetry, now: Instant) -> Self {
-        Self { telemetry, ticked_at: now, due_at: now, confirmed_at: None }
+    pub(super) fn new(telemetry: Telemetry, ttl: Duration, now: Instant) -> Self {
+        let punctuality = Punctuality::new(ttl, now);
+        Self { telemetry, ticked_at: now, punctuality, confirmed_at: None }
     }
 
     /// The driver waits from now on, for at most so long.
     pub(super) fn sleeps(&mut self, now: Instant, at_most: Duration) {
-        self.due_at = now + at_most;
+        self.punctuality.sleeps(now, at_most);
     }
 
     /// The driver has woken up: by its timer, or by an event.
     pub(super) fn ticked(&mut self, now: Instant, by_timer: bool) {
-        let delay = by_timer.then(|| now.since(self.due_at));
-        self.telemetry.metrics().driver_ticked(now.since(self.ticked_at), delay);
+        let late = self.punctuality.woke(now);
+        self.telemetry.metrics().driver_ticked(now.since(self.ticked_at), by_timer.then_some(late));
         self.ticked_at = now;
+    }
+
+    /// How punctual the driver was lately.
+    pub(super) fn punctuality(&self) -> &Punctuality {
+        &self.punctuality
     }
 
     /// The lease before an event and after it: has the event confirmed a renewal?
@@ -63,9 +69,9 @@ mod tests {
     #[test]
     fn a_renewal_is_counted_when_it_moves_the_deadline_with_what_was_left_before() {
         let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
-        let mut vitals = Vitals::new(telemetry.clone(), Instant::default());
-        let at = Instant::from_millis;
         let ttl = Duration::from_secs(10);
+        let mut vitals = Vitals::new(telemetry.clone(), ttl, Instant::default());
+        let at = Instant::from_millis;
         let first = Lease::granted(LeaseId(1), ttl, at(0));
         let mut renewed = first;
         assert!(renewed.extend(at(2_500), at(2_400), ttl));

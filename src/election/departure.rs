@@ -46,8 +46,9 @@ impl Departure {
         let is_registered = new.members.iter().any(|m| m.registration.member == left.record.holder);
         Some(match next {
             Some(next) if next.record.holder.uuid == left.record.holder.uuid => Departure::Reclaimed,
-            Some(_) if is_registered => Departure::HandedOver,
-            None if is_registered => Departure::GivenUp,
+            // The one before may have left meanwhile: both may be seen at once.
+            Some(next) if next.rewritten => Departure::HandedOver,
+            _ if is_registered => Departure::GivenUp,
             _ => Departure::Vanished,
         })
     }
@@ -68,13 +69,13 @@ mod tests {
         MemberId { node: "n".into(), uuid: MemberUuid(uuid), incarnation: Incarnation(incarnation) }
     }
 
-    fn view(leader: Option<(MemberId, u64)>, members: &[MemberId]) -> View {
-        let seat = leader.map_or(Seat::Vacant, |(holder, token)| {
+    fn view(leader: Option<(MemberId, u64, bool)>, members: &[MemberId]) -> View {
+        let seat = leader.map_or(Seat::Vacant, |(holder, token, rewritten)| {
             let (ttl, address) = (Duration::from_secs(5), String::new());
             let record =
                 LeaderRecord { holder, address, nonce: Nonce(1), ttl, acquired_ms: 0, transitions: 0 };
             let token = Token::new(Revision(token)).expect("not zero");
-            Seat::Held(Box::new(Tenure { record, token, lease: LeaseId(1) }))
+            Seat::Held(Box::new(Tenure { record, token, lease: LeaseId(1), rewritten }))
         });
         let member = |member: &MemberId| Member {
             registration: Registration {
@@ -95,15 +96,17 @@ mod tests {
     #[test]
     fn a_departure_is_told_by_what_else_has_changed() {
         let (a, b, a2) = (id(1, 1), id(2, 1), id(1, 2));
-        let led = view(Some((a.clone(), 3)), &[a.clone(), b.clone()]);
+        let led = view(Some((a.clone(), 3, false)), &[a.clone(), b.clone()]);
         let (both, only_b) = ([a.clone(), b.clone()], [b.clone()]);
         for (new, expected) in [
-            (view(Some((b.clone(), 4)), &both), Some(Departure::HandedOver)),
-            (view(Some((b.clone(), 4)), &only_b), Some(Departure::Vanished)),
-            (view(Some((a2.clone(), 4)), &[a2, b.clone()]), Some(Departure::Reclaimed)),
+            (view(Some((b.clone(), 4, true)), &both), Some(Departure::HandedOver)),
+            (view(Some((b.clone(), 4, true)), &only_b), Some(Departure::HandedOver)),
+            (view(Some((b.clone(), 5, false)), &both), Some(Departure::GivenUp)),
+            (view(Some((b.clone(), 5, false)), &only_b), Some(Departure::Vanished)),
+            (view(Some((a2.clone(), 4, true)), &[a2, b.clone()]), Some(Departure::Reclaimed)),
             (view(None, &both), Some(Departure::GivenUp)),
             (view(None, &only_b), Some(Departure::Vanished)),
-            (view(Some((a.clone(), 3)), &only_b), None),
+            (view(Some((a.clone(), 3, false)), &only_b), None),
         ] {
             assert_eq!(Departure::seen(&led, &new), expected, "{new:?}");
         }

@@ -360,7 +360,9 @@ impl Elector {
                 self.stop(Ending::of(Reason::LeaseExpired));
             }
             State::Leading { token } if now.reached(lease.step_down_at()) => {
-                self.stop_main_loop(*token, Ending::of(Reason::RenewDeadline), lease.holds_until());
+                let suspended = lease.was_suspended(now);
+                let why = if suspended { Reason::ClockSuspended } else { Reason::RenewDeadline };
+                self.stop_main_loop(*token, Ending::of(why), lease.holds_until());
                 self.press_when_due(now);
             }
             State::Stopping { .. } => self.press_when_due(now),

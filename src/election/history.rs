@@ -1,4 +1,7 @@
-//! Why leadership changed and why a member stops: closed sets, so that log, metric, exit code and page agree.
+//! Why leadership changed and why a member stops: closed sets, so that log, metric, exit code and page agree; and
+//! the row that is kept of each tenure ([`row`]).
+
+pub mod row;
 
 use std::fmt;
 
@@ -9,6 +12,8 @@ use super::record::Token;
 pub enum Reason {
     /// The time to believe in our lease ran out: no renewal was confirmed in time.
     RenewDeadline,
+    /// The same, because the machine was suspended meanwhile.
+    ClockSuspended,
     /// The lease was over before the main loop had started.
     LeaseExpired,
     /// The leader record is gone, and we did not delete it.
@@ -41,6 +46,14 @@ pub enum Reason {
     DataDirStale,
     /// The data dir cannot be written.
     DiskFailed,
+    /// The fuse ended the process at the end of its lease.
+    Fuse,
+    /// The guardian killed the process, which hung beyond the end of its lease.
+    GuardianKill,
+    /// Another member got the record, and the one before has not said why.
+    HandedOver,
+    /// The leader is gone without a word: killed, crashed, or cut off until its lease was over.
+    Vanished,
 }
 
 /// How a member's life ended.
@@ -76,10 +89,42 @@ pub enum Transition {
 // === impl Reason ===
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 22] = [
+        Reason::RenewDeadline,
+        Reason::ClockSuspended,
+        Reason::LeaseExpired,
+        Reason::RecordDeleted,
+        Reason::Deposed,
+        Reason::Fenced,
+        Reason::ResignedSignal,
+        Reason::ResignedRequest,
+        Reason::FailedBack,
+        Reason::MainLoopEnded,
+        Reason::MainLoopHung,
+        Reason::StartTimeout,
+        Reason::NodeIdInUse,
+        Reason::StoreUnavailable,
+        Reason::StoreDenied,
+        Reason::StoreChanged,
+        Reason::DataDirStale,
+        Reason::DiskFailed,
+        Reason::Fuse,
+        Reason::GuardianKill,
+        Reason::HandedOver,
+        Reason::Vanished,
+    ];
+
+    /// The reason of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == name)
+    }
+
     /// The name in logs, labels and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::RenewDeadline => "renew_deadline",
+            Reason::ClockSuspended => "clock_suspended",
             Reason::LeaseExpired => "lease_expired",
             Reason::RecordDeleted => "record_deleted",
             Reason::Deposed => "deposed",
@@ -96,18 +141,26 @@ impl Reason {
             Reason::StoreChanged => "store_changed",
             Reason::DataDirStale => "data_dir_stale",
             Reason::DiskFailed => "disk_failed",
+            Reason::Fuse => "fuse",
+            Reason::GuardianKill => "guardian_kill",
+            Reason::HandedOver => "handed_over",
+            Reason::Vanished => "vanished",
         }
     }
 
     /// Did somebody want it?
     pub fn is_planned(self) -> bool {
+        self.is_wish() || self == Reason::HandedOver
+    }
+
+    /// Is it our own wish to give leadership up?
+    fn is_wish(self) -> bool {
         matches!(self, Reason::ResignedSignal | Reason::ResignedRequest | Reason::FailedBack)
     }
 
     /// May we delete our record on the way out? Only by choice; a forced step-down touches nothing.
     pub fn gives_record_up(self) -> bool {
-        self.is_planned()
-            || matches!(self, Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout)
+        self.is_wish() || matches!(self, Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout)
     }
 }
 
@@ -128,5 +181,18 @@ impl Ending {
     /// An ending that a person needs more words for.
     pub fn with_detail(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, main_loop_code: None, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_found_by_its_name() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::parse("because"), None);
     }
 }

@@ -155,6 +155,20 @@ impl Lease {
         now.reached(self.holds_until)
     }
 
+    /// How old the request is whose ack the lease still rests on.
+    pub fn ack_age(&self, now: Instant) -> Duration {
+        now.since(self.holds_until - self.timing.span())
+    }
+
+    /// Is a suspended machine what has brought the end near? Then the clock that counts suspend is ahead of the
+    /// other one, by more than slewing explains.
+    pub fn was_suspended(&self, now: Instant) -> bool {
+        let left = |deadline: u64, now: u64| Duration::from_nanos(deadline.saturating_sub(now));
+        let boot = left(self.holds_until.boot_ns(), now.boot_ns());
+        let raw = left(self.holds_until.raw_ns(), now.raw_ns());
+        raw.saturating_sub(boot) > self.timing.ttl() / 10
+    }
+
     /// Is enough of the lease left to start a main loop?
     pub fn allows_start(&self, now: Instant) -> bool {
         now.until(self.holds_until) >= self.timing.start_margin()
@@ -189,6 +203,17 @@ mod tests {
         assert_eq!(lease.holds_until(), at(2_000 + 9_930), "from the stamp, not from the arrival at 9 s");
         assert!(lease.extend(at(9_100), at(1_500), Duration::from_secs(10)), "a late ack is no harm");
         assert_eq!(lease.holds_until(), at(11_930));
+    }
+
+    #[test]
+    fn a_suspend_is_told_from_a_slewed_clock() {
+        let lease = Lease::granted(LeaseId(1), Duration::from_secs(10), at(0));
+        let ns = |ms: u64| ms * 1_000_000;
+        let late = |boot: u64, raw: u64| lease.was_suspended(Instant::from_nanos(ns(boot), ns(raw)));
+        assert!(late(12_000, 3_000), "asleep for nine seconds");
+        assert!(!late(9_950, 9_200), "slewed by 8 %");
+        assert!(!late(12_000, 12_000), "stopped, but awake");
+        assert_eq!(lease.ack_age(at(4_000)), Duration::from_secs(4));
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Tenure {
     pub token: Token,
     /// The lease it hangs on.
     pub lease: LeaseId,
+    /// Was an older record written over, by a hand-over or a reclaim? A claim makes a new one.
+    pub rewritten: bool,
 }
 
 /// Who sits in the leader's seat.

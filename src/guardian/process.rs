@@ -12,8 +12,9 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
 use super::horizon::Horizon;
 use super::keeper::LEASES_MAX;
+use super::obituary::{Obituary, Writing};
 use super::{FDS_VARIABLE, program, tree};
-use crate::clock::{Clock, Instant, OsClock};
+use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
 use crate::election::lease::LeaseId;
 use crate::store::open;
@@ -45,6 +46,8 @@ struct Process {
     dismissed: bool,
     /// The ward is dead: nothing is started any more.
     is_orphan: bool,
+    /// We have killed the ward.
+    killed: bool,
 }
 
 /// If this process was started to be a guardian, becomes one and never returns. To be called first of all.
@@ -83,10 +86,15 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         code: None,
         dismissed: false,
         is_orphan: false,
+        killed: false,
     };
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
+    let obituary = process.write_obituary();
     tree::kill_children();
+    if let Some(obituary) = obituary {
+        obituary.wait();
+    }
     // Now the next start may take the record over; it need not wait for the store as well.
     drop(lock);
     if !process.dismissed {
@@ -165,6 +173,7 @@ impl Process {
             self.kill_program();
         }
         if self.horizon.fuse().is_some_and(|h| now.reached(h + KILL_AFTER_FUSE)) {
+            self.killed = true;
             let _ = rustix::process::pidfd_send_signal(&self.ward, Signal::KILL);
         }
     }
@@ -252,6 +261,15 @@ impl Process {
         tree::kill_children();
         let code = self.code.take();
         self.say(&FromGuardian::Ended { run: self.run, code });
+    }
+
+    /// Tells the ward's next start why a leader died. The wait for it is a millisecond; on a disk that hangs it
+    /// costs a crash of the ward [`Writing::wait`]'s patience.
+    fn write_obituary(&self) -> Option<Writing> {
+        let deadline = self.horizon.fuse().filter(|_| !self.dismissed)?;
+        let data_dir = self.config.as_ref()?.node.data_dir.clone();
+        let obituary = Obituary::of(OsClock.now(), deadline, self.killed, wall_clock_ms());
+        Some(obituary.write(data_dir))
     }
 
     /// Revokes every lease that the ward may have held, until the store says that it is gone.

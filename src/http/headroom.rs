@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::HttpParts;
+use super::{HttpParts, since};
 use crate::telemetry::headroom::Series;
 
 /// What is shown unless something else is asked for.
@@ -20,19 +19,10 @@ pub(super) async fn headroom(
     State(parts): State<HttpParts>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    match query.get("since").map_or(Ok(SINCE), |since| duration(since)) {
-        Ok(since) => Json(document(&parts.telemetry.headroom(since))).into_response(),
-        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    match since(&query) {
+        Ok(since) => Json(document(&parts.telemetry.headroom(since.unwrap_or(SINCE)))).into_response(),
+        Err(refusal) => refusal.into_response(),
     }
-}
-
-/// A span of time as people write it; a day has 24 hours.
-fn duration(text: &str) -> Result<Duration, String> {
-    let span = text.parse::<jiff::Span>().ok();
-    let signed = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
-    let read = signed.and_then(|d| Duration::try_from(d).ok());
-    read.filter(|d| !d.is_zero())
-        .ok_or_else(|| format!("since={text:?} is no span of time\nfix: write one such as 30m, 1h or 24h"))
 }
 
 fn document(series: &Series) -> Value {
@@ -46,17 +36,6 @@ fn document(series: &Series) -> Value {
 mod tests {
     use super::*;
     use crate::telemetry::headroom::Point;
-
-    #[test]
-    fn spans_are_read_as_people_write_them() {
-        for (text, secs) in [("1h", 3600), ("90s", 90), ("24h", 86_400), ("1h 30m", 5400), ("30d", 2_592_000)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_secs(secs)), "{text}");
-        }
-        for text in ["", "1", "an hour", "-1h", "0s", "1h;", "99999999999999999999h"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_point_is_three_numbers() {

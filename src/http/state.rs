@@ -177,7 +177,12 @@ mod tests {
             acquired_ms: 1_700_000_000_000,
             transitions: 3,
         };
-        Tenure { record, token: Token::new(Revision(42)).expect("not zero"), lease: LeaseId(0xcd) }
+        Tenure {
+            record,
+            token: Token::new(Revision(42)).expect("not zero"),
+            lease: LeaseId(0xcd),
+            rewritten: false,
+        }
     }
 
     fn status(seat: Seat) -> Status {

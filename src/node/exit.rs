@@ -74,7 +74,12 @@ impl Exit {
             Reason::StoreDenied => Exit::Denied,
             Reason::StoreChanged => Exit::Config,
             Reason::DiskFailed => Exit::Io,
+            Reason::Fuse => Exit::Fuse,
             Reason::RenewDeadline
+            | Reason::ClockSuspended
+            | Reason::GuardianKill
+            | Reason::HandedOver
+            | Reason::Vanished
             | Reason::LeaseExpired
             | Reason::RecordDeleted
             | Reason::Deposed

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::driver::status::{Role, Status};
+use crate::election::history::row::{End, Row};
 use crate::election::record::{Member, Tenure};
-use crate::proto::metad::{Answerer, LeaderInfo, MemberInfo};
+use crate::proto::metad::{Answerer, LeaderInfo, MemberInfo, TenureEnd, TenureInfo, TenureSeen};
 
 /// Who answers, and how sure it is.
 pub fn answerer(status: &Status, now: Instant) -> Answerer {
@@ -63,6 +64,39 @@ fn member_info(status: &Status, member: &Member) -> MemberInfo {
     }
 }
 
-fn millis(d: Duration) -> u64 {
+/// A row of the history.
+pub fn tenure(row: &Row) -> TenureInfo {
+    TenureInfo {
+        token: row.token.get(),
+        node: row.holder.node.clone(),
+        uuid: row.holder.uuid.to_string(),
+        incarnation: row.holder.incarnation.0,
+        address: row.address.clone(),
+        from_ms: row.from_ms,
+        end: row.end.as_ref().map(tenure_end),
+        gap_ms: row.gap_ms,
+        previous: row.previous.clone().unwrap_or_default(),
+    }
+}
+
+fn tenure_end(end: &End) -> TenureEnd {
+    let seen = end.seen.as_ref().map(|seen| TenureSeen {
+        ack_age_ms: seen.ack_age_ms,
+        slowest: seen.slowest.clone().unwrap_or_default(),
+        slowest_ms: seen.slowest_ms.unwrap_or_default(),
+        tick_delay_ms: seen.tick_delay_ms,
+    });
+    TenureEnd {
+        at_ms: end.at_ms,
+        reason: end.reason.as_str().to_owned(),
+        planned: end.reason.is_planned(),
+        detail: end.detail.clone(),
+        seen,
+        by_holder: end.by_holder,
+    }
+}
+
+/// Milliseconds of the wire.
+pub fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

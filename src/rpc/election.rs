@@ -6,12 +6,13 @@ use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, convert, refuse, requests};
-use crate::driver::status::{self, Role};
+use super::{RpcParts, convert, history, refuse, requests, steering};
+use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
-    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
-    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
+    EventsRequest, EventsResponse, HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse,
+    MembersRequest, MembersResponse, ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse,
+    StepDownRequest, StepDownResponse,
 };
 
 pub(super) struct Election {
@@ -48,7 +49,7 @@ impl ElectionService for Election {
         };
         let wanted = requests::step_down(request.into_inner());
         if let Some(node) = &wanted {
-            check_target(&status, node)?;
+            steering::check_target(&status, node, token).await?;
         }
         self.parts.driver.step_down(wanted);
         Ok(Response::new(StepDownResponse { token: token.get() }))
@@ -56,49 +57,45 @@ impl ElectionService for Election {
 
     async fn prepare(&self, _: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
         let status = self.parts.driver.status();
-        let now = self.parts.clock.now();
-        let ready = status.role == Role::Follower && status.allows_start(now);
-        if ready {
+        let why = steering::unready(&status, self.parts.clock.now());
+        if why.is_none() {
             self.parts.driver.prepare();
         }
-        let uuid = status.me.uuid.to_string();
-        Ok(Response::new(PrepareResponse { ready, uuid, incarnation: status.me.incarnation.0 }))
+        let (uuid, incarnation) = (status.me.uuid.to_string(), status.me.incarnation.0);
+        let (ready, why) = (why.is_none(), why.unwrap_or_default());
+        Ok(Response::new(PrepareResponse { ready, uuid, incarnation, why }))
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        Ok(Response::new(history::answer(&self.parts, &request.into_inner())))
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
+
+    async fn events(&self, _: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(Response::new(Box::pin(history::events(&self.parts.telemetry))))
     }
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<ObserveResponse, Status>> + Send>>;
 
-    /// The watch keeps one value, the newest, so a slow reader costs nothing and never sees an old one.
+    /// The watches keep one value, the newest, so a slow reader costs nothing and never sees an old one.
     async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
-        let clock = self.parts.clock.clone();
-        let snapshots = WatchStream::new(self.parts.driver.subscribe());
+        let parts = self.parts.clone();
+        let snapshots = WatchStream::new(parts.driver.subscribe()).map(|_| ());
+        let rows = WatchStream::from_changes(parts.driver.subscribe_past()).map(|_| ());
         let mut last = None;
-        let changes = snapshots.filter_map(move |status| {
+        let changes = futures_util::stream::select(snapshots, rows).filter_map(move |()| {
+            let (status, past) = (parts.driver.status(), parts.driver.past());
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
-            let seen = (convert::leader(&status), convert::members(&status), status.role);
+            let last_ended = past.last_ended().map(|row| convert::tenure(row));
+            let seen = (convert::leader(&status), convert::members(&status), status.role, last_ended);
             let fresh = last.as_ref() != Some(&seen);
             last = Some(seen.clone());
-            let (leader, members, _) = seen;
-            let answerer = Some(convert::answerer(&status, clock.now()));
-            std::future::ready(fresh.then_some(Ok(ObserveResponse { leader, members, answerer })))
+            let (leader, members, _, last_ended) = seen;
+            let answerer = Some(convert::answerer(&status, parts.clock.now()));
+            let change = ObserveResponse { leader, members, answerer, last_ended };
+            std::future::ready(fresh.then_some(Ok(change)))
         });
         Ok(Response::new(Box::pin(changes)))
     }
-}
-
-fn check_target(status: &status::Status, node: &str) -> Result<(), Status> {
-    if node == status.me.node {
-        return Err(Status::failed_precondition(format!("{node} leads already")));
-    }
-    let Some(member) = status.view.member(node) else {
-        let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
-        return Err(Status::not_found(format!(
-            "no member {} is registered; there are {}",
-            requests::quoted(node),
-            known.join(", ")
-        )));
-    };
-    if member.registration.priority == 0 {
-        return Err(Status::failed_precondition(format!("{node} has priority 0 and never leads")));
-    }
-    Ok(())
 }

@@ -44,7 +44,10 @@ async fn pass_on<T>(
         let Some(item) = item else { return };
         match items.send_timeout(item, PATIENCE).await {
             Ok(()) => {}
-            Err(SendTimeoutError::Timeout(_)) => return is_cut.store(true, Ordering::Release),
+            Err(SendTimeoutError::Timeout(_)) => {
+                is_cut.store(true, Ordering::Release);
+                return tracing::warn!("a watch was not read for {PATIENCE:?} and was cut off");
+            }
             Err(SendTimeoutError::Closed(_)) => return,
         }
     }

@@ -3,6 +3,8 @@
 //! The leader record uses the names of Kubernetes' Lease object, so that people and tools recognise it. A value
 //! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's.
 
+pub mod history;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -200,7 +202,8 @@ pub fn decode_tenure(kv: &KeyValue) -> Option<Tenure> {
         transitions: json.lease_transitions,
     };
     // A record without a lease would be immortal; it is none of ours.
-    Some(Tenure { record, token: Token::new(kv.modified)?, lease: kv.lease? })
+    let rewritten = kv.created != kv.modified;
+    Some(Tenure { record, token: Token::new(kv.modified)?, lease: kv.lease?, rewritten })
 }
 
 /// A registration as JSON.
@@ -249,15 +252,16 @@ pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
     Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease: parse_lease(&json.lease)? })
 }
 
-/// Wall clock milliseconds as RFC 3339 in UTC.
+/// Wall clock milliseconds as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end: our own record must stay
+/// readable, whatever the clock says.
 pub fn rfc3339(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| String::from("?"), |t| format!("{t:.3}"))
+    format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX))
 }
 
 /// A lease id as etcdctl prints it.
 pub fn parse_lease(hex: &str) -> Option<LeaseId> {
-    i64::from_str_radix(hex, 16).ok().map(LeaseId)
+    u64::from_str_radix(hex, 16).ok().map(|id| LeaseId(id.cast_signed()))
 }
 
 fn to_json<T: Serialize>(value: &T) -> Vec<u8> {

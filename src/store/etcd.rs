@@ -9,19 +9,23 @@
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
 
 mod convert;
+pub mod inspect;
 mod keepalive;
 mod member;
 mod probe;
 mod watch;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
+use super::sight::{Reach, Sight};
 use super::{KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
@@ -34,6 +38,9 @@ pub use member::ConnectError;
 const HEDGE_MIN: Duration = Duration::from_millis(30);
 /// How many round trips are remembered.
 const ROUND_TRIPS_MAX: usize = 64;
+
+/// How long a member may take to tell of itself before a new connection is tried as well.
+const REACH_AFTER: Duration = Duration::from_millis(50);
 
 /// How to reach etcd.
 #[derive(Clone)]
@@ -142,6 +149,12 @@ impl Store for EtcdStore {
         self.shared.options.endpoints.join(", ")
     }
 
+    fn slowest(&self) -> Option<(String, Duration)> {
+        let now = self.shared.clock.now();
+        let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
+        Some((slow.name().to_owned(), slow.latency(now)))
+    }
+
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
         let looks = self.shared.members.iter().map(|member| async move {
             let asked_at = self.shared.clock.now();
@@ -159,6 +172,25 @@ impl Store for EtcdStore {
         let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
         members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
         Ok(())
+    }
+
+    async fn sights(&self, patience: Duration) -> Vec<Sight> {
+        let clock = self.shared.clock.as_ref();
+        let looks = self.shared.members.iter().map(|member| async move {
+            let told = pin!(tokio::time::timeout(patience, member.tell(clock)));
+            // Who answers at once needs no connection more.
+            let reached = pin!(async {
+                tokio::time::sleep(REACH_AFTER).await;
+                probe::reach(member.name(), patience).await
+            });
+            let (reach, told) = match select(told, reached).await {
+                Either::Left((Ok(Some(told)), _)) => (Reach::Open, Some(told)),
+                Either::Left((_, reached)) => (reached.await, None),
+                Either::Right((reach, told)) => (reach, told.await.ok().flatten()),
+            };
+            Sight { place: member.name().to_owned(), reach, answer: told }
+        });
+        futures_util::future::join_all(looks).await
     }
 
     async fn diagnose(&self) -> String {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use super::etcd::inspect::Inspector;
 use super::etcd::{ConnectError, EtcdOptions, EtcdStore, TlsFiles};
 use super::sqlite::{self, SqliteStore};
 use crate::clock::Clock;
@@ -59,6 +60,32 @@ pub fn reload_certificates(config: &Config, stores: &[Arc<dyn Store>]) -> Result
         store.use_certificates(&files)?;
     }
     Ok(true)
+}
+
+/// One inspector for each configured etcd member. Nothing is asked of them yet.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn inspectors(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    patience: Duration,
+) -> Result<Vec<Inspector>, OpenError> {
+    config.store.etcd.urls().iter().map(|url| inspector(config, url, clock, patience)).collect()
+}
+
+/// An inspector for an etcd member at this URL, with the configured certificates and login.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn inspector(
+    config: &Config,
+    url: &str,
+    clock: &Arc<dyn Clock>,
+    patience: Duration,
+) -> Result<Inspector, OpenError> {
+    let options = etcd_options(config, Duration::ZERO)?;
+    Ok(Inspector::new(url, &options, clock.clone(), patience)?)
 }
 
 async fn open_with(

@@ -35,7 +35,13 @@ pub enum Event {
         token: Option<Token>,
         /// Who led before, as far as this node saw.
         previous: Option<String>,
+        /// Why that one does not any more, as far as this node saw.
+        reason: Option<Reason>,
+        /// For how long nobody led, in milliseconds, if this node saw both.
+        gap_ms: Option<u64>,
     },
+    /// The history says why a tenure has ended, or corrects what it said.
+    TenureEnded(Box<Ended>),
     /// A member appeared.
     MemberJoined {
         /// Its node id.
@@ -98,6 +104,28 @@ pub enum Event {
         /// For how long it did not, in milliseconds.
         after_ms: u64,
     },
+    /// Who is to blame, if something does not work, as far as this node can see.
+    Verdict {
+        /// The verdict, of a closed set.
+        verdict: &'static str,
+        /// It in words: what was seen, and what to do.
+        text: String,
+    },
+    /// A check of this node and its surroundings has another result than the last time.
+    CheckChanged {
+        /// Its code.
+        code: String,
+        /// Its name.
+        name: String,
+        /// pass, warn, fail or unknown, as it was.
+        from: &'static str,
+        /// The same, as it is now.
+        status: &'static str,
+        /// What was measured.
+        measured: String,
+        /// What to do; empty when there is nothing.
+        fix: String,
+    },
     /// This node stops.
     Stopped {
         /// Why.
@@ -107,6 +135,27 @@ pub enum Event {
         /// The exit code.
         code: i32,
     },
+}
+
+/// The end of a tenure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its token.
+    pub token: Token,
+    /// Who led.
+    pub leader: String,
+    /// Why it has ended.
+    pub reason: Reason,
+    /// What a person should know besides.
+    pub detail: String,
+    /// How long it lasted, in milliseconds.
+    pub held_ms: u64,
+    /// Who led next, if that is known.
+    pub next: Option<String>,
+    /// For how long nobody led before that, in milliseconds.
+    pub gap_ms: Option<u64>,
+    /// It was said before, and otherwise.
+    pub is_correction: bool,
 }
 
 /// An event with its time and place.
@@ -132,6 +181,7 @@ impl Event {
             Event::Joined { .. } => "joined",
             Event::Rejoining => "rejoining",
             Event::LeaderChanged { .. } => "leader_changed",
+            Event::TenureEnded(_) => "tenure_ended",
             Event::MemberJoined { .. } => "member_joined",
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
@@ -144,6 +194,8 @@ impl Event {
             Event::LeadershipResigned { .. } => "leadership_resigned",
             Event::StoreTrouble { .. } => "store_trouble",
             Event::StoreRecovered { .. } => "store_recovered",
+            Event::Verdict { .. } => "verdict",
+            Event::CheckChanged { .. } => "check_changed",
             Event::Stopped { .. } => "stopped",
         }
     }
@@ -154,9 +206,15 @@ impl Event {
             Event::Joined { lease, ttl_secs, incarnation } => {
                 json!({ "lease": lease.to_string(), "ttl_secs": ttl_secs, "incarnation": incarnation })
             }
-            Event::LeaderChanged { leader, token, previous } => {
-                json!({ "leader": leader, "token": token.map(Token::get), "previous": previous })
-            }
+            Event::LeaderChanged { leader, token, previous, reason, gap_ms } => json!({
+                "leader": leader,
+                "token": token.map(Token::get),
+                "previous": previous,
+                "reason": reason.map(Reason::as_str),
+                "planned": reason.map(Reason::is_planned),
+                "gap_ms": gap_ms,
+            }),
+            Event::TenureEnded(ended) => ended.fields(),
             Event::MemberJoined { member, address } => json!({ "member": member, "address": address }),
             Event::MemberLeft { member } => json!({ "member": member }),
             Event::LeadershipWon { token }
@@ -168,6 +226,10 @@ impl Event {
             }
             Event::StoreTrouble { what, error } => json!({ "what": what, "error": error }),
             Event::StoreRecovered { after_ms } => json!({ "after_ms": after_ms }),
+            Event::Verdict { verdict, text } => json!({ "verdict": verdict, "text": text }),
+            Event::CheckChanged { code, name, from, status, measured, fix } => json!({
+                "code": code, "name": name, "from": from, "status": status, "measured": measured, "fix": fix,
+            }),
             Event::Stopped { reason, detail, code } => {
                 json!({ "reason": reason.as_str(), "detail": detail, "code": code })
             }
@@ -185,12 +247,14 @@ impl Event {
                 info!(event, %lease, ttl_secs, incarnation, "registered; this node may lead");
             }
             Event::Rejoining => warn!(event, "lease lost as a candidate; registering again with a new one"),
-            Event::LeaderChanged { leader: Some(leader), token, .. } => {
-                info!(event, %leader, token = token.map(Token::get), "leader has been changed to {leader}");
+            Event::LeaderChanged { leader: Some(leader), token, gap_ms, .. } => {
+                info!(event, %leader, token = token.map(Token::get), gap_ms, "leader has been changed to {leader}");
             }
-            Event::LeaderChanged { leader: None, previous, .. } => {
-                info!(event, previous = previous.as_deref(), "no leader");
+            Event::LeaderChanged { leader: None, previous, reason, .. } => {
+                let reason = reason.map(Reason::as_str);
+                info!(event, previous = previous.as_deref(), reason, "no leader");
             }
+            Event::TenureEnded(ended) => ended.log(event),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
             Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
@@ -207,6 +271,13 @@ impl Event {
                 warn!(event, what, %error, "the store does not answer as it should")
             }
             Event::StoreRecovered { after_ms } => info!(event, after_ms, "the store answers again"),
+            Event::Verdict { verdict, text } => warn!(event, verdict, "verdict: {text}"),
+            Event::CheckChanged { code, name, from, status: "pass", measured, .. } => {
+                info!(event, code, name, from, measured, "check passes again");
+            }
+            Event::CheckChanged { code, name, status, measured, fix, .. } => {
+                warn!(event, code, name, status, measured, fix, "check does not pass");
+            }
             Event::Stopped { reason, detail, code } => {
                 if *code == 0 {
                     info!(event, %reason, code, "stopped");
@@ -222,7 +293,7 @@ impl Event {
 /// The two lines that operators of such systems know, where they apply.
 fn log_stopping(token: Token, reason: Reason) {
     let event = "main_loop_stopping";
-    if reason == Reason::RenewDeadline {
+    if matches!(reason, Reason::RenewDeadline | Reason::ClockSuspended) {
         tracing::error!(event, %token, %reason, "lease timeout");
     }
     match reason {
@@ -230,6 +301,33 @@ fn log_stopping(token: Token, reason: Reason) {
         Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
         _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),
         _ => tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop"),
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    fn fields(&self) -> Value {
+        json!({
+            "token": self.token.get(),
+            "leader": self.leader,
+            "reason": self.reason.as_str(),
+            "planned": self.reason.is_planned(),
+            "detail": self.detail,
+            "held_ms": self.held_ms,
+            "next": self.next,
+            "gap_ms": self.gap_ms,
+            "correction": self.is_correction,
+        })
+    }
+
+    fn log(&self, event: &str) {
+        let Self { token, leader, reason, detail, held_ms, .. } = self;
+        if reason.is_planned() {
+            tracing::info!(event, %token, %leader, %reason, held_ms, "leadership of {leader} ended");
+        } else {
+            tracing::warn!(event, %token, %leader, %reason, detail, held_ms, "leadership of {leader} ended unplanned");
+        }
     }
 }
 

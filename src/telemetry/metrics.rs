@@ -3,6 +3,7 @@
 //! No lease id and no error text ever becomes a label; the only addresses that do are the configured endpoints of
 //! etcd. Every set of labels is bounded. Counting costs a few atomic operations and never waits for a reader.
 
+mod checks;
 mod cluster;
 mod computed;
 mod election;
@@ -24,6 +25,7 @@ use prometheus_client::registry::Registry;
 use super::event::Event;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::departure::Departure;
+use checks::CheckMetrics;
 use cluster::ClusterMetrics;
 use computed::{Computed, Kind};
 use election::ElectionMetrics;
@@ -46,6 +48,7 @@ pub struct Metrics {
     cluster: ClusterMetrics,
     grpc: GrpcMetrics,
     members: Members,
+    checks: CheckMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +73,7 @@ impl Metrics {
             cluster: ClusterMetrics::new(),
             grpc: GrpcMetrics::new(),
             members: Members::default(),
+            checks: CheckMetrics::default(),
         };
         metrics.register();
         metrics
@@ -82,6 +86,7 @@ impl Metrics {
         self.store.register(&mut r);
         self.cluster.register(&mut r);
         self.grpc.register(&mut r);
+        self.checks.register(&mut r);
         r.register("metad_build", "The software", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
@@ -211,6 +216,16 @@ impl Metrics {
     /// A barrier was dropped.
     pub fn barrier_dropped(&self, why: BarrierResult) {
         self.cluster.barrier(why);
+    }
+
+    /// A check has this result: 0 pass, 1 warn, 2 fail, 3 unknown. `code` is of a closed set.
+    pub fn check_made(&self, code: &str, status: i32) {
+        self.checks.made(code, status);
+    }
+
+    /// A check that was made before does not apply any more.
+    pub fn check_not_made(&self, code: &str) {
+        self.checks.not_made(code);
     }
 
     /// The calls that are served.

@@ -128,7 +128,7 @@ async fn a_claim_of_the_vacant_seat_wins(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     assert_eq!(view(&ctx).await.seat, Seat::Vacant);
     let token = one.wins(&ctx, 7).await;
-    let expected = Tenure { record: one.record(7), token, lease: one.lease };
+    let expected = Tenure { record: one.record(7), token, lease: one.lease, rewritten: false };
     assert_eq!(tenure(&ctx).await, expected);
     let view = view(&ctx).await;
     let member = view.member("n1").expect("registered");

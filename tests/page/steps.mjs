@@ -62,7 +62,7 @@ export const steps = {
   style: ({ page }, { selector, property }) =>
     page.evaluate(([s, p]) => getComputedStyle(document.querySelector(s)).getPropertyValue(p), [selector, property]),
 
-  screenshot: ({ page }, { path }) => page.screenshot({ path }),
+  screenshot: ({ page }, { path, whole }) => page.screenshot({ path, fullPage: whole ?? false }),
 };
 
 /** Runs in the page. */

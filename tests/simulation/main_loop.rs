@@ -107,7 +107,7 @@ impl World {
     /// The order to stop.
     pub fn stop_main_loop(&mut self, h: usize, reason: Reason) {
         self.tally.count(match reason {
-            Reason::RenewDeadline => "stopped: renew_deadline",
+            Reason::RenewDeadline | Reason::ClockSuspended => "stopped: renew_deadline",
             Reason::RecordDeleted => "stopped: record_deleted",
             Reason::Deposed => "stopped: deposed",
             Reason::Fenced => "stopped: fenced",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::history::{self, Tenure};
+use super::http;
 use super::node::Node;
 use super::poll::{holds_within, wait_until};
 
@@ -46,9 +47,27 @@ pub fn wait_for_leader(nodes: &[Node], timeout: Duration) -> usize {
     leader(nodes).unwrap_or_else(|| panic!("a leader that is gone again\n{}", report(nodes)))
 }
 
+/// What a check of the node said last, as its metrics show it: 0 pass, 1 warn, 2 fail, 3 unknown.
+pub fn check_status(node: &Node, code: &str) -> Option<u8> {
+    let (_, page) = http::get(node.http_addr(), "/metrics", PATIENCE).ok()?;
+    let series = format!("metad_check_status{{code=\"{code}\"}} ");
+    page.lines().find_map(|l| l.strip_prefix(&series)?.trim().trim_end_matches(".0").parse().ok())
+}
+
 /// How many members the node has seen join, itself among them.
 pub fn members_seen(node: &Node) -> usize {
     node.events().iter().filter(|e| e.kind() == "member_joined").count()
+}
+
+/// Waits until each of them has joined, and knows the leader and all the others. A node learns of them from a watch of
+/// its own, later than they join: the leader too, whom it is asked to hand over to.
+#[track_caller]
+pub fn wait_until_all_know_all(nodes: &[Node]) {
+    for node in nodes {
+        node.wait_for("joined", PATIENCE);
+        node.wait_for("leader_changed", PATIENCE);
+    }
+    wait_until("all know all", PATIENCE, || nodes.iter().all(|n| members_seen(n) >= nodes.len()));
 }
 
 /// All main loops there were; panics if two of them ever ran at once.

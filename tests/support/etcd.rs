@@ -28,6 +28,7 @@ pub struct EtcdBuilder {
     members: usize,
     args: Vec<String>,
     tls: bool,
+    syncs: bool,
     places: Vec<Place>,
     first: Option<usize>,
 }
@@ -38,6 +39,7 @@ pub struct EtcdCluster {
     members: Vec<Member>,
     pub(super) install: EtcdInstall,
     args: Vec<String>,
+    syncs: bool,
     pub(super) tls: Option<TlsFiles>,
     /// `root:password`, once authentication is on.
     pub(super) root: Mutex<Option<String>>,
@@ -64,6 +66,12 @@ impl EtcdBuilder {
     /// Makes the members demand TLS with a client certificate; see [`EtcdCluster::tls`].
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Makes the members wait for the disk, as they do outside of tests; those that can are told not to otherwise.
+    pub fn syncs(mut self) -> Self {
+        self.syncs = true;
         self
     }
 
@@ -101,6 +109,7 @@ impl EtcdBuilder {
             members: (0..self.members).map(|i| Member::new(i, self.places.get(i).cloned())).collect(),
             install: EtcdInstall::find(),
             args: self.args.clone(),
+            syncs: self.syncs,
             tls: self.tls.then(|| TlsFiles::create(&dir.path().join("tls"))),
             root: Mutex::new(None),
             token: Mutex::new("first".into()),
@@ -120,7 +129,8 @@ impl EtcdCluster {
 
     /// Describes a cluster step by step.
     pub fn builder() -> EtcdBuilder {
-        EtcdBuilder { members: 1, args: Vec::new(), tls: false, places: Vec::new(), first: None }
+        let (args, places) = (Vec::new(), Vec::new());
+        EtcdBuilder { members: 1, args, tls: false, syncs: false, places, first: None }
     }
 
     /// How many members there are, running or not.
@@ -309,7 +319,7 @@ impl EtcdCluster {
         let mut command = Command::new(&self.install.etcd);
         spawn::remove_env(&mut command, "ETCD_");
         command.args(flags.map(|(flag, value)| format!("{flag}={value}")));
-        if self.is_at_least(3, 5) {
+        if self.is_at_least(3, 5) && !self.syncs {
             command.arg("--unsafe-no-fsync");
         }
         if let Some(tls) = &self.tls {

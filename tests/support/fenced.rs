@@ -25,6 +25,8 @@ pub struct Writes {
     pub tokens: Vec<u64>,
     /// How many writes under `state/` named a token, and the right one.
     pub fenced: usize,
+    /// How many rows of the history were opened, each under its own token.
+    pub opened: usize,
     /// Every epoch that was committed, oldest first.
     pub committed: Vec<EpochWrite>,
     /// Every ceiling of epochs, oldest first.
@@ -120,28 +122,32 @@ fn judge(steps: &[Step]) -> Result<Writes, String> {
             writes.tokens.extend(leader);
             continue;
         }
-        let number = |field| step.value.as_deref().and_then(|value| number_in(value, field));
+        let json = step.value.as_deref().and_then(|value| serde_json::from_slice::<Value>(value).ok());
+        let number = |field| json.as_ref().and_then(|json| json[field].as_u64());
         let epoch = number("epoch").map(|epoch| EpochWrite { token: leader.unwrap_or(0), epoch });
         match step.key.as_str() {
             COMMITTED => writes.committed.extend(epoch),
             CEILING => writes.ceilings.extend(epoch),
             _ => {}
         }
-        let Some(token) = step.key.strip_prefix("state/").and(number("token")) else { continue };
+        // Rows are closed by others, too, or when the token is gone; they are opened under it.
+        let is_opening =
+            step.key.starts_with("history/") && json.as_ref().is_some_and(|row| row["reason"].is_null());
+        let is_fenced = is_opening || step.key.starts_with("state/");
+        let Some(token) = number("token").filter(|_| is_fenced) else { continue };
         if leader != Some(token) {
             let Step { key, revision, .. } = step;
             return Err(format!(
                 "{key} was written at revision {revision} under token {token}; the leader's was {leader:?}"
             ));
         }
-        writes.fenced += 1;
+        if is_opening {
+            writes.opened += 1;
+        } else {
+            writes.fenced += 1;
+        }
     }
     Ok(writes)
-}
-
-/// A number that a value of a main loop names.
-fn number_in(value: &[u8], field: &str) -> Option<u64> {
-    serde_json::from_slice::<Value>(value).ok()?[field].as_u64()
 }
 
 #[cfg(test)]
@@ -164,6 +170,20 @@ mod tests {
             step("state/other", 9, None),
         ];
         assert_eq!(judge(&steps), Ok(Writes { tokens: vec![4, 7], fenced: 2, ..Writes::default() }));
+    }
+
+    #[test]
+    fn a_row_is_opened_under_its_token_and_closed_by_anybody() {
+        let row = |revision, reason: &str| Step {
+            key: "history/4".into(),
+            revision,
+            value: Some(format!("{{\"token\":4,\"reason\":{reason}}}").into_bytes()),
+        };
+        let good =
+            [step(LEADER, 4, Some(0)), row(5, "null"), step(LEADER, 7, Some(0)), row(8, "\"vanished\"")];
+        assert_eq!(judge(&good), Ok(Writes { tokens: vec![4, 7], opened: 1, ..Writes::default() }));
+        let late = [step(LEADER, 4, Some(0)), step(LEADER, 7, Some(0)), row(8, "null")];
+        assert!(judge(&late).is_err_and(|e| e.contains("under token 4")));
     }
 
     #[test]

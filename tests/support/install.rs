@@ -72,3 +72,12 @@ fn version_of(etcd: &Path) -> String {
         .trim()
         .to_owned()
 }
+
+/// Debian's libfaketime, made for programs with threads.
+pub fn libfaketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten().map(|entry| entry.path());
+    let mut found =
+        folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).filter(|file| file.is_file());
+    let file = found.next().expect("no libfaketime found: run `apt-get install faketime`");
+    file.display().to_string()
+}

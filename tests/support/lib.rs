@@ -33,5 +33,7 @@ pub mod output;
 pub mod poll;
 pub mod ports;
 pub mod proxy;
+pub mod slow_disk;
 pub mod spawn;
 pub mod tls;
+pub mod usage;

@@ -115,9 +115,11 @@ fn serve(inbox: Receiver<Request>) {
 fn spawn_here(mut command: Command) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     command.process_group(0);
-    // SAFETY: the closure makes two system calls and neither allocates nor locks.
+    // SAFETY: the closure makes three system calls and neither allocates nor locks.
     unsafe {
         command.pre_exec(move || {
+            // The tests themselves may run under nohup.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the line above took effect.
             if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Other.into()) }

@@ -82,7 +82,7 @@ impl Canvas<'_> {
             acquired_ms: 0,
             transitions: 0,
         };
-        Ok(Tenure { record, token, lease })
+        Ok(Tenure { record, token, lease, rewritten: false })
     }
 
     fn member(&self, text: &str) -> Result<Member, String> {

@@ -32,6 +32,11 @@ export function age(ms) {
   return ms < 10 * SECOND ? `${(Math.max(0, ms) / SECOND).toFixed(1)} s` : span(ms);
 }
 
+/** As `age`, without what is too small to matter. */
+export function rough(ms) {
+  return age(known(ms) && ms >= MINUTE ? Math.floor(ms / MINUTE) * MINUTE : ms);
+}
+
 function pair(value, big, bigName, small, smallName) {
   const rest = Math.floor((value % big) / small);
   return `${Math.floor(value / big)} ${bigName}` + (rest > 0 ? ` ${rest} ${smallName}` : "");

@@ -10,7 +10,8 @@ export function showLeader(state) {
   byId("leader-mine").hidden = !leader || leader.node !== state.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
-  text("leader-lease", leader ? `${leader.lease} · ${span(leader.ttl_secs * 1000)}` : UNKNOWN);
+  text("leader-ttl", leader ? span(leader.ttl_secs * 1000) : UNKNOWN);
+  text("leader-lease", or(leader?.lease));
   text("leader-transitions", or(leader?.transitions));
   showBudget(state.failover_budget);
 }

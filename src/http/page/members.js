@@ -1,7 +1,7 @@
 // The members: those that are registered, and those that have gone within the last hour.
 
 import { byId, rows, text } from "./dom.js";
-import { UNKNOWN, age, bytes, count, or, percent, ratio, signed, span } from "./format.js";
+import { UNKNOWN, age, bytes, count, or, percent, ratio, rough, signed, span } from "./format.js";
 
 const ROLES = {
   leader: "★ leader",
@@ -35,9 +35,9 @@ function there_(member, state, late, extra) {
     number(mine ? "now" : age(state.age_ms + late)),
     number(mine ? UNKNOWN : span(measured.rtt_ms)),
     number(mine ? UNKNOWN : signed(measured.skew_ms)),
-    number(mine ? percent(extra.cpu) : UNKNOWN),
-    number(mine ? bytes(state.process?.rss_bytes) : UNKNOWN),
-    number(mine ? ratio(extra.headroom) : UNKNOWN),
+    number(percent(mine ? extra.cpu : measured.cpu_percent)),
+    number(bytes(mine ? state.process?.rss_bytes : measured.rss_bytes)),
+    number(ratio(mine ? extra.headroom : measured.headroom)),
     number(member.priority === 0 ? "0 (never leads)" : or(member.priority)),
     { text: or(member.version), kind: member.version === state.version ? "" : "differs" },
   ];
@@ -48,7 +48,7 @@ function goneRow(member, nowMs) {
   return [
     { text: member.node, kind: "gone" },
     { text: "✕ gone", kind: "role gone" },
-    number(age(nowMs - member.since_ms)),
+    number(rough(nowMs - member.since_ms)),
     ...dashes.slice(0, 6),
     { text: UNKNOWN },
   ];

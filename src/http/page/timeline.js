@@ -93,7 +93,7 @@ export function draw() {
 }
 
 function plotOf(width) {
-  const longest = Math.max(4, ...picture.nodes.map((node) => node.length));
+  const longest = Math.max("changes".length, ...picture.nodes.map((node) => node.length));
   const left = Math.min(width * 0.3, longest * 8 + 16);
   const x = (ms) => left + ((Math.min(Math.max(ms, picture.from), picture.to) - picture.from) / (picture.to - picture.from)) * (width - left - 8);
   const lanes = picture.nodes.length * LANE;

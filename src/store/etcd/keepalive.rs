@@ -61,6 +61,7 @@ async fn round(shared: Arc<Shared>, lease: LeaseId, answers: mpsc::Sender<Answer
 
 async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> Answer {
     let stamp = shared.clock.now(); // before anything of this attempt leaves
+    member.asked(stamp);
     let lifetime = shared.options.request_timeout.max(ATTEMPT_LIFETIME_MIN);
     match tokio::time::timeout(lifetime, attempt(member, lease, stamp)).await {
         Ok(answer) => {
@@ -69,7 +70,9 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
                 member.forget_connection();
             }
             if answer.is_ok() {
-                shared.record_round_trip(shared.clock.now().since(stamp));
+                let now = shared.clock.now();
+                member.answered(stamp, now);
+                shared.record_round_trip(now.since(stamp));
             }
             answer
         }

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
+use super::super::sight::Answer;
 use super::super::{Refusal, Request, Response, StoreError};
 use super::{EtcdOptions, TlsFiles, convert};
 use crate::clock::{Clock, Instant};
@@ -24,6 +25,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a name server may take before the addresses it gave last are used again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long after the last renewal a member's latency means anything.
+const LATENCY_LASTS: Duration = Duration::from_secs(60);
 /// How many renewals may be under way at one member: an attempt every 50 ms, each open for 8 s. Fewer are not
 /// enough: what reaches a healthy member while etcd's leader hangs is stuck for 7 s, and a handful of such
 /// attempts would keep out the one that the next leader, 1.4 s later, answers at once.
@@ -44,6 +47,8 @@ pub(super) struct Member {
     endpoint: Mutex<Endpoint>,
     login: Option<(String, String)>,
     connect_timeout: Duration,
+    /// Does it have to know a leader to be asked?
+    requires_leader: bool,
     slot: Mutex<Slot>,
     resolved: Mutex<Vec<SocketAddr>>,
     connecting: tokio::sync::Mutex<()>,
@@ -56,13 +61,24 @@ struct Slot {
     connection: Option<(Connection, Instant)>,
     /// When the oldest request left that has had no answer since.
     silent_since: Option<Instant>,
+    renewals: Renewals,
+}
+
+/// How this member answers renewals, which are never cancelled.
+#[derive(Default)]
+struct Renewals {
+    asked_at: Instant,
+    /// When the oldest one left that has had no answer since.
+    waiting_since: Option<Instant>,
+    /// How long the last answer took.
+    took: Duration,
 }
 
 /// A connection; clones share it.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    channel: Channel,
+    pub(super) channel: Channel,
     token: Option<MetadataValue<Ascii>>,
 }
 
@@ -79,6 +95,7 @@ impl Member {
             name: url,
             endpoint: Mutex::new(e),
             login: options.login.clone(),
+            requires_leader: true,
             slot: Mutex::default(),
             resolved: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -102,6 +119,11 @@ impl Member {
         self.endpoint.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// The same member, asked also while it has no leader.
+    pub(super) fn also_without_leader(self) -> Self {
+        Self { requires_leader: false, ..self }
+    }
+
     /// Its URL, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -117,6 +139,26 @@ impl Member {
             self.forget_connection();
         }
         answer
+    }
+
+    /// What it says of itself, for the verdict. `None`: nothing.
+    pub(super) async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
+        let stamp = clock.now();
+        let mut connection = self.connection(stamp).await.ok()?;
+        let told = connection.client.status().await;
+        let took = clock.now().since(stamp);
+        match told {
+            Ok(status) => {
+                self.heard(stamp, true);
+                let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
+                Some(Answer { took, has_leader: status.leader() != 0, is_full })
+            }
+            // It refuses to be asked while it knows no leader.
+            Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
+                Some(Answer { took, has_leader: false, is_full: false })
+            }
+            Err(_) => None,
+        }
     }
 
     /// The connection, or a new one if there is none or the member has been silent for too long.
@@ -154,6 +196,29 @@ impl Member {
         }
     }
 
+    /// Notes that a renewal leaves now.
+    pub(super) fn asked(&self, now: Instant) {
+        let renewals = &mut self.slot().renewals;
+        renewals.asked_at = now;
+        renewals.waiting_since.get_or_insert(now);
+    }
+
+    /// Notes that a renewal that left at `stamp` was answered now.
+    pub(super) fn answered(&self, stamp: Instant, now: Instant) {
+        let renewals = &mut self.slot().renewals;
+        renewals.took = now.since(stamp);
+        renewals.waiting_since = renewals.waiting_since.filter(|since| since.boot_ns() > stamp.boot_ns());
+    }
+
+    /// How long it took to answer the last renewal, or has been silent; zero if none was sent lately.
+    pub(super) fn latency(&self, now: Instant) -> Duration {
+        let renewals = &self.slot().renewals;
+        if now.since(renewals.asked_at) > LATENCY_LASTS {
+            return Duration::ZERO;
+        }
+        renewals.waiting_since.map_or(renewals.took, |since| renewals.took.max(now.since(since)))
+    }
+
     /// A client for renewals, with the header that they must carry.
     pub(super) fn lease_client(&self, connection: &Connection) -> LeaseClient<Channel> {
         LeaseClient::new(connection.channel.clone())
@@ -181,7 +246,7 @@ impl Member {
             }
         });
         let channel = self.endpoint().connect_with_connector_lazy(connector);
-        let mut options = ConnectOptions::new().with_require_leader(true);
+        let mut options = ConnectOptions::new().with_require_leader(self.requires_leader);
         let mut token = None;
         if let Some((user, password)) = &self.login {
             token = Some(authenticate(channel.clone(), user, password).await?);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::store::sight::Reach;
+
 /// How much of an answer is looked at.
 const ANSWER_BYTES_MAX: usize = 1024;
 
@@ -28,9 +30,22 @@ const CLIENT_HELLO: [u8; 52] = {
     hello
 };
 
+/// What becomes of a new connection to `url`.
+pub(super) async fn reach(url: &str, patience: Duration) -> Reach {
+    match tokio::time::timeout(patience, TcpStream::connect(address_of(url))).await {
+        Ok(Ok(_)) => Reach::Open,
+        Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
+        Ok(Err(_)) | Err(_) => Reach::Nothing,
+    }
+}
+
+fn address_of(url: &str) -> &str {
+    url.split("://").last().unwrap_or(url).trim_end_matches('/')
+}
+
 /// Says in one sentence what is found at `url`, and what to do about it.
 pub(super) async fn explain(url: &str, patience: Duration) -> String {
-    let address = url.split("://").last().unwrap_or(url).trim_end_matches('/');
+    let address = address_of(url);
     let question = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     match ask(address, question.as_bytes(), patience).await {
         Ok(answer) if !answer.is_empty() => judge(url, &answer),

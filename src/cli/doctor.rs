@@ -1,0 +1,123 @@
+//! `metad doctor` and `metad check`: the checks, on a terminal and for monitoring.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
+use super::{Failure, output, settings};
+use crate::clock::{Clock, OsClock};
+use crate::doctor::collect::{Depth, meta};
+use crate::doctor::examine::{self, Plan, UnknownCheck};
+use crate::doctor::render::{self, Colours};
+use crate::doctor::{CHECKS, Finding, Group, Report, catalog};
+
+/// Wrong usage.
+const USAGE: i32 = 64;
+/// How many reads are measured at each endpoint.
+const READS: usize = 20;
+/// How long `metad check` watches etcd's counters, where no node has done so.
+const CHECK_SAMPLE: Duration = Duration::from_secs(1);
+
+/// `metad doctor`.
+pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
+    if args.list {
+        output::print(&catalogue());
+        return Ok(0);
+    }
+    let loaded = settings::load(&args.settings)?;
+    let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
+    let plan = Plan {
+        config: loaded.config,
+        warnings: loaded.warnings,
+        addresses: args.meta.addresses(),
+        depth,
+        only: args.only,
+        skip: args.skip,
+    };
+    plan.check_names().map_err(unknown)?;
+    let is_table = args.output == DoctorFormat::Table;
+    let report = examine::examine(&plan, Arc::new(OsClock), |group, report| {
+        if is_table {
+            output::print(&render::group(group, report, colours()));
+        }
+    })
+    .await;
+    match args.output {
+        DoctorFormat::Table => output::print(&format!("{}{}", skipped(&report), render::summary(&report))),
+        DoctorFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
+        DoctorFormat::Markdown => output::print(&render::markdown(&report)),
+    }
+    Ok(report.status().code())
+}
+
+/// `metad check`: what a running node says, and what none says, found out here.
+pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
+    let loaded = settings::load(&args.settings)?;
+    let mut plan = Plan {
+        config: loaded.config,
+        warnings: loaded.warnings,
+        addresses: args.meta.addresses(),
+        depth: Depth { sample: CHECK_SAMPLE, writes: true, reads: READS },
+        only: args.codes,
+        skip: vec![],
+    };
+    plan.check_names().map_err(unknown)?;
+    let clock: Arc<dyn Clock> = Arc::new(OsClock);
+    let told = told_by_a_node(&plan, &clock).await;
+    plan.only.retain(|name| !told.iter().any(|f| catalog::find(name).is_some_and(|c| c.code == f.code)));
+    let mut report = Report::default();
+    if !plan.only.is_empty() {
+        report = examine::examine(&plan, clock, |_, _| {}).await;
+    }
+    report.findings.extend(told);
+    match args.output {
+        CheckFormat::Text => {
+            let lines: String = report.findings.iter().map(|f| render::finding(f, colours())).collect();
+            output::print(&format!("{lines}{}", skipped(&report)));
+        }
+        CheckFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
+        CheckFormat::Nagios => output::print(&render::nagios(&report)),
+    }
+    Ok(code_of(&report))
+}
+
+/// Nothing that could be looked at is nothing known.
+fn code_of(report: &Report) -> i32 {
+    if report.findings.is_empty() { 3 } else { report.status().code() }
+}
+
+/// What was asked for, as far as the first node that answers has found it out.
+async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
+    let asked = meta::collect(Some(vec![]), &plan.addresses, clock).await;
+    let first = asked.answers.into_iter().find_map(|a| a.seen.ok());
+    let wanted = |f: &Finding| plan.only.iter().any(|n| catalog::find(n).is_some_and(|c| c.code == f.code));
+    first.into_iter().flat_map(|s| s.findings).filter(wanted).collect()
+}
+
+fn unknown(e: UnknownCheck) -> Failure {
+    Failure::new(USAGE, e.to_string())
+}
+
+fn colours() -> Colours {
+    let on = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if on { Colours::On } else { Colours::Off }
+}
+
+fn skipped(report: &Report) -> String {
+    let lines = report.skipped.iter().map(|s| format!("  - {} skipped: {}\n", s.code, s.why));
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("not looked at\n{lines}") }
+}
+
+/// All checks, by group.
+fn catalogue() -> String {
+    let mut text = String::new();
+    for group in Group::ALL {
+        text.push_str(&format!("{}\n", group.as_str()));
+        for c in CHECKS.iter().filter(|c| c.group == group) {
+            text.push_str(&format!("  {:<12} {:<22} {}\n", c.code, c.name, c.title));
+        }
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! Asks etcd, member by member.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::super::facts::{EndpointFacts, EtcdFacts};
+use super::super::judge::room::REVISIONS_MAX;
+use super::super::page::{Etcd, Learned};
+use super::{Depth, PATIENCE};
+use crate::clock::{Clock, Instant};
+use crate::config::Config;
+use crate::election::record::Revision;
+use crate::store::etcd::inspect::{Inspector, ListedMember};
+use crate::store::open::{self, OpenError};
+
+/// How many writes are measured, and how long they may take together.
+const WRITES: usize = 20;
+const WRITES_TIME_MAX: Duration = Duration::from_secs(5);
+/// The lease that they hang on, which ends them if we cannot.
+const WRITES_LEASE: Duration = Duration::from_secs(10);
+/// The most voters that are looked for at addresses that are not configured.
+const OTHERS_MAX: usize = 16;
+
+/// Asks the configured endpoints, and remembers their counters for the next time.
+pub struct EtcdCollector {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    inspectors: Vec<Inspector>,
+    before: Vec<Option<Before>>,
+    revision_before: Option<(u64, Instant)>,
+}
+
+/// An earlier metrics page.
+struct Before {
+    page: Etcd,
+    at: Instant,
+}
+
+impl EtcdCollector {
+    /// For the configured endpoints.
+    ///
+    /// # Errors
+    /// A certificate or a password that cannot be read.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let inspectors = open::inspectors(config, &clock, PATIENCE)?;
+        let before = inspectors.iter().map(|_| None).collect();
+        Ok(Self { config: config.clone(), clock, inspectors, before, revision_before: None })
+    }
+
+    /// Asks everything.
+    pub async fn collect(&mut self, depth: Depth) -> EtcdFacts {
+        let began = self.clock.now();
+        if !depth.sample.is_zero() {
+            self.remember_pages().await;
+        }
+        let asked = self.inspectors.iter().map(|i| ask(i, depth.reads, self.config.node.cluster.as_str()));
+        let mut facts = EtcdFacts { endpoints: join_all(asked).await, ..EtcdFacts::default() };
+        let up = facts.endpoints.iter().position(|e| e.status.is_ok());
+        if let Some(first) = up.map(|i| &self.inspectors[i]) {
+            self.ask_cluster(first, depth, &mut facts).await;
+        }
+        let rest = depth.sample.saturating_sub(self.clock.now().since(began));
+        tokio::time::sleep(rest).await;
+        self.compare_pages(&mut facts).await;
+        self.count_writes(&mut facts, began).await;
+        facts
+    }
+
+    async fn remember_pages(&mut self) {
+        let pages = join_all(self.inspectors.iter().map(metrics)).await;
+        let now = self.clock.now();
+        self.before = pages.into_iter().map(|p| p.ok().map(|page| Before { page, at: now })).collect();
+    }
+
+    async fn compare_pages(&mut self, facts: &mut EtcdFacts) {
+        let pages = join_all(self.inspectors.iter().map(metrics)).await;
+        let now = self.clock.now();
+        for ((facts, page), slot) in facts.endpoints.iter_mut().zip(pages).zip(&mut self.before) {
+            let next = page.as_ref().ok().map(|page| Before { page: page.clone(), at: now });
+            let then = std::mem::replace(slot, next);
+            facts.page_before = then.map(|b| (b.page, now.since(b.at)));
+            facts.page = page;
+        }
+    }
+
+    /// Writes in a second: the growth of the revision.
+    async fn count_writes(&mut self, facts: &mut EtcdFacts, began: Instant) {
+        let first = facts.answering().map(|(_, s)| s.revision).max();
+        let earlier = self.revision_before.take().or(first.map(|r| (r, began)));
+        let Some(i) = facts.endpoints.iter().position(|e| e.status.is_ok()) else { return };
+        let Ok((status, _)) = self.inspectors[i].status().await else { return };
+        let now = self.clock.now();
+        self.revision_before = Some((status.revision, now));
+        if let Some((revision, at)) = earlier {
+            let secs = now.since(at).as_secs_f64().max(0.1);
+            facts.writes_per_sec = Some(status.revision.saturating_sub(revision) as f64 / secs);
+        }
+    }
+
+    /// What any member can tell about all.
+    async fn ask_cluster(&self, first: &Inspector, depth: Depth, facts: &mut EtcdFacts) {
+        facts.members = first.members().await.ok();
+        facts.others = self.look_for_others(facts).await;
+        // Without a leader these only wait, and count as failed; that there is none is said elsewhere.
+        let has_leader = facts.answering().any(|(_, s)| s.leader != 0);
+        if has_leader {
+            facts.alarms = first.alarms().await;
+        }
+        facts.request_bytes_max = first.request_bytes_max().await.ok();
+        let revision = facts.answering().map(|(_, s)| s.revision).max().unwrap_or(0);
+        if revision > REVISIONS_MAX {
+            facts.never_compacted = first.is_readable_at("/metad/", Revision(1)).await.ok();
+        }
+        if depth.writes && has_leader {
+            facts.shortest_lease = Some(shortest_lease(first).await);
+            facts.writes = Some(self.write(first).await);
+        }
+    }
+
+    /// The voters that no configured endpoint leads to.
+    async fn look_for_others(&self, facts: &EtcdFacts) -> Vec<(String, bool)> {
+        let known = |m: &&ListedMember| facts.answering().any(|(_, s)| s.member == m.id);
+        let others = facts.members.iter().flatten().filter(|m| !m.is_learner && !known(m));
+        let configured = |url: &String| facts.endpoints.iter().any(|e| &e.url == url);
+        let looks =
+            others.take(OTHERS_MAX).filter(|m| !m.client_urls.iter().any(configured)).map(async |m| {
+                let name = if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() };
+                for url in &m.client_urls {
+                    let inspector = open::inspector(&self.config, url, &self.clock, PATIENCE);
+                    if let Ok(inspector) = inspector
+                        && inspector.status().await.is_ok_and(|(s, _)| s.member == m.id)
+                    {
+                        return (name, true);
+                    }
+                }
+                (name, false)
+            });
+        join_all(looks).await
+    }
+
+    async fn write(&self, to: &Inspector) -> Result<Vec<Duration>, String> {
+        let (lease, _) = to.grant(WRITES_LEASE).await?;
+        let key = format!("/metad/{}/doctor/{lease}", self.config.node.cluster);
+        let (began, mut took) = (self.clock.now(), Ok(Vec::new()));
+        for i in 0..WRITES {
+            match (&mut took, to.write(&key, &i.to_string(), lease).await) {
+                (Ok(all), Ok(one)) => all.push(one),
+                (_, Err(why)) => took = Err(why),
+                (Err(_), Ok(_)) => {}
+            }
+            if took.is_err() || self.clock.now().since(began) > WRITES_TIME_MAX {
+                break;
+            }
+        }
+        let _ = to.revoke(lease).await; // it ends by itself
+        took
+    }
+}
+
+async fn shortest_lease(of: &Inspector) -> Result<Duration, String> {
+    let (lease, granted) = of.grant(Duration::from_secs(1)).await?;
+    let _ = of.revoke(lease).await; // it ends by itself
+    Ok(granted)
+}
+
+async fn ask(inspector: &Inspector, reads: usize, cluster: &str) -> EndpointFacts {
+    let mut facts = EndpointFacts {
+        url: inspector.url().to_owned(),
+        status: inspector.status().await,
+        reads: Vec::new(),
+        page: Err("not asked for".to_owned()),
+        page_before: None,
+        learned: None,
+    };
+    if facts.status.is_err() {
+        return facts;
+    }
+    let key = format!("/metad/{cluster}/");
+    for _ in 0..reads {
+        match inspector.read(&key).await {
+            Ok(took) => facts.reads.push(took),
+            Err(_) => break,
+        }
+    }
+    facts.learned = inspector.page("/debug/vars").await.ok().map(|page| Learned::read(&page));
+    facts
+}
+
+async fn metrics(inspector: &Inspector) -> Result<Etcd, String> {
+    Etcd::read(&inspector.page("/metrics").await?)
+}

@@ -1,0 +1,162 @@
+//! Looks at this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::facts::HostFacts;
+use super::Depth;
+use crate::clock::Clock;
+use crate::config::Config;
+
+/// How many syncs are measured, of how much, and how long they may take together.
+const SYNCS: usize = 50;
+const SYNC_BYTES: usize = 4096;
+const SYNCS_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often, and for how long, a timer is tried.
+const TIMERS: u32 = 10;
+const TIMER: Duration = Duration::from_millis(10);
+/// The file that is written and removed.
+const PROBE_FILE: &str = ".doctor";
+
+/// File systems that live on other machines, by the magic numbers of statfs(2).
+const NETWORK_FS: [(u64, &str); 6] = [
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB"),
+    (0x00c3_6400, "Ceph"),
+    (0x0102_1997, "9P"),
+    (0x6573_5546, "FUSE"),
+];
+
+/// Looks at this machine, and remembers the cgroup's counters for the next time.
+pub struct HostCollector {
+    data_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    /// Periods of the cgroup, and those in which it was throttled.
+    periods: Option<(u64, u64)>,
+}
+
+impl HostCollector {
+    /// For the machine on which a node of this configuration runs, or would.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        Self { data_dir: config.node.data_dir.clone(), clock, periods: throttling() }
+    }
+
+    /// Looks.
+    pub async fn collect(&mut self, depth: Depth) -> HostFacts {
+        let timer_delay = self.late_timers().await;
+        let dir = existing(&self.data_dir);
+        let syncs = match (&dir, depth.writes && self.data_dir.is_dir()) {
+            (Some(dir), true) => Some(syncs(dir.clone(), self.clock.clone()).await),
+            _ => None,
+        };
+        let throttled = self.throttled();
+        HostFacts {
+            data_dir: self.data_dir.display().to_string(),
+            syncs,
+            network_fs: dir.as_deref().and_then(network_fs),
+            disk: dir.as_deref().and_then(room),
+            fd_limit: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .or(Some(u64::MAX)),
+            pressure: pressure("cpu").zip(pressure("io")),
+            throttled,
+            watchdog: watchdog(),
+            timer_delay: Some(timer_delay),
+        }
+    }
+
+    async fn late_timers(&self) -> Duration {
+        let mut latest = Duration::ZERO;
+        for _ in 0..TIMERS {
+            let began = self.clock.now();
+            tokio::time::sleep(TIMER).await;
+            latest = latest.max(self.clock.now().since(began).saturating_sub(TIMER));
+        }
+        latest
+    }
+
+    fn throttled(&mut self) -> Option<f64> {
+        let (periods, throttled) = throttling()?;
+        let (before, throttled_before) = self.periods.replace((periods, throttled))?;
+        let passed = periods.saturating_sub(before);
+        Some(if passed == 0 {
+            0.0
+        } else {
+            throttled.saturating_sub(throttled_before) as f64 * 100.0 / passed as f64
+        })
+    }
+}
+
+/// The data dir, or the closest directory above it that exists: it will be made there.
+fn existing(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find(|p| p.is_dir()).map(Path::to_path_buf)
+}
+
+async fn syncs(dir: PathBuf, clock: Arc<dyn Clock>) -> Result<Vec<Duration>, String> {
+    let measure = move || {
+        let path = dir.join(PROBE_FILE);
+        let measured = write_and_sync(&path, clock.as_ref());
+        let _ = std::fs::remove_file(&path); // it holds nothing
+        measured.map_err(|e| format!("cannot write {}: {e}", path.display()))
+    };
+    // A disk that hangs keeps its thread; nobody waits for it longer than this.
+    let done = tokio::time::timeout(SYNCS_TIME_MAX * 2, tokio::task::spawn_blocking(measure)).await;
+    match done {
+        Ok(measured) => measured.unwrap_or_else(|e| Err(e.to_string())),
+        Err(_) => Err(format!("the disk has not synced for {:?}", SYNCS_TIME_MAX * 2)),
+    }
+}
+
+fn write_and_sync(path: &Path, clock: &dyn Clock) -> std::io::Result<Vec<Duration>> {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path)?;
+    let (began, mut all) = (clock.now(), Vec::new());
+    while all.len() < SYNCS && clock.now().since(began) < SYNCS_TIME_MAX {
+        let stamp = clock.now();
+        file.write_all(&[0; SYNC_BYTES])?;
+        file.sync_data()?;
+        all.push(clock.now().since(stamp));
+    }
+    Ok(all)
+}
+
+fn network_fs(dir: &Path) -> Option<&'static str> {
+    let stat = rustix::fs::statfs(dir).ok()?;
+    let magic = (stat.f_type as u64) & 0xffff_ffff;
+    NETWORK_FS.iter().find(|(m, _)| *m == magic).map(|(_, name)| *name)
+}
+
+fn room(dir: &Path) -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+}
+
+/// "some avg10=1.23 …" of a resource.
+fn pressure(of: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/pressure/{of}")).ok()?;
+    let (_, rest) = text.lines().next()?.split_once("avg10=")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// Periods of our cgroup, and those in which it was throttled. `None` where it has no limit.
+fn throttling() -> Option<(u64, u64)> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|l| l.strip_prefix("0::"))?;
+    let stat = std::fs::read_to_string(format!("/sys/fs/cgroup{path}/cpu.stat")).ok()?;
+    let field = |name: &str| {
+        let line = stat.lines().find_map(|l| l.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    Some((field("nr_periods ")?, field("nr_throttled ")?))
+}
+
+/// systemd's watchdog, if it is on us.
+fn watchdog() -> Option<Duration> {
+    let micros = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    let pid = std::env::var("WATCHDOG_PID").ok();
+    let ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    (ours && micros > 0).then(|| Duration::from_micros(micros))
+}

@@ -1,0 +1,221 @@
+//! What the checks judge: plain values, as they were asked for and measured.
+
+use std::time::Duration;
+
+use super::changes::Change;
+use super::measured::Burden;
+use super::page::{Etcd, Learned};
+use crate::config::{Config, StoreKind};
+use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
+
+/// All facts of one examination. What was not asked for is absent.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// How this node is configured.
+    pub config: Config,
+    /// What the configuration itself warns of.
+    pub warnings: Vec<String>,
+    /// The etcd cluster.
+    pub etcd: Option<EtcdFacts>,
+    /// The meta nodes.
+    pub meta: Option<MetaFacts>,
+    /// This machine.
+    pub host: Option<HostFacts>,
+    /// What a running node knows of the past.
+    pub past: Option<PastFacts>,
+}
+
+/// The etcd cluster, asked member by member.
+#[derive(Clone, Debug)]
+pub struct EtcdFacts {
+    /// The configured endpoints, in their order.
+    pub endpoints: Vec<EndpointFacts>,
+    /// Who belongs to the cluster, as the first endpoint that answers says.
+    pub members: Option<Vec<ListedMember>>,
+    /// Voters that no configured endpoint leads to, and whether they answer at an address of their own.
+    pub others: Vec<(String, bool)>,
+    /// The alarms that are raised.
+    pub alarms: Result<Vec<Alarm>, String>,
+    /// Linearizable writes: how long each took, or why one failed. `None`: not tried.
+    pub writes: Option<Result<Vec<Duration>, String>>,
+    /// What a lease of 1 s was granted as. `None`: not tried.
+    pub shortest_lease: Option<Result<Duration, String>>,
+    /// Is the first revision still readable? `None`: not asked.
+    pub never_compacted: Option<bool>,
+    /// How many writes etcd made in a second, between the two looks.
+    pub writes_per_sec: Option<f64>,
+    /// The longest request that a member accepts.
+    pub request_bytes_max: Option<u64>,
+}
+
+/// One configured endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointFacts {
+    /// Its URL.
+    pub url: String,
+    /// What it says of itself, and how long that took.
+    pub status: Result<(MemberStatus, Duration), String>,
+    /// How long reads took that the member answers by itself.
+    pub reads: Vec<Duration>,
+    /// Its metrics page, or why there is none.
+    pub page: Result<Etcd, String>,
+    /// The page some time before, and how long ago that was.
+    pub page_before: Option<(Etcd, Duration)>,
+    /// What `/debug/vars` tells of its command line.
+    pub learned: Option<Learned>,
+}
+
+/// The meta nodes: who is registered, and what each one answers.
+#[derive(Clone, Debug, Default)]
+pub struct MetaFacts {
+    /// Who is registered, in the store or, where that cannot be asked, as a member says. `None`: nobody could say.
+    pub registered: Option<Vec<Registered>>,
+    /// What the members answered, each at its address.
+    pub answers: Vec<MemberAnswer>,
+}
+
+/// A registered member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its node id.
+    pub node: String,
+    /// Its data dir.
+    pub uuid: String,
+    /// Its gRPC address.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// The lease it asks for.
+    pub ttl: Duration,
+    /// Its start number.
+    pub incarnation: u64,
+}
+
+/// One address that was asked.
+#[derive(Clone, Debug)]
+pub struct MemberAnswer {
+    /// The address.
+    pub address: String,
+    /// What was answered.
+    pub seen: Result<Seen, String>,
+}
+
+/// What a member answers.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its node id.
+    pub node: String,
+    /// What it is.
+    pub role: String,
+    /// Who leads in its eyes, under which token.
+    pub leader: Option<(String, u64)>,
+    /// How old its picture is.
+    pub age: Duration,
+    /// By how much its wall clock is ahead of ours, in milliseconds.
+    pub ahead_ms: f64,
+    /// The round trip of that measurement: the error is at most half of it.
+    pub rtt: Duration,
+    /// What it found itself.
+    pub findings: Vec<super::Finding>,
+    /// What it says of its own process, if it has looked.
+    pub burden: Option<Burden>,
+}
+
+/// This machine.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// Where the data dir is, or would be.
+    pub data_dir: String,
+    /// How long syncing to its disk took. `None`: not tried.
+    pub syncs: Option<Result<Vec<Duration>, String>>,
+    /// Is it on a network file system?
+    pub network_fs: Option<&'static str>,
+    /// Free and total bytes of its file system.
+    pub disk: Option<(u64, u64)>,
+    /// The most file descriptors that a process may open.
+    pub fd_limit: Option<u64>,
+    /// Percent of the last ten seconds in which something waited for the CPU, and for the disk.
+    pub pressure: Option<(f64, f64)>,
+    /// Percent of the scheduling periods in which the cgroup was throttled.
+    pub throttled: Option<f64>,
+    /// Time after which systemd kills this process unless it gives signs of life.
+    pub watchdog: Option<Duration>,
+    /// How late timers fire, the slowest of some.
+    pub timer_delay: Option<Duration>,
+}
+
+/// What a running node knows of the past.
+#[derive(Clone, Debug, Default)]
+pub struct PastFacts {
+    /// When this was asked, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// The changes of the leader that the history tells of.
+    pub changes: Vec<Change>,
+    /// When which node appeared, in milliseconds since the Unix epoch.
+    pub starts: Vec<(u64, String)>,
+    /// How long there has been no leader.
+    pub leaderless: Option<Duration>,
+    /// The longest that its clock stood still beyond its sleep, since the last look.
+    pub stood_still: Duration,
+    /// The least part of the lease that was left, since the last look. `None` while it does not lead.
+    pub headroom: Option<f64>,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Only the configuration is known.
+    pub fn of(config: Config, warnings: Vec<String>) -> Self {
+        Self { config, warnings, etcd: None, meta: None, host: None, past: None }
+    }
+
+    /// The configured lease.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_secs(self.config.meta.meta_leader_lease_secs)
+    }
+
+    /// Is the store etcd?
+    pub fn is_etcd(&self) -> bool {
+        self.config.store.kind == StoreKind::Etcd
+    }
+
+    /// How many members there are: registered, or expected, whatever is more. `None`: nobody knows.
+    pub fn members(&self) -> Option<usize> {
+        let expected = usize::try_from(self.config.checks.expected_members).unwrap_or(0);
+        let registered = self.meta.as_ref().and_then(|m| m.registered.as_ref()).map(Vec::len);
+        Some(expected.max(registered.unwrap_or(0))).filter(|n| *n > 0)
+    }
+}
+
+// === impl EtcdFacts ===
+
+impl Default for EtcdFacts {
+    /// Nothing is known yet.
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            members: None,
+            others: Vec::new(),
+            alarms: Err("etcd has no leader".to_owned()),
+            writes: None,
+            shortest_lease: None,
+            never_compacted: None,
+            writes_per_sec: None,
+            request_bytes_max: None,
+        }
+    }
+}
+
+impl EtcdFacts {
+    /// The endpoints that answer, with what they say.
+    pub fn answering(&self) -> impl Iterator<Item = (&EndpointFacts, &MemberStatus)> {
+        self.endpoints.iter().filter_map(|e| Some((e, &e.status.as_ref().ok()?.0)))
+    }
+
+    /// What to call an endpoint: the member's name if it is known, and the URL.
+    pub fn name_of(&self, endpoint: &EndpointFacts) -> String {
+        let id = endpoint.status.as_ref().ok().map(|(s, _)| s.member);
+        let listed = self.members.iter().flatten().find(|m| Some(m.id) == id);
+        listed.map_or_else(|| endpoint.url.clone(), |m| format!("{} ({})", m.name, endpoint.url))
+    }
+}

@@ -1,0 +1,128 @@
+//! This machine.
+
+use super::super::facts::Facts;
+use super::super::{Judgement, Outcome, Status};
+use super::{above, count, host, list, mib, millis, ms, p99_ms, skip};
+
+/// So much waiting for the CPU in the last ten seconds is much, in percent.
+const PRESSURE_PERCENT: f64 = 40.0;
+/// So many throttled periods of the cgroup are too many, in percent.
+const THROTTLED_PERCENT: f64 = 5.0;
+/// The least room on the data dir's disk: this part, and so many bytes.
+const FREE_PERCENT: f64 = 5.0;
+const FREE_BYTES: u64 = 100 << 20;
+/// Fewer descriptors are too few, and below that far too few.
+const FILES: u64 = 4096;
+const FILES_MIN: u64 = 1024;
+
+/// Pressure, throttling and late timers.
+pub fn cpu(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let tenth = millis(facts.ttl()) / 10.0;
+    let mut said = Vec::new();
+    let mut status = Status::Pass;
+    if let Some((cpu, _)) = h.pressure {
+        said.push(format!("{cpu:.0} % of the last 10 s something waited for the CPU"));
+        status = Status::worst([status, above(cpu, PRESSURE_PERCENT, f64::INFINITY)]);
+    }
+    if let Some(throttled) = h.throttled {
+        said.push(format!("the cgroup was throttled in {throttled:.0} % of its periods"));
+        status = Status::worst([status, above(throttled, THROTTLED_PERCENT, f64::INFINITY)]);
+    }
+    if let Some(delay) = h.timer_delay.map(millis) {
+        said.push(format!("timers fire up to {} late", ms(delay)));
+        status = Status::worst([status, above(delay, tenth / 2.0, tenth)]);
+    }
+    if let Some(stood) = facts.past.as_ref().map(|p| millis(p.stood_still)).filter(|ms| *ms > tenth / 2.0) {
+        said.push(format!("this process stood still for {}", self::ms(stood)));
+        status = Status::worst([status, above(stood, tenth / 2.0, tenth)]);
+    }
+    if said.is_empty() {
+        return skip("the kernel does not tell");
+    }
+    let limit = format!(
+        "waiting {PRESSURE_PERCENT} %, throttled {THROTTLED_PERCENT} %, timers a tenth of the lease ({})",
+        ms(tenth)
+    );
+    let pressure = h.pressure.map_or(0.0, |(cpu, _)| cpu);
+    Outcome::new(status, list(&said), limit)
+        .fix("raise the CPU limit of the container or unit (CPUQuota=), or move other work away")
+        .reading(pressure, "%", PRESSURE_PERCENT)
+        .made()
+}
+
+/// Room for the data dir.
+pub fn disk(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let limit = format!("{FREE_PERCENT} % and {} free", mib(FREE_BYTES));
+    let Some((free, total)) = h.disk else {
+        return skip(format!("{} and the directory above it do not exist", h.data_dir));
+    };
+    let percent = free as f64 * 100.0 / total.max(1) as f64;
+    let status = match free {
+        0..FREE_BYTES => Status::Fail,
+        _ if percent < FREE_PERCENT => Status::Warn,
+        _ => Status::Pass,
+    };
+    let measured = format!("{} has {} free, {percent:.0} %", h.data_dir, mib(free));
+    Outcome::new(status, measured, limit)
+        .fix(format!("make room: du -xh --max-depth=1 {}", h.data_dir))
+        .reading(percent, "%", FREE_PERCENT)
+        .made()
+}
+
+/// How quickly it syncs.
+pub fn sync(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let warn = facts.config.checks.fsync_p99_ms as f64;
+    let limit = format!("a local disk, {} for 99 of 100", ms(warn));
+    if let Some(kind) = h.network_fs {
+        let measured = format!("{} is on {kind}", h.data_dir);
+        let fix = "node.data_dir = a directory on a local disk";
+        return Outcome::new(Status::Fail, measured, limit).fix(fix).made();
+    }
+    let syncs = match &h.syncs {
+        None => return skip("the disk was not written to"),
+        Some(Err(why)) => {
+            let fix = format!("check who may write {}", h.data_dir);
+            return Outcome::new(Status::Fail, why.clone(), limit).fix(fix).made();
+        }
+        Some(Ok(syncs)) => syncs,
+    };
+    let Some(p99) = p99_ms(syncs) else { return skip("nothing was measured") };
+    let measured = format!("{}, 99 of 100 within {}", count(syncs.len(), "sync"), ms(p99));
+    Outcome::new(above(p99, warn, f64::INFINITY), measured, limit)
+        .fix("node.data_dir = a directory on a quicker disk")
+        .reading(p99, "ms", warn)
+        .made()
+}
+
+/// How many files may be open.
+pub fn files(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let Some(limit) = h.fd_limit else { return skip("the kernel does not tell") };
+    let status = match limit {
+        0..FILES_MIN => Status::Fail,
+        FILES_MIN..FILES => Status::Warn,
+        _ => Status::Pass,
+    };
+    Outcome::new(status, format!("{limit} files may be open"), format!("{FILES} or more"))
+        .fix("LimitNOFILE=40000 in the unit, or ulimit -n 40000")
+        .made()
+}
+
+/// metad tells systemd nothing, so a watchdog of systemd's would only kill it.
+pub fn watchdog(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let limit = "the guardian on, no watchdog of systemd's";
+    if let Some(every) = h.watchdog {
+        let measured =
+            format!("systemd ends this process after {every:?} without WATCHDOG=1, and metad sends none");
+        return Outcome::new(Status::Fail, measured, limit).fix("remove WatchdogSec= from the unit").made();
+    }
+    if !facts.config.node.guardian {
+        let measured = "node.guardian is false: a crash is noticed only when the lease ends";
+        return Outcome::new(Status::Warn, measured, limit).fix("node.guardian = true").made();
+    }
+    Outcome::new(Status::Pass, "the guardian is on, and systemd has no watchdog on it", limit).made()
+}

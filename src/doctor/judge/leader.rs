@@ -1,0 +1,89 @@
+//! Who leads, in the eyes of all.
+
+use super::super::changes::unplanned;
+use super::super::facts::{Facts, Seen};
+use super::super::{Judgement, Outcome, Skip, Status};
+use super::{list, meta, past};
+
+/// A role in which a main loop may run.
+const LEADS: &str = "leader";
+
+fn answers(facts: &Facts) -> Result<Vec<&Seen>, Skip> {
+    let all: Vec<&Seen> = meta(facts)?.answers.iter().filter_map(|a| a.seen.as_ref().ok()).collect();
+    if all.is_empty() { Err(Skip::new("no meta node answers")) } else { Ok(all) }
+}
+
+/// Somebody leads.
+pub fn exists(facts: &Facts) -> Judgement {
+    let seen = answers(facts)?;
+    let limit = "a leader, at the latest one lease after the last";
+    if let Some((node, token)) = seen.iter().find_map(|s| s.leader.as_ref()) {
+        return Outcome::new(Status::Pass, format!("{node} leads, token {token}"), limit).made();
+    }
+    // Between two leaders there is none for a moment; a node that was there all the time knows how long it has been.
+    let since = facts.past.as_ref().and_then(|p| p.leaderless);
+    let status = match since {
+        Some(since) if since <= facts.ttl() => Status::Warn,
+        _ => Status::Fail,
+    };
+    let measured = since.map_or("nobody leads".to_owned(), |since| format!("nobody has led for {since:.0?}"));
+    let fix = "metad doctor --only ETCD_001,ETCD_002,ETCD_013 tells whether etcd is in order; then look at \
+               metad members: somebody needs a priority above 0";
+    Outcome::new(status, measured, limit).fix(fix).made()
+}
+
+/// All name the same one. A member whose picture is older than the lease has lost sight of the store.
+pub fn agreed(facts: &Facts) -> Judgement {
+    let seen = answers(facts)?;
+    let newest = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token);
+    let name = |l: Option<&(String, u64)>| l.map_or("nobody".to_owned(), |(n, t)| format!("{n} ({t})"));
+    let odd: Vec<&&Seen> = seen.iter().filter(|s| s.leader.as_ref() != newest).collect();
+    let limit = "one leader in the eyes of all";
+    if odd.is_empty() {
+        let measured = format!("{} asked, all name {}", super::count(seen.len(), "member"), name(newest));
+        return Outcome::new(Status::Pass, measured, limit).made();
+    }
+    let says =
+        |s: &&Seen| format!("{} names {} (picture {:.1?} old)", s.node, name(s.leader.as_ref()), s.age);
+    let measured =
+        format!("{}, the others {}", list(&odd.iter().map(|s| says(s)).collect::<Vec<_>>()), name(newest));
+    let stale = odd.iter().any(|s| s.age > facts.ttl());
+    let status = if stale { Status::Fail } else { Status::Warn };
+    let nodes: Vec<String> = odd.iter().map(|s| s.node.clone()).collect();
+    let fix =
+        format!("on {}: metad doctor --only ETCD_001,ETCD_008 (it does not see the store)", list(&nodes));
+    Outcome::new(status, measured, limit).fix(fix).made()
+}
+
+/// Not more than one.
+pub fn one(facts: &Facts) -> Judgement {
+    let seen = answers(facts)?;
+    let leaders: Vec<String> = seen.iter().filter(|s| s.role == LEADS).map(|s| s.node.clone()).collect();
+    let limit = "one, or none";
+    match leaders.len() {
+        0 | 1 => {
+            Outcome::new(Status::Pass, format!("{} of {} leads", leaders.len(), seen.len()), limit).made()
+        }
+        n => {
+            let measured = format!("{n} members say that they lead: {}", list(&leaders));
+            let fix = "stop the one whose token is lower: metad leader --meta ADDRESS shows it";
+            Outcome::new(Status::Fail, measured, limit).fix(fix).made()
+        }
+    }
+}
+
+/// META_003.
+pub fn flapping(facts: &Facts) -> Judgement {
+    let past = past(facts)?;
+    let checks = &facts.config.checks;
+    let (most, window) = (checks.max_leader_changes, checks.leader_change_window_secs);
+    let n = unplanned(&past.changes, past.now_ms, window * 1000) as u64;
+    let status = if n > most { Status::Warn } else { Status::Pass };
+    let measured = format!("{n} unplanned changes of the leader in {window} s");
+    let fix = "metad doctor --only ETCD_005,ETCD_008,HOST_003,LEASE_002 shows the usual causes: a slow disk, a slow \
+               network, a starved CPU, a short lease";
+    Outcome::new(status, measured, format!("{most} in {window} s"))
+        .fix(fix)
+        .reading(n as f64, "", most as f64)
+        .made()
+}

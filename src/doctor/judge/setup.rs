@@ -1,0 +1,29 @@
+//! The configuration.
+
+use super::super::facts::Facts;
+use super::super::{Judgement, Outcome, Status};
+
+/// What the configuration warns of itself.
+pub fn config(facts: &Facts) -> Judgement {
+    let limit = "no value without effect";
+    match facts.warnings.as_slice() {
+        [] => Outcome::new(Status::Pass, "every value is valid and used", limit).made(),
+        warnings => {
+            Outcome::new(Status::Warn, warnings.join("; "), limit).fix("metad config print --origins").made()
+        }
+    }
+}
+
+/// SQLite is for the processes of one machine.
+pub fn store_kind(facts: &Facts) -> Judgement {
+    let expected = facts.config.checks.expected_members;
+    let limit = "etcd for nodes on several machines";
+    if facts.is_etcd() {
+        return Outcome::new(Status::Pass, "the store is etcd", limit).made();
+    }
+    if expected <= 1 {
+        return Outcome::new(Status::Pass, "the store is SQLite, on this machine", limit).made();
+    }
+    let measured = format!("the store is SQLite, and checks.expected_members is {expected}");
+    Outcome::new(Status::Warn, measured, limit).fix("store.etcd.endpoints = [\"host:2379\", …]").made()
+}

@@ -1,0 +1,105 @@
+//! The numbers behind the findings: what the last look measured of each member of etcd and of each meta node, for
+//! those who draw them.
+
+use std::time::Duration;
+
+use super::facts::{EndpointFacts, EtcdFacts, Facts, Seen};
+use super::judge::room::quota_of;
+use super::page::{COMMIT, FSYNC};
+use crate::store::etcd::inspect::MemberStatus;
+
+/// What one look has measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The meta nodes that answered.
+    pub members: Vec<MemberNumbers>,
+    /// The members of etcd that answered.
+    pub etcd: Vec<EndpointNumbers>,
+}
+
+/// What was measured of a meta node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberNumbers {
+    /// Its node id.
+    pub node: String,
+    /// The round trip to it, in milliseconds.
+    pub rtt_ms: f64,
+    /// By how much its wall clock is ahead of ours, in milliseconds.
+    pub skew_ms: f64,
+    /// What it says of itself, if it has looked.
+    pub burden: Option<Burden>,
+}
+
+/// What a meta node says of its own process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Burden {
+    /// How much of one CPU it used since its last look, in percent.
+    pub cpu_percent: f64,
+    /// Its resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// The least part of the lease that was left since its last look; `None` while it does not lead.
+    pub headroom: Option<f64>,
+}
+
+/// What was measured of a member of etcd.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointNumbers {
+    /// Its URL, as it is configured.
+    pub endpoint: String,
+    /// Its name in etcd, or its URL.
+    pub name: String,
+    /// Does it lead etcd?
+    pub is_leader: bool,
+    /// Its version.
+    pub version: String,
+    /// The 99th percentile of its syncs of the log, in milliseconds, if it shows that.
+    pub fsync_p99_ms: Option<f64>,
+    /// The same of its commits.
+    pub commit_p99_ms: Option<f64>,
+    /// The size of its database.
+    pub db_bytes: u64,
+    /// Its quota, if it tells.
+    pub quota_bytes: Option<u64>,
+}
+
+// === impl Measured ===
+
+impl Measured {
+    /// Out of the facts of a look.
+    pub fn of(facts: &Facts) -> Self {
+        let seen = facts.meta.iter().flat_map(|m| &m.answers).filter_map(|a| a.seen.as_ref().ok());
+        let of_etcd = |etcd: &EtcdFacts| etcd.answering().map(|(e, s)| endpoint(etcd, e, s)).collect();
+        Self {
+            members: seen.map(member).collect(),
+            etcd: facts.etcd.as_ref().map(of_etcd).unwrap_or_default(),
+        }
+    }
+}
+
+fn member(seen: &Seen) -> MemberNumbers {
+    MemberNumbers {
+        node: seen.node.clone(),
+        rtt_ms: millis(seen.rtt),
+        skew_ms: seen.ahead_ms,
+        burden: seen.burden,
+    }
+}
+
+fn endpoint(etcd: &EtcdFacts, facts: &EndpointFacts, status: &MemberStatus) -> EndpointNumbers {
+    let before = facts.page_before.as_ref().map(|(page, _)| page);
+    let p99_ms = |name| facts.page.as_ref().ok().and_then(|page| page.p99_ms(name, before));
+    EndpointNumbers {
+        endpoint: facts.url.clone(),
+        name: etcd.name_of(facts),
+        is_leader: status.leader == status.member,
+        version: status.version.clone(),
+        fsync_p99_ms: p99_ms(FSYNC),
+        commit_p99_ms: p99_ms(COMMIT),
+        db_bytes: status.db_size,
+        quota_bytes: quota_of(facts, status),
+    }
+}
+
+fn millis(d: Duration) -> f64 {
+    d.as_secs_f64() * 1000.0
+}

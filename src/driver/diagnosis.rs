@@ -1,0 +1,173 @@
+//! Gathers the evidence for the verdict, and says each verdict once. It looks every few seconds while all is well, and
+//! again and again while renewals are late.
+//!
+//! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs. It only looks, and
+//! the driver decides nothing by it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::status::Status;
+use super::verdict::{self, Evidence, Peer, Standstill, Verdict};
+use crate::client::MemberClient;
+use crate::clock::{Clock, Instant};
+use crate::election::history::Reason;
+use crate::election::record::Member;
+use crate::store::Store;
+use crate::store::sight::Sight;
+use crate::telemetry::{Event, Telemetry};
+
+/// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
+const CALM_PAUSE: Duration = Duration::from_secs(5);
+const WRONG_PAUSE: Duration = Duration::from_secs(2);
+const TROUBLE_PAUSE: Duration = Duration::from_millis(300);
+/// How long a member of etcd, and another meta node, gets to answer.
+const SIGHT_PATIENCE: Duration = Duration::from_millis(800);
+const PEER_PATIENCE: Duration = Duration::from_millis(500);
+/// The most meta nodes that are asked.
+const PEERS_MAX: usize = 8;
+
+/// What the driver tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Worry {
+    /// The store has been silent for longer than it should be.
+    pub(super) is_troubled: bool,
+    /// When it confirmed something for the last time.
+    pub(super) heard_at: Instant,
+    /// The longest standstill lately.
+    pub(super) standstill: Option<Standstill>,
+}
+
+/// What was seen last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    sights: Vec<Sight>,
+    peers: Vec<Peer>,
+    /// For how long the store had confirmed nothing when the peers were asked.
+    silent_for: Duration,
+}
+
+/// The looking task's parts.
+pub(super) struct Looking {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telemetry: Telemetry,
+    pub(super) ttl: Duration,
+    pub(super) status: watch::Receiver<Arc<Status>>,
+    pub(super) worry: watch::Receiver<Worry>,
+}
+
+/// The driver's end.
+pub(super) struct Diagnosis {
+    worry: watch::Sender<Worry>,
+    look: watch::Receiver<Arc<Look>>,
+    ttl: Duration,
+}
+
+// === impl Diagnosis ===
+
+impl Diagnosis {
+    /// Begins to look, on the present runtime, which must be the driver's.
+    pub(super) fn begin(parts: Looking, worry: watch::Sender<Worry>) -> Self {
+        let (shown, look) = watch::channel(Arc::default());
+        let ttl = parts.ttl;
+        tokio::spawn(parts.run(shown));
+        Self { worry, look, ttl }
+    }
+
+    /// How the driver fares; looks at once if that is worse than before.
+    pub(super) fn tell(&self, worry: Worry) {
+        self.worry.send_if_modified(|known| {
+            let is_news = (known.is_troubled, known.standstill) != (worry.is_troubled, worry.standstill);
+            *known = worry;
+            is_news
+        });
+    }
+
+    /// Who is to blame for the end of a tenure, by what was seen last.
+    pub(super) fn of_end(&self, reason: Reason, registration_gone: bool) -> Verdict {
+        let look = self.look.borrow();
+        let worry = *self.worry.borrow();
+        verdict::judge(&Evidence {
+            reason: Some(reason),
+            registration_gone,
+            standstill: worry.standstill,
+            silent_for: look.silent_for,
+            sights: look.sights.clone(),
+            peers: look.peers.clone(),
+            ttl: self.ttl,
+        })
+    }
+}
+
+// === impl Looking ===
+
+impl Looking {
+    async fn run(mut self, shown: watch::Sender<Arc<Look>>) {
+        let mut said = Verdict::Well;
+        loop {
+            let worry = *self.worry.borrow_and_update();
+            let look = self.look().await;
+            let evidence = Evidence {
+                standstill: worry.standstill,
+                sights: look.sights.clone(),
+                peers: look.peers.clone(),
+                silent_for: look.silent_for,
+                ttl: self.ttl,
+                ..Evidence::default()
+            };
+            shown.send_replace(Arc::new(look));
+            let verdict = verdict::judge(&evidence);
+            let pause = match verdict {
+                _ if worry.is_troubled => TROUBLE_PAUSE,
+                Verdict::Well => CALM_PAUSE,
+                _ => WRONG_PAUSE,
+            };
+            if verdict != said && verdict != Verdict::TooEarly {
+                say(&self.telemetry, &verdict);
+                said = verdict;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = self.worry.changed() => if changed.is_err() {
+                    return; // no driver: the node is ending
+                },
+            }
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let sights = self.store.sights(SIGHT_PATIENCE).await;
+        // Only when nobody of etcd answers do the others know more.
+        let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
+        let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
+        let peers = if is_silent { self.ask_peers().await } else { vec![] };
+        Look { sights, peers, silent_for }
+    }
+
+    async fn ask_peers(&self) -> Vec<Peer> {
+        let status = self.status.borrow().clone();
+        let others = status.view.members.iter().filter(|m| m.registration.member.node != status.me.node);
+        join_all(others.take(PEERS_MAX).map(ask)).await
+    }
+}
+
+/// Says a verdict. That all is well again is not one.
+pub(super) fn say(telemetry: &Telemetry, verdict: &Verdict) {
+    if *verdict != Verdict::Well {
+        telemetry.emit(Event::Verdict { verdict: verdict.as_str(), text: verdict.to_string() });
+    }
+}
+
+async fn ask(member: &Member) -> Peer {
+    let r = &member.registration;
+    let asked = async {
+        let answer = MemberClient::lazy(&r.rpc_address, PEER_PATIENCE).ok()?.leader().await.ok()?;
+        Some(Duration::from_millis(answer.answerer?.age_ms))
+    };
+    let age = tokio::time::timeout(PEER_PATIENCE, asked).await.ok().flatten();
+    Peer { node: r.member.node.clone(), age }
+}

@@ -1,0 +1,268 @@
+//! The history: one row per tenure, in the store, so that it survives every node. The only place that writes it.
+//!
+//! The row of a tenure is opened under its token ([`verbs::fenced`]), in a write that also closes what an earlier
+//! leader has left open and deletes what is too much. A holder that knows how its tenure ended says so itself, when it
+//! leaves or at its next start; there it has no token any more, and the row's own revision is the guard.
+//!
+//! All of it is best effort: no start, no hand-over and no stop waits for it for longer than [`CLOSE_PATIENCE`], and no
+//! failure of it costs leadership. A row that was not closed is closed by the next leader.
+
+mod reader;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::last_words::LastWords;
+use crate::clock::{Clock, Instant};
+use crate::election::history::row::{Left, Opening, ROWS_MAX, Row};
+use crate::election::record::{Revision, Token};
+use crate::store::codec::Keys;
+use crate::store::codec::history::{decode_row, encode_row};
+use crate::store::{Guard, KeyValue, Op, Request, Response, Store, StoreError, Txn, TxnReply, verbs};
+use crate::telemetry::Telemetry;
+
+/// How long a leader that leaves may take to close its row; it gives its lease back at the same time.
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a write of the history is tried, and the pause between two tries.
+const TRIES_MAX: u32 = 60;
+const TRY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause when somebody else has written at the same time.
+const RACE_PAUSE: Duration = Duration::from_millis(50);
+/// How often a row may change under us before we leave it to the others.
+const MERGES_MAX: u32 = 4;
+
+/// A row as it stands in the store, for those who show it.
+pub use crate::store::codec::history::row_json;
+
+/// The rows as this node has last seen them.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Past {
+    /// Oldest first, [`ROWS_MAX`] at most.
+    pub rows: Vec<Arc<Row>>,
+    /// When the store last confirmed them; `None`: not yet.
+    pub confirmed_at: Option<Instant>,
+}
+
+/// The history of the cluster, as one node reads and writes it. Clones share it.
+#[derive(Clone)]
+pub(super) struct History {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    keys: Keys,
+    /// The main loop's connections: the election's are for the election.
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    words: LastWords,
+    /// Our own row's revision, once it is there.
+    own: Mutex<Revision>,
+    /// One of our writes at a time: what is said about our past comes before our next tenure.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What this node has to say.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Our tenure has begun, after one that we may have seen end.
+    Begun(Row, Option<Left>),
+    /// A tenure of an earlier start has ended.
+    Ended(Row),
+}
+
+/// How a try ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Tried {
+    /// It is written, or not ours to write any more.
+    Done,
+    Again,
+}
+
+// === impl Past ===
+
+impl Past {
+    /// The tenures that had not ended `since_ms` before `now_ms`, oldest first.
+    pub fn since(&self, now_ms: u64, since_ms: u64) -> impl DoubleEndedIterator<Item = &Arc<Row>> {
+        let from = now_ms.saturating_sub(since_ms);
+        self.rows.iter().filter(move |r| r.end.as_ref().is_none_or(|e| e.at_ms >= from))
+    }
+
+    /// Whether it has been read at all, and how long ago the store last confirmed it.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.confirmed_at.map(|at| now.since(at))
+    }
+
+    /// The tenure that ended last.
+    pub fn last_ended(&self) -> Option<&Arc<Row>> {
+        self.rows.iter().rev().find(|r| r.end.is_some())
+    }
+}
+
+// === impl History ===
+
+impl History {
+    pub(super) fn new(
+        keys: Keys,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        words: LastWords,
+    ) -> Self {
+        let inner = Inner {
+            keys,
+            store,
+            clock,
+            telemetry,
+            words,
+            own: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the next start reads.
+    pub(super) fn words(&self) -> &LastWords {
+        &self.inner.words
+    }
+
+    /// Keeps the rows up to date, for as long as it is polled.
+    pub(super) async fn follow(self, past: watch::Sender<Arc<Past>>) {
+        let inner = &self.inner;
+        let reader = reader::Reader {
+            store: inner.store.as_ref(),
+            prefix: rows_prefix(&inner.keys),
+            clock: inner.clock.as_ref(),
+            telemetry: &inner.telemetry,
+            past,
+        };
+        reader.follow().await;
+    }
+
+    /// Writes an entry, however often it takes, up to [`TRIES_MAX`].
+    pub(super) async fn write(self, entry: Entry) {
+        for _ in 0..TRIES_MAX {
+            let tried = {
+                let _turn = self.inner.turn.lock().await;
+                self.try_write(&entry).await
+            };
+            let pause = match tried {
+                Ok(Tried::Done) => return,
+                Ok(Tried::Again) => RACE_PAUSE,
+                Err(e) => {
+                    tracing::debug!(error = %e, "cannot write the history; trying again");
+                    TRY_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+        tracing::warn!("the history lacks an entry: the store has not taken it in {TRIES_MAX} tries");
+    }
+
+    async fn try_write(&self, entry: &Entry) -> Result<Tried, StoreError> {
+        match entry {
+            Entry::Begun(row, left) => self.open(row, left.as_ref()).await,
+            Entry::Ended(row) => {
+                let tried = self.settle(self.inner.store.as_ref(), row, Revision(0)).await?;
+                if tried == Tried::Done {
+                    self.inner.words.forget_past();
+                }
+                Ok(tried)
+            }
+        }
+    }
+
+    /// Closes our row, or writes it if it was never opened. To be bounded by the caller.
+    pub(super) async fn close(&self, store: &dyn Store, row: &Row) {
+        let known = *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = self.settle(store, row, known).await {
+            tracing::debug!(error = %e, "the history was not told; the next start does it");
+        }
+    }
+
+    async fn open(&self, row: &Row, left: Option<&Left>) -> Result<Tried, StoreError> {
+        let keys = &self.inner.keys;
+        let reply = ask(self.inner.store.as_ref(), Txn::read(vec![Op::List(rows_prefix(keys))])).await?;
+        let found = reply.found.into_iter().next().unwrap_or_default();
+        if let Some(ours) = found.iter().find(|kv| kv.key == row_key(keys, row.token)) {
+            self.note_own(ours.modified); // an earlier try, whose answer was lost
+            return Ok(Tried::Done);
+        }
+        let known: Vec<Row> = found.iter().filter_map(|kv| decode_row(&kv.value)).collect();
+        let opening = Opening::plan(row.clone(), left, &known, ROWS_MAX);
+        let reply = ask(self.inner.store.as_ref(), open_txn(keys, &opening, &found)).await?;
+        if reply.succeeded {
+            self.note_own(reply.header.revision);
+            return Ok(Tried::Done);
+        }
+        let is_fenced = verbs::refused_by_fence(&reply, row.token);
+        Ok(if is_fenced { Tried::Done } else { Tried::Again })
+    }
+
+    /// Brings what the holder says into the row, whoever has written it meanwhile.
+    async fn settle(&self, store: &dyn Store, row: &Row, known: Revision) -> Result<Tried, StoreError> {
+        let key = row_key(&self.inner.keys, row.token);
+        let (mut row, mut expected) = (row.clone(), known);
+        for _ in 0..MERGES_MAX {
+            let txn = Txn {
+                guards: vec![Guard::ModRevision(key.clone(), expected)],
+                then: vec![Op::Put(key.clone(), encode_row(&row), None)],
+                otherwise: vec![Op::Get(key.clone())],
+            };
+            let reply = ask(store, txn).await?;
+            if reply.succeeded {
+                return Ok(Tried::Done);
+            }
+            let found = reply.found.into_iter().flatten().next();
+            expected = found.as_ref().map_or(Revision(0), |kv| kv.modified);
+            let Some(mut theirs) = found.as_ref().and_then(|kv| decode_row(&kv.value)) else {
+                if found.is_some() {
+                    return Ok(Tried::Done); // not to be read, so not to be replaced
+                }
+                continue;
+            };
+            if !row.end.clone().is_some_and(|end| theirs.close(end)) {
+                return Ok(Tried::Done);
+            }
+            row = theirs;
+        }
+        Ok(Tried::Again)
+    }
+
+    fn note_own(&self, revision: Revision) {
+        *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = revision;
+    }
+}
+
+async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
+    match store.call(Request::Txn(txn)).await? {
+        Response::Txn(reply) => Ok(reply),
+        _ => Err(StoreError::Unknown("an answer that does not fit".into())),
+    }
+}
+
+/// Opens one row, closes others, deletes the oldest; only under the token, and only once.
+fn open_txn(keys: &Keys, opening: &Opening, found: &[KeyValue]) -> Txn {
+    let key = row_key(keys, opening.row.token);
+    let mut guards = vec![Guard::ModRevision(key.clone(), Revision(0))];
+    let mut then = vec![Op::Put(key, encode_row(&opening.row), None)];
+    for row in &opening.closed {
+        let key = row_key(keys, row.token);
+        let at = found.iter().find(|kv| kv.key == key).map_or(Revision(0), |kv| kv.modified);
+        guards.push(Guard::ModRevision(key.clone(), at));
+        then.push(Op::Put(key, encode_row(row), None));
+    }
+    then.extend(opening.pruned.iter().map(|token| Op::Delete(row_key(keys, *token))));
+    verbs::fenced(keys, opening.row.token, guards, then)
+}
+
+fn rows_prefix(keys: &Keys) -> String {
+    format!("{}history/", keys.prefix())
+}
+
+/// Sorts as the token does.
+fn row_key(keys: &Keys, token: Token) -> String {
+    format!("{}{:020}", rows_prefix(keys), token.get())
+}

@@ -1,0 +1,147 @@
+//! What a leader leaves in its data dir about its own tenure, so that its next start can tell the history why it ended.
+//!
+//! The file holds the tenure's row: open while it leads, closed when it ends. It is written without waiting for the
+//! disk: it has to survive the process, not the machine, and must not hold up the end of either.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::wall_clock_ms;
+use crate::election::history::Reason;
+use crate::election::history::row::{End, Row};
+use crate::election::record::MemberUuid;
+use crate::guardian::obituary::Obituary;
+use crate::store::codec::history::{decode_row, encode_row};
+
+/// The file's name in the data dir.
+const FILE: &str = "tenure";
+
+/// The last words of this process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct LastWords {
+    dir: PathBuf,
+    /// What is said later must not be undone by an earlier word that a slow disk, or a slow store, has held up.
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Said {
+    #[default]
+    Nothing,
+    Begun,
+    Ended,
+}
+
+// === impl LastWords ===
+
+impl LastWords {
+    /// Those of a process on this data dir.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), said: Arc::default() }
+    }
+
+    /// The tenure begins.
+    pub fn begin(&self, row: &Row) {
+        let mut said = self.said();
+        if *said == Said::Nothing {
+            *said = Said::Begun;
+            Obituary::remove(&self.dir);
+            self.write(row);
+        }
+    }
+
+    /// The tenure has ended.
+    pub fn end(&self, row: &Row) {
+        *self.said() = Said::Ended;
+        self.write(row);
+    }
+
+    /// The history has those of an earlier start.
+    pub fn forget_past(&self) {
+        if *self.said() == Said::Nothing {
+            let _ = std::fs::remove_file(self.dir.join(FILE)); // else it is told twice, which does no harm
+            Obituary::remove(&self.dir);
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, row: &Row) {
+        let temporary = self.dir.join(format!("{FILE}.new"));
+        let written = std::fs::write(&temporary, encode_row(row))
+            .and_then(|()| std::fs::rename(&temporary, self.dir.join(FILE)));
+        if let Err(e) = written {
+            tracing::warn!(error = %e, "the data dir does not know of this tenure; its next start cannot say why it ended");
+        }
+    }
+}
+
+/// The last tenure of the data dir with this identity, and how it ended as far as can be known now. What cannot be
+/// read is left out.
+pub fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
+    let mut row = decode_row(&std::fs::read(dir.join(FILE)).ok()?).filter(|r| r.holder.uuid == uuid)?;
+    let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
+    row.close(End {
+        at_ms: obituary.map_or_else(wall_clock_ms, |o| o.at_ms),
+        reason: obituary.map_or(Reason::Vanished, |o| o.reason),
+        detail: String::new(),
+        seen: None,
+        by_holder: true,
+    });
+    Some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::record::{Incarnation, MemberId, Revision, Token};
+
+    fn row() -> Row {
+        Row {
+            token: Token::new(Revision(7)).unwrap(),
+            holder: MemberId { node: "n".into(), uuid: MemberUuid(1), incarnation: Incarnation(2) },
+            address: "h:1".into(),
+            from_ms: 5,
+            gap_ms: None,
+            previous: None,
+            end: None,
+        }
+    }
+
+    fn closed(reason: Reason) -> Row {
+        let mut row = row();
+        row.close(End { at_ms: 9, reason, detail: "why".into(), seen: None, by_holder: true });
+        row
+    }
+
+    #[test]
+    fn the_last_word_counts_and_only_its_own_data_dir_reads_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let words = LastWords::new(tmp.path());
+        assert_eq!(read(tmp.path(), MemberUuid(1)), None);
+        words.begin(&row());
+        assert_eq!(read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().reason, Reason::Vanished);
+        words.end(&closed(Reason::Fenced));
+        words.begin(&row()); // held up by the disk
+        assert_eq!(read(tmp.path(), MemberUuid(1)), Some(closed(Reason::Fenced)));
+        assert_eq!(read(tmp.path(), MemberUuid(2)), None, "a copy's is not its own");
+        words.forget_past();
+        assert!(read(tmp.path(), MemberUuid(1)).is_some(), "that is not the past");
+        LastWords::new(tmp.path()).forget_past();
+        assert_eq!(read(tmp.path(), MemberUuid(1)), None);
+    }
+
+    #[test]
+    fn who_died_without_a_word_is_told_by_its_guardian() {
+        let tmp = tempfile::tempdir().unwrap();
+        LastWords::new(tmp.path()).begin(&row());
+        std::fs::write(tmp.path().join("obituary"), r#"{"reason":"fuse","at_ms":8}"#).unwrap();
+        let end = read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap();
+        assert_eq!((end.reason, end.at_ms), (Reason::Fuse, 8));
+        std::fs::write(tmp.path().join("obituary"), r#"{"reason":"fuse","at_ms":4}"#).unwrap();
+        let end = read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap();
+        assert_eq!(end.reason, Reason::Vanished, "an older tenure's");
+    }
+}

@@ -1,0 +1,404 @@
+//! The verdict: when leadership is lost, cannot be won, or is in danger, was it this node, the network, an etcd member,
+//! or all of etcd?
+//!
+//! A pure function from evidence to a closed set. Evidence that points at this node comes first: a process that stood
+//! still has seen everything else late. Then what was seen of each etcd member, and only if none answers, what the
+//! other meta nodes see: they tell an etcd that is down from one that is merely out of our reach.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::election::history::Reason;
+use crate::election::lease::LeaseTiming;
+use crate::store::sight::{Reach, Sight};
+
+/// A follower hears of the store once in a third of the lease, and at least so often.
+const PEER_HEARS_EVERY: Duration = Duration::from_secs(5);
+/// What an answer of another node may be off by, besides: rounding, and its way to us.
+const PEER_MARGIN: Duration = Duration::from_millis(300);
+
+/// Who is to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is wrong that can be seen.
+    Well,
+    /// This node: something else used the CPU for so long.
+    CpuStarved(Duration),
+    /// This node: its process was stopped for so long.
+    ProcessStopped(Duration),
+    /// This node: its machine was suspended for so long.
+    MachineSuspended(Duration),
+    /// The network: this node reaches neither etcd nor the other meta nodes.
+    CutOff,
+    /// The network: the other meta nodes reach etcd, this one does not.
+    NoWayToEtcd(String),
+    /// Some of etcd's members, while the others work.
+    EtcdMember(Vec<Silent>),
+    /// etcd has lost its quorum: those that answer know no leader.
+    EtcdQuorum(Vec<Silent>),
+    /// All of etcd.
+    EtcdDown(Vec<Silent>),
+    /// etcd is full.
+    EtcdFull,
+    /// Somebody deleted the leader record.
+    RecordDeleted,
+    /// Somebody revoked the lease, or etcd let it end.
+    LeaseGone,
+    /// Another member took the record.
+    Deposed,
+    /// Renewals came too late, and everything works again.
+    Unclear,
+    /// Nobody of etcd answers, and it is too early to say whether it is etcd or the way there.
+    TooEarly,
+}
+
+/// A place that does not answer as it should, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// The place.
+    pub place: String,
+    /// How it is silent.
+    pub how: How,
+}
+
+/// How a place is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It accepts connections, and does not answer.
+    Hangs,
+    /// It refuses connections.
+    IsDown,
+    /// Its host cannot be reached.
+    IsUnreachable,
+    /// It answers, and knows no leader.
+    HasNoLeader,
+}
+
+/// The process did nothing for a while, although it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standstill {
+    /// For how long.
+    pub lasted: Duration,
+    /// How much of that it waited for a CPU.
+    pub waiting: Duration,
+    /// How much of that the machine was suspended.
+    pub suspended: Duration,
+}
+
+/// What another meta node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its node id.
+    pub node: String,
+    /// How old its picture of the store is; `None`: it does not answer.
+    pub age: Option<Duration>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Why our tenure ends, if it does.
+    pub reason: Option<Reason>,
+    /// Is our registration, which hangs on the same lease as the record, gone too?
+    pub registration_gone: bool,
+    /// The longest standstill lately.
+    pub standstill: Option<Standstill>,
+    /// Each etcd member, as it was seen last.
+    pub sights: Vec<Sight>,
+    /// The other meta nodes, if they were asked.
+    pub peers: Vec<Peer>,
+    /// For how long the store had confirmed nothing to us when they were asked.
+    pub silent_for: Duration,
+    /// The lease.
+    pub ttl: Duration,
+}
+
+/// Judges.
+pub fn judge(e: &Evidence) -> Verdict {
+    let store = judge_store(e);
+    let by_time =
+        matches!(e.reason, Some(Reason::RenewDeadline | Reason::LeaseExpired | Reason::StartTimeout));
+    match e.reason {
+        Some(Reason::Deposed | Reason::Fenced) => return Verdict::Deposed,
+        // A lease that ended because we stood still takes the record along.
+        Some(Reason::RecordDeleted) if e.registration_gone => {
+            return e.standstill.map_or(Verdict::LeaseGone, |s| stood_still(&s));
+        }
+        Some(Reason::RecordDeleted) => return Verdict::RecordDeleted,
+        _ => {}
+    }
+    match (e.standstill, store) {
+        (Some(s), Verdict::Well | Verdict::EtcdMember(_)) => stood_still(&s),
+        (Some(s), _) if by_time && s.lasted * 2 > e.ttl => stood_still(&s),
+        (_, Verdict::Well) if by_time => Verdict::Unclear,
+        (_, store) => store,
+    }
+}
+
+fn stood_still(s: &Standstill) -> Verdict {
+    let half = s.lasted / 2;
+    if s.suspended > half {
+        Verdict::MachineSuspended(s.lasted)
+    } else if s.waiting > half {
+        Verdict::CpuStarved(s.lasted)
+    } else {
+        Verdict::ProcessStopped(s.lasted)
+    }
+}
+
+fn judge_store(e: &Evidence) -> Verdict {
+    let answers = || e.sights.iter().filter_map(|s| s.answer.as_ref());
+    let silent: Vec<Silent> = e.sights.iter().filter(|s| !s.is_well()).map(silent).collect();
+    if answers().any(|a| a.is_full) {
+        return Verdict::EtcdFull;
+    }
+    if silent.is_empty() {
+        return Verdict::Well;
+    }
+    if silent.len() < e.sights.len() {
+        return Verdict::EtcdMember(silent);
+    }
+    if answers().next().is_some() {
+        return Verdict::EtcdQuorum(silent);
+    }
+    judge_silence(e, silent)
+}
+
+/// Nobody of etcd answers. What do the others see?
+fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
+    // Whoever has heard of etcd since we did can reach it. What we know of is up to two cadences old.
+    let margin = LeaseTiming::new(e.ttl).leader_cadence() * 2 + PEER_MARGIN;
+    let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + margin < e.silent_for);
+    if let Some(peer) = e.peers.iter().find(sees_etcd) {
+        return Verdict::NoWayToEtcd(peer.node.clone());
+    }
+    let is_alone = e.peers.iter().all(|p| p.age.is_none());
+    let settled = (e.ttl / 3).min(PEER_HEARS_EVERY) + margin + PEER_MARGIN;
+    if !is_alone && e.silent_for < settled {
+        return Verdict::TooEarly;
+    }
+    // Hosts that accept or refuse a connection can be reached, so it is not the network.
+    let is_away = |s: &Silent| s.how == How::IsUnreachable;
+    if is_alone && silent.iter().all(is_away) { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
+}
+
+fn silent(sight: &Sight) -> Silent {
+    let how = match (&sight.answer, sight.reach) {
+        (Some(_), _) => How::HasNoLeader,
+        (None, Reach::Open) => How::Hangs,
+        (None, Reach::Refused) => How::IsDown,
+        (None, Reach::Nothing) => How::IsUnreachable,
+    };
+    Silent { place: sight.place.clone(), how }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Its name in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verdict::Well => "well",
+            Verdict::CpuStarved(_) => "cpu_starved",
+            Verdict::ProcessStopped(_) => "process_stopped",
+            Verdict::MachineSuspended(_) => "machine_suspended",
+            Verdict::CutOff => "cut_off",
+            Verdict::NoWayToEtcd(_) => "no_way_to_etcd",
+            Verdict::EtcdMember(_) => "etcd_member",
+            Verdict::EtcdQuorum(_) => "etcd_quorum",
+            Verdict::EtcdDown(_) => "etcd_down",
+            Verdict::EtcdFull => "etcd_full",
+            Verdict::RecordDeleted => "record_deleted",
+            Verdict::LeaseGone => "lease_gone",
+            Verdict::Deposed => "deposed",
+            Verdict::Unclear => "unclear",
+            Verdict::TooEarly => "too_early",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Well => f.write_str("everything answers as it should"),
+            Verdict::CpuStarved(d) => {
+                write!(f, "it was this node: it waited for a CPU for {d:.1?}; give it more, or move other work away")
+            }
+            Verdict::ProcessStopped(d) => write!(
+                f,
+                "it was this node: its process was stopped for {d:.1?} (SIGSTOP, a debugger, a frozen cgroup, a paused \
+                 virtual machine, a disk that swaps)"
+            ),
+            Verdict::MachineSuspended(d) => {
+                write!(f, "it was this node: its machine was suspended for {d:.1?}; do not let it sleep")
+            }
+            Verdict::CutOff => f.write_str(
+                "it was the network: this node reaches neither etcd nor another meta node; look at its own link first",
+            ),
+            Verdict::NoWayToEtcd(peer) => {
+                write!(f, "it was the network: {peer} reaches etcd, this node does not; look at the way between")
+            }
+            Verdict::EtcdMember(silent) => {
+                write!(f, "it was an etcd member: {}; the others work", Listed(silent))
+            }
+            Verdict::EtcdQuorum(silent) => {
+                write!(f, "it was etcd: it has lost its quorum: {}; start those that are down", Listed(silent))
+            }
+            Verdict::EtcdDown(silent) => write!(f, "it was all of etcd: {}", Listed(silent)),
+            Verdict::EtcdFull => f.write_str(
+                "it was etcd: it is full (alarm NOSPACE), grants no lease and takes no write; compact it, defragment \
+                 each member, then: etcdctl alarm disarm",
+            ),
+            Verdict::RecordDeleted => {
+                f.write_str("it was somebody: the leader record was deleted, while our lease lived and etcd was well")
+            }
+            Verdict::LeaseGone => f.write_str(
+                "it was etcd, or somebody: our lease was revoked or had ended there, although we renewed it (a waking \
+                 etcd leader may do that, and so may etcdctl lease revoke)",
+            ),
+            Verdict::Deposed => f.write_str("another member leads: the record names it, and the store refuses us"),
+            Verdict::TooEarly => f.write_str("nobody of etcd answers; is it etcd, or the way there?"),
+            Verdict::Unclear => f.write_str(
+                "renewals came too late, and etcd and the network work again; the headroom of the last minutes shows \
+                 when it began",
+            ),
+        }
+    }
+}
+
+/// "a hangs, b refuses connections".
+struct Listed<'s>(&'s [Silent]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, silent) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            let how = match silent.how {
+                How::Hangs => "accepts connections but does not answer",
+                How::IsDown => "refuses connections",
+                How::IsUnreachable => "cannot be reached",
+                How::HasNoLeader => "answers but knows no leader",
+            };
+            write!(f, "{comma}{} {how}", silent.place)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sight::Answer;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn well(place: &str) -> Sight {
+        let answer = Answer { took: Duration::from_millis(1), has_leader: true, is_full: false };
+        Sight { place: place.into(), reach: Reach::Open, answer: Some(answer) }
+    }
+
+    fn silent(place: &str, reach: Reach) -> Sight {
+        Sight { place: place.into(), reach, answer: None }
+    }
+
+    fn leaderless(place: &str) -> Sight {
+        let answer = Answer { took: Duration::from_millis(1), has_leader: false, is_full: false };
+        Sight { answer: Some(answer), ..well(place) }
+    }
+
+    fn peer(age_ms: Option<u64>) -> Peer {
+        Peer { node: "p".into(), age: age_ms.map(Duration::from_millis) }
+    }
+
+    fn still(lasted: u64, waiting: u64, suspended: u64) -> Option<Standstill> {
+        let [lasted, waiting, suspended] = [lasted, waiting, suspended].map(Duration::from_millis);
+        Some(Standstill { lasted, waiting, suspended })
+    }
+
+    fn seen(sights: Vec<Sight>) -> Evidence {
+        Evidence { sights, ttl: TTL, silent_for: Duration::from_secs(6), ..Evidence::default() }
+    }
+
+    fn all(reach: Reach) -> Vec<Sight> {
+        ["a", "b", "c"].map(|p| silent(p, reach)).into()
+    }
+
+    #[track_caller]
+    fn assert_judged(cases: &[(Evidence, &str)]) {
+        for (evidence, expected) in cases {
+            let verdict = judge(evidence);
+            assert_eq!(verdict.as_str(), *expected, "{evidence:?}");
+            assert!(verdict.to_string().len() > 20, "a sentence: {verdict}");
+        }
+    }
+
+    fn healthy() -> Evidence {
+        seen(["a", "b", "c"].map(well).into())
+    }
+
+    #[test]
+    fn what_is_seen_of_etcd_has_its_verdict() {
+        let of_three = |one: Sight| seen(vec![well("a"), one, well("c")]);
+        let full = Sight {
+            answer: Some(Answer { took: Duration::ZERO, has_leader: true, is_full: true }),
+            ..well("b")
+        };
+        let two_down = vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)];
+        assert_judged(&[
+            (seen(vec![]), "well"),
+            (healthy(), "well"),
+            (of_three(silent("b", Reach::Open)), "etcd_member"),
+            (of_three(silent("b", Reach::Refused)), "etcd_member"),
+            (of_three(silent("b", Reach::Nothing)), "etcd_member"),
+            (of_three(full), "etcd_full"),
+            (seen(two_down), "etcd_quorum"),
+            (seen(all(Reach::Open)), "etcd_down"),
+            (seen(all(Reach::Refused)), "etcd_down"),
+            (seen(all(Reach::Nothing)), "cut_off"),
+        ]);
+    }
+
+    #[test]
+    fn the_other_nodes_tell_the_network_from_etcd() {
+        let with = |reach, silent_for, peers: Vec<Peer>| Evidence {
+            peers,
+            silent_for: Duration::from_millis(silent_for),
+            ..seen(all(reach))
+        };
+        assert_judged(&[
+            (with(Reach::Nothing, 6_000, vec![peer(Some(50)), peer(None)]), "no_way_to_etcd"),
+            (with(Reach::Nothing, 6_000, vec![peer(Some(9_000)), peer(None)]), "etcd_down"),
+            (with(Reach::Open, 6_000, vec![peer(Some(5_900))]), "etcd_down"),
+            (with(Reach::Open, 2_000, vec![peer(Some(1_900))]), "too_early"),
+            (with(Reach::Nothing, 6_000, vec![peer(None), peer(None)]), "cut_off"),
+            (with(Reach::Open, 6_000, vec![peer(None), peer(None)]), "etcd_down"),
+        ]);
+    }
+
+    #[test]
+    fn what_this_node_went_through_and_why_it_lost_have_their_verdicts() {
+        let lost = |reason, e: Evidence| Evidence { reason: Some(reason), ..e };
+        let gone = |e: Evidence| Evidence { registration_gone: true, ..e };
+        let stood = |standstill, e: Evidence| Evidence { standstill, ..e };
+        let down = || seen(all(Reach::Open));
+        assert_judged(&[
+            (stood(still(4_000, 3_900, 0), healthy()), "cpu_starved"),
+            (stood(still(4_000, 10, 0), healthy()), "process_stopped"),
+            (stood(still(4_000, 10, 3_990), healthy()), "machine_suspended"),
+            // A little starvation does not excuse an etcd that is down.
+            (lost(Reason::RenewDeadline, stood(still(900, 900, 0), down())), "etcd_down"),
+            (lost(Reason::RenewDeadline, stood(still(9_000, 9_000, 0), down())), "cpu_starved"),
+            (lost(Reason::RenewDeadline, healthy()), "unclear"),
+            (lost(Reason::RecordDeleted, healthy()), "record_deleted"),
+            (lost(Reason::RecordDeleted, gone(healthy())), "lease_gone"),
+            (lost(Reason::RecordDeleted, gone(stood(still(12_000, 1, 0), healthy()))), "process_stopped"),
+            (lost(Reason::Deposed, down()), "deposed"),
+        ]);
+    }
+
+    #[test]
+    fn the_sentence_names_the_member_and_what_it_does() {
+        let text = judge(&seen(vec![well("a"), silent("http://b:1", Reach::Open), well("c")])).to_string();
+        assert!(text.contains("http://b:1 accepts connections but does not answer"), "{text}");
+    }
+}

@@ -1,0 +1,109 @@
+//! What the guardian knows about the death of a leader, left in the data dir for its next start: whoever dies at the
+//! end of its lease, or is killed, cannot say so itself.
+//!
+//! A disk that hangs must not keep the seat from being freed, so a thread of its own writes, and it is waited for only
+//! as long as that costs nobody anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Instant;
+use crate::election::history::Reason;
+
+/// The file's name in the data dir.
+const FILE: &str = "obituary";
+/// How long the next start waits for it, if nobody can lead meanwhile anyway.
+const WRITE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Why a leader's process is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Obituary {
+    /// The fuse, the guardian, or nobody knows.
+    pub reason: Reason,
+    /// When that was noticed, by the wall clock.
+    pub at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ObituaryJson {
+    reason: String,
+    at_ms: u64,
+}
+
+/// One that is being written.
+pub(super) struct Writing(Receiver<()>);
+
+// === impl Obituary ===
+
+impl Obituary {
+    /// Of a process that has died at this moment, with such a deadline, killed by us or not.
+    pub(super) fn of(now: Instant, deadline: Instant, killed: bool, at_ms: u64) -> Self {
+        let reason = match () {
+            () if killed => Reason::GuardianKill,
+            () if now.reached(deadline) => Reason::Fuse,
+            () => Reason::Vanished,
+        };
+        Self { reason, at_ms }
+    }
+
+    /// Begins to write it into this data dir.
+    pub(super) fn write(self, data_dir: PathBuf) -> Writing {
+        let (done, wait) = channel();
+        let write = move || {
+            let json = ObituaryJson { reason: self.reason.as_str().to_owned(), at_ms: self.at_ms };
+            let bytes = serde_json::to_vec(&json).unwrap_or_default();
+            let _ = std::fs::write(data_dir.join(FILE), bytes); // without it the next start knows less
+            let _ = done.send(());
+        };
+        let _ = std::thread::Builder::new().name("obituary".into()).spawn(write);
+        Writing(wait)
+    }
+
+    /// The one that a guardian has left here; one that cannot be read is none.
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        let json: ObituaryJson = serde_json::from_slice(&std::fs::read(data_dir.join(FILE)).ok()?).ok()?;
+        Some(Self { reason: Reason::parse(&json.reason)?, at_ms: json.at_ms })
+    }
+
+    /// Deletes it.
+    pub fn remove(data_dir: &Path) {
+        let _ = std::fs::remove_file(data_dir.join(FILE)); // there may be none
+    }
+}
+
+// === impl Writing ===
+
+impl Writing {
+    /// Waits until it is written, for a bounded time.
+    pub(super) fn wait(&self) {
+        let _ = self.0.recv_timeout(WRITE_PATIENCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_death_is_told_by_the_clock_and_by_who_has_killed() {
+        let at = Instant::from_millis;
+        let reason = |now, killed| Obituary::of(at(now), at(1_000), killed, 7).reason;
+        assert_eq!(reason(999, false), Reason::Vanished);
+        assert_eq!(reason(1_000, false), Reason::Fuse);
+        assert_eq!(reason(1_020, true), Reason::GuardianKill);
+    }
+
+    #[test]
+    fn what_one_process_writes_the_next_reads() {
+        let tmp = tempfile::tempdir().unwrap();
+        assert_eq!(Obituary::read(tmp.path()), None);
+        let obituary = Obituary { reason: Reason::Fuse, at_ms: 7 };
+        obituary.write(tmp.path().to_owned()).0.recv().unwrap();
+        assert_eq!(Obituary::read(tmp.path()), Some(obituary));
+        Obituary::remove(tmp.path());
+        assert_eq!(Obituary::read(tmp.path()), None);
+    }
+}

@@ -1,0 +1,29 @@
+//! `GET /api/v1/history?since=24h`: who led when, and why each tenure ended.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{HttpParts, since};
+use crate::clock::wall_clock_ms;
+use crate::driver::history::row_json;
+
+/// Oldest first. Without `since`: all that is kept.
+pub(super) async fn history(
+    State(parts): State<HttpParts>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let since = match since(&query) {
+        Ok(since) => since.unwrap_or(Duration::MAX),
+        Err(refusal) => return refusal.into_response(),
+    };
+    let (past, now) = (parts.driver.past(), parts.clock.now());
+    let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let tenures: Value = past.since(wall_clock_ms(), since_ms).map(|row| row_json(row)).collect();
+    let age_ms = past.age(now).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    Json(json!({ "tenures": tenures, "age_ms": age_ms })).into_response()
+}

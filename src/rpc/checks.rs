@@ -1,0 +1,61 @@
+//! `metad.v1.CheckService`: what this member found when it last checked itself, and what time it thinks it is.
+
+use tonic::{Request, Response, Status};
+
+use super::RpcParts;
+use crate::clock::wall_clock_ms;
+use crate::doctor::Finding;
+use crate::doctor::measured::Burden;
+use crate::proto::metad::check_service_server::CheckService;
+use crate::proto::metad::{
+    CheckFinding, CheckReading, ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden,
+};
+
+pub(super) struct Checks {
+    parts: RpcParts,
+}
+
+impl Checks {
+    pub(super) fn new(parts: RpcParts) -> Self {
+        Self { parts }
+    }
+}
+
+#[tonic::async_trait]
+impl CheckService for Checks {
+    async fn checks(&self, _: Request<ChecksRequest>) -> Result<Response<ChecksResponse>, Status> {
+        let latest = self.parts.checks.borrow().clone();
+        let findings = latest.findings.iter().map(finding).collect();
+        let burden = latest.burden.map(burden);
+        Ok(Response::new(ChecksResponse { at_ms: latest.at_ms, findings, burden }))
+    }
+
+    async fn clock(&self, _: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {
+        let received_ms = wall_clock_ms();
+        let node = self.parts.driver.status().me.node.clone();
+        Ok(Response::new(ClockResponse { node, received_ms, sent_ms: wall_clock_ms() }))
+    }
+}
+
+fn burden(b: Burden) -> MemberBurden {
+    MemberBurden { cpu_percent: b.cpu_percent, rss_bytes: b.rss_bytes, headroom: b.headroom }
+}
+
+fn finding(f: &Finding) -> CheckFinding {
+    CheckFinding {
+        code: f.code.clone(),
+        name: f.name.clone(),
+        title: f.title.clone(),
+        status: f.status.as_str().to_owned(),
+        measured: f.measured.clone(),
+        limit: f.limit.clone(),
+        why: f.why.clone(),
+        fix: f.fix.clone(),
+        doc: f.doc.clone(),
+        reading: f.reading.as_ref().map(|r| CheckReading {
+            value: r.value,
+            unit: r.unit.clone(),
+            warn: r.warn,
+        }),
+    }
+}

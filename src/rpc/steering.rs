@@ -1,0 +1,69 @@
+//! Whether a member can take over, found out before anybody steps down for it.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::requests;
+use crate::client::MemberClient;
+use crate::clock::Instant;
+use crate::driver::status::{self, Role};
+use crate::election::record::{Registration, Token};
+
+/// How long the target of a hand-over gets to answer.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often it is asked: the first question makes it renew its lease.
+const ASKED_MAX: u32 = 3;
+/// The pause between two questions.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why this member could not take over now; `None`: it could.
+pub(super) fn unready(status: &status::Status, now: Instant) -> Option<String> {
+    if status.role != Role::Follower {
+        return Some(format!("it is {}", status.role.as_str()));
+    }
+    (!status.allows_start(now)).then(|| "too little of its lease is left, as of its last renewal".to_owned())
+}
+
+/// # Errors
+/// There is no such member, it may not lead, or it could not take over now.
+pub(super) async fn check_target(status: &status::Status, node: &str, token: Token) -> Result<(), Status> {
+    if node == status.me.node {
+        return Err(Status::failed_precondition(format!("{node} leads already")));
+    }
+    let Some(member) = status.view.member(node) else {
+        let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
+        return Err(Status::not_found(format!(
+            "no member {} is registered; there are {}",
+            requests::quoted(node),
+            known.join(", ")
+        )));
+    };
+    if member.registration.priority == 0 {
+        return Err(Status::failed_precondition(format!("{node} has priority 0 and never leads")));
+    }
+    let mut why = String::new();
+    for asked in 0..ASKED_MAX {
+        if asked > 0 {
+            tokio::time::sleep(ASK_PAUSE).await;
+        }
+        match ask(&member.registration, token).await {
+            Ok(()) => return Ok(()),
+            Err(e) => why = e,
+        }
+    }
+    Err(Status::failed_precondition(format!("{node} cannot take over now: {why}; nothing was changed")))
+}
+
+async fn ask(target: &Registration, token: Token) -> Result<(), String> {
+    let address = &target.rpc_address;
+    let mut client = MemberClient::connect(address, ASK_TIMEOUT).await.map_err(|e| e.to_string())?;
+    let answer = client.prepare(token.get()).await.map_err(|e| e.to_string())?;
+    let is_it =
+        answer.uuid == target.member.uuid.to_string() && answer.incarnation == target.member.incarnation.0;
+    match () {
+        () if !is_it => Err(format!("another process answers at {address}")),
+        () if answer.ready => Ok(()),
+        () => Err(if answer.why.is_empty() { "it is not ready".to_owned() } else { answer.why }),
+    }
+}

@@ -1,0 +1,9 @@
+//! Any bytes as a request of `metad.v1`, see `tests/decoders/requests.rs`.
+#![no_main]
+
+#[path = "../../decoders/requests.rs"]
+mod requests;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    requests::check(data);
+});

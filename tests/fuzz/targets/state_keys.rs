@@ -1,0 +1,11 @@
+//! Any bytes as keys and values of the store, see `tests/decoders/state_keys.rs`.
+#![no_main]
+
+#[path = "../../decoders/bytes.rs"]
+mod bytes;
+#[path = "../../decoders/state_keys.rs"]
+mod state_keys;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    state_keys::check(data);
+});
