@@ -34,12 +34,12 @@ run: ## Build metad and start one node on the embedded store (more flags: ARGS="
 .PHONY: test
 test: ## Run every test, with a real etcd (and with those of `make etcd`, if built)
 	@$(SETUP) test
-	$(CARGO) test --locked
-
-# Most tests wait for real processes most of the time, so more of them may run at once than there are cores.
-export RUST_TEST_THREADS ?= 4
+	@sh tests/lanes.sh $(CARGO)
 
 ETCD ?= $(shell command -v etcd) $(wildcard tests/etcd/bin/etcd-*)
+
+# Most tests wait for real processes most of the time, so more of them may run at once than there are cores.
+faults soak: export RUST_TEST_THREADS ?= 4
 
 .PHONY: faults
 faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
