@@ -242,7 +242,13 @@ impl fmt::Display for Verdict {
                 write!(f, "it was an etcd member: {}; the others work", Listed(silent))
             }
             Verdict::EtcdQuorum(silent) => {
-                write!(f, "it was etcd: it has lost its quorum: {}; start those that are down", Listed(silent))
+                let all_answer = silent.iter().all(|s| s.how == How::HasNoLeader);
+                let (what, fix) = if all_answer {
+                    ("its members know no leader", "it elects one, or they do not reach each other")
+                } else {
+                    ("it has lost its quorum", "start those that are down")
+                };
+                write!(f, "it was etcd: {what}: {}; {fix}", Listed(silent))
             }
             Verdict::EtcdDown(silent) => write!(f, "it was all of etcd: {}", Listed(silent)),
             Verdict::EtcdFull => f.write_str(
@@ -394,6 +400,15 @@ mod tests {
             (lost(Reason::RecordDeleted, gone(stood(still(12_000, 1, 0), healthy()))), "process_stopped"),
             (lost(Reason::Deposed, down()), "deposed"),
         ]);
+    }
+
+    #[test]
+    fn a_quorum_that_is_lost_is_told_from_an_election() {
+        let text = |sights| judge(&seen(sights)).to_string();
+        let down = text(vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)]);
+        assert!(down.contains("lost its quorum") && down.contains("b refuses connections"), "{down}");
+        let electing = text(["a", "b", "c"].map(leaderless).into());
+        assert!(electing.contains("know no leader") && !electing.contains("are down"), "{electing}");
     }
 
     #[test]
