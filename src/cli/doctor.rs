@@ -10,7 +10,7 @@ use crate::clock::{Clock, OsClock};
 use crate::doctor::collect::{Depth, meta};
 use crate::doctor::examine::{self, Plan, UnknownCheck};
 use crate::doctor::render::{self, Colours};
-use crate::doctor::{CHECKS, Finding, Group, Report, catalog};
+use crate::doctor::{CHECKS, Finding, Group, Outcome, Report, Skipped, Status, catalog};
 
 /// Wrong usage.
 const USAGE: i32 = 64;
@@ -71,6 +71,7 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
         report = examine::examine(&plan, clock, |_, _| {}).await;
     }
     report.findings.extend(told);
+    report.findings.extend(report.skipped.drain(..).filter_map(not_known));
     match args.output {
         CheckFormat::Text => {
             let lines: String = report.findings.iter().map(|f| render::finding(f, colours())).collect();
@@ -93,6 +94,15 @@ async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let first = asked.answers.into_iter().find_map(|a| a.seen.ok());
     let wanted = |f: &Finding| plan.only.iter().any(|n| catalog::find(n).is_some_and(|c| c.code == f.code));
     first.into_iter().flat_map(|s| s.findings).filter(wanted).collect()
+}
+
+/// What was asked for by name and could not be looked at is not fine: monitoring must see that.
+fn not_known(skipped: Skipped) -> Option<Finding> {
+    let outcome = Outcome::new(Status::Unknown, format!("not looked at: {}", skipped.why), "an answer");
+    Some(Finding::of(
+        catalog::find(skipped.code)?,
+        outcome.fix("metad doctor says more; name a node with --meta"),
+    ))
 }
 
 fn unknown(e: UnknownCheck) -> Failure {

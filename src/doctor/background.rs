@@ -199,11 +199,11 @@ impl Background {
         let burden = Some(self.memory.burden(self.parts.clock.now()));
         self.memory.begin_anew();
         let findings = judged(CHECKS.iter(), &facts);
-        self.publish(Latest { findings, measured: Measured::of(&facts), burden, ..Latest::default() });
+        let at_ms = wall_clock_ms();
+        self.publish(Latest { at_ms, findings, measured: Measured::of(&facts), burden });
     }
 
     fn publish(&mut self, mut fresh: Latest) {
-        fresh.at_ms = wall_clock_ms();
         let findings = &mut fresh.findings;
         findings.sort_by_key(|f| CHECKS.iter().position(|c| c.code == f.code));
         let before = self.latest.borrow().clone();

@@ -56,6 +56,9 @@ impl Plan {
 /// Examines all that is wanted; `tell` gets each group when it is done.
 pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Group, &Report)) -> Report {
     let mut facts = Facts::of(plan.config.clone(), plan.warnings.clone());
+    let collector =
+        (plan.config.store.kind == StoreKind::Etcd).then(|| EtcdCollector::new(&plan.config, clock.clone()));
+    let mut collector = collector.and_then(|c| c.map_err(|e| facts.unusable = Some(e.to_string())).ok());
     let mut whole = Report::default();
     let mut judge = |groups: &[Group], facts: &Facts| {
         for group in groups {
@@ -77,11 +80,8 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
         facts.meta = Some(meta::collect(registered, &plan.addresses, &clock).await);
     }
     judge(&[Group::Host, Group::Leader, Group::Cluster], &facts);
-    if plan.config.store.kind == StoreKind::Etcd && plan.wants_any(&[Group::Etcd, Group::Lease]) {
-        match EtcdCollector::new(&plan.config, clock) {
-            Ok(mut collector) => facts.etcd = Some(collector.collect(plan.depth).await),
-            Err(e) => facts.warnings.push(e.to_string()),
-        }
+    if let Some(collector) = collector.as_mut().filter(|_| plan.wants_any(&[Group::Etcd, Group::Lease])) {
+        facts.etcd = Some(collector.collect(plan.depth).await);
     }
     judge(&[Group::Etcd, Group::Lease], &facts);
     whole

@@ -15,6 +15,8 @@ pub struct Facts {
     pub config: Config,
     /// What the configuration itself warns of.
     pub warnings: Vec<String>,
+    /// Why it cannot be used at all: a certificate or a password that cannot be read.
+    pub unusable: Option<String>,
     /// The etcd cluster.
     pub etcd: Option<EtcdFacts>,
     /// The meta nodes.
@@ -166,7 +168,7 @@ pub struct PastFacts {
 impl Facts {
     /// Only the configuration is known.
     pub fn of(config: Config, warnings: Vec<String>) -> Self {
-        Self { config, warnings, etcd: None, meta: None, host: None, past: None }
+        Self { config, warnings, unusable: None, etcd: None, meta: None, host: None, past: None }
     }
 
     /// The configured lease.

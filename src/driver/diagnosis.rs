@@ -37,6 +37,8 @@ pub(super) struct Worry {
     pub(super) is_troubled: bool,
     /// When it confirmed something for the last time.
     pub(super) heard_at: Instant,
+    /// How often it confirms something when all is well.
+    pub(super) hears_every: Duration,
     /// The longest standstill lately.
     pub(super) standstill: Option<Standstill>,
 }
@@ -95,6 +97,7 @@ impl Diagnosis {
             reason: Some(reason),
             registration_gone,
             standstill: worry.standstill,
+            hears_every: worry.hears_every,
             silent_for: look.silent_for,
             sights: look.sights.clone(),
             peers: look.peers.clone(),
@@ -113,6 +116,7 @@ impl Looking {
             let look = self.look().await;
             let evidence = Evidence {
                 standstill: worry.standstill,
+                hears_every: worry.hears_every,
                 sights: look.sights.clone(),
                 peers: look.peers.clone(),
                 silent_for: look.silent_for,

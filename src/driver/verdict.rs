@@ -12,8 +12,8 @@ use crate::election::history::Reason;
 use crate::election::lease::LeaseTiming;
 use crate::store::sight::{Reach, Sight};
 
-/// A follower hears of the store once in a third of the lease, and at least so often.
-const PEER_HEARS_EVERY: Duration = Duration::from_secs(5);
+/// A follower hears of the store once in a third of the lease. Longer than this nobody waits for its word.
+const PEER_HEARS_EVERY_MAX: Duration = Duration::from_secs(30);
 /// What an answer of another node may be off by, besides: rounding, and its way to us.
 const PEER_MARGIN: Duration = Duration::from_millis(300);
 
@@ -109,6 +109,8 @@ pub struct Evidence {
     pub peers: Vec<Peer>,
     /// For how long the store had confirmed nothing to us when they were asked.
     pub silent_for: Duration,
+    /// How often it confirms something to us when all is well.
+    pub hears_every: Duration,
     /// The lease.
     pub ttl: Duration,
 }
@@ -116,20 +118,22 @@ pub struct Evidence {
 /// Judges.
 pub fn judge(e: &Evidence) -> Verdict {
     let store = judge_store(e);
+    // A standstill costs a lease only if it took most of it.
+    let explains_end = |s: &Standstill| s.lasted * 2 > e.ttl;
     let by_time =
         matches!(e.reason, Some(Reason::RenewDeadline | Reason::LeaseExpired | Reason::StartTimeout));
     match e.reason {
         Some(Reason::Deposed | Reason::Fenced) => return Verdict::Deposed,
         // A lease that ended because we stood still takes the record along.
         Some(Reason::RecordDeleted) if e.registration_gone => {
-            return e.standstill.map_or(Verdict::LeaseGone, |s| stood_still(&s));
+            return e.standstill.filter(explains_end).map_or(Verdict::LeaseGone, |s| stood_still(&s));
         }
         Some(Reason::RecordDeleted) => return Verdict::RecordDeleted,
         _ => {}
     }
     match (e.standstill, store) {
-        (Some(s), Verdict::Well | Verdict::EtcdMember(_)) => stood_still(&s),
-        (Some(s), _) if by_time && s.lasted * 2 > e.ttl => stood_still(&s),
+        (Some(s), _) if by_time && explains_end(&s) => stood_still(&s),
+        (Some(s), Verdict::Well | Verdict::EtcdMember(_)) if !by_time => stood_still(&s),
         (_, Verdict::Well) if by_time => Verdict::Unclear,
         (_, store) => store,
     }
@@ -149,37 +153,34 @@ fn stood_still(s: &Standstill) -> Verdict {
 fn judge_store(e: &Evidence) -> Verdict {
     let answers = || e.sights.iter().filter_map(|s| s.answer.as_ref());
     let silent: Vec<Silent> = e.sights.iter().filter(|s| !s.is_well()).map(silent).collect();
-    if answers().any(|a| a.is_full) {
-        return Verdict::EtcdFull;
+    let is_any_well = silent.len() < e.sights.len();
+    match () {
+        () if e.sights.is_empty() => Verdict::Well,
+        () if !is_any_well && answers().next().is_none() => judge_silence(e, silent),
+        () if !is_any_well => Verdict::EtcdQuorum(silent),
+        () if answers().any(|a| a.is_full) => Verdict::EtcdFull,
+        () if silent.is_empty() => Verdict::Well,
+        () => Verdict::EtcdMember(silent),
     }
-    if silent.is_empty() {
-        return Verdict::Well;
-    }
-    if silent.len() < e.sights.len() {
-        return Verdict::EtcdMember(silent);
-    }
-    if answers().next().is_some() {
-        return Verdict::EtcdQuorum(silent);
-    }
-    judge_silence(e, silent)
 }
 
 /// Nobody of etcd answers. What do the others see?
 fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
-    // Whoever has heard of etcd since we did can reach it. What we know of is up to two cadences old.
-    let margin = LeaseTiming::new(e.ttl).leader_cadence() * 2 + PEER_MARGIN;
+    // Whoever has heard of etcd since it can have fallen silent for us can reach it.
+    let margin = e.hears_every + PEER_MARGIN;
     let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + margin < e.silent_for);
     if let Some(peer) = e.peers.iter().find(sees_etcd) {
         return Verdict::NoWayToEtcd(peer.node.clone());
     }
-    let is_alone = e.peers.iter().all(|p| p.age.is_none());
-    let settled = (e.ttl / 3).min(PEER_HEARS_EVERY) + margin + PEER_MARGIN;
-    if !is_alone && e.silent_for < settled {
+    let is_anybody_there = e.peers.iter().any(|p| p.age.is_some());
+    let peers_hear_every = LeaseTiming::new(e.ttl).candidate_cadence().min(PEER_HEARS_EVERY_MAX);
+    if is_anybody_there && e.silent_for < peers_hear_every + margin + PEER_MARGIN {
         return Verdict::TooEarly;
     }
     // Hosts that accept or refuse a connection can be reached, so it is not the network.
     let is_away = |s: &Silent| s.how == How::IsUnreachable;
-    if is_alone && silent.iter().all(is_away) { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
+    let is_cut_off = !is_anybody_there && silent.iter().all(is_away);
+    if is_cut_off { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
 }
 
 fn silent(sight: &Sight) -> Silent {
@@ -322,7 +323,8 @@ mod tests {
     }
 
     fn seen(sights: Vec<Sight>) -> Evidence {
-        Evidence { sights, ttl: TTL, silent_for: Duration::from_secs(6), ..Evidence::default() }
+        let hears_every = Duration::from_secs(1);
+        Evidence { sights, ttl: TTL, silent_for: Duration::from_secs(6), hears_every, ..Evidence::default() }
     }
 
     fn all(reach: Reach) -> Vec<Sight> {
@@ -366,6 +368,7 @@ mod tests {
 
     #[test]
     fn the_other_nodes_tell_the_network_from_etcd() {
+        let follower = |e| Evidence { hears_every: TTL / 3, ..e };
         let with = |reach, silent_for, peers: Vec<Peer>| Evidence {
             peers,
             silent_for: Duration::from_millis(silent_for),
@@ -378,6 +381,9 @@ mod tests {
             (with(Reach::Open, 2_000, vec![peer(Some(1_900))]), "too_early"),
             (with(Reach::Nothing, 6_000, vec![peer(None), peer(None)]), "cut_off"),
             (with(Reach::Open, 6_000, vec![peer(None), peer(None)]), "etcd_down"),
+            // A follower hears every 3.3 s: what its leader heard 2 s later was before the outage.
+            (follower(with(Reach::Open, 8_000, vec![peer(Some(6_000))])), "etcd_down"),
+            (follower(with(Reach::Open, 8_000, vec![peer(Some(4_000))])), "no_way_to_etcd"),
         ]);
     }
 
@@ -398,6 +404,9 @@ mod tests {
             (lost(Reason::RecordDeleted, healthy()), "record_deleted"),
             (lost(Reason::RecordDeleted, gone(healthy())), "lease_gone"),
             (lost(Reason::RecordDeleted, gone(stood(still(12_000, 1, 0), healthy()))), "process_stopped"),
+            // Nor does a hiccup explain the loss of a lease.
+            (lost(Reason::RenewDeadline, stood(still(900, 900, 0), healthy())), "unclear"),
+            (lost(Reason::RecordDeleted, gone(stood(still(900, 1, 0), healthy()))), "lease_gone"),
             (lost(Reason::Deposed, down()), "deposed"),
         ]);
     }

@@ -42,26 +42,27 @@ impl Driver {
 
     /// The driver has woken: did it stand still, and are renewals late?
     pub(super) fn tell_worries(&self, now: Instant) {
-        let (heard_at, patience) = self.heard();
+        let (heard_at, hears_every, patience) = self.heard();
         let is_troubled = now.since(heard_at) > patience;
         let standstill = self.vitals.punctuality().standstill(now);
         if let Some(witness) = &self.witness {
-            witness.diagnosis.tell(Worry { is_troubled, heard_at, standstill });
+            witness.diagnosis.tell(Worry { is_troubled, heard_at, hears_every, standstill });
         }
     }
 
-    /// When the store confirmed something for the last time, and for how long it may be silent after it.
-    fn heard(&self) -> (Instant, Duration) {
+    /// When the store confirmed something for the last time, how often it does, and for how long it may be silent.
+    fn heard(&self) -> (Instant, Duration, Duration) {
         let leads = matches!(Role::of(self.elector.state()), Role::Starting | Role::Leader);
         match self.elector.lease().filter(|_| leads) {
             Some(lease) => {
                 let timing = lease.timing();
-                let patience = (timing.leader_cadence() * 4).max(WORRY_MIN);
-                (lease.holds_until() - timing.span(), patience)
+                let hears_every = timing.leader_cadence() * 2;
+                let patience = (hears_every * 2).max(WORRY_MIN);
+                (lease.holds_until() - timing.span(), hears_every, patience)
             }
             None => {
-                let timing = LeaseTiming::new(self.parts.registration.ttl);
-                (self.confirmed_at, timing.candidate_cadence() * 2)
+                let hears_every = LeaseTiming::new(self.parts.registration.ttl).candidate_cadence();
+                (self.confirmed_at, hears_every, hears_every * 2)
             }
         }
     }

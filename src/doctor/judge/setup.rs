@@ -6,6 +6,10 @@ use super::super::{Judgement, Outcome, Status};
 /// What the configuration warns of itself.
 pub fn config(facts: &Facts) -> Judgement {
     let limit = "no value without effect";
+    if let Some(why) = &facts.unusable {
+        let fix = "metad config print --origins shows the file; run the doctor as the user of the node";
+        return Outcome::new(Status::Fail, why.clone(), limit).fix(fix).made();
+    }
     match facts.warnings.as_slice() {
         [] => Outcome::new(Status::Pass, "every value is valid and used", limit).made(),
         warnings => {

@@ -38,10 +38,11 @@ export function poll(path, everyMs, use) {
     const answer = await get(asked);
     underWay = false;
     const outdated = asked !== path();
-    if (!outdated) use(answer);
     const pause = again || outdated ? 0 : answer.absent ? ABSENT_MS : everyMs;
     again = false;
+    // First: whatever cannot be drawn must not be the last that is asked.
     timer = setTimeout(ask, pause);
+    if (!outdated) use(answer);
   };
   document.addEventListener("visibilitychange", () => document.hidden || ask());
   ask();

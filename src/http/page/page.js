@@ -189,7 +189,7 @@ const headroomRange = () => HEADROOM_RANGE[now.range] ?? now.range;
 
 function rangeFromAddress() {
   const asked = new URLSearchParams(location.hash.slice(1)).get("range");
-  return asked in RANGES ? asked : "24h";
+  return Object.hasOwn(RANGES, asked ?? "") ? asked : "24h";
 }
 
 function drawRanges() {
@@ -217,7 +217,8 @@ const askHistory = poll(() => `/api/v1/history?since=${now.range}`, HISTORY_MS, 
 const askHeadroom = poll(() => `/api/v1/headroom?since=${headroomRange()}`, HEADROOM_MS, onHeadroom);
 poll(() => "/api/v1/headroom?since=1h", HEADROOM_MS * 3, (answer) => (now.hour = leastOf(answer.data)));
 const askChecks = poll(() => "/api/v1/checks", CHECKS_MS, (answer) => {
-  now.checks = answer;
+  // What failed does not pass because the next answer is late.
+  now.checks = answer.failed ? { ...now.checks, failed: answer.failed } : answer;
   frame();
 });
 listen("/api/v1/events", onEvent, showStream);
