@@ -85,8 +85,12 @@ fn a_leader_that_freezes_in_the_middle_of_a_write_for_three_leases_writes_nothin
 fn a_write_that_arrives_after_the_next_leaders_claim_is_refused_and_shown() {
     let mut held = Held::new();
     let lease = held.old.wait_for("joined", PATIENCE).str("lease").to_owned();
+    // It stands still meanwhile: it hears of the deletion and of the refusal at once, and not of the deletion first,
+    // for which it would end before the write has arrived.
+    held.old.pause();
     held.etcd.etcdctl_ok(&["lease", "revoke", &lease]);
     held.release();
+    held.old.resume();
     let refusal = held.runtime.block_on(&mut held.write).expect("no panic").expect_err("it did not happen");
     assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal:?}");
     held.old.wait_for("write_fenced", PATIENCE);
