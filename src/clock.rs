@@ -150,9 +150,12 @@ fn read_ns(id: rustix::time::ClockId) -> u64 {
 /// Milliseconds since the Unix epoch on the wall clock. For display, and for epochs to resemble time: never for a
 /// decision.
 pub fn wall_clock_ms() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
+}
+
+/// Whole milliseconds, for the wire and for people.
+pub fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 // === impl SimClock ===

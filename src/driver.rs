@@ -643,18 +643,18 @@ impl Driver {
         self.status.send_replace(Arc::new(fresh));
     }
 
-    fn tell_differences(&self, old: &Status, new: &Status, reason: Option<Reason>, gap_ms: Option<u64>) {
+    fn tell_differences(&self, old: &Status, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
         let telemetry = &self.parts.telemetry;
         let name = |r: &LeaderRecord| r.holder.node.clone();
         let token = |s: &Status| s.leader().map(|t| t.token);
         if token(old) != token(new) {
-            let left = Departure::seen(&old.view, &new.view);
             telemetry.metrics().seat_changed(self.parts.clock.now(), left, new.leader().is_some());
             telemetry.emit(telemetry::Event::LeaderChanged {
                 leader: new.leader_record().map(name),
                 token: token(new),
                 previous: self.last_leader.as_ref().map(name),
-                reason,
+                // Who deletes its record says why soon after; until then it might as well have been somebody else.
+                reason: left.filter(|how| *how != Departure::GivenUp).map(Reason::from),
                 gap_ms,
             });
         }

@@ -118,6 +118,11 @@ fn since(query: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCod
     query.get("since").map(|text| parse_duration(text)).transpose().map_err(refusal)
 }
 
+/// One digit: more is noise.
+fn tenths(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
 async fn version() -> Json<Value> {
     Json(json!({ "name": "metad", "version": env!("CARGO_PKG_VERSION") }))
 }

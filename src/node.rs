@@ -209,9 +209,8 @@ impl NodeBuilder {
         });
         let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };
-        let (stop, stop_too) = (node.stop_servers.clone(), node.stop_servers.clone());
-        node.servers.spawn(async move { stop.run_until_cancelled(looks).await.unwrap_or_default() });
-        node.servers.spawn(async move { stop_too.run_until_cancelled(checking).await.unwrap_or_default() });
+        node.serve_beside(looks);
+        node.serve_beside(checking);
         Ok(node)
     }
 }
@@ -347,6 +346,12 @@ impl Node {
             events: None,
             accept_new_store: false,
         }
+    }
+
+    /// Runs this beside the servers, until they stop.
+    fn serve_beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop_servers.clone();
+        self.servers.spawn(async move { stop.run_until_cancelled(work).await.unwrap_or_default() });
     }
 
     fn serve(

@@ -42,8 +42,7 @@ fn judge(row: &Row) {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("cwd");
     std::fs::create_dir(&dir).expect("a folder");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-    spawn::remove_env(&mut command, "METAD_");
+    let mut command = spawn::metad_command();
     let mut args: Vec<String> =
         row.args.iter().map(|a| a.replace("DIR", &dir.display().to_string())).collect();
     if args.first().is_none_or(|a| a.starts_with('-')) {

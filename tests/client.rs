@@ -3,7 +3,7 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -203,8 +203,7 @@ struct Worker {
 
 impl Worker {
     fn spawn(meta: &str, port: u16, more: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-        spawn::remove_env(&mut command, "METAD_");
+        let mut command = spawn::metad_command();
         command.args(["worker", "--meta", meta, "--port", &port.to_string(), "-o", "json"]).args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = spawn::spawn(command).expect("metad worker");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use impostor::{Impostor, Page};
 use metad::doctor::{CHECKS, Finding, Report, Skipped, Status, render};
 use serde_json::Value;
-use support::crew::{PATIENCE, check_status, leads, wait_for_leader};
+use support::crew::{PATIENCE, check_status, kill_leader, leads, wait_for_leader};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
 use support::poll::{holds_within, wait_until};
@@ -88,8 +88,7 @@ impl Doctor {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-        spawn::remove_env(&mut command, "METAD_");
+        let mut command = spawn::metad_command();
         command.args(args).args(["--meta", &self.meta, "--node-id", "doctor"]);
         command.args(["--etcd-endpoints", &self.endpoints.join(",")]);
         command.args(["--meta-leader-lease-secs", &self.lease.to_string()]);
@@ -361,11 +360,7 @@ fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
     assert_eq!(changes_of(&observer, "LEADER_003"), Vec::<String>::new(), "{}", observer.report());
     // Unplanned ones do.
     for _ in 0..5 {
-        let i = wait_for_leader(&nodes, PATIENCE);
-        nodes[i].kill();
-        wait_until("the other leads", PATIENCE, || leads(&nodes[1 - i]));
-        nodes[i] = builders[i].spawn();
-        nodes[i].wait_for("joined", PATIENCE);
+        kill_leader(&mut nodes, &builders);
     }
     let raised = observer.wait_event(
         |e| e.kind() == "check_changed" && e.str("code") == "LEADER_003" && e.str("status") == "warn",

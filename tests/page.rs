@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use browser::Browser;
 use serde_json::{Value, json};
-use support::crew::{PATIENCE, leads, wait_for_leader, wait_until_all_know_all};
+use support::crew::{PATIENCE, kill_leader, wait_for_leader, wait_until_all_know_all};
 use support::etcd::EtcdCluster;
 use support::http;
 use support::node::{Node, NodeBuilder, Signal};
@@ -198,11 +198,7 @@ fn a_leadership_that_flaps_is_shown_with_what_to_do_until_it_is_over() {
     let builders = ["a", "b"].map(builder);
     let mut nodes: Vec<Node> = builders.iter().map(NodeBuilder::spawn).collect();
     for _ in 0..2 {
-        let leader = wait_for_leader(&nodes, PATIENCE);
-        wait_until("the other is ready", PATIENCE, || nodes[1 - leader].has_event("joined"));
-        nodes[leader].kill();
-        wait_until("the other leads", PATIENCE, || leads(&nodes[1 - leader]));
-        nodes[leader] = builders[leader].spawn();
+        kill_leader(&mut nodes, &builders);
     }
     let shown = browser.wait("#checks-open .finding:has(code:text('LEADER_003'))", "META_003");
     for words in ["▲ warning", "2 unplanned changes", "Why it matters", "metad doctor --only"] {

@@ -411,8 +411,7 @@ fn noise(count: usize) -> Vec<u8> {
 #[test]
 fn what_the_program_reads_and_writes_passes_through_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-    spawn::remove_env(&mut command, "METAD_");
+    let mut command = spawn::metad_command();
     command.args(["run", "--node-id", "n1", "--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]);
     // First to stdout, then what is left of it to stderr, where nothing else may be then.
     command.args(["--", "sh", "-c", "head -c 1048576; cat >&2"]).env("METAD_LOG__FILTER", "off");

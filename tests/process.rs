@@ -15,12 +15,7 @@ use support::{http, spawn};
 
 /// What a metad command prints, and its exit code.
 fn metad(args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-    spawn::remove_env(&mut command, "METAD_");
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = spawn::output(command, PATIENCE);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    spawn::metad(args, PATIENCE)
 }
 
 fn leading(node: &Node) -> Value {

@@ -132,8 +132,7 @@ fn crew(etcd: &EtcdCluster, ids: &[&str]) -> Vec<Node> {
 /// A gRPC call, like any other.
 #[track_caller]
 fn status(node: &Node) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
-    spawn::remove_env(&mut command, "METAD_");
+    let mut command = spawn::metad_command();
     command.args(["status", "--meta", &node.rpc_addr().to_string()]);
     assert!(spawn::output(command, PATIENCE).status.success(), "{}", node.report());
 }

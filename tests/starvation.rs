@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use support::crew::{
     wait_for_leader,
 };
 use support::etcd::EtcdCluster;
+use support::hogs::Hogs;
 use support::node::{Node, NodeBuilder};
 use support::poll::{boot_ns, wait_until};
 use support::proxy::FaultProxy;
@@ -150,34 +151,6 @@ fn a_stopped_leader_without_a_guardian_writes_nothing_when_it_wakes_up() {
 
 // --- a starved CPU ---------------------------------------------------------------------------------------------------
 
-/// Processes that want all CPUs, ended on drop.
-struct Hogs(Vec<Child>);
-
-impl Hogs {
-    fn start() -> Self {
-        let cores = std::thread::available_parallelism().expect("a number of cores").get();
-        let hog = |_| {
-            let mut command = Command::new("sh");
-            command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-            spawn::spawn(command).expect("a shell")
-        };
-        Self((0..8 * cores).map(hog).collect())
-    }
-
-    fn cpu_time(&self) -> Duration {
-        self.0.iter().map(|hog| spawn::cpu_time(hog.id())).sum()
-    }
-}
-
-impl Drop for Hogs {
-    fn drop(&mut self) {
-        for hog in &mut self.0 {
-            let _ = hog.kill();
-            let _ = hog.wait();
-        }
-    }
-}
-
 #[test]
 fn eight_busy_processes_per_core_cost_nothing() {
     let _cpu = all_cpus();
@@ -188,11 +161,11 @@ fn eight_busy_processes_per_core_cost_nothing() {
     second.wait_for("joined", PATIENCE);
     let nodes = [first, second];
     let so_long = Duration::from_secs(setting("METAD_FAULT_STARVE_SECS", 20));
-    let hogs = Hogs::start();
+    let hogs = Hogs::on_all_cpus(8);
     let idle = spawn::idle_time();
     assert_kept(&nodes, 0, so_long);
-    let (idle, used, cores) = (spawn::idle_time() - idle, hogs.cpu_time(), hogs.0.len() as u32 / 8);
-    println!("{} busy processes used {used:?}; {cores} CPUs were idle for {idle:?}", hogs.0.len());
+    let (idle, used, cores) = (spawn::idle_time() - idle, hogs.cpu_time(), hogs.count() as u32 / 8);
+    println!("{} busy processes used {used:?}; {cores} CPUs were idle for {idle:?}", hogs.count());
     assert!(idle < so_long * cores / 10 && used > so_long * cores / 10, "twin: the CPUs were busy, by these");
 }
 

@@ -5,13 +5,14 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use support::crew::{PATIENCE, between, check_status, leads, wait_for_leader};
 use support::etcd::EtcdCluster;
 use support::history::TimedEvent;
+use support::hogs::Hogs;
 use support::http;
 use support::network::Network;
 use support::node::{Node, NodeBuilder};
@@ -189,31 +190,6 @@ fn a_node_that_is_cut_off_blames_the_network() {
             && e.str("detail").contains("it was the network")
     };
     nodes[1].wait_event(told, PATIENCE);
-}
-
-/// Keeps one CPU busy, before everybody else's turn.
-struct Hogs(Vec<Child>);
-
-impl Hogs {
-    fn on_cpu_0(count: usize) -> Self {
-        let hog = |_| {
-            // Nice -20 or near it, however nice the tests themselves are.
-            let mut command = Command::new("nice");
-            command.args(["-n", "-20", "taskset", "-c", "0", "sh", "-c", "while :; do :; done"]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            spawn::spawn(command).expect("taskset (util-linux)")
-        };
-        Self((0..count).map(hog).collect())
-    }
-}
-
-impl Drop for Hogs {
-    fn drop(&mut self) {
-        for hog in &mut self.0 {
-            let _ = hog.kill();
-            let _ = hog.wait();
-        }
-    }
 }
 
 #[track_caller]

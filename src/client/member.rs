@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::clock::millis;
 use crate::proto::metad::election_service_client::ElectionServiceClient;
 use crate::proto::metad::{
     HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse, MembersRequest, MembersResponse,
@@ -90,7 +91,7 @@ impl MemberClient {
         since: Option<Duration>,
         limit: Option<u32>,
     ) -> Result<HistoryResponse, CallError> {
-        let since_ms = since.map_or(0, |s| u64::try_from(s.as_millis()).unwrap_or(u64::MAX));
+        let since_ms = since.map_or(0, millis);
         let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0) };
         bounded(&self.address, self.timeout, self.service.history(request)).await
     }

@@ -150,16 +150,18 @@ impl Background {
         Collectors { etcd, host: HostCollector::new(config, clock.clone()) }
     }
 
+    fn changes(&self) -> Vec<Change> {
+        changes::of_rows(&self.parts.history.borrow().rows, wall_clock_ms())
+    }
+
     fn past(&self) -> PastFacts {
-        let changes = changes::of_rows(&self.parts.history.borrow().rows, wall_clock_ms());
-        self.memory.facts(self.parts.clock.now(), changes)
+        self.memory.facts(self.parts.clock.now(), self.changes())
     }
 
     /// Has the number of unplanned changes grown, or shrunk because the window has moved on?
     fn count_changes(&mut self) {
-        let past = self.past();
         let window_ms = self.parts.config.checks.leader_change_window_secs * 1000;
-        let unplanned = changes::unplanned(&past.changes, past.now_ms, window_ms);
+        let unplanned = changes::unplanned(&self.changes(), wall_clock_ms(), window_ms);
         if std::mem::replace(&mut self.memory.unplanned, unplanned) != unplanned {
             self.judge_at_once();
         }

@@ -1,9 +1,8 @@
 //! The numbers behind the findings: what the last look measured of each member of etcd and of each meta node, for
 //! those who draw them.
 
-use std::time::Duration;
-
 use super::facts::{EndpointFacts, EtcdFacts, Facts, Seen};
+use super::judge::millis;
 use super::judge::room::quota_of;
 use super::page::{COMMIT, FSYNC};
 use crate::store::etcd::inspect::MemberStatus;
@@ -98,8 +97,4 @@ fn endpoint(etcd: &EtcdFacts, facts: &EndpointFacts, status: &MemberStatus) -> E
         db_bytes: status.db_size,
         quota_bytes: quota_of(facts, status),
     }
-}
-
-fn millis(d: Duration) -> f64 {
-    d.as_secs_f64() * 1000.0
 }

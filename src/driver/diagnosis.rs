@@ -91,18 +91,26 @@ impl Diagnosis {
 
     /// Who is to blame for the end of a tenure, by what was seen last.
     pub(super) fn of_end(&self, reason: Reason, registration_gone: bool) -> Verdict {
-        let look = self.look.borrow();
-        let worry = *self.worry.borrow();
-        verdict::judge(&Evidence {
-            reason: Some(reason),
-            registration_gone,
+        let seen = self.look.borrow().evidence(&self.worry.borrow(), self.ttl);
+        verdict::judge(&Evidence { reason: Some(reason), registration_gone, ..seen })
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    /// What is known while no tenure ends.
+    fn evidence(&self, worry: &Worry, ttl: Duration) -> Evidence {
+        Evidence {
+            reason: None,
+            registration_gone: false,
             standstill: worry.standstill,
+            sights: self.sights.clone(),
+            peers: self.peers.clone(),
+            silent_for: self.silent_for,
             hears_every: worry.hears_every,
-            silent_for: look.silent_for,
-            sights: look.sights.clone(),
-            peers: look.peers.clone(),
-            ttl: self.ttl,
-        })
+            ttl,
+        }
     }
 }
 
@@ -114,15 +122,7 @@ impl Looking {
         loop {
             let worry = *self.worry.borrow_and_update();
             let look = self.look().await;
-            let evidence = Evidence {
-                standstill: worry.standstill,
-                hears_every: worry.hears_every,
-                sights: look.sights.clone(),
-                peers: look.peers.clone(),
-                silent_for: look.silent_for,
-                ttl: self.ttl,
-                ..Evidence::default()
-            };
+            let evidence = look.evidence(&worry, self.ttl);
             shown.send_replace(Arc::new(look));
             let verdict = verdict::judge(&evidence);
             let pause = match verdict {

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::Driver;
 use super::history::{CLOSE_PATIENCE, Entry, Past};
 use super::status::Status;
-use crate::clock::{Instant, wall_clock_ms};
+use crate::clock::{Instant, millis, wall_clock_ms};
 use crate::election::departure::Departure;
+use crate::election::history::Ending;
 use crate::election::history::row::{End, Left, Row, Seen};
-use crate::election::history::{Ending, Reason};
 use crate::election::record::Token;
 
 /// How long leaving waits for the last words to be written: a disk that hangs must not keep the seat.
@@ -39,17 +39,15 @@ impl Notes {
         Self { past, shown: Some(shown), left: None, own: None, seen: None }
     }
 
-    /// A leader is gone, and perhaps there is a next one: why, and for how long nobody led.
-    fn note_change(&mut self, now: Instant, old: &Status, new: &Status) -> (Option<Reason>, Option<u64>) {
+    /// A leader is gone, and perhaps there is a next one: how it left, and for how long nobody led.
+    fn note_change(&mut self, now: Instant, old: &Status, new: &Status) -> (Option<Departure>, Option<u64>) {
         let how = Departure::seen(&old.view, &new.view);
         if let Some((how, tenure)) = how.zip(old.leader()) {
             let (record, token, at_ms) = (tenure.record.clone(), tenure.token, wall_clock_ms());
             self.left = Some((Left { record, token, how, at_ms }, now));
         }
-        // Who deletes its record says why soon after; until then it might as well have been somebody else.
-        let reason = how.filter(|how| *how != Departure::GivenUp).map(Reason::from);
         let is_new = new.leader().map(|t| t.token) != old.leader().map(|t| t.token);
-        (reason, new.leader().filter(|_| is_new).and_then(|_| self.gap_ms(now)))
+        (how, new.leader().filter(|_| is_new).and_then(|_| self.gap_ms(now)))
     }
 
     fn gap_ms(&self, now: Instant) -> Option<u64> {
@@ -80,7 +78,7 @@ impl Driver {
         self.parts.main_runtime.spawn(history.follow(shown)).abort_handle()
     }
 
-    pub(super) fn note_change(&mut self, old: &Status, new: &Status) -> (Option<Reason>, Option<u64>) {
+    pub(super) fn note_change(&mut self, old: &Status, new: &Status) -> (Option<Departure>, Option<u64>) {
         self.notes.note_change(self.parts.clock.now(), old, new)
     }
 
@@ -151,8 +149,4 @@ impl Driver {
         let (row, words) = (self.notes.closed_row(ending), self.parts.history.words().clone());
         move || row.iter().for_each(|row| words.end(row))
     }
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Instant, millis};
 use crate::store::StoreError;
 use crate::telemetry::{Event, Telemetry};
 
@@ -42,8 +42,7 @@ impl Trouble {
     pub(super) fn over(&self) {
         let mut since = self.since.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(known) = since.take() {
-            let after = self.clock.now().since(known.began);
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            let after_ms = millis(self.clock.now().since(known.began));
             self.telemetry.emit(Event::StoreRecovered { after_ms });
         }
     }

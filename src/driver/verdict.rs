@@ -300,7 +300,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(10);
 
     fn well(place: &str) -> Sight {
-        let answer = Answer { took: Duration::from_millis(1), has_leader: true, is_full: false };
+        let answer = Answer { has_leader: true, is_full: false };
         Sight { place: place.into(), reach: Reach::Open, answer: Some(answer) }
     }
 
@@ -309,7 +309,7 @@ mod tests {
     }
 
     fn leaderless(place: &str) -> Sight {
-        let answer = Answer { took: Duration::from_millis(1), has_leader: false, is_full: false };
+        let answer = Answer { has_leader: false, is_full: false };
         Sight { answer: Some(answer), ..well(place) }
     }
 
@@ -347,10 +347,7 @@ mod tests {
     #[test]
     fn what_is_seen_of_etcd_has_its_verdict() {
         let of_three = |one: Sight| seen(vec![well("a"), one, well("c")]);
-        let full = Sight {
-            answer: Some(Answer { took: Duration::ZERO, has_leader: true, is_full: true }),
-            ..well("b")
-        };
+        let full = Sight { answer: Some(Answer { has_leader: true, is_full: true }), ..well("b") };
         let two_down = vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)];
         assert_judged(&[
             (seen(vec![]), "well"),

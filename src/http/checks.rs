@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use super::HttpParts;
+use super::{HttpParts, tenths};
 use crate::doctor::measured::{EndpointNumbers, Measured, MemberNumbers};
 use crate::doctor::render;
 
@@ -43,9 +43,4 @@ fn endpoint(e: &EndpointNumbers) -> Value {
         "db_bytes": e.db_bytes,
         "quota_bytes": e.quota_bytes,
     })
-}
-
-/// One digit: more is noise.
-fn tenths(x: f64) -> f64 {
-    (x * 10.0).round() / 10.0
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{HttpParts, since};
-use crate::clock::wall_clock_ms;
+use crate::clock::{millis, wall_clock_ms};
 use crate::driver::history::row_json;
 
 /// Oldest first. Without `since`: all that is kept.
@@ -22,8 +22,8 @@ pub(super) async fn history(
         Err(refusal) => return refusal.into_response(),
     };
     let (past, now) = (parts.driver.past(), parts.clock.now());
-    let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let since_ms = millis(since);
     let tenures: Value = past.since(wall_clock_ms(), since_ms).map(|row| row_json(row)).collect();
-    let age_ms = past.age(now).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let age_ms = past.age(now).map(millis);
     Json(json!({ "tenures": tenures, "age_ms": age_ms })).into_response()
 }

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 use serde_json::{Value, json};
 
-use super::HttpParts;
-use crate::clock::{Instant, wall_clock_ms};
+use super::{HttpParts, tenths};
+use crate::clock::{Instant, millis, wall_clock_ms};
 use crate::config::StoreKind;
 use crate::driver::status::{Role, Status};
 use crate::election::lease::LeaseTiming;
@@ -89,7 +89,7 @@ fn lease(status: &Status, now: Instant) -> Option<Value> {
 fn budget<'a>(tenure: &Tenure, endpoints: impl Iterator<Item = &'a LastLook>) -> Value {
     let fastest = endpoints.filter_map(|look| look.rtt).min();
     json!({
-        "planned_ms": fastest.map(tenths),
+        "planned_ms": fastest.map(tenths_ms),
         "machine_ms": millis(tenure.record.ttl + TAKE_OVER),
     })
 }
@@ -127,20 +127,15 @@ fn gone((node, at_ms): &(String, u64)) -> Value {
 }
 
 fn endpoint((url, look): (&String, &LastLook)) -> Value {
-    json!({ "endpoint": url, "up": look.rtt.is_some(), "rtt_ms": look.rtt.map(tenths), "seen_ms": look.seen_ms })
+    json!({ "endpoint": url, "up": look.rtt.is_some(), "rtt_ms": look.rtt.map(tenths_ms), "seen_ms": look.seen_ms })
 }
 
 fn process(usage: Usage) -> Value {
     json!({ "cpu_secs": usage.cpu_secs, "rss_bytes": usage.rss_bytes })
 }
 
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds with one digit: more is noise.
-fn tenths(d: Duration) -> f64 {
-    (d.as_secs_f64() * 10_000.0).round() / 10.0
+fn tenths_ms(d: Duration) -> f64 {
+    tenths(d.as_secs_f64() * 1000.0)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
 use super::{RpcParts, refuse, requests};
+use crate::clock::millis;
 use crate::meta::desk::{self, Watching};
 use crate::meta::workers::{Change, ChangeKind, LeaveReason, Worker, WorkerId, WorkerSpec};
 use crate::proto::metad::cluster_service_server::ClusterService;
@@ -37,7 +38,7 @@ impl ClusterService for Cluster {
         let (id, interval) = answer
             .map_err(|e| refuse::desk(&self.parts, e))?
             .map_err(|e| refuse::refused(&self.parts, &e))?;
-        let max_heartbeat_interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        let max_heartbeat_interval_ms = millis(interval);
         Ok(Response::new(RegisterResponse { worker_id: id.0, max_heartbeat_interval_ms }))
     }
 

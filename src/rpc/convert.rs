@@ -1,8 +1,6 @@
 //! The snapshot in the types of the wire.
 
-use std::time::Duration;
-
-use crate::clock::Instant;
+use crate::clock::{Instant, millis};
 use crate::driver::status::{Role, Status};
 use crate::election::history::row::{End, Row};
 use crate::election::record::{Member, Tenure};
@@ -94,9 +92,4 @@ fn tenure_end(end: &End) -> TenureEnd {
         seen,
         by_holder: end.by_holder,
     }
-}
-
-/// Milliseconds of the wire.
-pub fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

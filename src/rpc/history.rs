@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt};
 use tonic::Status;
 
 use super::{RpcParts, convert};
-use crate::clock::wall_clock_ms;
+use crate::clock::{millis, wall_clock_ms};
 use crate::proto::metad::{EventsResponse, HistoryRequest, HistoryResponse};
 use crate::telemetry::{Stamped, Telemetry};
 
@@ -19,7 +19,7 @@ pub(super) fn answer(parts: &RpcParts, request: &HistoryRequest) -> HistoryRespo
     let mut tenures: Vec<_> = newest.map(|row| convert::tenure(row)).collect();
     tenures.reverse();
     let answerer = Some(convert::answerer(&status, now));
-    HistoryResponse { tenures, age_ms: past.age(now).map(convert::millis), answerer }
+    HistoryResponse { tenures, age_ms: past.age(now).map(millis), answerer }
 }
 
 /// All events from now on.

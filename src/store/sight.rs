@@ -1,7 +1,5 @@
 //! A look at one place of a store, for the verdict: can its host be reached, and what does it say?
 
-use std::time::Duration;
-
 /// One place, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -27,8 +25,6 @@ pub enum Reach {
 /// What a place says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// How soon it said so.
-    pub took: Duration,
     /// Does it know a leader of its cluster?
     pub has_leader: bool,
     /// Is it full?

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::history::{self, Tenure};
 use super::http;
-use super::node::Node;
+use super::node::{Node, NodeBuilder};
 use super::poll::{holds_within, wait_until};
 
 /// Starting processes and etcd on a busy machine.
@@ -45,6 +45,17 @@ pub fn wait_for_leader(nodes: &[Node], timeout: Duration) -> usize {
     let found = holds_within(timeout, || leader(nodes).is_some());
     assert!(found, "nobody leads after {timeout:?}\n{}", report(nodes));
     leader(nodes).unwrap_or_else(|| panic!("a leader that is gone again\n{}", report(nodes)))
+}
+
+/// Kills the leader of two when the other can take over, waits until that one leads, and starts the dead one again.
+#[track_caller]
+pub fn kill_leader(nodes: &mut [Node], builders: &[NodeBuilder; 2]) {
+    let leader = wait_for_leader(nodes, PATIENCE);
+    nodes[1 - leader].wait_for("joined", PATIENCE);
+    nodes[leader].kill();
+    wait_until("the other leads", PATIENCE, || leads(&nodes[1 - leader]));
+    nodes[leader] = builders[leader].spawn();
+    nodes[leader].wait_for("joined", PATIENCE);
 }
 
 /// What a check of the node said last, as its metrics show it: 0 pass, 1 warn, 2 fail, 3 unknown.

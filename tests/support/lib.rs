@@ -24,6 +24,7 @@ pub mod etcdctl;
 pub mod family;
 pub mod fenced;
 pub mod history;
+pub mod hogs;
 pub mod http;
 pub mod install;
 pub mod member;

@@ -185,11 +185,7 @@ impl NodeBuilder {
     }
 
     fn command(&self) -> Command {
-        let Some(program) = option_env!("CARGO_BIN_EXE_metad") else {
-            panic!("only integration tests and benchmarks are told where metad is");
-        };
-        let mut command = Command::new(program);
-        spawn::remove_env(&mut command, "METAD_");
+        let mut command = spawn::metad_command();
         command.arg(if self.payload.is_empty() { "serve" } else { "run" });
         command.arg("--node-id").arg(&self.id);
         command.arg("--data-dir").arg(&self.data_dir);

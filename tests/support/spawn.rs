@@ -54,6 +54,26 @@ pub fn output(mut command: Command, timeout: Duration) -> Output {
     }
 }
 
+/// metad itself, with an environment that does not configure it.
+pub fn metad_command() -> Command {
+    let Some(program) = option_env!("CARGO_BIN_EXE_metad") else {
+        panic!("only integration tests and benchmarks are told where metad is");
+    };
+    let mut command = Command::new(program);
+    remove_env(&mut command, "METAD_");
+    command
+}
+
+/// What a metad command prints, and its exit code.
+#[track_caller]
+pub fn metad(args: &[&str], timeout: Duration) -> (i32, String, String) {
+    let mut command = metad_command();
+    command.args(args);
+    let output = output(command, timeout);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
 /// Sends a signal to a process; a process that is gone already is not an error.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");

@@ -145,17 +145,15 @@ impl Member {
     pub(super) async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await.ok()?;
-        let told = connection.client.status().await;
-        let took = clock.now().since(stamp);
-        match told {
+        match connection.client.status().await {
             Ok(status) => {
                 self.heard(stamp, true);
                 let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
-                Some(Answer { took, has_leader: status.leader() != 0, is_full })
+                Some(Answer { has_leader: status.leader() != 0, is_full })
             }
             // It refuses to be asked while it knows no leader.
             Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
-                Some(Answer { took, has_leader: false, is_full: false })
+                Some(Answer { has_leader: false, is_full: false })
             }
             Err(_) => None,
         }

@@ -10,7 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::clock::wall_clock_ms;
+use crate::clock::{millis, wall_clock_ms};
 use crate::telemetry::event::Event;
 
 /// For how long a member that has gone is shown.
@@ -63,9 +63,9 @@ impl Members {
     /// Name, presence, and when it was last there, in milliseconds.
     fn list(&self, now_ms: u64, age: Duration) -> Vec<(String, bool, u64)> {
         let mut known = self.known();
-        let limit = u64::try_from(GONE_FOR.as_millis()).unwrap_or(u64::MAX);
+        let limit = millis(GONE_FOR);
         known.retain(|_, k| k.gone_ms.is_none_or(|at| now_ms.saturating_sub(at) < limit));
-        let confirmed = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let confirmed = now_ms.saturating_sub(millis(age));
         let row = |(name, k): (&String, &Known)| {
             (name.clone(), k.gone_ms.is_none(), k.gone_ms.unwrap_or(confirmed))
         };
