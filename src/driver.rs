@@ -636,11 +636,13 @@ impl Driver {
             self.candidates.keep_warm(&fresh.view, &fresh.me);
         }
         let (left, gap_ms) = self.note_change(&old, &fresh);
+        let fresh = Arc::new(fresh);
+        // First, lest somebody hears of a change and is then shown what was before it.
+        self.status.send_replace(fresh.clone());
         self.tell_differences(&old, &fresh, left, gap_ms);
         if let Some(record) = fresh.leader_record() {
             self.last_leader = Some(record.clone());
         }
-        self.status.send_replace(Arc::new(fresh));
     }
 
     fn tell_differences(&self, old: &Status, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
