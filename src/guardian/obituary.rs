@@ -16,7 +16,9 @@ use crate::election::history::Reason;
 /// The file's name in the data dir.
 const FILE: &str = "obituary";
 /// How long the next start waits for it, if nobody can lead meanwhile anyway.
-const WRITE_PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_millis(50);
+/// How long the guardian itself waits for it at the end, when it has nothing else to do.
+pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a leader's process is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +79,9 @@ impl Obituary {
 // === impl Writing ===
 
 impl Writing {
-    /// Waits until it is written, for a bounded time.
-    pub(super) fn wait(&self) {
-        let _ = self.0.recv_timeout(WRITE_PATIENCE);
+    /// Waits until it is written, for so long at most.
+    pub(super) fn wait(&self, patience: Duration) {
+        let _ = self.0.recv_timeout(patience);
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
 use super::horizon::Horizon;
 use super::keeper::LEASES_MAX;
-use super::obituary::{Obituary, Writing};
+use super::obituary::{LAST_PATIENCE, Obituary, WRITE_PATIENCE, Writing};
 use super::{FDS_VARIABLE, program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
@@ -92,13 +92,17 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     // The ward is dead, or has dismissed us. Kill first, revoke after.
     let obituary = process.write_obituary();
     tree::kill_children();
-    if let Some(obituary) = obituary {
-        obituary.wait();
+    if let Some(obituary) = &obituary {
+        obituary.wait(WRITE_PATIENCE);
     }
     // Now the next start may take the record over; it need not wait for the store as well.
     drop(lock);
     if !process.dismissed {
         process.revoke();
+    }
+    // A thread that had to wait for a CPU must not be ended before it has written.
+    if let Some(obituary) = &obituary {
+        obituary.wait(LAST_PATIENCE);
     }
     Ok(())
 }
@@ -264,7 +268,7 @@ impl Process {
     }
 
     /// Tells the ward's next start why a leader died. The wait for it is a millisecond; on a disk that hangs it
-    /// costs a crash of the ward [`Writing::wait`]'s patience.
+    /// costs a crash of the ward [`WRITE_PATIENCE`].
     fn write_obituary(&self) -> Option<Writing> {
         let deadline = self.horizon.fuse().filter(|_| !self.dismissed)?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
