@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::crew::{PATIENCE, leads, report, wait_for_leader};
+use support::crew::{PATIENCE, leads, report, wait_for_leader, wait_until_all_know_all};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::wait_until;
@@ -71,8 +71,9 @@ impl Pair {
         let first = builders[0].spawn();
         first.wait_for("main_loop_started", PATIENCE);
         let second = builders[1].spawn();
-        second.wait_for("joined", PATIENCE);
-        Self { builders, nodes: vec![first, second] }
+        let nodes = vec![first, second];
+        wait_until_all_know_all(&nodes);
+        Self { builders, nodes }
     }
 
     /// Ends the leader in this way, and starts it again once the other one leads: the token that is over, and the one
@@ -93,7 +94,19 @@ impl Pair {
         // Dropping a node ends its guardian, which may have something to write.
         wait_until("its guardian is done", PATIENCE, || self.nodes[at].tree().is_empty());
         self.nodes[at] = self.builders[at].spawn();
-        self.nodes[at].wait_for("joined", PATIENCE);
+        let joined = self.nodes[at].wait_for("joined", PATIENCE);
+        // Whoever is asked to hand over must know to whom.
+        if !self.nodes[1 - at].is_alive() {
+            return;
+        }
+        let (id, start) = (self.nodes[at].id(), joined.u64("incarnation"));
+        wait_until("the other one knows it", PATIENCE, || {
+            let page =
+                http::get(self.nodes[1 - at].http_addr(), "/api/v1/state", PATIENCE).expect("an answer").1;
+            let state: Value = serde_json::from_str(&page).expect("JSON");
+            let members = state["members"].as_array().expect("members");
+            members.iter().any(|m| m["node"] == id && m["incarnation"].as_u64() == start)
+        });
     }
 }
 

@@ -9,8 +9,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 computing='model simulation'
-second='doctor fence hang history page payload prometheus restored_etcd rpc_bad_input store_conformance verdict'
-alone='starvation'
+second='doctor fence hang history page payload prometheus restored_etcd rpc_bad_input store_conformance'
+alone='starvation verdict'
 logs=target/lanes
 
 main() {

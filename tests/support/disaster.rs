@@ -47,11 +47,18 @@ impl EtcdCluster {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with all that is in it. One that is in use is copied again if a file was renamed meanwhile.
 #[track_caller]
 pub fn copy_dir(from: &Path, to: &Path) {
-    let mut command = Command::new("cp");
-    command.arg("-a").arg(from).arg(to);
-    let output = spawn::output(command, Duration::from_secs(20));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for tries_left in (0..5).rev() {
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(from).arg(to);
+        let output = spawn::output(command, Duration::from_secs(20));
+        if output.status.success() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(tries_left > 0 && said.contains("No such file"), "{said}");
+        std::fs::remove_dir_all(to).expect("what was copied so far");
+    }
 }
