@@ -150,7 +150,12 @@ fn read_ns(id: rustix::time::ClockId) -> u64 {
 /// Milliseconds since the Unix epoch on the wall clock. For display, and for epochs to resemble time: never for a
 /// decision.
 pub fn wall_clock_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
+    unix_ms(std::time::SystemTime::now())
+}
+
+/// The same of a moment that the system has noted; 0 if it is before the epoch.
+pub fn unix_ms(at: std::time::SystemTime) -> u64 {
+    at.duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
 }
 
 /// Whole milliseconds, for the wire and for people.

@@ -370,6 +370,9 @@ impl Driver {
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
         }
+        if matches!(event, Some(Event::MainLoopEnded(_))) {
+            self.note_end();
+        }
         if let Some(event) = event {
             self.elector.handle_event(now, event);
         }

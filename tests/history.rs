@@ -130,6 +130,7 @@ fn walk(pair: &mut Pair) -> Vec<u64> {
     let (resigned, at) = pair.change(75, |leader, _| step_down(leader));
     let row = wait_for_reason(&pair.nodes[1 - at], resigned, "resigned_request", "holder");
     assert_eq!((&row["planned"], &row["node"]), (&true.into(), &"b".into()), "{row}");
+    assert_eq!(row["previous"], "a", "closing a row keeps what its opening has written: {row}");
     pair.start_again(at);
 
     let (stopped, at) = pair.change(0, |leader, _| leader.signal(Signal::TERM));
@@ -154,6 +155,9 @@ fn assert_survives(pair: &mut Pair, tokens: &[u64]) {
     assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "{kept:?}");
     let open: Vec<_> = rows.iter().filter(|r| r["reason"].is_null()).collect();
     assert!(open.len() <= 1, "only the present tenure is open: {open:?}");
+    let ms = |row: &Value, key: &str| row[key].as_u64();
+    let overlap = rows.windows(2).find(|pair| ms(&pair[0], "to_ms") > ms(&pair[1], "from_ms"));
+    assert!(overlap.is_none(), "one machine has one clock: {overlap:#?}");
 }
 
 #[test]
@@ -418,7 +422,8 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
         ("c", "priority 0"),
     ] {
         let (code, _, said) = to(target);
-        assert!(code == 1 && said.contains(why), "{target}: {code} {said}");
+        let refused = code == 1 && said.contains(why) && said.contains("nothing was changed");
+        assert!(refused, "{target}: {code} {said}");
     }
     assert!(!leader.has_event("main_loop_stopping"), "a refusal costs nothing\n{}", leader.report());
     follower.resume();
@@ -428,6 +433,13 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
     let (code, said, error) = to("b");
     assert_eq!((code, said.starts_with("b leads now")), (0, true), "twin: {said} {error}");
     assert_eq!(leader.wait_exit(PATIENCE), 75);
+    let observer_at = observer.rpc_addr().to_string();
+    wait_until("the observer knows it", PATIENCE, || {
+        metad(&["leader", "--meta", &observer_at]).1.contains(&follower.rpc_addr().to_string())
+    });
+    follower.pause();
+    let (code, _, said) = metad(&["step-down", "--meta", &observer_at]);
+    assert!(code == 1 && said.contains("may be done all the same"), "a leader that is silent: {code} {said}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::StepDownArgs;
 use super::query::{CANNOT_ASK, NO_LEADER, TIMEOUT, WAIT_PAUSE, cannot_ask, connect};
 use super::{Failure, output};
-use crate::client::MemberClient;
+use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
 
 /// How long the leader gets to find out whether the target can take over.
@@ -16,8 +16,8 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 /// Another member leads than the one that was wanted.
 const ANOTHER_LEADS: i32 = 3;
 
-/// Returns when somebody else leads. Exit 0: done as asked; 1: refused, declined, or nobody could be asked, and nothing
-/// was changed; 2: nobody leads; 3: another leads than the one that was wanted.
+/// Returns when somebody else leads. Exit 0: done as asked; 1: refused, declined, or nobody answers; 2: nobody leads; 3:
+/// another leads than the one that was wanted.
 pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let mut client = connect(&args.meta).await?;
     let found = client.leader().await.map_err(cannot_ask)?;
@@ -31,7 +31,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     // The member that was asked first may be the one that is just ending.
     let addresses = [args.meta.addresses(), members.into_iter().map(|m| m.rpc_address).collect()].concat();
     let mut client = MemberClient::connect(&leader.address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
-    client.step_down(args.to.as_deref()).await.map_err(cannot_ask)?;
+    client.step_down(args.to.as_deref()).await.map_err(not_done)?;
     let next =
         tokio::time::timeout(HAND_OVER_PATIENCE, next_leader(&addresses, &leader)).await.map_err(|_| {
             let message = format!("{} steps down, but nobody leads yet; see metad status", leader.node);
@@ -45,6 +45,13 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         }
         _ => Ok(0),
     }
+}
+
+/// A leader that does not answer may have heard us all the same.
+fn not_done(e: CallError) -> Failure {
+    let rest =
+        if e.is_refusal { "nothing was changed" } else { "it may be done all the same; see metad leader" };
+    Failure::new(CANNOT_ASK, format!("{e}; {rest}"))
 }
 
 /// Whoever has asked may read on; only a clear yes counts.

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::clock::millis;
@@ -21,6 +22,8 @@ pub struct CallError {
     pub address: String,
     /// What went wrong.
     pub why: String,
+    /// It has answered that it will not. Otherwise nobody knows whether it does what was asked.
+    pub is_refusal: bool,
 }
 
 /// A connection to one member.
@@ -31,13 +34,20 @@ pub struct MemberClient {
     timeout: Duration,
 }
 
+impl CallError {
+    /// There was no answer.
+    pub fn silence(address: &str, why: String) -> Self {
+        Self { address: address.to_owned(), why, is_refusal: false }
+    }
+}
+
 impl MemberClient {
     /// Connects to a member at `host:port`; this and every later call may take `timeout`.
     ///
     /// # Errors
     /// The address is malformed, or nobody answers there.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
-        let fail = |why: String| CallError { address: address.to_owned(), why };
+        let fail = |why: String| CallError::silence(address, why);
         let endpoint = endpoint(address, timeout)?;
         let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
@@ -126,7 +136,7 @@ impl MemberClient {
 pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(url)
-        .map_err(|e| CallError { address: address.to_owned(), why: format!("{e}; write host:port") })?;
+        .map_err(|e| CallError::silence(address, format!("{e}; write host:port")))?;
     Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
 }
 
@@ -135,11 +145,17 @@ pub(super) async fn bounded<T>(
     timeout: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, CallError> {
-    let fail = |why: String| CallError { address: address.to_owned(), why };
+    let fail = |why: String, is_refusal| CallError { address: address.to_owned(), why, is_refusal };
     match tokio::time::timeout(timeout, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(fail(format!("{:?}: {}", status.code(), status.message()))),
-        Err(_) => Err(fail(format!("no answer within {timeout:?}"))),
+        Ok(Err(status)) => {
+            let is_refusal = !matches!(
+                status.code(),
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
+            );
+            Err(fail(format!("{:?}: {}", status.code(), status.message()), is_refusal))
+        }
+        Err(_) => Err(fail(format!("no answer within {timeout:?}"), false)),
     }
 }
 

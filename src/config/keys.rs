@@ -131,7 +131,7 @@ pub static KEYS: [Key; 44] = [
              Longer survives longer stalls, shorter replaces a dead machine sooner.",
         ),
     Key::new("meta.group", Kind::Name, Fallback::Text("meta"))
-        .help("The election: members of one group elect one leader, and a cluster may have several groups."),
+        .help("The election's name in the store, the same on all members of a cluster: two names are two leaders."),
     Key::new("meta.stop_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
         "Time the main loop gets to end on a planned stop; raise it when the payload has much to save.",
     ),

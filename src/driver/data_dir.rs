@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dir_lock::{self, LockError};
-use super::last_words;
+use super::last_words::{self, LastWords};
 use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
@@ -233,6 +233,9 @@ impl DataDir {
     pub fn forget_pin(&mut self) {
         self.state.cluster = None;
         self.state.revision = 0;
+        // The last tenure was in the old store; the history of the new one is not told of it.
+        self.past = None;
+        LastWords::new(&self.path).forget_past();
     }
 
     fn save(&self) -> Result<(), DataDirError> {

@@ -8,6 +8,8 @@
 //! failure of it costs leadership. A row that was not closed is closed by the next leader.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,10 +60,17 @@ struct Inner {
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     words: LastWords,
-    /// Our own row's revision, once it is there.
-    own: Mutex<Revision>,
+    /// Our own row, once it is there.
+    own: Mutex<Option<Opened>>,
     /// One of our writes at a time: what is said about our past comes before our next tenure.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// A row as its opening has written it: with the node that led before, which only the store knew.
+#[derive(Clone, Debug)]
+struct Opened {
+    row: Row,
+    at: Revision,
 }
 
 /// What this node has to say.
@@ -167,7 +176,8 @@ impl History {
             Entry::Ended(row) => {
                 let tried = self.settle(self.inner.store.as_ref(), row, Revision(0)).await?;
                 if tried == Tried::Done {
-                    self.inner.words.forget_past();
+                    let words = self.inner.words.clone();
+                    let _ = tokio::task::spawn_blocking(move || words.forget_past()).await; // it may be told again
                 }
                 Ok(tried)
             }
@@ -176,8 +186,10 @@ impl History {
 
     /// Closes our row, or writes it if it was never opened. To be bounded by the caller.
     pub(super) async fn close(&self, store: &dyn Store, row: &Row) {
-        let known = *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = self.settle(store, row, known).await {
+        let opened = self.inner.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let opened = opened.filter(|o| o.row.token == row.token).map(|o| (o.row.ended_as(row), o.at));
+        let (row, known) = opened.unwrap_or_else(|| (row.clone(), Revision(0)));
+        if let Err(e) = self.settle(store, &row, known).await {
             tracing::debug!(error = %e, "the history was not told; the next start does it");
         }
     }
@@ -187,14 +199,15 @@ impl History {
         let reply = ask(self.inner.store.as_ref(), Txn::read(vec![Op::List(rows_prefix(keys))])).await?;
         let found = reply.found.into_iter().next().unwrap_or_default();
         if let Some(ours) = found.iter().find(|kv| kv.key == row_key(keys, row.token)) {
-            self.note_own(ours.modified); // an earlier try, whose answer was lost
+            // An earlier try, whose answer was lost.
+            self.note_own(decode_row(&ours.value), ours.modified);
             return Ok(Tried::Done);
         }
         let known: Vec<Row> = found.iter().filter_map(|kv| decode_row(&kv.value)).collect();
         let opening = Opening::plan(row.clone(), left, &known, ROWS_MAX);
         let reply = ask(self.inner.store.as_ref(), open_txn(keys, &opening, &found)).await?;
         if reply.succeeded {
-            self.note_own(reply.header.revision);
+            self.note_own(Some(opening.row), reply.header.revision);
             return Ok(Tried::Done);
         }
         let is_fenced = verbs::refused_by_fence(&reply, row.token);
@@ -217,11 +230,11 @@ impl History {
             }
             let found = reply.found.into_iter().flatten().next();
             expected = found.as_ref().map_or(Revision(0), |kv| kv.modified);
-            let Some(mut theirs) = found.as_ref().and_then(|kv| decode_row(&kv.value)) else {
-                if found.is_some() {
-                    return Ok(Tried::Done); // not to be read, so not to be replaced
-                }
-                continue;
+            let Some(found) = found else { continue };
+            // Not to be read, or another store's tenure of the same number: not to be replaced.
+            let Some(mut theirs) = decode_row(&found.value).filter(|theirs| theirs.holder == row.holder)
+            else {
+                return Ok(Tried::Done);
             };
             if !row.end.clone().is_some_and(|end| theirs.close(end)) {
                 return Ok(Tried::Done);
@@ -231,8 +244,9 @@ impl History {
         Ok(Tried::Again)
     }
 
-    fn note_own(&self, revision: Revision) {
-        *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = revision;
+    fn note_own(&self, row: Option<Row>, at: Revision) {
+        let opened = row.map(|row| Opened { row, at });
+        *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = opened;
     }
 }
 

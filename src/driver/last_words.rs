@@ -1,12 +1,14 @@
 //! What a leader leaves in its data dir about its own tenure, so that its next start can tell the history why it ended.
 //!
 //! The file holds the tenure's row: open while it leads, closed when it ends. It is written without waiting for the
-//! disk: it has to survive the process, not the machine, and must not hold up the end of either.
+//! disk: it has to survive the process, not the machine, and must not hold up the end of either. The time of its last
+//! change is the last sign of life, for a machine that dies with all who could say more.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::clock::wall_clock_ms;
+use crate::clock::{unix_ms, wall_clock_ms};
 use crate::election::history::Reason;
 use crate::election::history::row::{End, Row};
 use crate::election::record::MemberUuid;
@@ -50,6 +52,17 @@ impl LastWords {
         }
     }
 
+    /// The tenure goes on. False: no more of that.
+    pub fn still_here(&self) -> bool {
+        let said = self.said();
+        if *said == Said::Begun {
+            let file = std::fs::File::options().append(true).open(self.dir.join(FILE));
+            let now = UNIX_EPOCH + Duration::from_millis(wall_clock_ms());
+            let _ = file.and_then(|f| f.set_modified(now)); // else the end is told less exactly
+        }
+        *said == Said::Begun
+    }
+
     /// The tenure has ended.
     pub fn end(&self, row: &Row) {
         *self.said() = Said::Ended;
@@ -84,13 +97,18 @@ pub fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
     let mut row = decode_row(&std::fs::read(dir.join(FILE)).ok()?).filter(|r| r.holder.uuid == uuid)?;
     let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
     row.close(End {
-        at_ms: obituary.map_or_else(wall_clock_ms, |o| o.at_ms),
+        at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms),
         reason: obituary.map_or(Reason::Vanished, |o| o.reason),
         detail: String::new(),
         seen: None,
         by_holder: true,
     });
     Some(row)
+}
+
+fn last_seen_ms(dir: &Path) -> u64 {
+    let changed = std::fs::metadata(dir.join(FILE)).and_then(|m| m.modified()).ok();
+    changed.map_or_else(wall_clock_ms, unix_ms)
 }
 
 #[cfg(test)]
@@ -127,10 +145,24 @@ mod tests {
         words.begin(&row()); // held up by the disk
         assert_eq!(read(tmp.path(), MemberUuid(1)), Some(closed(Reason::Fenced)));
         assert_eq!(read(tmp.path(), MemberUuid(2)), None, "a copy's is not its own");
+        assert!(!words.still_here(), "no more");
         words.forget_past();
         assert!(read(tmp.path(), MemberUuid(1)).is_some(), "that is not the past");
         LastWords::new(tmp.path()).forget_past();
         assert_eq!(read(tmp.path(), MemberUuid(1)), None);
+    }
+
+    #[test]
+    fn a_machine_that_dies_leaves_its_last_sign_of_life() {
+        let tmp = tempfile::tempdir().unwrap();
+        let words = LastWords::new(tmp.path());
+        assert!(!words.still_here(), "nothing has begun");
+        words.begin(&row());
+        let file = std::fs::File::options().append(true).open(tmp.path().join(FILE)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_millis(1_234)).unwrap();
+        let ended_ms = || read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().at_ms;
+        assert_eq!(ended_ms(), 1_234);
+        assert!(words.still_here() && ended_ms() > 1_000_000);
     }
 
     #[test]

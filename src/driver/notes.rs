@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::Driver;
 use super::history::{CLOSE_PATIENCE, Entry, Past};
+use super::last_words::LastWords;
 use super::status::Status;
 use crate::clock::{Instant, millis, wall_clock_ms};
 use crate::election::departure::Departure;
@@ -18,6 +19,8 @@ use crate::election::record::Token;
 
 /// How long leaving waits for the last words to be written: a disk that hangs must not keep the seat.
 const WRITE_PATIENCE: Duration = Duration::from_millis(100);
+/// How often the data dir is told that the tenure goes on.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Notes {
     /// The last tenure of an earlier start, until the history is told.
@@ -30,13 +33,15 @@ pub(super) struct Notes {
     own: Option<Row>,
     /// What we knew when its main loop was told to stop.
     seen: Option<Seen>,
+    /// When its main loop had ended.
+    ended_ms: Option<u64>,
 }
 
 // === impl Notes ===
 
 impl Notes {
     pub(super) fn new(past: Option<Row>, shown: watch::Sender<Arc<Past>>) -> Self {
-        Self { past, shown: Some(shown), left: None, own: None, seen: None }
+        Self { past, shown: Some(shown), left: None, own: None, seen: None, ended_ms: None }
     }
 
     /// A leader is gone, and perhaps there is a next one: how it left, and for how long nobody led.
@@ -58,13 +63,29 @@ impl Notes {
     fn closed_row(&self, ending: &Ending) -> Option<Row> {
         let mut row = self.own.clone()?;
         row.close(End {
-            at_ms: wall_clock_ms(),
+            at_ms: self.ended_ms.unwrap_or_else(wall_clock_ms),
             reason: ending.reason,
             detail: ending.detail.clone(),
             seen: self.seen.clone(),
             by_holder: true,
         });
         Some(row)
+    }
+}
+
+/// Tells the data dir that the tenure begins, and then that it goes on, until it has ended.
+async fn leave_signs(words: LastWords, row: Row) {
+    let begin = {
+        let words = words.clone();
+        move || words.begin(&row)
+    };
+    let _ = tokio::task::spawn_blocking(begin).await; // it would have said so
+    loop {
+        tokio::time::sleep(SIGN_EVERY).await;
+        let words = words.clone();
+        if !tokio::task::spawn_blocking(move || words.still_here()).await.unwrap_or(false) {
+            return;
+        }
     }
 }
 
@@ -111,7 +132,7 @@ impl Driver {
         let (row, left) = (row.clone(), self.notes.left.as_ref().map(|(left, _)| left.clone()));
         let history = self.parts.history.clone();
         let (words, begun) = (history.words().clone(), row.clone());
-        tokio::task::spawn_blocking(move || words.begin(&begun));
+        tokio::spawn(leave_signs(words, begun)); // the main loop's runtime may hang from now on
         self.parts.main_runtime.spawn(history.write(Entry::Begun(row, left)));
     }
 
@@ -125,6 +146,11 @@ impl Driver {
             slowest: slowest.map(|(place, _)| place),
             tick_delay_ms: millis(self.vitals.punctuality().worst_delay(now)),
         });
+    }
+
+    /// Our main loop has ended; giving the record up and leaving may take longer.
+    pub(super) fn note_end(&mut self) {
+        self.notes.ended_ms = Some(wall_clock_ms());
     }
 
     /// Writes down how our tenure ended, for the next start. What it returns tells the history, in a bounded time,

@@ -120,8 +120,10 @@ pub fn judge(e: &Evidence) -> Verdict {
     let store = judge_store(e);
     // A standstill costs a lease only if it took most of it.
     let explains_end = |s: &Standstill| s.lasted * 2 > e.ttl;
-    let by_time =
-        matches!(e.reason, Some(Reason::RenewDeadline | Reason::LeaseExpired | Reason::StartTimeout));
+    let by_time = matches!(
+        e.reason,
+        Some(Reason::RenewDeadline | Reason::ClockSuspended | Reason::LeaseExpired | Reason::StartTimeout)
+    );
     match e.reason {
         Some(Reason::Deposed | Reason::Fenced) => return Verdict::Deposed,
         // A lease that ended because we stood still takes the record along.
@@ -398,6 +400,8 @@ mod tests {
             (lost(Reason::RenewDeadline, stood(still(900, 900, 0), down())), "etcd_down"),
             (lost(Reason::RenewDeadline, stood(still(9_000, 9_000, 0), down())), "cpu_starved"),
             (lost(Reason::RenewDeadline, healthy()), "unclear"),
+            (lost(Reason::ClockSuspended, stood(still(60_000, 10, 59_990), healthy())), "machine_suspended"),
+            (lost(Reason::ClockSuspended, stood(still(60_000, 10, 59_990), down())), "machine_suspended"),
             (lost(Reason::RecordDeleted, healthy()), "record_deleted"),
             (lost(Reason::RecordDeleted, gone(healthy())), "lease_gone"),
             (lost(Reason::RecordDeleted, gone(stood(still(12_000, 1, 0), healthy()))), "process_stopped"),

@@ -98,6 +98,7 @@ fn needs_verdict(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::RenewDeadline
+            | Reason::ClockSuspended
             | Reason::LeaseExpired
             | Reason::RecordDeleted
             | Reason::Deposed

@@ -92,19 +92,26 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     // The ward is dead, or has dismissed us. Kill first, revoke after.
     let obituary = process.write_obituary();
     tree::kill_children();
-    if let Some(obituary) = &obituary {
-        obituary.wait(WRITE_PATIENCE);
-    }
-    // Now the next start may take the record over; it need not wait for the store as well.
-    drop(lock);
+    let freeing = free_data_dir(lock, obituary);
     if !process.dismissed {
         process.revoke();
     }
-    // A thread that had to wait for a CPU must not be ended before it has written.
-    if let Some(obituary) = &obituary {
-        obituary.wait(LAST_PATIENCE);
+    if let Ok(freeing) = freeing {
+        let _ = freeing.join(); // it has nothing to say
     }
     Ok(())
+}
+
+/// Now the next start may take the record over. It need not wait for the store as well, nor the revoke for a disk that
+/// hangs with the obituary.
+fn free_data_dir(lock: OwnedFd, obituary: Option<Writing>) -> io::Result<std::thread::JoinHandle<()>> {
+    let free = move || {
+        obituary.iter().for_each(|o| o.wait(WRITE_PATIENCE));
+        drop(lock);
+        // A thread that had to wait for a CPU must not be ended before it has written.
+        obituary.iter().for_each(|o| o.wait(LAST_PATIENCE));
+    };
+    std::thread::Builder::new().name("free-data-dir".into()).spawn(free)
 }
 
 /// A supervisor that signals our whole group means the ward; we end when our task is done.
@@ -267,8 +274,8 @@ impl Process {
         self.say(&FromGuardian::Ended { run: self.run, code });
     }
 
-    /// Tells the ward's next start why a leader died. The wait for it is a millisecond; on a disk that hangs it
-    /// costs a crash of the ward [`WRITE_PATIENCE`].
+    /// Tells the ward's next start why a leader died. It waits for that a millisecond, or on a disk that hangs
+    /// [`WRITE_PATIENCE`].
     fn write_obituary(&self) -> Option<Writing> {
         let deadline = self.horizon.fuse().filter(|_| !self.dismissed)?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();

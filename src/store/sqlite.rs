@@ -258,11 +258,13 @@ fn act(
     match op {
         Op::Put(key, value, lease) => put(tx, key, value, *lease, written).map(|()| None),
         Op::Delete(key) => delete(tx, key, written).map(|()| None).map_err(failed),
-        Op::Get(key) => list(tx, key, &format!("{key}\0"), None).map(Some).map_err(failed),
-        Op::List(prefix) => list(tx, prefix, &after_prefix(prefix), None).map(Some).map_err(failed),
+        Op::Get(key) => list(tx, key, &format!("{key}\0"), Revision(0), None).map(Some).map_err(failed),
+        Op::List(prefix) => {
+            list(tx, prefix, &after_prefix(prefix), Revision(0), None).map(Some).map_err(failed)
+        }
         Op::Page { prefix, after, limit } => {
             let range = KeyRange::page(prefix, after);
-            list(tx, &range.from, &range.to, Some(*limit)).map(Some).map_err(failed)
+            list(tx, &range.from, &range.to, Revision(0), Some(*limit)).map(Some).map_err(failed)
         }
     }
 }
@@ -319,7 +321,7 @@ fn changes(
     if after < row.forgotten {
         return Ok(None);
     }
-    let kvs = list(tx, &range.from, &range.to, None)?.into_iter().filter(|kv| kv.modified > after);
+    let kvs = list(tx, &range.from, &range.to, after, None)?.into_iter();
     let mut changes: Vec<(Revision, Change)> = kvs.map(|kv| (kv.modified, Change::Put(kv))).collect();
     let mut gone = tx.prepare_cached("SELECT revision, key FROM gone WHERE revision > ?1")?;
     let gone =
@@ -335,13 +337,20 @@ fn changes(
     Ok(Some(changes.into_iter().map(|(_, c)| c).collect()))
 }
 
-/// With a limit it is a page, whose size is limited too.
-fn list(tx: &Connection, from: &str, to: &str, limit: Option<usize>) -> rusqlite::Result<Vec<KeyValue>> {
-    let sql = "SELECT key, value, created, modified, lease FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
+/// What was written after a revision. With a limit it is a page, whose size is limited too.
+fn list(
+    tx: &Connection,
+    from: &str,
+    to: &str,
+    after: Revision,
+    limit: Option<usize>,
+) -> rusqlite::Result<Vec<KeyValue>> {
+    let sql = "SELECT key, value, created, modified, lease FROM kv \
+               WHERE key >= ?1 AND key < ?2 AND modified > ?3 ORDER BY key LIMIT ?4";
     // SQLite takes a negative limit for none.
     let limit = limit.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
     let mut rows = tx.prepare_cached(sql)?;
-    let rows = rows.query_map(params![from, to, limit], |row| {
+    let rows = rows.query_map(params![from, to, after.0.cast_signed(), limit], |row| {
         Ok(KeyValue {
             key: row.get(0)?,
             value: row.get(1)?,

@@ -88,7 +88,7 @@ fn only_once(answers: &mut Vec<MemberAnswer>) {
 
 async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec<Registered>>) {
     let asked = tokio::time::timeout(PATIENCE, try_ask(address, clock)).await;
-    let silence = || CallError { address: address.to_owned(), why: format!("no answer within {PATIENCE:?}") };
+    let silence = || CallError::silence(address, format!("no answer within {PATIENCE:?}"));
     match asked.unwrap_or_else(|_| Err(silence())) {
         Ok((seen, members)) => (MemberAnswer { address: address.to_owned(), seen: Ok(seen) }, Some(members)),
         Err(e) => (MemberAnswer { address: address.to_owned(), seen: Err(e.why) }, None),

@@ -26,7 +26,7 @@ pub struct Row {
     pub address: String,
     /// When its main loop started, by its own wall clock, in milliseconds since the Unix epoch.
     pub from_ms: u64,
-    /// For how long nobody had led, as the holder saw it; `None`: it saw no end of a tenure before.
+    /// For how long nobody had led, as the holder saw it; `None`: it did not see the tenure before end.
     pub gap_ms: Option<u64>,
     /// The node that led before.
     pub previous: Option<String>,
@@ -115,6 +115,14 @@ impl Row {
         is_news
     }
 
+    /// This row with the end of another view of the same tenure.
+    pub fn ended_as(mut self, other: &Row) -> Self {
+        if let Some(end) = other.end.clone() {
+            self.close(end);
+        }
+        self
+    }
+
     /// How long it lasted, or has lasted by `now_ms`.
     pub fn held_ms(&self, now_ms: u64) -> u64 {
         self.end.as_ref().map_or(now_ms, |e| e.at_ms).saturating_sub(self.from_ms)
@@ -133,7 +141,11 @@ impl Opening {
             older.push(Row::of(&left.record, left.token)); // it had no time to write
             older.sort_by_key(|r| r.token);
         }
-        row.previous = older.last().map(|r| r.holder.node.clone());
+        let last = older.last();
+        row.previous = last.map(|r| r.holder.node.clone());
+        if last.map(|r| r.token) != left.map(|l| l.token) {
+            row.gap_ms = None; // somebody has led since the end that we saw
+        }
         let mut ends_before = row.from_ms;
         let mut closed = Vec::new();
         for old in older.iter().rev() {
