@@ -46,6 +46,8 @@ pub struct Reading {
     pub unit: String,
     /// From here on it is a warning.
     pub warn: f64,
+    /// Is it the lower number that is worse?
+    pub lower_is_worse: bool,
 }
 
 /// What a check says: its outcome, or why it was not made.
@@ -178,9 +180,15 @@ impl Outcome {
         Ok(self)
     }
 
+    /// The number behind it warns below its limit, not above.
+    pub fn lower_is_worse(mut self) -> Self {
+        self.reading.iter_mut().for_each(|r| r.lower_is_worse = true);
+        self
+    }
+
     /// The number behind it.
     pub fn reading(mut self, value: f64, unit: &str, warn: f64) -> Self {
-        self.reading = Some(Reading { value, unit: unit.to_owned(), warn });
+        self.reading = Some(Reading { value, unit: unit.to_owned(), warn, lower_is_worse: false });
         self
     }
 }

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, OsClock};
-use crate::config::Config;
+use crate::config::{ChecksConfig, Config};
 use crate::doctor::background::{self, BackgroundParts};
 use crate::driver::fuse::Fuse;
 use crate::driver::leadership::Leadership;
@@ -77,16 +78,17 @@ pub struct Node {
     servers: tokio::task::JoinSet<()>,
     stop_servers: CancellationToken,
     telemetry: Telemetry,
-    certificates: Certificates,
+    reloader: Reloader,
     rpc_address: String,
     http_address: String,
 }
 
-/// Has a running node read its certificates again.
+/// What can change while a node runs.
 #[derive(Clone)]
-pub struct Certificates {
+pub struct Reloader {
     config: Arc<Config>,
     stores: Arc<[Arc<dyn Store>]>,
+    limits: watch::Sender<ChecksConfig>,
 }
 
 struct Listeners {
@@ -177,7 +179,8 @@ impl NodeBuilder {
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
         let stores = Arc::new([store.clone(), main_store.clone()]);
-        let certificates = Certificates { config: Arc::new(self.config.clone()), stores };
+        let (limits, limited) = watch::channel(self.config.checks.clone());
+        let reloader = Reloader { config: Arc::new(self.config.clone()), stores, limits };
         let parts = DriverParts {
             store,
             main_store,
@@ -202,13 +205,14 @@ impl NodeBuilder {
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         let (checks, checking) = background::start(BackgroundParts {
             config: self.config,
+            limits: limited,
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             snapshots: driver.subscribe(),
             history: driver.subscribe_past(),
         });
         let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry, checks };
-        let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, certificates) };
+        let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(looks);
         node.serve_beside(checking);
         Ok(node)
@@ -320,15 +324,20 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
     })
 }
 
-// === impl Certificates ===
+// === impl Reloader ===
 
-impl Certificates {
+impl Reloader {
+    /// Has the checks go by these limits from now on, and look anew at once, with the present certificates.
+    pub fn set_limits(&self, limits: &ChecksConfig) {
+        self.limits.send_replace(limits.clone());
+    }
+
     /// Reads the files that the configuration names again; new connections use them. `false`: it names none. The
     /// guardian reads them when it needs them.
     ///
     /// # Errors
     /// A file that cannot be read or used; the old certificates stay.
-    pub fn reload(&self) -> Result<bool, OpenError> {
+    pub fn reload_certificates(&self) -> Result<bool, OpenError> {
         store::open::reload_certificates(&self.config, &self.stores)
     }
 }
@@ -358,7 +367,7 @@ impl Node {
         listeners: Listeners,
         rpc_parts: RpcParts,
         ending: tokio::sync::oneshot::Receiver<Ending>,
-        certificates: Certificates,
+        reloader: Reloader,
     ) -> Self {
         let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
@@ -372,7 +381,7 @@ impl Node {
             }
         });
         watching::register_computed(&telemetry, &driver, &clock);
-        let store = certificates.config.store.kind;
+        let store = reloader.config.store.kind;
         let http_parts =
             HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone(), store, checks };
         let stop = stop_servers.clone().cancelled_owned();
@@ -389,7 +398,7 @@ impl Node {
             servers,
             stop_servers,
             telemetry,
-            certificates,
+            reloader,
             rpc_address,
             http_address,
         }
@@ -415,9 +424,9 @@ impl Node {
         &self.http_address
     }
 
-    /// The way to have this node read its certificates again.
-    pub fn certificates(&self) -> Certificates {
-        self.certificates.clone()
+    /// The way to change what can change while this node runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Asks the node to end its main loop, to give leadership up, and to stop.

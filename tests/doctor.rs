@@ -182,12 +182,13 @@ fn a_healthy_cluster_of_three_is_all_green() {
         assert!(made.contains(code), "{code} was made: {made:?}");
     }
     assert!(said.finding("ETCD_015")["measured"].as_str().is_some_and(|m| m.contains("1.5 MiB")), "asked");
-    // Without a node that runs, what etcd is asked is found out all the same.
+    // Without a node that runs, what etcd is asked is found out all the same, and that nobody leads any more.
     drop(nodes);
     wait_until("the registrations have ended", PATIENCE * 2, || {
         etcd.etcdctl_ok(&["get", "--prefix", "--keys-only", "/metad/default/nodes/"]).trim().is_empty()
     });
-    let alone = Doctor::of(&etcd).finds(&with_version(&etcd, vec![]));
+    let alone = Doctor::of(&etcd).finds(&with_version(&etcd, vec!["LEADER_001"]));
+    alone.assert_says("LEADER_001", "fail", "no meta node answers");
     assert!(alone.findings().iter().any(|f| f["code"] == "ETCD_009"), "{:#}", alone.report);
     let left = etcd.etcdctl_ok(&["get", "--prefix", "--keys-only", "/metad/default/doctor/"]);
     assert_eq!(left.trim(), "", "the doctor leaves nothing behind");
@@ -368,6 +369,9 @@ fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
     );
     assert!(raised.str("measured").contains("unplanned changes"), "{}", raised.json);
     assert_eq!(check_status(&observer, "LEADER_003"), Some(1), "the metric");
+    wait_until("it says of itself what no other process can", PATIENCE, || {
+        check_status(&observer, "HOST_006") == Some(0) && check_status(&observer, "HOST_007").is_some()
+    });
     wait_until("whoever leads says so, too", PATIENCE, || {
         nodes.iter().any(|n| leads(n) && check_status(n, "LEADER_003") == Some(1))
     });

@@ -181,6 +181,20 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
     browser.wait("#etcd-text", "1 of 1 answer");
     assert_eq!(grey(&mut browser), "none");
     assert_asks_only(&mut browser, &nodes[served]);
+
+    // etcd answers, but what this node knows is a minute old: its election hangs.
+    let mut said = state(&nodes[served]);
+    said["age_ms"] = json!(60_000);
+    browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
+    browser.wait("#verdict-word", "This node has lost sight of etcd");
+    assert_eq!(grey(&mut browser), "grayscale(1)");
+    said["age_ms"] = json!(0);
+    browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
+    let unknown = json!({ "at_ms": said["now_ms"], "findings": fixtures::findings_unknown() });
+    browser.ask("fulfil", json!({ "path": "/api/v1/checks", "body": unknown }));
+    browser.ask("reload", Value::Null);
+    browser.wait("#verdict-word", "1 check not possible");
+    assert_eq!(browser.texts()["level"], "warn", "what could not be looked at is not green");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use support::crew::{PATIENCE, leads};
+use support::crew::{PATIENCE, check_status, leads};
 use support::etcd::EtcdCluster;
 use support::http;
 use support::node::{Node, NodeBuilder, Signal};
@@ -34,7 +34,7 @@ fn sighup_reloads_the_log_filter_and_names_what_needs_a_restart() {
     write(&file, "[log]\nfilter = \"info\"\n");
     let node = NodeBuilder::new("n1").arg("--config").arg(&file).spawn();
     node.wait_for("main_loop_started", PATIENCE);
-    reload(&node, "SIGHUP: log.filter has not changed");
+    reload(&node, "SIGHUP: no setting has changed");
     assert!(!node.stderr().contains("DEBUG"), "{}", node.stderr());
 
     write(&file, "[log]\nfilter = \"debug\"\n[meta]\nstop_timeout_secs = 7\nmeta_leader_lease_secs = 60\n");
@@ -84,6 +84,21 @@ fn client(id: &str, etcd: &EtcdCluster, files: &Path) -> NodeBuilder {
         .env("METAD_STORE__ETCD__CA_FILE", files.join("ca.pem"))
         .env("METAD_STORE__ETCD__CERT_FILE", files.join("client.pem"))
         .env("METAD_STORE__ETCD__KEY_FILE", files.join("client.key"))
+}
+
+#[test]
+fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("metad.toml");
+    let text = |limits: &str| format!("[checks]\ninterval_secs = 3600\n{limits}");
+    write(&file, &text(""));
+    let node = NodeBuilder::new("n1").arg("--config").arg(&file).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    wait_until("it has looked", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(0));
+    // The next look is due in an hour.
+    write(&file, &text("expected_members = 3\n"));
+    reload(&node, "SIGHUP: checks.expected_members are reloaded");
+    wait_until("one of three is there", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(1));
 }
 
 #[test]

@@ -9,13 +9,16 @@ use super::{Failure, output, settings};
 use crate::clock::{Clock, OsClock};
 use crate::doctor::collect::{Depth, meta};
 use crate::doctor::examine::{self, Plan, UnknownCheck};
+use crate::doctor::facts::MetaFacts;
 use crate::doctor::render::{self, Colours};
-use crate::doctor::{CHECKS, Finding, Group, Outcome, Report, Skipped, Status, catalog};
+use crate::doctor::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
 
 /// Wrong usage.
 const USAGE: i32 = 64;
 /// How many reads are measured at each endpoint.
 const READS: usize = 20;
+/// What a node found longer ago than this is found out again.
+const FRESH: Duration = Duration::from_secs(5 * 60);
 /// How long `metad check` watches etcd's counters, where no node has done so.
 const CHECK_SAMPLE: Duration = Duration::from_secs(1);
 
@@ -90,10 +93,15 @@ fn code_of(report: &Report) -> i32 {
 
 /// What was asked for, as far as the first node that answers has found it out.
 async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
-    let asked = meta::collect(Some(vec![]), &plan.addresses, clock).await;
-    let first = asked.answers.into_iter().find_map(|a| a.seen.ok());
-    let wanted = |f: &Finding| plan.only.iter().any(|n| catalog::find(n).is_some_and(|c| c.code == f.code));
-    first.into_iter().flat_map(|s| s.findings).filter(wanted).collect()
+    let asked =
+        meta::collect(MetaFacts { registered: Some(vec![]), ..MetaFacts::default() }, &plan.addresses, clock)
+            .await;
+    let Some(first) = asked.answers.into_iter().find_map(|a| a.seen.ok()) else { return vec![] };
+    // What only the node knows it counts all the time; the rest may be as old as its last look.
+    let is_fresh = first.looked_ago < FRESH;
+    let counts = |c: &Check, f: &Finding| c.code == f.code && (is_fresh || c.asks_a_node);
+    let wanted = |f: &Finding| plan.only.iter().any(|n| catalog::find(n).is_some_and(|c| counts(c, f)));
+    first.findings.into_iter().filter(wanted).collect()
 }
 
 /// What was asked for by name and could not be looked at is not fine: monitoring must see that.

@@ -3,11 +3,12 @@
 use super::args::SettingArgs;
 use super::settings;
 use crate::config::Config;
-use crate::node::Certificates;
+use crate::node::Reloader;
 use crate::telemetry::log::LogFilter;
 
-/// The keys that are taken over.
-const RELOADED: [&str; 1] = ["log.filter"];
+/// The keys that are taken over: this one, and all of this section.
+const FILTER: &str = "log.filter";
+const LIMITS: &str = "checks.";
 
 /// What a reload needs.
 pub(super) struct Reload {
@@ -23,8 +24,8 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Reloads. Whatever is wrong with the new configuration, the node goes on with the old one.
-    pub(super) fn run(&mut self, certificates: &Certificates) {
-        match certificates.reload() {
+    pub(super) fn run(&mut self, node: &Reloader) {
+        match node.reload_certificates() {
             Ok(true) => tracing::info!("SIGHUP: certificates are reloaded, for new connections"),
             Ok(false) => {}
             Err(e) => tracing::error!("SIGHUP: the old certificates stay: {e}"),
@@ -33,22 +34,35 @@ impl Reload {
             Ok(loaded) => self.take_over(&loaded.config),
             Err(e) => tracing::error!("SIGHUP: the configuration is not reloaded: {}", e.message),
         }
+        node.set_limits(&self.running.checks);
     }
 
     fn take_over(&mut self, fresh: &Config) {
         let changed = self.running.differences(fresh);
-        let (reloaded, restart): (Vec<_>, Vec<_>) =
-            changed.into_iter().partition(|key| RELOADED.contains(key));
-        if reloaded.is_empty() {
-            tracing::info!("SIGHUP: {} has not changed", RELOADED.join(", "));
-        } else if let Err(e) = self.filter.set(&fresh.log.filter) {
-            tracing::error!("SIGHUP: the old filter stays: {e}");
-        } else {
-            self.running.log.filter.clone_from(&fresh.log.filter);
-            tracing::warn!(filter = fresh.log.filter, "SIGHUP: log.filter is reloaded");
+        if changed.is_empty() {
+            tracing::info!("SIGHUP: no setting has changed");
+        }
+        let (limits, others): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| key.starts_with(LIMITS));
+        if !limits.is_empty() {
+            self.running.checks.clone_from(&fresh.checks);
+            tracing::warn!("SIGHUP: {} are reloaded", limits.join(", "));
+        }
+        let (filter, restart): (Vec<_>, Vec<_>) = others.into_iter().partition(|key| *key == FILTER);
+        if !filter.is_empty() {
+            self.take_filter(&fresh.log.filter);
         }
         if !restart.is_empty() {
             tracing::warn!("SIGHUP: restart the node for the new values of {}", restart.join(", "));
+        }
+    }
+
+    fn take_filter(&mut self, fresh: &str) {
+        match self.filter.set(fresh) {
+            Err(e) => tracing::error!("SIGHUP: the old filter stays: {e}"),
+            Ok(()) => {
+                fresh.clone_into(&mut self.running.log.filter);
+                tracing::warn!(filter = fresh, "SIGHUP: log.filter is reloaded");
+            }
         }
     }
 }

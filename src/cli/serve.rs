@@ -48,8 +48,8 @@ async fn run(
     builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
-    let certificates = node.certificates();
-    let caught = node.stop_on_signals_and_reload(move || reload.run(&certificates));
+    let reloader = node.reloader();
+    let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
     caught.map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;
     let (exit, ending) = node.wait().await;
     if exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_)) {

@@ -3,33 +3,36 @@
 //! They run on the main runtime, never on the driver's thread, and one look at a time. What was found last is kept
 //! for gRPC, HTTP and the metrics to show; a result that differs from the last one is an event, once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::changes::{self, Change};
 use super::collect::etcd::EtcdCollector;
 use super::collect::host::HostCollector;
 use super::collect::{Depth, meta};
-use super::facts::{Facts, PastFacts, Registered};
+use super::facts::{Facts, MetaFacts, PastFacts};
 use super::measured::{Burden, Measured};
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
-use crate::config::{Config, StoreKind};
+use crate::config::{ChecksConfig, Config, StoreKind};
 use crate::driver::history;
 use crate::driver::status::{self, Role};
+use crate::election::record::{Incarnation, Member, MemberUuid};
 use crate::telemetry::metrics::Usage;
-use crate::telemetry::{Event, Stamped, Telemetry};
+use crate::telemetry::{Event, Telemetry};
 
 /// The first look comes so late at most: a node that has just started has no leader yet.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// How often the clock is looked at, to see whether it stood still.
 const TICK: Duration = Duration::from_secs(1);
-/// How many starts of nodes are remembered.
+/// How many starts of nodes are remembered, and how many nodes.
 const PAST_MAX: usize = 256;
+/// The headroom that is judged is at least that of so long: the series has steps of ten seconds.
+const HEADROOM_MIN: Duration = Duration::from_secs(60);
 /// The checks that are made at every change of the leader, and at every start of a node.
 const AT_ONCE: [&str; 2] = ["LEADER_003", "CLUSTER_005"];
 
@@ -48,11 +51,13 @@ pub struct Latest {
 
 /// What the checks of a running node need.
 pub struct BackgroundParts {
-    /// Its configuration, and what that warns of itself.
+    /// Its configuration.
     pub config: Config,
+    /// Its limits, whenever they are read again. Certificates may be others then, too.
+    pub limits: watch::Receiver<ChecksConfig>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where to tell, and where to hear of changes.
+    /// Where to tell.
     pub telemetry: Telemetry,
     /// The history, as the driver reads it.
     pub history: watch::Receiver<Arc<history::Past>>,
@@ -68,20 +73,22 @@ struct Collectors {
 
 struct Background {
     parts: BackgroundParts,
-    events: broadcast::Receiver<Arc<Stamped>>,
     memory: Memory,
     latest: watch::Sender<Arc<Latest>>,
 }
 
 /// What was seen so far.
 struct Memory {
+    /// When which node has started.
     starts: VecDeque<(u64, String)>,
+    /// The last start of each node that was seen.
+    nodes: BTreeMap<String, (MemberUuid, Incarnation)>,
+    /// What was told of each check last: one that is not made for a while has not changed.
+    told: BTreeMap<String, Status>,
     leaderless_since: Option<Instant>,
     /// How many unplanned changes of the leader the last look counted.
     unplanned: usize,
     stood_still: Duration,
-    headroom: Option<f64>,
-    holds_until: Option<Instant>,
     ticked_at: Instant,
     /// What the process had used at the last look, and when that was.
     used: (Usage, Instant),
@@ -90,9 +97,8 @@ struct Memory {
 /// Begins to check. The future ends with the node; the receiver shows what was found last.
 pub fn start(parts: BackgroundParts) -> (watch::Receiver<Arc<Latest>>, impl Future<Output = ()> + Send) {
     let (latest, receiver) = watch::channel(Arc::default());
-    let events = parts.telemetry.subscribe();
     let memory = Memory::new(parts.clock.now());
-    let background = Background { parts, events, memory, latest };
+    let background = Background { parts, memory, latest };
     (receiver, background.run())
 }
 
@@ -100,22 +106,14 @@ pub fn start(parts: BackgroundParts) -> (watch::Receiver<Arc<Latest>>, impl Futu
 
 impl Background {
     async fn run(mut self) {
-        let every = Duration::from_secs(self.parts.config.checks.interval_secs);
-        if every.is_zero() {
-            return;
-        }
         // At most one look at a time: it takes the collectors along and brings them back.
         let (mut collectors, mut looks) = (Some(self.collectors()), JoinSet::new());
-        let mut next = self.parts.clock.now() + every.min(FIRST_LOOK);
+        let mut is_stale = false;
+        let mut next = self.due(FIRST_LOOK);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                event = self.events.recv() => match event {
-                    Ok(event) => self.hear(&event),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {} // some changes are not counted
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
                 changed = self.parts.snapshots.changed() => match changed {
                     Ok(()) => self.see(),
                     Err(_) => return, // no driver: the node is ending
@@ -124,22 +122,47 @@ impl Background {
                     let now = self.parts.clock.now();
                     self.memory.tick(now);
                     self.count_changes();
-                    if now.reached(next) && let Some(with) = collectors.take() {
-                        next = now + every;
-                        looks.spawn(look(with, self.parts.config.clone(), self.registered(), self.parts.clock.clone()));
+                    if self.take_limits() {
+                        // A look that is under way has the old certificates.
+                        is_stale = collectors.is_none();
+                        collectors = collectors.map(|_| self.collectors());
+                        next = self.due(Duration::ZERO);
+                    }
+                    if next.is_some_and(|at| now.reached(at)) && let Some(with) = collectors.take() {
+                        next = self.due(Duration::MAX);
+                        looks.spawn(look(with, self.parts.config.clone(), self.known(), self.parts.clock.clone()));
                     }
                 }
                 Some(done) = looks.join_next() => {
-                    match done {
-                        Ok((with, facts)) => {
-                            collectors = Some(with);
-                            self.judge(facts);
-                        }
-                        Err(_) => collectors = Some(self.collectors()), // it panicked: begin anew
-                    }
+                    // If it has panicked we begin anew.
+                    let with = done.ok().map(|(with, facts)| {
+                        self.judge(facts);
+                        with
+                    });
+                    let is_stale = std::mem::take(&mut is_stale);
+                    collectors = Some(with.filter(|_| !is_stale).unwrap_or_else(|| self.collectors()));
                 }
             }
         }
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_secs(self.parts.config.checks.interval_secs)
+    }
+
+    /// When the next look is due, in so long at most; never, if the checks are off.
+    fn due(&self, at_most: Duration) -> Option<Instant> {
+        let every = self.every();
+        (!every.is_zero()).then(|| self.parts.clock.now() + every.min(at_most))
+    }
+
+    /// Were the limits read again?
+    fn take_limits(&mut self) -> bool {
+        let is_new = self.parts.limits.has_changed().unwrap_or(false);
+        if is_new {
+            self.parts.config.checks = self.parts.limits.borrow_and_update().clone();
+        }
+        is_new
     }
 
     fn collectors(&self) -> Collectors {
@@ -147,7 +170,7 @@ impl Background {
         let is_etcd = config.store.kind == StoreKind::Etcd;
         // What cannot be opened here has not been opened by the driver either, and that says so.
         let etcd = is_etcd.then(|| EtcdCollector::new(config, clock.clone()).ok()).flatten();
-        Collectors { etcd, host: HostCollector::new(config, clock.clone()) }
+        Collectors { etcd, host: HostCollector::new(config, true, clock.clone()) }
     }
 
     fn changes(&self) -> Vec<Change> {
@@ -155,7 +178,15 @@ impl Background {
     }
 
     fn past(&self) -> PastFacts {
-        self.memory.facts(self.parts.clock.now(), self.changes())
+        self.memory.facts(self.parts.clock.now(), self.changes(), self.headroom())
+    }
+
+    /// The least part of the lease that was left lately, as the driver has measured it; `None` while we do not lead.
+    fn headroom(&self) -> Option<f64> {
+        let leads = self.parts.snapshots.borrow().role == Role::Leader;
+        let lately = || self.parts.telemetry.headroom(self.every().max(HEADROOM_MIN));
+        let least = leads.then(lately)?.points.iter().map(|p| p.min).reduce(f32::min)?;
+        Some(f64::from(least))
     }
 
     /// Has the number of unplanned changes grown, or shrunk because the window has moved on?
@@ -167,25 +198,25 @@ impl Background {
         }
     }
 
-    fn registered(&self) -> Vec<Registered> {
-        meta::registered_in(&self.parts.snapshots.borrow().view)
+    /// What the driver sees in the store.
+    fn known(&self) -> MetaFacts {
+        let led = self.parts.history.borrow().rows.iter().map(|row| row.holder.node.clone()).collect();
+        MetaFacts { led, ..meta::of_view(&self.parts.snapshots.borrow().view) }
     }
 
     fn see(&mut self) {
         let now = self.parts.clock.now();
         let snapshot = self.parts.snapshots.borrow_and_update().clone();
-        self.memory.see(now, &snapshot);
-    }
-
-    fn hear(&mut self, event: &Stamped) {
-        if let Event::MemberJoined { member, .. } = &event.event {
-            push(&mut self.memory.starts, (event.wall_ms, member.clone()));
+        if self.memory.see(now, &snapshot) {
             self.judge_at_once();
         }
     }
 
     /// What is remembered alone is enough for these.
     fn judge_at_once(&mut self) {
+        if self.every().is_zero() {
+            return;
+        }
         let mut facts = Facts::of(self.parts.config.clone(), vec![]);
         facts.past = Some(self.past());
         let fresh = judged(CHECKS.iter().filter(|c| AT_ONCE.contains(&c.code)), &facts);
@@ -198,7 +229,8 @@ impl Background {
 
     fn judge(&mut self, mut facts: Facts) {
         facts.past = Some(self.past());
-        let burden = Some(self.memory.burden(self.parts.clock.now()));
+        facts.config.checks = self.parts.config.checks.clone();
+        let burden = Some(self.memory.burden(self.parts.clock.now(), self.headroom()));
         self.memory.begin_anew();
         let findings = judged(CHECKS.iter(), &facts);
         let at_ms = wall_clock_ms();
@@ -211,7 +243,7 @@ impl Background {
         let before = self.latest.borrow().clone();
         for f in findings.iter() {
             self.parts.telemetry.metrics().check_made(&f.code, f.status.code());
-            let was = before.findings.iter().find(|b| b.code == f.code).map_or(Status::Pass, |b| b.status);
+            let was = self.memory.told.insert(f.code.clone(), f.status).unwrap_or(Status::Pass);
             if was != f.status {
                 self.parts.telemetry.emit(changed(f, was));
             }
@@ -243,7 +275,7 @@ fn judged<'c>(checks: impl Iterator<Item = &'c Check>, facts: &Facts) -> Vec<Fin
 async fn look(
     mut with: Collectors,
     config: Config,
-    registered: Vec<Registered>,
+    known: MetaFacts,
     clock: Arc<dyn Clock>,
 ) -> (Collectors, Facts) {
     let mut facts = Facts::of(config, vec![]);
@@ -251,7 +283,7 @@ async fn look(
     if let Some(etcd) = &mut with.etcd {
         facts.etcd = Some(etcd.collect(Depth::CHEAP).await);
     }
-    facts.meta = Some(meta::collect(Some(registered), &[], &clock).await);
+    facts.meta = Some(meta::collect(known, &[], &clock).await);
     (with, facts)
 }
 
@@ -263,36 +295,39 @@ impl Memory {
             starts: VecDeque::new(),
             leaderless_since: Some(now),
             unplanned: 0,
+            nodes: BTreeMap::new(),
+            told: BTreeMap::new(),
             stood_still: Duration::ZERO,
-            headroom: None,
-            holds_until: None,
             ticked_at: now,
             used: (Usage::now(), now),
         }
     }
 
-    fn see(&mut self, now: Instant, snapshot: &status::Status) {
+    /// True: a node has started.
+    fn see(&mut self, now: Instant, snapshot: &status::Status) -> bool {
         if snapshot.leader().is_some() {
             self.leaderless_since = None;
         } else {
             self.leaderless_since.get_or_insert(now);
         }
-        self.note_headroom(now, snapshot);
+        self.note_starts(&snapshot.view.members)
     }
 
-    fn note_headroom(&mut self, now: Instant, snapshot: &status::Status) {
-        if snapshot.role != Role::Leader {
-            (self.headroom, self.holds_until) = (None, None);
-            return;
+    /// A registration that has only come back, because a lease was lost or the store was away, is no start.
+    fn note_starts(&mut self, members: &[Member]) -> bool {
+        let mut is_any = false;
+        for id in members.iter().map(|m| &m.registration.member) {
+            let start = (id.uuid, id.incarnation);
+            if self.nodes.get(&id.node) != Some(&start) {
+                if self.nodes.len() == PAST_MAX {
+                    self.nodes.clear(); // names that never come back
+                }
+                self.nodes.insert(id.node.clone(), start);
+                push(&mut self.starts, (wall_clock_ms(), id.node.clone()));
+                is_any = true;
+            }
         }
-        // A renewal was confirmed: this much of the old lease was left.
-        if let (Some(old), Some(ttl)) = (self.holds_until, snapshot.ttl)
-            && snapshot.holds_until != Some(old)
-        {
-            let left = now.until(old).as_secs_f64() / ttl.as_secs_f64();
-            self.headroom = Some(self.headroom.map_or(left, |least| least.min(left)));
-        }
-        self.holds_until = snapshot.holds_until;
+        is_any
     }
 
     fn tick(&mut self, now: Instant) {
@@ -300,26 +335,26 @@ impl Memory {
         self.ticked_at = now;
     }
 
-    fn facts(&self, now: Instant, changes: Vec<Change>) -> PastFacts {
+    fn facts(&self, now: Instant, changes: Vec<Change>, headroom: Option<f64>) -> PastFacts {
         PastFacts {
             now_ms: wall_clock_ms(),
             changes,
             starts: self.starts.iter().cloned().collect(),
             leaderless: self.leaderless_since.map(|at| now.since(at)),
             stood_still: self.stood_still,
-            headroom: self.headroom,
+            headroom,
         }
     }
 
-    fn burden(&mut self, now: Instant) -> Burden {
+    fn burden(&mut self, now: Instant, headroom: Option<f64>) -> Burden {
         let usage = Usage::now();
         let (before, at) = std::mem::replace(&mut self.used, (usage, now));
         let cpu_percent = (usage.cpu_secs - before.cpu_secs) * 100.0 / now.since(at).as_secs_f64().max(0.1);
-        Burden { cpu_percent, rss_bytes: usage.rss_bytes as u64, headroom: self.headroom }
+        Burden { cpu_percent, rss_bytes: usage.rss_bytes as u64, headroom }
     }
 
     fn begin_anew(&mut self) {
-        (self.stood_still, self.headroom) = (Duration::ZERO, None);
+        self.stood_still = Duration::ZERO;
     }
 }
 
@@ -328,4 +363,36 @@ fn push<T>(past: &mut VecDeque<T>, fresh: T) {
         past.pop_front();
     }
     past.push_back(fresh);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::lease::LeaseId;
+    use crate::election::record::{MemberId, Registration, Revision};
+
+    fn member(incarnation: u64) -> Member {
+        let id = MemberId { node: "n".into(), uuid: MemberUuid(1), incarnation: Incarnation(incarnation) };
+        let registration = Registration {
+            member: id,
+            rpc_address: "h:1".into(),
+            http_address: "h:2".into(),
+            priority: 1,
+            version: "1".into(),
+            ttl: Duration::from_secs(15),
+            lease: LeaseId(1),
+        };
+        Member { registration, created: Revision(1), generation: Revision(1) }
+    }
+
+    #[test]
+    fn a_registration_that_comes_back_is_no_start() {
+        let mut memory = Memory::new(Instant::default());
+        assert!(memory.note_starts(&[member(1)]), "a new one is");
+        for _ in 0..5 {
+            assert!(!memory.note_starts(&[]) && !memory.note_starts(&[member(1)]), "away for a while");
+        }
+        assert!(memory.note_starts(&[member(2)]), "twin: a next start is");
+        assert_eq!(memory.starts.len(), 2);
+    }
 }

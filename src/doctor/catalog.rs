@@ -16,8 +16,8 @@ pub struct Check {
     pub why: &'static str,
     /// Where it belongs.
     pub group: Group,
-    /// What a running node has to have seen for it; others ask a node.
-    pub needs_past: bool,
+    /// Only a running node knows, by its past or of its own process; others ask one.
+    pub asks_a_node: bool,
     /// Judges.
     pub judge: fn(&Facts) -> Judgement,
 }
@@ -67,11 +67,11 @@ impl Check {
         judge: fn(&Facts) -> Judgement,
         why: &'static str,
     ) -> Self {
-        Self { code, name, title, why, group, needs_past: false, judge }
+        Self { code, name, title, why, group, asks_a_node: false, judge }
     }
 
-    const fn needs_past(self) -> Self {
-        Self { needs_past: true, ..self }
+    const fn asks_a_node(self) -> Self {
+        Self { asks_a_node: true, ..self }
     }
 
     /// Where it is explained.
@@ -138,14 +138,16 @@ pub static CHECKS: [Check; 44] = [
         "enough files may be open",
         judge::host::files,
         "every worker and every reader is a connection; a node without descriptors answers nobody",
-    ),
+    )
+    .asks_a_node(),
     Check::new(
         Group::Host,
         ("HOST_006", "watchdog"),
         "a node that hangs is ended by what is made for it",
         judge::host::watchdog,
         "the fuse and the guardian end a hanging node in time; systemd's watchdog would end a healthy one",
-    ),
+    )
+    .asks_a_node(),
     Check::new(
         Group::Leader,
         ("LEADER_001", "leader-exists"),
@@ -167,7 +169,7 @@ pub static CHECKS: [Check; 44] = [
         judge::leader::flapping,
         "each unplanned change stops the work of the whole cluster for a while",
     )
-    .needs_past(),
+    .asks_a_node(),
     Check::new(
         Group::Leader,
         ("LEADER_004", "one-leader"),
@@ -210,7 +212,7 @@ pub static CHECKS: [Check; 44] = [
         judge::cluster::restarts,
         "a node that restarts in a loop takes the leadership and drops it each time",
     )
-    .needs_past(),
+    .asks_a_node(),
     Check::new(
         Group::Cluster,
         ("HOST_001", "clock-skew"),
@@ -407,5 +409,5 @@ pub static CHECKS: [Check; 44] = [
         judge::lease::headroom,
         "a third of the lease left is one lost renewal before the end",
     )
-    .needs_past(),
+    .asks_a_node(),
 ];

@@ -11,6 +11,9 @@ use super::{CHECKS, Finding, Report};
 use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
 
+/// The checks that need a write in etcd.
+const WRITES: [&str; 2] = ["ETCD_009", "LEASE_001"];
+
 /// What to examine.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -72,16 +75,18 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
     };
     judge(&[Group::Config], &facts);
     if plan.wants_any(&[Group::Host]) {
-        facts.host = Some(HostCollector::new(&plan.config, clock.clone()).collect(plan.depth).await);
+        facts.host = Some(HostCollector::new(&plan.config, false, clock.clone()).collect(plan.depth).await);
     }
     // The lease is judged by the number of nodes as well.
     if plan.wants_any(&[Group::Host, Group::Leader, Group::Cluster, Group::Lease, Group::Etcd]) {
-        let registered = meta::registered_in_store(&plan.config, clock.clone()).await;
-        facts.meta = Some(meta::collect(registered, &plan.addresses, &clock).await);
+        let known = meta::in_store(&plan.config, clock.clone()).await;
+        facts.meta = Some(meta::collect(known, &plan.addresses, &clock).await);
     }
     judge(&[Group::Host, Group::Leader, Group::Cluster], &facts);
     if let Some(collector) = collector.as_mut().filter(|_| plan.wants_any(&[Group::Etcd, Group::Lease])) {
-        facts.etcd = Some(collector.collect(plan.depth).await);
+        // Nobody's etcd is written to for a check that does not need it.
+        let writes = plan.depth.writes && CHECKS.iter().any(|c| WRITES.contains(&c.code) && plan.wants(c));
+        facts.etcd = Some(collector.collect(Depth { writes, ..plan.depth }).await);
     }
     judge(&[Group::Etcd, Group::Lease], &facts);
     whole
@@ -91,7 +96,7 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
 fn ask_the_nodes(report: &mut Report, facts: &Facts) {
     let answers = || facts.meta.iter().flat_map(|m| &m.answers).filter_map(|a| a.seen.as_ref().ok());
     report.skipped.retain(|skipped| {
-        let is_asked = catalog::find(skipped.code).is_some_and(|c| c.needs_past);
+        let is_asked = catalog::find(skipped.code).is_some_and(|c| c.asks_a_node);
         let said = answers().flat_map(|s| s.findings.iter().map(move |f| (s, f)));
         let said = said.filter(|(_, f)| is_asked && f.code == skipped.code);
         let Some((who, worst)) = said.max_by_key(|(_, f)| f.status.severity()) else { return true };

@@ -1,5 +1,6 @@
 //! What the checks judge: plain values, as they were asked for and measured.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::changes::Change;
@@ -32,7 +33,7 @@ pub struct Facts {
 pub struct EtcdFacts {
     /// The configured endpoints, in their order.
     pub endpoints: Vec<EndpointFacts>,
-    /// Who belongs to the cluster, as the first endpoint that answers says.
+    /// Who belongs to the cluster, as the member that knows best says.
     pub members: Option<Vec<ListedMember>>,
     /// Voters that no configured endpoint leads to, and whether they answer at an address of their own.
     pub others: Vec<(String, bool)>,
@@ -44,6 +45,8 @@ pub struct EtcdFacts {
     pub shortest_lease: Option<Result<Duration, String>>,
     /// Is the first revision still readable? `None`: not asked.
     pub never_compacted: Option<bool>,
+    /// By how much the number of etcd's own elections has grown, and in how long. `None`: it was seen once only.
+    pub elections: Option<(f64, Duration)>,
     /// How many writes etcd made in a second, between the two looks.
     pub writes_per_sec: Option<f64>,
     /// The longest request that a member accepts.
@@ -72,6 +75,10 @@ pub struct EndpointFacts {
 pub struct MetaFacts {
     /// Who is registered, in the store or, where that cannot be asked, as a member says. `None`: nobody could say.
     pub registered: Option<Vec<Registered>>,
+    /// Whom the leader record in the store names, and its token. `None`: nobody, or the store was not asked.
+    pub seat: Option<(String, u64)>,
+    /// Who has ever led, as far as the history is known.
+    pub led: BTreeSet<String>,
     /// What the members answered, each at its address.
     pub answers: Vec<MemberAnswer>,
 }
@@ -119,6 +126,8 @@ pub struct Seen {
     pub rtt: Duration,
     /// What it found itself.
     pub findings: Vec<super::Finding>,
+    /// How long ago it last looked at everything.
+    pub looked_ago: Duration,
     /// What it says of its own process, if it has looked.
     pub burden: Option<Burden>,
 }
@@ -128,22 +137,43 @@ pub struct Seen {
 pub struct HostFacts {
     /// Where the data dir is, or would be.
     pub data_dir: String,
-    /// How long syncing to its disk took. `None`: not tried.
-    pub syncs: Option<Result<Vec<Duration>, String>>,
+    /// How long syncing to its disk took.
+    pub syncs: Syncs,
     /// Is it on a network file system?
     pub network_fs: Option<&'static str>,
     /// Free and total bytes of its file system.
     pub disk: Option<(u64, u64)>,
-    /// The most file descriptors that a process may open.
-    pub fd_limit: Option<u64>,
     /// Percent of the last ten seconds in which something waited for the CPU, and for the disk.
     pub pressure: Option<(f64, f64)>,
     /// Percent of the scheduling periods in which the cgroup was throttled.
     pub throttled: Option<f64>,
-    /// Time after which systemd kills this process unless it gives signs of life.
-    pub watchdog: Option<Duration>,
     /// How late timers fire, the slowest of some.
     pub timer_delay: Option<Duration>,
+    /// What only the node's own process can see of itself.
+    pub own: Option<OwnFacts>,
+}
+
+/// Writing to the data dir's disk.
+#[derive(Clone, Debug, Default)]
+pub enum Syncs {
+    /// Nobody was to write, or there is nothing yet.
+    #[default]
+    NotTried,
+    /// Whoever asks may not write there; the node's own user may.
+    Denied(String),
+    /// It does not work.
+    Failed(String),
+    /// How long each took.
+    Took(Vec<Duration>),
+}
+
+/// A node's own process: another one on the same machine has other limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnFacts {
+    /// The most file descriptors that it may open.
+    pub fd_limit: u64,
+    /// Time after which systemd kills it unless it gives signs of life.
+    pub watchdog: Option<Duration>,
 }
 
 /// What a running node knows of the past.
@@ -159,7 +189,7 @@ pub struct PastFacts {
     pub leaderless: Option<Duration>,
     /// The longest that its clock stood still beyond its sleep, since the last look.
     pub stood_still: Duration,
-    /// The least part of the lease that was left, since the last look. `None` while it does not lead.
+    /// The least part of the lease that was left lately. `None` while it does not lead.
     pub headroom: Option<f64>,
 }
 
@@ -202,6 +232,7 @@ impl Default for EtcdFacts {
             writes: None,
             shortest_lease: None,
             never_compacted: None,
+            elections: None,
             writes_per_sec: None,
             request_bytes_max: None,
         }

@@ -36,7 +36,7 @@ pub struct Burden {
     pub cpu_percent: f64,
     /// Its resident memory, in bytes.
     pub rss_bytes: u64,
-    /// The least part of the lease that was left since its last look; `None` while it does not lead.
+    /// The least part of the lease that was left lately; `None` while it does not lead.
     pub headroom: Option<f64>,
 }
 

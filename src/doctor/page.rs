@@ -108,7 +108,8 @@ impl Etcd {
     }
 
     /// The 99th percentile in milliseconds: of what came since an earlier page if that is something, else since the
-    /// start. Within a bucket the values are taken to be spread evenly.
+    /// start. Of fewer than a hundred values one is left out all the same: an outlier is no slow disk. Within a bucket
+    /// the values are taken to be spread evenly.
     pub fn p99_ms(&self, name: &str, before: Option<&Self>) -> Option<f64> {
         let all = self.histograms.get(name)?;
         let since = before.and_then(|b| b.histograms.get(name)).map(|then| difference(all, then));
@@ -122,10 +123,10 @@ fn difference(now: &Histogram, then: &Histogram) -> Histogram {
 
 fn p99_ms(histogram: &Histogram) -> Option<f64> {
     let total = *histogram.last_key_value()?.1;
-    if total <= 0.0 {
+    if total < 2.0 {
         return None;
     }
-    let rank = total * 0.99;
+    let rank = (total * 0.99).min(total - 1.0);
     let (mut from, mut below) = (0_u64, 0.0);
     for (bound, count) in histogram {
         if *count >= rank {
@@ -192,6 +193,9 @@ mod tests {
         let idle = now.p99_ms(FSYNC, Some(&now)).unwrap();
         assert_eq!(Some(idle), now.p99_ms(FSYNC, None), "nothing came: since the start");
         assert_eq!(page([0, 0, 0, 5]).p99_ms(FSYNC, None), Some(4.0), "beyond the last bound");
+        let (outlier, slow) = (page([1009, 1009, 1010, 1010]), page([1000, 1000, 1010, 1010]));
+        assert_eq!(outlier.p99_ms(FSYNC, Some(&then)), Some(1.0), "one of ten is chance");
+        assert!(slow.p99_ms(FSYNC, Some(&then)).unwrap() > 3.0, "ten of ten are not");
         assert_eq!(now.grown(LEADER_CHANGES, &then), Some(100.0));
         assert_eq!(then.grown(LEADER_CHANGES, &now), Some(1000.0), "restarted");
     }

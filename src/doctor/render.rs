@@ -127,7 +127,9 @@ pub fn nagios(report: &Report) -> String {
     let text = said.chain(skipped).collect::<Vec<_>>().join("; ").replace('|', "/").replace('\n', " ");
     let perf = report.findings.iter().filter_map(|f| {
         let r = f.reading.as_ref()?;
-        Some(format!("'{}'={}{};{}", f.name, number(r.value), r.unit, number(r.warn)))
+        // "10:" is a range that begins at 10 (Nagios' plug-in guidelines, "threshold and ranges").
+        let colon = if r.lower_is_worse { ":" } else { "" };
+        Some(format!("'{}'={}{};{}{colon}", f.name, number(r.value), r.unit, number(r.warn)))
     });
     let perf: Vec<String> = perf.collect();
     let bar = if perf.is_empty() { "" } else { " | " };

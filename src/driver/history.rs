@@ -272,7 +272,8 @@ fn open_txn(keys: &Keys, opening: &Opening, found: &[KeyValue]) -> Txn {
     verbs::fenced(keys, opening.row.token, guards, then)
 }
 
-fn rows_prefix(keys: &Keys) -> String {
+/// What the keys of all rows begin with.
+pub fn rows_prefix(keys: &Keys) -> String {
     format!("{}history/", keys.prefix())
 }
 

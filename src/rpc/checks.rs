@@ -56,6 +56,7 @@ fn finding(f: &Finding) -> CheckFinding {
             value: r.value,
             unit: r.unit.clone(),
             warn: r.warn,
+            lower_is_worse: r.lower_is_worse,
         }),
     }
 }

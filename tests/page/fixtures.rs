@@ -61,11 +61,20 @@ fn headroom(now_secs: i64) -> Value {
     json!({ "step_secs": 10, "points": points })
 }
 
+fn finding(code: &str, title: &str, status: &str, measured: &str, fix: &str) -> Value {
+    json!({ "code": code, "name": code.to_lowercase(), "title": title, "status": status, "measured": measured,
+            "limit": "10 ms", "why": "a slow disk makes etcd lose its leader", "fix": fix, "doc": "checks.md" })
+}
+
+/// One that could not be looked at, among others that are well.
+pub fn findings_unknown() -> Value {
+    json!([
+        finding("ETCD_001", "every endpoint answers", "pass", "3 of 3", ""),
+        finding("HOST_003", "the CPU is free", "unknown", "cannot be read", ""),
+    ])
+}
+
 fn findings() -> Value {
-    let finding = |code: &str, title: &str, status: &str, measured: &str, fix: &str| {
-        json!({ "code": code, "name": code.to_lowercase(), "title": title, "status": status, "measured": measured,
-                "limit": "10 ms", "why": "a slow disk makes etcd lose its leader", "fix": fix, "doc": "checks.md" })
-    };
     json!([
         finding("ETCD_001", "every endpoint answers", "pass", "3 of 3", ""),
         finding("ETCD_005", "etcd's disk is fast", "warn", "b: 16–32 ms", "meta_leader_lease_secs = 30"),

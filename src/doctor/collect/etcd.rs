@@ -8,11 +8,12 @@ use futures_util::future::join_all;
 use super::super::facts::{EndpointFacts, EtcdFacts};
 use super::super::judge::room::REVISIONS_MAX;
 use super::super::page::{Etcd, Learned};
+use super::elections::Elections;
 use super::{Depth, PATIENCE};
 use crate::clock::{Clock, Instant};
 use crate::config::Config;
 use crate::election::record::Revision;
-use crate::store::etcd::inspect::{Inspector, ListedMember};
+use crate::store::etcd::inspect::{Inspector, ListedMember, MemberStatus};
 use crate::store::open::{self, OpenError};
 
 /// How many writes are measured, and how long they may take together.
@@ -20,8 +21,9 @@ const WRITES: usize = 20;
 const WRITES_TIME_MAX: Duration = Duration::from_secs(5);
 /// The lease that they hang on, which ends them if we cannot.
 const WRITES_LEASE: Duration = Duration::from_secs(10);
-/// The most voters that are looked for at addresses that are not configured.
+/// The most voters that are looked for at addresses that are not configured, and the most addresses of each.
 const OTHERS_MAX: usize = 16;
+const ADDRESSES_MAX: usize = 2;
 
 /// Asks the configured endpoints, and remembers their counters for the next time.
 pub struct EtcdCollector {
@@ -29,6 +31,7 @@ pub struct EtcdCollector {
     clock: Arc<dyn Clock>,
     inspectors: Vec<Inspector>,
     before: Vec<Option<Before>>,
+    elections: Elections,
     revision_before: Option<(u64, Instant)>,
 }
 
@@ -46,7 +49,14 @@ impl EtcdCollector {
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let inspectors = open::inspectors(config, &clock, PATIENCE)?;
         let before = inspectors.iter().map(|_| None).collect();
-        Ok(Self { config: config.clone(), clock, inspectors, before, revision_before: None })
+        Ok(Self {
+            config: config.clone(),
+            clock,
+            inspectors,
+            before,
+            elections: Elections::default(),
+            revision_before: None,
+        })
     }
 
     /// Asks everything.
@@ -57,13 +67,13 @@ impl EtcdCollector {
         }
         let asked = self.inspectors.iter().map(|i| ask(i, depth.reads, self.config.node.cluster.as_str()));
         let mut facts = EtcdFacts { endpoints: join_all(asked).await, ..EtcdFacts::default() };
-        let up = facts.endpoints.iter().position(|e| e.status.is_ok());
-        if let Some(first) = up.map(|i| &self.inspectors[i]) {
-            self.ask_cluster(first, depth, &mut facts).await;
+        if let Some(best) = best_informed(&facts).map(|i| &self.inspectors[i]) {
+            self.ask_cluster(best, depth, &mut facts).await;
         }
         let rest = depth.sample.saturating_sub(self.clock.now().since(began));
         tokio::time::sleep(rest).await;
         self.compare_pages(&mut facts).await;
+        facts.elections = self.elections.growth();
         self.count_writes(&mut facts, began).await;
         facts
     }
@@ -71,12 +81,14 @@ impl EtcdCollector {
     async fn remember_pages(&mut self) {
         let pages = join_all(self.inspectors.iter().map(metrics)).await;
         let now = self.clock.now();
+        self.elections.note(now, &pages);
         self.before = pages.into_iter().map(|p| p.ok().map(|page| Before { page, at: now })).collect();
     }
 
     async fn compare_pages(&mut self, facts: &mut EtcdFacts) {
         let pages = join_all(self.inspectors.iter().map(metrics)).await;
         let now = self.clock.now();
+        self.elections.note(now, &pages);
         for ((facts, page), slot) in facts.endpoints.iter_mut().zip(pages).zip(&mut self.before) {
             let next = page.as_ref().ok().map(|page| Before { page: page.clone(), at: now });
             let then = std::mem::replace(slot, next);
@@ -127,8 +139,8 @@ impl EtcdCollector {
         let looks =
             others.take(OTHERS_MAX).filter(|m| !m.client_urls.iter().any(configured)).map(async |m| {
                 let name = if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() };
-                for url in &m.client_urls {
-                    let inspector = open::inspector(&self.config, url, &self.clock, PATIENCE);
+                for url in m.client_urls.iter().take(ADDRESSES_MAX) {
+                    let inspector = open::inspector(&self.config, url, &self.clock, PATIENCE / 2);
                     if let Ok(inspector) = inspector
                         && inspector.status().await.is_ok_and(|(s, _)| s.member == m.id)
                     {
@@ -157,6 +169,15 @@ impl EtcdCollector {
         let _ = to.revoke(lease).await; // it ends by itself
         took
     }
+}
+
+/// Whom to ask about all: etcd's leader, else a voter that knows one, else anybody.
+fn best_informed(facts: &EtcdFacts) -> Option<usize> {
+    let answering =
+        facts.endpoints.iter().enumerate().filter_map(|(i, e)| Some((i, &e.status.as_ref().ok()?.0)));
+    let knows = |s: &MemberStatus| (s.leader != 0 && s.leader == s.member, s.leader != 0 && !s.is_learner);
+    // Of several that are as good the first one: they are in the order of the configuration.
+    answering.max_by_key(|(i, s)| (knows(s), std::cmp::Reverse(*i))).map(|(i, _)| i)
 }
 
 async fn shortest_lease(of: &Inspector) -> Result<Duration, String> {

@@ -1,10 +1,11 @@
 //! Looks at this machine.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::facts::HostFacts;
+use super::super::facts::{HostFacts, OwnFacts, Syncs};
 use super::Depth;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -32,15 +33,16 @@ const NETWORK_FS: [(u64, &str); 6] = [
 /// Looks at this machine, and remembers the cgroup's counters for the next time.
 pub struct HostCollector {
     data_dir: PathBuf,
+    is_node: bool,
     clock: Arc<dyn Clock>,
     /// Periods of the cgroup, and those in which it was throttled.
     periods: Option<(u64, u64)>,
 }
 
 impl HostCollector {
-    /// For the machine on which a node of this configuration runs, or would.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
-        Self { data_dir: config.node.data_dir.clone(), clock, periods: throttling() }
+    /// For the machine on which a node of this configuration runs, or would. Is this process that node?
+    pub fn new(config: &Config, is_node: bool, clock: Arc<dyn Clock>) -> Self {
+        Self { data_dir: config.node.data_dir.clone(), is_node, clock, periods: throttling() }
     }
 
     /// Looks.
@@ -48,8 +50,8 @@ impl HostCollector {
         let timer_delay = self.late_timers().await;
         let dir = existing(&self.data_dir);
         let syncs = match (&dir, depth.writes && self.data_dir.is_dir()) {
-            (Some(dir), true) => Some(syncs(dir.clone(), self.clock.clone()).await),
-            _ => None,
+            (Some(dir), true) => syncs(dir.clone(), self.clock.clone()).await,
+            _ => Syncs::NotTried,
         };
         let throttled = self.throttled();
         HostFacts {
@@ -57,13 +59,10 @@ impl HostCollector {
             syncs,
             network_fs: dir.as_deref().and_then(network_fs),
             disk: dir.as_deref().and_then(room),
-            fd_limit: rustix::process::getrlimit(rustix::process::Resource::Nofile)
-                .current
-                .or(Some(u64::MAX)),
             pressure: pressure("cpu").zip(pressure("io")),
             throttled,
-            watchdog: watchdog(),
             timer_delay: Some(timer_delay),
+            own: self.is_node.then(own),
         }
     }
 
@@ -95,18 +94,27 @@ fn existing(path: &Path) -> Option<PathBuf> {
     absolute.ancestors().find(|p| p.is_dir()).map(Path::to_path_buf)
 }
 
-async fn syncs(dir: PathBuf, clock: Arc<dyn Clock>) -> Result<Vec<Duration>, String> {
+fn own() -> OwnFacts {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    OwnFacts { fd_limit: files.unwrap_or(u64::MAX), watchdog: watchdog() }
+}
+
+async fn syncs(dir: PathBuf, clock: Arc<dyn Clock>) -> Syncs {
     let measure = move || {
         let path = dir.join(PROBE_FILE);
         let measured = write_and_sync(&path, clock.as_ref());
         let _ = std::fs::remove_file(&path); // it holds nothing
-        measured.map_err(|e| format!("cannot write {}: {e}", path.display()))
+        match measured {
+            Ok(took) => Syncs::Took(took),
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => Syncs::Denied(path.display().to_string()),
+            Err(e) => Syncs::Failed(format!("cannot write {}: {e}", path.display())),
+        }
     };
     // A disk that hangs keeps its thread; nobody waits for it longer than this.
     let done = tokio::time::timeout(SYNCS_TIME_MAX * 2, tokio::task::spawn_blocking(measure)).await;
     match done {
-        Ok(measured) => measured.unwrap_or_else(|e| Err(e.to_string())),
-        Err(_) => Err(format!("the disk has not synced for {:?}", SYNCS_TIME_MAX * 2)),
+        Ok(measured) => measured.unwrap_or_else(|e| Syncs::Failed(e.to_string())),
+        Err(_) => Syncs::Failed(format!("the disk has not synced for {:?}", SYNCS_TIME_MAX * 2)),
     }
 }
 

@@ -11,37 +11,51 @@ use super::super::measured::Burden;
 use super::super::{Finding, Reading, Status};
 use super::PATIENCE;
 use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_clock_ms};
 use crate::config::{Config, StoreKind};
+use crate::driver::history::rows_prefix;
 use crate::election::record::{Member, View};
-use crate::proto::metad::{CheckFinding, MemberBurden, MemberInfo};
+use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo};
 use crate::store::codec::Keys;
-use crate::store::{Request, Response, open, verbs};
+use crate::store::codec::history::decode_row;
+use crate::store::{Op, Request, Response, Txn, open, verbs};
 
 /// The most members that are asked.
 const MEMBERS_MAX: usize = 64;
 /// How often each clock is asked: the quickest answer is the most exact one.
 const CLOCK_LOOKS: usize = 5;
 
-/// Who is registered, in etcd's own words. SQLite is only asked through a node, lest a file be made.
-pub async fn registered_in_store(config: &Config, clock: Arc<dyn Clock>) -> Option<Vec<Registered>> {
+/// Who is registered, leads and has led, in etcd's own words; nothing if it does not answer. SQLite is only asked
+/// through a node, lest a file be made.
+pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
     if config.store.kind != StoreKind::Etcd {
-        return None;
+        return MetaFacts::default();
     }
     let keys = Keys::new(&config.node.cluster, &config.meta.group);
     let asked = async {
         let store = open::open(config, clock).await.ok()?;
-        match store.call(Request::Txn(verbs::read(&keys))).await {
-            Ok(Response::Txn(reply)) => Some(verbs::picture(&reply).view(&keys)),
-            _ => None,
+        let Response::Txn(now) = store.call(Request::Txn(verbs::read(&keys))).await.ok()? else {
+            return None;
+        };
+        let mut facts = of_view(&verbs::picture(&now).view(&keys));
+        let past = Txn::read(vec![Op::List(rows_prefix(&keys))]);
+        if let Ok(Response::Txn(past)) = store.call(Request::Txn(past)).await {
+            let rows = past.found.iter().flatten().filter_map(|kv| decode_row(&kv.value));
+            facts.led.extend(rows.map(|row| row.holder.node));
         }
+        Some(facts)
     };
-    let view = tokio::time::timeout(PATIENCE, asked).await.ok()??;
-    Some(registered_in(&view))
+    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
+}
+
+/// Who is registered, and who has the leader record.
+pub fn of_view(view: &View) -> MetaFacts {
+    let seat = view.seat.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
+    MetaFacts { registered: Some(registered_in(view)), seat, ..MetaFacts::default() }
 }
 
 /// Who is registered in a view.
-pub fn registered_in(view: &View) -> Vec<Registered> {
+fn registered_in(view: &View) -> Vec<Registered> {
     let one = |m: &Member| Registered {
         node: m.registration.member.node.clone(),
         uuid: m.registration.member.uuid.to_string(),
@@ -54,12 +68,7 @@ pub fn registered_in(view: &View) -> Vec<Registered> {
 }
 
 /// Asks all that are registered, and these addresses. Where nobody could say who is registered, a member can.
-pub async fn collect(
-    registered: Option<Vec<Registered>>,
-    addresses: &[String],
-    clock: &Arc<dyn Clock>,
-) -> MetaFacts {
-    let mut facts = MetaFacts { registered, answers: Vec::new() };
+pub async fn collect(mut facts: MetaFacts, addresses: &[String], clock: &Arc<dyn Clock>) -> MetaFacts {
     let mut asked = BTreeSet::new();
     // The second round is for those whom the first has named.
     for _ in 0..2 {
@@ -110,11 +119,19 @@ async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Reg
         leader: answer.leader.map(|l| (l.node, l.token)),
         age: Duration::from_millis(answerer.age_ms),
         ahead_ms: offset.as_ref().map_or(0.0, |o| o.ahead_ms),
-        rtt: offset.map_or(Duration::ZERO, |o| o.rtt),
+        rtt: offset.as_ref().map_or(Duration::ZERO, |o| o.rtt),
         burden: found.burden.map(burden),
+        looked_ago: looked_ago(found.at_ms, offset.as_ref()),
         findings: found.findings.into_iter().filter_map(finding).collect(),
     };
     Ok((seen, members))
+}
+
+/// How old its findings are. It says when it looked by its own clock.
+fn looked_ago(at_ms: u64, offset: Option<&ClockOffset>) -> Duration {
+    let ahead_ms = offset.map_or(0.0, |o| o.ahead_ms);
+    let now_there_ms = wall_clock_ms() as f64 + ahead_ms;
+    Duration::from_secs_f64((now_there_ms - at_ms as f64).max(0.0) / 1000.0)
 }
 
 async fn best_offset(of: &mut CheckClient, clock: &dyn Clock) -> Option<ClockOffset> {
@@ -143,6 +160,10 @@ fn burden(b: MemberBurden) -> Burden {
     Burden { cpu_percent: b.cpu_percent, rss_bytes: b.rss_bytes, headroom: b.headroom }
 }
 
+fn reading(r: CheckReading) -> Reading {
+    Reading { value: r.value, unit: r.unit, warn: r.warn, lower_is_worse: r.lower_is_worse }
+}
+
 fn finding(f: CheckFinding) -> Option<Finding> {
     Some(Finding {
         status: Status::from_name(&f.status)?,
@@ -154,6 +175,6 @@ fn finding(f: CheckFinding) -> Option<Finding> {
         why: f.why,
         fix: f.fix,
         doc: f.doc,
-        reading: f.reading.map(|r| Reading { value: r.value, unit: r.unit, warn: r.warn }),
+        reading: f.reading.map(reading),
     })
 }

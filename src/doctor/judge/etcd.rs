@@ -115,17 +115,22 @@ pub fn quorum(facts: &Facts) -> Judgement {
     if !offline.is_empty() {
         measured.push_str(&format!("; offline: {}", list(&offline)));
     }
+    // A majority has agreed to these; then the others are merely out of our reach.
+    let decides = etcd.alarms.is_ok() || etcd.writes.as_ref().is_some_and(Result::is_ok);
     let status = match online {
-        n if n < quorum => Status::Fail,
+        n if n < quorum && !decides => Status::Fail,
         n if n < voters => Status::Warn,
         _ => Status::Pass,
     };
-    if status == Status::Warn && online == quorum {
+    if online < quorum && decides {
+        measured.push_str(" from here; etcd decides all the same, so some are only out of reach");
+    } else if status == Status::Warn && online == quorum {
         measured.push_str("; one more failure stops etcd, and metad with it");
     }
     Outcome::new(status, measured, format!("{voters} of {voters}; {quorum} are needed"))
         .fix("start them again: systemctl start etcd there. Never add a member before a dead one is removed")
         .reading(online as f64, "", voters as f64)
+        .lower_is_worse()
         .made()
 }
 

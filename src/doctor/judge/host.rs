@@ -1,7 +1,7 @@
 //! This machine.
 
-use super::super::facts::Facts;
-use super::super::{Judgement, Outcome, Status};
+use super::super::facts::{Facts, OwnFacts, Syncs};
+use super::super::{Judgement, Outcome, Skip, Status};
 use super::{above, count, host, list, mib, millis, ms, p99_ms, skip};
 
 /// So much waiting for the CPU in the last ten seconds is much, in percent.
@@ -68,6 +68,7 @@ pub fn disk(facts: &Facts) -> Judgement {
     Outcome::new(status, measured, limit)
         .fix(format!("make room: du -xh --max-depth=1 {}", h.data_dir))
         .reading(percent, "%", FREE_PERCENT)
+        .lower_is_worse()
         .made()
 }
 
@@ -82,12 +83,16 @@ pub fn sync(facts: &Facts) -> Judgement {
         return Outcome::new(Status::Fail, measured, limit).fix(fix).made();
     }
     let syncs = match &h.syncs {
-        None => return skip("the disk was not written to"),
-        Some(Err(why)) => {
-            let fix = format!("check who may write {}", h.data_dir);
+        Syncs::NotTried => return skip("the disk was not written to"),
+        Syncs::Denied(path) => {
+            return skip(format!("only the node's own user may write {path}; run it as that"));
+        }
+        Syncs::Failed(why) => {
+            let fix =
+                format!("df -h {0}; dmesg | tail: a disk that is full, read-only or broken", h.data_dir);
             return Outcome::new(Status::Fail, why.clone(), limit).fix(fix).made();
         }
-        Some(Ok(syncs)) => syncs,
+        Syncs::Took(syncs) => syncs,
     };
     let Some(p99) = p99_ms(syncs) else { return skip("nothing was measured") };
     let measured = format!("{}, 99 of 100 within {}", count(syncs.len(), "sync"), ms(p99));
@@ -97,10 +102,13 @@ pub fn sync(facts: &Facts) -> Judgement {
         .made()
 }
 
+fn own(facts: &Facts) -> Result<&OwnFacts, Skip> {
+    host(facts)?.own.as_ref().ok_or_else(|| Skip::new("only a running node knows, and none has answered"))
+}
+
 /// How many files may be open.
 pub fn files(facts: &Facts) -> Judgement {
-    let h = host(facts)?;
-    let Some(limit) = h.fd_limit else { return skip("the kernel does not tell") };
+    let limit = own(facts)?.fd_limit;
     let status = match limit {
         0..FILES_MIN => Status::Fail,
         FILES_MIN..FILES => Status::Warn,
@@ -113,9 +121,9 @@ pub fn files(facts: &Facts) -> Judgement {
 
 /// metad tells systemd nothing, so a watchdog of systemd's would only kill it.
 pub fn watchdog(facts: &Facts) -> Judgement {
-    let h = host(facts)?;
+    let own = own(facts)?;
     let limit = "the guardian on, no watchdog of systemd's";
-    if let Some(every) = h.watchdog {
+    if let Some(every) = own.watchdog {
         let measured =
             format!("systemd ends this process after {every:?} without WATCHDOG=1, and metad sends none");
         return Outcome::new(Status::Fail, measured, limit).fix("remove WatchdogSec= from the unit").made();

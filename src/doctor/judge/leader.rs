@@ -15,8 +15,11 @@ fn answers(facts: &Facts) -> Result<Vec<&Seen>, Skip> {
 
 /// Somebody leads.
 pub fn exists(facts: &Facts) -> Judgement {
-    let seen = answers(facts)?;
     let limit = "a leader, at the latest one lease after the last";
+    let seen = match answers(facts) {
+        Ok(seen) => seen,
+        Err(skip) => return nobody_answers(facts, limit).ok_or(skip),
+    };
     if let Some((node, token)) = seen.iter().find_map(|s| s.leader.as_ref()) {
         return Outcome::new(Status::Pass, format!("{node} leads, token {token}"), limit).made();
     }
@@ -30,6 +33,22 @@ pub fn exists(facts: &Facts) -> Judgement {
     let fix = "metad doctor --only ETCD_001,ETCD_002,ETCD_013 tells whether etcd is in order; then look at \
                metad members: somebody needs a priority above 0";
     Outcome::new(status, measured, limit).fix(fix).made()
+}
+
+/// What the store itself tells when no meta node does. Where nobody has ever led, none is missed.
+fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
+    let meta = facts.meta.as_ref().filter(|m| !m.led.is_empty() || m.seat.is_some())?;
+    let measured = match &meta.seat {
+        Some((node, token)) => {
+            format!("{node} has the leader record, token {token}, but no meta node answers")
+        }
+        None => {
+            let before: Vec<String> = meta.led.iter().cloned().collect();
+            format!("nobody leads, and no meta node answers; {} led before", list(&before))
+        }
+    };
+    let fix = "start the meta nodes: systemctl start metad there; or name one that runs with --meta";
+    Some(Outcome::new(Status::Fail, measured, limit).fix(fix))
 }
 
 /// All name the same one. A member whose picture is older than the lease has lost sight of the store.

@@ -78,6 +78,13 @@ pub fn single(facts: &Facts) -> Judgement {
     if nodes(facts)? > 1 {
         return skip("there are several nodes");
     }
+    // A lease of a day would be wrong as soon as those that are merely away are back.
+    let led = facts.meta.as_ref().map_or(0, |m| m.led.len());
+    if led > 1 && facts.config.checks.expected_members != 1 {
+        return skip(format!(
+            "{led} nodes have led this cluster; checks.expected_members = 1 would mean one"
+        ));
+    }
     let ttl = facts.ttl();
     let status = if ttl < SINGLE { Status::Warn } else { Status::Pass };
     let fix = "meta.meta_leader_lease_secs = 86400 (config/single-node.toml); if more nodes are to come: \
@@ -125,5 +132,6 @@ pub fn headroom(facts: &Facts) -> Judgement {
     Outcome::new(status, measured, format!("{:.0} %", HEADROOM_WARN * 100.0))
         .fix("metad doctor --only ETCD_005,ETCD_008,HOST_003 shows whether disk, network or CPU is slow")
         .reading(left * 100.0, "%", HEADROOM_WARN * 100.0)
+        .lower_is_worse()
         .made()
 }

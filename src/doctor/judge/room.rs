@@ -25,7 +25,7 @@ const MAKE_ROOM: &str = "etcdctl compact $(etcdctl endpoint status -w json | jq 
 pub(in crate::doctor) fn quota_of(e: &EndpointFacts, s: &MemberStatus) -> Option<u64> {
     let shown = || e.page.as_ref().ok().and_then(|p| p.number(QUOTA)).map(|q| q as u64);
     let given = || e.learned.as_ref()?.flag("quota-backend-bytes")?.parse().ok();
-    s.quota.or_else(shown).or_else(given)
+    s.quota.or_else(shown).or_else(given).filter(|q| *q > 0)
 }
 
 type Answering<'f> = Vec<(&'f EndpointFacts, &'f MemberStatus)>;
@@ -40,7 +40,7 @@ fn endpoints(facts: &Facts) -> Result<(&EtcdFacts, Answering<'_>), Skip> {
 pub fn database(facts: &Facts) -> Judgement {
     let (etcd, all) = endpoints(facts)?;
     let part = |(e, s): &(&EndpointFacts, &MemberStatus)| {
-        let quota = quota_of(e, s).filter(|q| *q > 0).unwrap_or(QUOTA_DEFAULT);
+        let quota = quota_of(e, s).unwrap_or(QUOTA_DEFAULT);
         s.db_size as f64 * 100.0 / quota as f64
     };
     let fullest = all.iter().map(|x| (part(x), x)).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -157,5 +157,6 @@ pub fn requests(facts: &Facts) -> Judgement {
     Outcome::new(status, measured, format!("more than {}, metad's largest write", mib(largest)))
         .fix("start etcd with --max-request-bytes=1572864, its default")
         .reading(accepted as f64, "B", largest as f64)
+        .lower_is_worse()
         .made()
 }

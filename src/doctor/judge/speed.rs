@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
 use super::super::page::{
-    COMMIT, FAILED_HEARTBEATS, FAILED_PROPOSALS, FSYNC, LEADER_CHANGES, PEER_RTT, RECEIVED_BYTES,
-    SLOW_APPLIES,
+    COMMIT, FAILED_HEARTBEATS, FAILED_PROPOSALS, FSYNC, PEER_RTT, RECEIVED_BYTES, SLOW_APPLIES,
 };
 use super::super::{Judgement, Outcome, Status};
 use super::{above, count, etcd, list, millis, ms, p99_ms, skip};
@@ -18,7 +17,7 @@ const COMMIT_FAIL_MS: f64 = 250.0;
 const WRITE_MS: f64 = 100.0;
 /// The slowest write (`etcdctl check perf` fails above it).
 const WRITE_MAX_MS: f64 = 500.0;
-/// More elections than this since the last look are too many.
+/// More elections than this in a quarter of an hour are too many.
 const ELECTIONS_MAX: f64 = 1.0;
 /// Requests of so many bytes in a second, and so many writes, are a flood.
 const LOAD_BYTES: f64 = 10.0 * 1024.0 * 1024.0;
@@ -137,9 +136,7 @@ fn grown<'e>(etcd: &'e EtcdFacts, name: &str) -> Option<(f64, &'e EndpointFacts,
 /// etcd's own elections.
 pub fn elections(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
-    let Some((n, _, ago)) = grown(etcd, LEADER_CHANGES) else {
-        return skip("two looks at /metrics are needed");
-    };
+    let Some((n, ago)) = etcd.elections else { return skip("two looks at /metrics are needed") };
     let measured = format!("{n:.0} changes of etcd's leader in {ago:.0?}");
     Outcome::new(above(n, ELECTIONS_MAX, f64::INFINITY), measured, format!("{ELECTIONS_MAX}"))
         .fix("metad doctor --only ETCD_005,ETCD_007: a slow disk or network between etcd's members")

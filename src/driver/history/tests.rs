@@ -1,3 +1,5 @@
+//! The history against a store in memory: what a row keeps, and whose it is.
+
 use super::*;
 use crate::clock::OsClock;
 use crate::election::departure::Departure;

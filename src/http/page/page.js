@@ -44,8 +44,8 @@ function verdict() {
   if (!state) return now.failedSince ? unreachable("Nothing is known.") : { level: "unknown", word: "Asking this node…", text: "" };
   const old = `What is shown was so at ${clock(nodeTime() - late() - staleBy())}, ${span(late() + staleBy())} ago.`;
   if (now.failedSince) return unreachable(old);
-  if (!storeAnswers()) {
-    const who = state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
+  if (!isCurrent()) {
+    const who = storeAnswers() ? "This node has lost sight of etcd" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
     return { level: "unknown", word: who, text: `Last known: ${lastKnown(state)}. ${old}` };
   }
   if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? `The seat is held by ${state.foreign}, which is no metad.` : "The members are electing one." };
@@ -61,23 +61,32 @@ const lastKnown = (state) => (state.leader ? `${state.leader.node} led` : "nobod
 function judged(state) {
   const counts = tally(now.checks.data?.findings ?? []);
   if (counts.fail > 0) return { level: "bad", word: `${state.leader.node} leads, ${count(counts.fail, "check")} failed`, text: "What to do is below, under Checks." };
+  if (counts.unknown > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.unknown, "check")} not possible`, text: "Why is below, under Checks." };
   if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "What to do is below, under Checks." };
   const gone = state.gone.length;
   if (gone > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(gone, "member")} gone`, text: `${state.gone.map((g) => g.node).join(", ")} left within the last hour.` };
-  return { level: "good", word: `${state.leader.node} leads`, text: "" };
+  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at_ms ? "" : "Nothing is known of the checks." };
 }
 
 /** Does the store answer this node? Each member of etcd is looked at every few seconds. */
 function storeAnswers() {
   const { kind, endpoints } = now.state.store;
   if (kind === "etcd") return endpoints.length === 0 || endpoints.some((endpoint) => endpoint.up);
+  return isFresh();
+}
+
+/** Has the election of this node heard of the store? What hangs within the node does not keep etcd from answering. */
+function isFresh() {
   const limit = (now.state.leader?.ttl_secs ?? 15) * 1000;
   return now.state.age_ms < Math.max(limit, 10_000);
 }
 
+const isCurrent = () => storeAnswers() && isFresh();
+
 /** How much older than its arrival the picture is, when the store does not confirm it. */
 function staleBy() {
-  if (storeAnswers()) return 0;
+  if (isCurrent()) return 0;
+  if (storeAnswers()) return now.state.age_ms;
   const seen = now.state.store.endpoints.map((endpoint) => endpoint.seen_ms ?? 0);
   const last = Math.max(0, ...seen);
   return last > 0 ? Math.min(now.state.age_ms, now.state.now_ms - last) : now.state.age_ms;
@@ -105,7 +114,7 @@ function frame() {
   drawVerdict();
   const { state } = now;
   if (!state) return;
-  showLease(state, late(), nodeTime(), now.failedSince !== null || !storeAnswers());
+  showLease(state, late(), nodeTime(), now.failedSince !== null || !isCurrent());
   showMembers(state, late(), nodeTime(), { cpu: now.cpu, headroom: now.hour, members: measuredMembers() });
   showStore(state, nodeTime(), now.checks.data ?? null);
   showChecks(now.checks, nodeTime());
