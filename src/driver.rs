@@ -14,6 +14,7 @@ mod dir_lock;
 pub mod fuse;
 mod handover;
 pub mod history;
+mod identities;
 mod joining;
 pub mod last_words;
 pub mod leadership;
@@ -546,6 +547,8 @@ impl Driver {
             reports: self.reports.clone(),
         };
         self.open_row();
+        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
+        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
         let leadership = move |orders| Leadership::new(parts, orders);
         self.tenure =

@@ -250,7 +250,7 @@ impl History {
     }
 }
 
-async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
+pub(super) async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
     match store.call(Request::Txn(txn)).await? {
         Response::Txn(reply) => Ok(reply),
         _ => Err(StoreError::Unknown("an answer that does not fit".into())),

@@ -205,8 +205,8 @@ impl Join {
         self.plan.registration.ttl = ttl;
         self.step = Step::Enrolling;
         let (registered, identified) = (self.found.registered, self.found.identified);
-        let enrol = verbs::enrol(&self.plan.keys, &self.plan.registration, registered, identified);
-        Next::Ask(Request::Txn(enrol))
+        let JoinPlan { keys, registration, wall_ms, .. } = &self.plan;
+        Next::Ask(Request::Txn(verbs::enrol(keys, registration, registered, identified, *wall_ms)))
     }
 
     fn enrolled(&mut self, reply: &TxnReply) -> Next {

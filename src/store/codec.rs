@@ -31,6 +31,8 @@ pub struct IdentityRow {
     pub incarnation: Incarnation,
     /// The lease it took.
     pub lease: LeaseId,
+    /// When somebody was last seen with it, in milliseconds since the Unix epoch; 0: nobody has noted that.
+    pub seen_ms: u64,
 }
 
 /// Seat and registrations as key-value pairs; a watch's changes are folded into it.
@@ -70,6 +72,8 @@ struct RegistrationJson {
 struct IdentityJson {
     incarnation: u64,
     lease: String,
+    #[serde(default)]
+    seen_ms: u64,
 }
 
 // === impl Keys ===
@@ -107,7 +111,12 @@ impl Keys {
 
     /// `identity/<uuid>`.
     pub fn identity(&self, uuid: MemberUuid) -> String {
-        format!("{}identity/{uuid}", self.prefix)
+        format!("{}{uuid}", self.identities())
+    }
+
+    /// The prefix of all identities.
+    pub fn identities(&self) -> String {
+        format!("{}identity/", self.prefix)
     }
 
     /// A key of the main loop's own state; every write of it is fenced.
@@ -243,13 +252,15 @@ pub fn decode_member(kv: &KeyValue) -> Option<Member> {
 
 /// An identity row as JSON.
 pub fn encode_identity(row: &IdentityRow) -> Vec<u8> {
-    to_json(&IdentityJson { incarnation: row.incarnation.0, lease: row.lease.to_string() })
+    let (lease, seen_ms) = (row.lease.to_string(), row.seen_ms);
+    to_json(&IdentityJson { incarnation: row.incarnation.0, lease, seen_ms })
 }
 
 /// The identity row in a value.
 pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
     let json: IdentityJson = serde_json::from_slice(value).ok()?;
-    Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease: parse_lease(&json.lease)? })
+    let (lease, seen_ms) = (parse_lease(&json.lease)?, json.seen_ms);
+    Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease, seen_ms })
 }
 
 /// Wall clock milliseconds as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end: our own record must stay

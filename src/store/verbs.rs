@@ -62,10 +62,17 @@ pub fn register_event(answer: &Answer) -> Event {
 }
 
 /// A start's own registration: identity and registration in one, and the picture afterwards.
-pub fn enrol(keys: &Keys, registration: &Registration, registered: Revision, identified: Revision) -> Txn {
+pub fn enrol(
+    keys: &Keys,
+    registration: &Registration,
+    registered: Revision,
+    identified: Revision,
+    seen_ms: u64,
+) -> Txn {
     let mut txn = register(keys, registration, registered);
     let key = keys.identity(registration.member.uuid);
-    let row = IdentityRow { incarnation: registration.member.incarnation, lease: registration.lease };
+    let (incarnation, lease) = (registration.member.incarnation, registration.lease);
+    let row = IdentityRow { incarnation, lease, seen_ms };
     txn.guards.push(Guard::ModRevision(key.clone(), identified));
     txn.then.push(Op::Put(key, encode_identity(&row), None));
     txn.then.extend(picture_ops(keys));

@@ -236,7 +236,8 @@ async fn a_registration_replaces_only_what_it_knows(ctx: Ctx) {
 async fn an_enrolment_writes_identity_and_registration_or_neither(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     let identity = ctx.keys.identity(one.id.uuid);
-    let enrol = |registered, identified| verbs::enrol(&ctx.keys, &one.registration(), registered, identified);
+    let enrol =
+        |registered, identified| verbs::enrol(&ctx.keys, &one.registration(), registered, identified, 9);
     let reply = ctx.txn(enrol(Revision(0), Revision(0))).await;
     assert!(!reply.succeeded, "the registration has another generation");
     assert_eq!(ctx.txn(Txn::read(vec![Op::Get(identity.clone())])).await.found, [vec![]]);
@@ -248,7 +249,8 @@ async fn an_enrolment_writes_identity_and_registration_or_neither(ctx: Ctx) {
     let reply = txn_at(&*ctx.there, Txn::read(vec![Op::Get(identity)])).await;
     let kv = &reply.found[0][0];
     let row = decode_identity(&kv.value).expect("readable");
-    assert_eq!((row.incarnation, row.lease, kv.lease), (Incarnation(1), one.lease, None));
+    assert_eq!((row.incarnation, row.lease, row.seen_ms), (Incarnation(1), one.lease, 9));
+    assert_eq!(kv.lease, None);
     let reply = ctx.txn(enrol(generation, Revision(0))).await;
     assert!(!reply.succeeded, "the identity has another generation");
 }

@@ -75,7 +75,7 @@ fn check_records(bytes: &mut Bytes<'_>) {
     };
     let found = codec::decode_member(&kv("k", codec::encode_registration(&registration), Some(lease)));
     assert_eq!(found.expect("our own registration").registration, registration);
-    let row = IdentityRow { incarnation: Incarnation(bytes.number()), lease };
+    let row = IdentityRow { incarnation: Incarnation(bytes.number()), lease, seen_ms: bytes.number() };
     assert_eq!(codec::decode_identity(&codec::encode_identity(&row)), Some(row));
 }
 
