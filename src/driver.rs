@@ -546,13 +546,14 @@ impl Driver {
             telemetry: self.parts.telemetry.clone(),
             reports: self.reports.clone(),
         };
-        self.open_row();
-        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
-        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
         let leadership = move |orders| Leadership::new(parts, orders);
         self.tenure =
             Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
+        // After the main loop, which is what everybody waits for.
+        self.open_row();
+        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
+        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
     }
 
     fn report(&mut self, transition: Transition) {
