@@ -171,8 +171,9 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
     assert_eq!(page["leader"], nodes[first].id(), "what was known is not blank");
     assert_eq!(row(&page["etcd"], &etcd.endpoint(0))[1], "✕ does not answer");
     assert_accessible(&mut browser, "without etcd");
-    // The lease drains, and the leader, wherever it is, ends with it.
-    assert_eq!(nodes[first].wait_exit(PATIENCE), 75);
+    // The lease drains, and the leader, wherever it is, ends with it; on a busy machine its fuse may have to see to that.
+    let code = nodes[first].wait_exit(PATIENCE);
+    assert!([75, 76].contains(&code), "{code}: {}", nodes[first].report());
     let drained = |browser: &mut Browser| browser.texts()["lease_now"] == "0";
     wait_until("the lease is shown as drained", PATIENCE, || drained(&mut browser));
 
@@ -184,7 +185,7 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
 
     // etcd answers, but what this node knows is a minute old: its election hangs.
     let mut said = state(&nodes[served]);
-    said["age_ms"] = json!(60_000);
+    (said["age_ms"], said["leader"]["ttl_secs"]) = (json!(60_000), json!(86_400));
     browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
     browser.wait("#verdict-word", "This node has lost sight of etcd");
     assert_eq!(grey(&mut browser), "grayscale(1)");

@@ -99,6 +99,17 @@ fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
     write(&file, &text("expected_members = 3\n"));
     reload(&node, "SIGHUP: checks.expected_members are reloaded");
     wait_until("one of three is there", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(1));
+    let findings = || {
+        let page = http::get(node.http_addr(), "/api/v1/checks", PATIENCE).expect("an answer").1;
+        let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+        page["findings"].as_array().expect("findings").len()
+    };
+    assert!(findings() > 5);
+    write(&file, "[checks]\ninterval_secs = 0\n");
+    reload(&node, "SIGHUP: checks.interval_secs, checks.expected_members are reloaded");
+    wait_until("what was found is not shown for ever", PATIENCE, || {
+        findings() == 0 && check_status(&node, "CLUSTER_001").is_none()
+    });
 }
 
 #[test]

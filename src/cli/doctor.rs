@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
 use super::{Failure, output, settings};
 use crate::clock::{Clock, OsClock};
+use crate::doctor::background::AT_ONCE;
 use crate::doctor::collect::{Depth, meta};
 use crate::doctor::examine::{self, Plan, UnknownCheck};
 use crate::doctor::facts::MetaFacts;
@@ -96,12 +97,16 @@ async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
     let asked =
         meta::collect(MetaFacts { registered: Some(vec![]), ..MetaFacts::default() }, &plan.addresses, clock)
             .await;
-    let Some(first) = asked.answers.into_iter().find_map(|a| a.seen.ok()) else { return vec![] };
-    // What only the node knows it counts all the time; the rest may be as old as its last look.
-    let is_fresh = first.looked_ago < FRESH;
-    let counts = |c: &Check, f: &Finding| c.code == f.code && (is_fresh || c.asks_a_node);
-    let wanted = |f: &Finding| plan.only.iter().any(|n| catalog::find(n).is_some_and(|c| counts(c, f)));
-    first.findings.into_iter().filter(wanted).collect()
+    let first = asked.answers.into_iter().find_map(|a| a.seen.ok());
+    first.map(|seen| usable(seen.findings, seen.looked_ago, &plan.only)).unwrap_or_default()
+}
+
+/// Some it counts all the time; the rest is as old as its last look.
+fn usable(found: Vec<Finding>, looked_ago: Duration, wanted: &[String]) -> Vec<Finding> {
+    let is_fresh = looked_ago < FRESH;
+    let counts = |c: &Check, f: &Finding| c.code == f.code && (is_fresh || AT_ONCE.contains(&c.code));
+    let is_wanted = |f: &Finding| wanted.iter().any(|n| catalog::find(n).is_some_and(|c| counts(c, f)));
+    found.into_iter().filter(is_wanted).collect()
 }
 
 /// What was asked for by name and could not be looked at is not fine: monitoring must see that.
@@ -138,4 +143,24 @@ fn catalogue() -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_found_long_ago_is_found_out_again() {
+        let finding = |name| Finding::of(catalog::find(name).unwrap(), Outcome::new(Status::Pass, "m", "l"));
+        let found = || ["ETCD_001", "LEADER_003", "HOST_007"].map(finding).to_vec();
+        let codes = |looked_ago, wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|n| (*n).to_owned()).collect();
+            let usable = usable(found(), looked_ago, &wanted);
+            usable.into_iter().map(|f| f.code).collect::<Vec<_>>()
+        };
+        let all = ["etcd-endpoints", "LEADER_003", "host_007"];
+        assert_eq!(codes(Duration::ZERO, &all), ["ETCD_001", "LEADER_003", "HOST_007"]);
+        assert_eq!(codes(FRESH, &all), ["LEADER_003"], "that one is counted all the time");
+        assert_eq!(codes(Duration::ZERO, &["etcd-endpoints"]), ["ETCD_001"], "nothing else was asked for");
+    }
 }

@@ -25,16 +25,20 @@ pub(super) struct Reload {
 impl Reload {
     /// Reloads. Whatever is wrong with the new configuration, the node goes on with the old one.
     pub(super) fn run(&mut self, node: &Reloader) {
-        match node.reload_certificates() {
+        let certificates = node.reload_certificates();
+        match &certificates {
             Ok(true) => tracing::info!("SIGHUP: certificates are reloaded, for new connections"),
             Ok(false) => {}
             Err(e) => tracing::error!("SIGHUP: the old certificates stay: {e}"),
         }
+        let old_limits = self.running.checks.clone();
         match settings::load(&self.args) {
             Ok(loaded) => self.take_over(&loaded.config),
             Err(e) => tracing::error!("SIGHUP: the configuration is not reloaded: {}", e.message),
         }
-        node.set_limits(&self.running.checks);
+        if matches!(certificates, Ok(true)) || self.running.checks != old_limits {
+            node.set_limits(&self.running.checks);
+        }
     }
 
     fn take_over(&mut self, fresh: &Config) {

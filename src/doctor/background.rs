@@ -33,8 +33,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PAST_MAX: usize = 256;
 /// The headroom that is judged is at least that of so long: the series has steps of ten seconds.
 const HEADROOM_MIN: Duration = Duration::from_secs(60);
-/// The checks that are made at every change of the leader, and at every start of a node.
-const AT_ONCE: [&str; 2] = ["LEADER_003", "CLUSTER_005"];
+/// The checks that are made whenever what they count has changed, and not only at a look.
+pub const AT_ONCE: [&str; 2] = ["LEADER_003", "CLUSTER_005"];
 
 /// What was found last.
 #[derive(Clone, Debug, Default)]
@@ -86,8 +86,8 @@ struct Memory {
     /// What was told of each check last: one that is not made for a while has not changed.
     told: BTreeMap<String, Status>,
     leaderless_since: Option<Instant>,
-    /// How many unplanned changes of the leader the last look counted.
-    unplanned: usize,
+    /// How many unplanned changes of the leader, and starts of nodes, there were in the window.
+    counted: (usize, usize),
     stood_still: Duration,
     ticked_at: Instant,
     /// What the process had used at the last look, and when that was.
@@ -100,6 +100,15 @@ pub fn start(parts: BackgroundParts) -> (watch::Receiver<Arc<Latest>>, impl Futu
     let memory = Memory::new(parts.clock.now());
     let background = Background { parts, memory, latest };
     (receiver, background.run())
+}
+
+// === impl Collectors ===
+
+impl Collectors {
+    /// Certificates may be others now. What was counted so far still counts.
+    fn reopen(&mut self) {
+        self.etcd.iter_mut().for_each(EtcdCollector::reopen);
+    }
 }
 
 // === impl Background ===
@@ -125,7 +134,7 @@ impl Background {
                     if self.take_limits() {
                         // A look that is under way has the old certificates.
                         is_stale = collectors.is_none();
-                        collectors = collectors.map(|_| self.collectors());
+                        collectors.iter_mut().for_each(Collectors::reopen);
                         next = self.due(Duration::ZERO);
                     }
                     if next.is_some_and(|at| now.reached(at)) && let Some(with) = collectors.take() {
@@ -134,13 +143,17 @@ impl Background {
                     }
                 }
                 Some(done) = looks.join_next() => {
-                    // If it has panicked we begin anew.
-                    let with = done.ok().map(|(with, facts)| {
-                        self.judge(facts);
-                        with
+                    collectors = Some(match done {
+                        Ok((mut with, _)) if std::mem::take(&mut is_stale) => {
+                            with.reopen();
+                            with
+                        }
+                        Ok((with, facts)) => {
+                            self.judge(facts);
+                            with
+                        }
+                        Err(_) => self.collectors(), // it has panicked: begin anew
                     });
-                    let is_stale = std::mem::take(&mut is_stale);
-                    collectors = Some(with.filter(|_| !is_stale).unwrap_or_else(|| self.collectors()));
                 }
             }
         }
@@ -161,6 +174,11 @@ impl Background {
         let is_new = self.parts.limits.has_changed().unwrap_or(false);
         if is_new {
             self.parts.config.checks = self.parts.limits.borrow_and_update().clone();
+        }
+        if is_new && self.every().is_zero() {
+            // What was found would be shown for ever.
+            self.publish(Latest::default());
+            self.memory.told.clear();
         }
         is_new
     }
@@ -189,11 +207,13 @@ impl Background {
         Some(f64::from(least))
     }
 
-    /// Has the number of unplanned changes grown, or shrunk because the window has moved on?
+    /// Have there been more unplanned changes or starts, or fewer, because the window has moved on?
     fn count_changes(&mut self) {
-        let window_ms = self.parts.config.checks.leader_change_window_secs * 1000;
-        let unplanned = changes::unplanned(&self.changes(), wall_clock_ms(), window_ms);
-        if std::mem::replace(&mut self.memory.unplanned, unplanned) != unplanned {
+        let (now_ms, window_ms) =
+            (wall_clock_ms(), self.parts.config.checks.leader_change_window_secs * 1000);
+        let unplanned = changes::unplanned(&self.changes(), now_ms, window_ms);
+        let counted = (unplanned, self.memory.starts_since(now_ms.saturating_sub(window_ms)));
+        if std::mem::replace(&mut self.memory.counted, counted) != counted {
             self.judge_at_once();
         }
     }
@@ -207,9 +227,8 @@ impl Background {
     fn see(&mut self) {
         let now = self.parts.clock.now();
         let snapshot = self.parts.snapshots.borrow_and_update().clone();
-        if self.memory.see(now, &snapshot) {
-            self.judge_at_once();
-        }
+        self.memory.see(now, &snapshot);
+        self.count_changes();
     }
 
     /// What is remembered alone is enough for these.
@@ -294,7 +313,7 @@ impl Memory {
         Self {
             starts: VecDeque::new(),
             leaderless_since: Some(now),
-            unplanned: 0,
+            counted: (0, 0),
             nodes: BTreeMap::new(),
             told: BTreeMap::new(),
             stood_still: Duration::ZERO,
@@ -303,19 +322,23 @@ impl Memory {
         }
     }
 
-    /// True: a node has started.
-    fn see(&mut self, now: Instant, snapshot: &status::Status) -> bool {
+    fn see(&mut self, now: Instant, snapshot: &status::Status) {
         if snapshot.leader().is_some() {
             self.leaderless_since = None;
         } else {
             self.leaderless_since.get_or_insert(now);
         }
-        self.note_starts(&snapshot.view.members)
+        self.note_starts(&snapshot.view.members);
     }
 
-    /// A registration that has only come back, because a lease was lost or the store was away, is no start.
-    fn note_starts(&mut self, members: &[Member]) -> bool {
-        let mut is_any = false;
+    fn starts_since(&self, from_ms: u64) -> usize {
+        self.starts.iter().filter(|(at_ms, _)| *at_ms > from_ms).count()
+    }
+
+    /// A registration that has only come back, because a lease was lost or the store was away, is no start; nor is one
+    /// that was there before us.
+    fn note_starts(&mut self, members: &[Member]) {
+        let is_first = self.nodes.is_empty();
         for id in members.iter().map(|m| &m.registration.member) {
             let start = (id.uuid, id.incarnation);
             if self.nodes.get(&id.node) != Some(&start) {
@@ -323,11 +346,11 @@ impl Memory {
                     self.nodes.clear(); // names that never come back
                 }
                 self.nodes.insert(id.node.clone(), start);
-                push(&mut self.starts, (wall_clock_ms(), id.node.clone()));
-                is_any = true;
+                if !is_first {
+                    push(&mut self.starts, (wall_clock_ms(), id.node.clone()));
+                }
             }
         }
-        is_any
     }
 
     fn tick(&mut self, now: Instant) {
@@ -371,8 +394,8 @@ mod tests {
     use crate::election::lease::LeaseId;
     use crate::election::record::{MemberId, Registration, Revision};
 
-    fn member(incarnation: u64) -> Member {
-        let id = MemberId { node: "n".into(), uuid: MemberUuid(1), incarnation: Incarnation(incarnation) };
+    fn member(node: &str, incarnation: u64) -> Member {
+        let id = MemberId { node: node.into(), uuid: MemberUuid(1), incarnation: Incarnation(incarnation) };
         let registration = Registration {
             member: id,
             rpc_address: "h:1".into(),
@@ -388,11 +411,14 @@ mod tests {
     #[test]
     fn a_registration_that_comes_back_is_no_start() {
         let mut memory = Memory::new(Instant::default());
-        assert!(memory.note_starts(&[member(1)]), "a new one is");
+        memory.note_starts(&[member("a", 7)]); // was there before us
         for _ in 0..5 {
-            assert!(!memory.note_starts(&[]) && !memory.note_starts(&[member(1)]), "away for a while");
+            memory.note_starts(&[]);
+            memory.note_starts(&[member("a", 7)]);
         }
-        assert!(memory.note_starts(&[member(2)]), "twin: a next start is");
-        assert_eq!(memory.starts.len(), 2);
+        assert_eq!(memory.starts_since(0), 0, "away for a while");
+        memory.note_starts(&[member("a", 8), member("b", 1)]);
+        let started: Vec<&str> = memory.starts.iter().map(|(_, node)| node.as_str()).collect();
+        assert_eq!(started, ["a", "b"], "twin: a next start, and a new node");
     }
 }

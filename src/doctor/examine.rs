@@ -11,8 +11,9 @@ use super::{CHECKS, Finding, Report};
 use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
 
-/// The checks that need a write in etcd.
-const WRITES: [&str; 2] = ["ETCD_009", "LEASE_001"];
+/// The checks that need a write in etcd, and one into the data dir.
+const WRITES: [&str; 3] = ["ETCD_009", "LEASE_001", "LEASE_002"];
+const WRITES_HERE: [&str; 1] = ["HOST_005"];
 
 /// What to examine.
 #[derive(Clone, Debug)]
@@ -51,6 +52,12 @@ impl Plan {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
+    /// Nothing is written for a check that does not need it.
+    fn depth_for(&self, writing: &[&str]) -> Depth {
+        let is_wanted = CHECKS.iter().any(|c| writing.contains(&c.code) && self.wants(c));
+        Depth { writes: self.depth.writes && is_wanted, ..self.depth }
+    }
+
     fn wants_any(&self, groups: &[Group]) -> bool {
         CHECKS.iter().any(|c| groups.contains(&c.group) && self.wants(c))
     }
@@ -75,7 +82,8 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
     };
     judge(&[Group::Config], &facts);
     if plan.wants_any(&[Group::Host]) {
-        facts.host = Some(HostCollector::new(&plan.config, false, clock.clone()).collect(plan.depth).await);
+        let depth = plan.depth_for(&WRITES_HERE);
+        facts.host = Some(HostCollector::new(&plan.config, false, clock.clone()).collect(depth).await);
     }
     // The lease is judged by the number of nodes as well.
     if plan.wants_any(&[Group::Host, Group::Leader, Group::Cluster, Group::Lease, Group::Etcd]) {
@@ -84,9 +92,7 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
     }
     judge(&[Group::Host, Group::Leader, Group::Cluster], &facts);
     if let Some(collector) = collector.as_mut().filter(|_| plan.wants_any(&[Group::Etcd, Group::Lease])) {
-        // Nobody's etcd is written to for a check that does not need it.
-        let writes = plan.depth.writes && CHECKS.iter().any(|c| WRITES.contains(&c.code) && plan.wants(c));
-        facts.etcd = Some(collector.collect(Depth { writes, ..plan.depth }).await);
+        facts.etcd = Some(collector.collect(plan.depth_for(&WRITES)).await);
     }
     judge(&[Group::Etcd, Group::Lease], &facts);
     whole

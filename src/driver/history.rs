@@ -4,8 +4,8 @@
 //! leader has left open and deletes what is too much. A holder that knows how its tenure ended says so itself, when it
 //! leaves or at its next start; there it has no token any more, and the row's own revision is the guard.
 //!
-//! All of it is best effort: no start, no hand-over and no stop waits for it for longer than [`CLOSE_PATIENCE`], and no
-//! failure of it costs leadership. A row that was not closed is closed by the next leader.
+//! All of it is best effort: no start and no hand-over waits for it, a stop waits for its row for [`CLOSE_PATIENCE`] at
+//! most, and no failure of it costs leadership. A row that was not closed is closed by the next leader.
 
 mod reader;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `identity/<uuid>` tells a data dir that was rolled back from one that was not. One row for each data dir that ever
 //! joined would grow for ever where each start has a new one, so the leader looks after them once a day: it deletes
-//! what nobody has joined with for [`FORGOTTEN_AFTER`], and notes that those that are registered are still in use.
+//! what nobody was seen with for [`FORGOTTEN_AFTER`], and notes that those that are registered are still in use. A row
+//! that does not say when counts from the first look on.
 //!
 //! The days are counted on wall clocks, which may be wrong. What that can cost is bounded: a data dir whose row was
 //! deleted is no longer recognised if it is rolled back, and whatever is written here is written under the token.
@@ -18,10 +19,10 @@ use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, verbs};
 /// The first look after a tenure has begun, when there is time for it; and the next ones.
 const FIRST: Duration = Duration::from_secs(600);
 const EVERY: Duration = Duration::from_secs(24 * 3600);
-/// Nobody has joined with it for so long: it is deleted.
+/// Nobody was seen with it for so long: it is deleted.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
-/// A row that is in use is written anew when it is so old: in time, and seldom.
-const NOTED_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A row that is in use is written anew when it is so old: about once a day.
+const NOTED_EVERY: Duration = Duration::from_secs(20 * 3600);
 /// How many rows one write changes: with their guards they must fit into one transaction.
 const AT_ONCE: usize = 40;
 
@@ -82,9 +83,9 @@ async fn look(store: &dyn Store, keys: &Keys, token: Token, now_ms: u64) -> Resu
 }
 
 fn fate(kv: &KeyValue, in_use: bool, now_ms: u64) -> Fate {
-    let Some(mut row) = decode_identity(&kv.value).filter(|row| row.seen_ms > 0) else { return Fate::Stays };
+    let Some(mut row) = decode_identity(&kv.value) else { return Fate::Stays };
     let age_ms = now_ms.saturating_sub(row.seen_ms);
-    if in_use && age_ms > millis(NOTED_EVERY) {
+    if row.seen_ms == 0 || (in_use && age_ms > millis(NOTED_EVERY)) {
         row.seen_ms = now_ms;
         Fate::Noted(encode_identity(&row))
     } else if !in_use && age_ms > millis(FORGOTTEN_AFTER) {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_does_not_say_when_it_was_seen_is_nobodys_to_delete() {
+    fn a_row_that_does_not_say_when_it_was_seen_is_not_deleted_yet() {
         let fate = |value: &[u8]| {
             let kv = KeyValue {
                 key: "k".into(),
@@ -170,8 +171,8 @@ mod tests {
             };
             fate(&kv, false, NOW_MS)
         };
-        assert_eq!(fate(br#"{"incarnation":7,"lease":"1"}"#), Fate::Stays);
-        assert_eq!(fate(b"?"), Fate::Stays);
+        assert_eq!(fate(br#"{"incarnation":7,"lease":"1"}"#), Fate::Noted(seen(0)));
+        assert_eq!(fate(b"?"), Fate::Stays, "not to be read, so not to be touched");
         assert_eq!(fate(&seen(91)), Fate::Goes, "twin");
     }
 }

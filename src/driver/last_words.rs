@@ -97,7 +97,8 @@ pub fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
     let mut row = decode_row(&std::fs::read(dir.join(FILE)).ok()?).filter(|r| r.holder.uuid == uuid)?;
     let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
     row.close(End {
-        at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms),
+        // A clock that was set back must not end a tenure before it began.
+        at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms).max(row.from_ms),
         reason: obituary.map_or(Reason::Vanished, |o| o.reason),
         detail: String::new(),
         seen: None,
@@ -162,6 +163,8 @@ mod tests {
         file.set_modified(UNIX_EPOCH + Duration::from_millis(1_234)).unwrap();
         let ended_ms = || read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().at_ms;
         assert_eq!(ended_ms(), 1_234);
+        file.set_modified(UNIX_EPOCH + Duration::from_millis(1)).unwrap();
+        assert_eq!(ended_ms(), row().from_ms, "not before it began");
         assert!(words.still_here() && ended_ms() > 1_000_000);
     }
 

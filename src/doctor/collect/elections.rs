@@ -8,7 +8,7 @@ use super::super::page::{Etcd, LEADER_CHANGES};
 use crate::clock::Instant;
 
 /// Elections before this do not count any more.
-const WINDOW: Duration = Duration::from_secs(15 * 60);
+pub(in crate::doctor) const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Looks that are closer together are not kept apart.
 const STEP: Duration = Duration::from_secs(15);
 
@@ -46,13 +46,13 @@ impl Elections {
         Some((most, last.0.since(first.0)))
     }
 
-    /// A member that has restarted begins at 0 again.
+    /// A member that has restarted begins at 0 again, and counts the leader that it finds.
     fn seen_by(&self, endpoint: usize) -> Option<f64> {
         let mut counted = self.looks.iter().filter_map(|(_, all)| *all.get(endpoint)?);
         let mut before = counted.next()?;
         let mut grown = None;
         for now in counted {
-            let more = if now >= before { now - before } else { now };
+            let more = if now >= before { now - before } else { (now - 1.0).max(0.0) };
             grown = Some(grown.unwrap_or(0.0) + more);
             before = now;
         }
@@ -83,7 +83,7 @@ mod tests {
         );
         assert_eq!(
             growth(&[(0, one), (60, [None, None]), (120, [Some(2.0), None])]),
-            Some(2.0),
+            Some(1.0),
             "it restarted"
         );
         let minutes: Vec<_> = (0..60).map(|i| (i * 60, [Some(i as f64), None])).collect();

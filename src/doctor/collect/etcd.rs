@@ -59,6 +59,13 @@ impl EtcdCollector {
         })
     }
 
+    /// Reads the certificates again. Those that cannot be used leave the old ones in force.
+    pub fn reopen(&mut self) {
+        if let Ok(inspectors) = open::inspectors(&self.config, &self.clock, PATIENCE) {
+            self.inspectors = inspectors;
+        }
+    }
+
     /// Asks everything.
     pub async fn collect(&mut self, depth: Depth) -> EtcdFacts {
         let began = self.clock.now();

@@ -37,15 +37,18 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
         let Response::Txn(now) = store.call(Request::Txn(verbs::read(&keys))).await.ok()? else {
             return None;
         };
-        let mut facts = of_view(&verbs::picture(&now).view(&keys));
-        let past = Txn::read(vec![Op::List(rows_prefix(&keys))]);
-        if let Ok(Response::Txn(past)) = store.call(Request::Txn(past)).await {
-            let rows = past.found.iter().flatten().filter_map(|kv| decode_row(&kv.value));
-            facts.led.extend(rows.map(|row| row.holder.node));
-        }
-        Some(facts)
+        Some((of_view(&verbs::picture(&now).view(&keys)), store))
     };
-    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
+    let Some((mut facts, store)) = tokio::time::timeout(PATIENCE, asked).await.ok().flatten() else {
+        return MetaFacts::default();
+    };
+    // What is known so far does not depend on this one.
+    let past = store.call(Request::Txn(Txn::read(vec![Op::List(rows_prefix(&keys))])));
+    if let Ok(Ok(Response::Txn(past))) = tokio::time::timeout(PATIENCE, past).await {
+        let rows = past.found.iter().flatten().filter_map(|kv| decode_row(&kv.value));
+        facts.led.extend(rows.map(|row| row.holder.node));
+    }
+    facts
 }
 
 /// Who is registered, and who has the leader record.

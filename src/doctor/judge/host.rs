@@ -85,7 +85,7 @@ pub fn sync(facts: &Facts) -> Judgement {
     let syncs = match &h.syncs {
         Syncs::NotTried => return skip("the disk was not written to"),
         Syncs::Denied(path) => {
-            return skip(format!("only the node's own user may write {path}; run it as that"));
+            return skip(format!("this user may not write {path}; run this as the owner of the data dir"));
         }
         Syncs::Failed(why) => {
             let fix =
@@ -103,7 +103,10 @@ pub fn sync(facts: &Facts) -> Judgement {
 }
 
 fn own(facts: &Facts) -> Result<&OwnFacts, Skip> {
-    host(facts)?.own.as_ref().ok_or_else(|| Skip::new("only a running node knows, and none has answered"))
+    host(facts)?
+        .own
+        .as_ref()
+        .ok_or_else(|| Skip::new("only a running node knows; none has answered, or none has looked yet"))
 }
 
 /// How many files may be open.

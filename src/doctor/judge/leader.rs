@@ -35,9 +35,13 @@ pub fn exists(facts: &Facts) -> Judgement {
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 
-/// What the store itself tells when no meta node does. Where nobody has ever led, none is missed.
+/// What the store itself tells when no meta node does. Where nobody has ever led, none is missed; and a node that
+/// looks around itself is there, whether it reaches its own address or not.
 fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
     let meta = facts.meta.as_ref().filter(|m| !m.led.is_empty() || m.seat.is_some())?;
+    if facts.past.is_some() {
+        return None;
+    }
     let measured = match &meta.seat {
         Some((node, token)) => {
             format!("{node} has the leader record, token {token}, but no meta node answers")

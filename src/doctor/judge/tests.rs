@@ -206,6 +206,9 @@ fn what_etcd_counts_is_judged_by_its_growth() {
     let elected = |n| with_etcd(|e| e.elections = Some((n, Duration::from_secs(60))));
     assert_judged("ETCD_017", &elected(1.0), Some(Status::Pass));
     assert_judged("ETCD_017", &elected(2.0), Some(Status::Warn));
+    let in_an_hour = |n| with_etcd(|e| e.elections = Some((n, Duration::from_secs(3600))));
+    assert_judged("ETCD_017", &in_an_hour(4.0), Some(Status::Pass));
+    assert_judged("ETCD_017", &in_an_hour(5.0), Some(Status::Warn));
     assert_judged("ETCD_018", &grown(5, 5), Some(Status::Pass));
     assert_judged("ETCD_018", &grown(5, 6), Some(Status::Warn));
     assert_judged("ETCD_021", &grown(0, 1000), Some(Status::Pass));
@@ -228,7 +231,10 @@ fn what_is_wrong_with_the_members_is_judged() {
     };
     assert_judged("LEADER_001", &dead(|_| {}), None); // none was ever started here
     assert_judged("LEADER_001", &dead(|m| m.led = ["x".to_owned()].into()), Some(Status::Fail));
-    assert_judged("LEADER_001", &dead(|m| m.seat = Some(("x".into(), 7))), Some(Status::Fail));
+    let with_record = dead(|m| m.seat = Some(("x".into(), 7)));
+    assert_judged("LEADER_001", &with_record, Some(Status::Fail));
+    // A node that does not reach its own address is there all the same.
+    assert_judged("LEADER_001", &Facts { past: Some(PastFacts::default()), ..with_record }, None);
     let odd = |age| {
         with_meta(move |m| {
             m.answers[2] = answer("z", Some(("z", 6)));

@@ -16,6 +16,8 @@ const STATE_MS = 1000;
 const HISTORY_MS = 30_000;
 const HEADROOM_MS = 10_000;
 const CHECKS_MS = 15_000;
+/** A picture that is older is out of date. */
+const FRESH_MS = 15_000;
 /** How often what drains and ages is drawn. */
 const FRAME_MS = 250;
 /** Headroom is kept for a day. */
@@ -75,11 +77,11 @@ function storeAnswers() {
   return isFresh();
 }
 
-/** Has the election of this node heard of the store? What hangs within the node does not keep etcd from answering. */
-function isFresh() {
-  const limit = (now.state.leader?.ttl_secs ?? 15) * 1000;
-  return now.state.age_ms < Math.max(limit, 10_000);
-}
+/**
+ * Has the election of this node heard of the store lately? It does every five seconds at least, whatever the lease. What
+ * hangs within the node does not keep etcd from answering.
+ */
+const isFresh = () => now.state.age_ms < FRESH_MS;
 
 const isCurrent = () => storeAnswers() && isFresh();
 
