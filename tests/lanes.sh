@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs every test, in three lanes side by side: most tests wait for real processes most of the time, and would leave
-# the machine idle. The tests that only compute get what the others leave. Those that take every CPU come last, alone.
+# the machine idle. The tests that only compute get what the others leave. Those that take every CPU come last, alone, and
+# so do those that leave little of a lease: what is to be survived there is the fault, not a busy machine.
 #
 #   sh tests/lanes.sh CARGO...      the cargo to call
 #
@@ -10,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 computing='model simulation'
 second='doctor fence hang history page payload prometheus restored_etcd rpc_bad_input store_conformance'
-alone='starvation verdict'
+alone='faults starvation verdict'
 logs=target/lanes
 
 main() {
