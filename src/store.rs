@@ -327,6 +327,17 @@ impl Txn {
     }
 }
 
+/// Asks for a transaction. A guard that does not hold is an answer too.
+///
+/// # Errors
+/// As [`Store::call`].
+pub async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
+    match store.call(Request::Txn(txn)).await? {
+        Response::Txn(reply) => Ok(reply),
+        other => Err(StoreError::Unknown(format!("an answer that does not fit: {other:?}"))),
+    }
+}
+
 // === impl Request ===
 
 impl Request {

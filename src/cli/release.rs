@@ -16,7 +16,7 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{MemberUuid, View};
 use crate::node::exit::Exit;
 use crate::store::codec::Keys;
-use crate::store::{Request, Response, Store, open, verbs};
+use crate::store::{Request, Store, ask, open, verbs};
 
 /// How long the node gets to show that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,9 +78,8 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
 }
 
 async fn look(store: &dyn Store, keys: &Keys) -> Result<View, Failure> {
-    match store.call(Request::Txn(verbs::read(keys))).await {
-        Ok(Response::Txn(reply)) => Ok(verbs::picture(&reply).view(keys)),
-        Ok(_) => Err(cannot(store, "an answer that does not fit")),
+    match ask(store, verbs::read(keys)).await {
+        Ok(reply) => Ok(verbs::picture(&reply).view(keys)),
         Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose().await))),
     }
 }

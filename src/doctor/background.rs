@@ -391,21 +391,11 @@ fn push<T>(past: &mut VecDeque<T>, fresh: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::lease::LeaseId;
     use crate::election::record::{MemberId, Registration, Revision};
 
     fn member(node: &str, incarnation: u64) -> Member {
         let id = MemberId { node: node.into(), uuid: MemberUuid(1), incarnation: Incarnation(incarnation) };
-        let registration = Registration {
-            member: id,
-            rpc_address: "h:1".into(),
-            http_address: "h:2".into(),
-            priority: 1,
-            version: "1".into(),
-            ttl: Duration::from_secs(15),
-            lease: LeaseId(1),
-        };
-        Member { registration, created: Revision(1), generation: Revision(1) }
+        Member { registration: Registration::of(id), created: Revision(1), generation: Revision(1) }
     }
 
     #[test]

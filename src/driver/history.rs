@@ -22,7 +22,7 @@ use crate::election::history::row::{Left, Opening, ROWS_MAX, Row};
 use crate::election::record::{Revision, Token};
 use crate::store::codec::Keys;
 use crate::store::codec::history::{decode_row, encode_row};
-use crate::store::{Guard, KeyValue, Op, Request, Response, Store, StoreError, Txn, TxnReply, verbs};
+use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask, verbs};
 use crate::telemetry::Telemetry;
 
 /// How long a leader that leaves may take to close its row; it gives its lease back at the same time.
@@ -247,13 +247,6 @@ impl History {
     fn note_own(&self, row: Option<Row>, at: Revision) {
         let opened = row.map(|row| Opened { row, at });
         *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = opened;
-    }
-}
-
-pub(super) async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
-    match store.call(Request::Txn(txn)).await? {
-        Response::Txn(reply) => Ok(reply),
-        _ => Err(StoreError::Unknown("an answer that does not fit".into())),
     }
 }
 

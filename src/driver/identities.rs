@@ -10,11 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::history::ask;
 use crate::clock::{millis, wall_clock_ms};
 use crate::election::record::{MemberUuid, Token};
 use crate::store::codec::{Keys, Picture, decode_identity, encode_identity};
-use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, verbs};
+use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask, verbs};
 
 /// The first look after a tenure has begun, when there is time for it; and the next ones.
 const FIRST: Duration = Duration::from_secs(600);
@@ -139,15 +138,7 @@ mod tests {
             put(&store, keys.identity(MemberUuid(uuid)), seen(400)).await;
         }
         let member = MemberId { node: "n".into(), uuid: MemberUuid(3), incarnation: Incarnation(7) };
-        let registration = Registration {
-            member,
-            rpc_address: "h:1".into(),
-            http_address: "h:2".into(),
-            priority: 1,
-            version: "1".into(),
-            ttl: Duration::from_secs(15),
-            lease: LeaseId(1),
-        };
+        let registration = Registration::of(member);
         put(&store, keys.node("n"), encode_registration(&registration)).await;
         let token = Token::new(put(&store, keys.leader(), b"anybody".to_vec()).await).unwrap();
         assert!(look(&store, &keys, token, NOW_MS).await.unwrap());

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 
 use super::leadership::{Leadership, WriteError};
 use crate::election::record::Revision;
-use crate::store::{self, KeyRange, KeyValue, Op, Request, Response, StoreError, Txn, TxnReply};
+use crate::store::{self, KeyRange, KeyValue, Op, StoreError, Txn, TxnReply};
 
 /// How often a watch shows a sign of life.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -107,10 +107,7 @@ impl Leadership {
 
     async fn ask(&self, ops: Vec<Op>) -> Result<TxnReply, WriteError> {
         self.check()?;
-        match self.store().call(Request::Txn(Txn::read(ops))).await? {
-            Response::Txn(reply) => Ok(reply),
-            _ => Err(StoreError::Unknown("an answer that does not fit".into()).into()),
-        }
+        Ok(store::ask(self.store(), Txn::read(ops)).await?)
     }
 
     fn snapshot_of(&self, revision: Revision, found: impl Iterator<Item = KeyValue>) -> Snapshot {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::trouble::Trouble;
 use crate::election::event::Event;
 use crate::store::codec::{Keys, Picture};
-use crate::store::{Refusal, Request, Response, Store, StoreError, verbs};
+use crate::store::{Refusal, Store, StoreError, ask, verbs};
 
 /// The pause before a watch is opened again; doubles up to the second one.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -72,8 +72,5 @@ async fn follow(
 }
 
 async fn read(store: &dyn Store, keys: &Keys) -> Result<Picture, StoreError> {
-    match store.call(Request::Txn(verbs::read(keys))).await? {
-        Response::Txn(reply) => Ok(verbs::picture(&reply)),
-        other => Err(StoreError::Unknown(format!("an answer that does not fit: {other:?}"))),
-    }
+    Ok(verbs::picture(&ask(store, verbs::read(keys)).await?))
 }

@@ -78,15 +78,7 @@ mod tests {
             Seat::Held(Box::new(Tenure { record, token, lease: LeaseId(1), rewritten }))
         });
         let member = |member: &MemberId| Member {
-            registration: Registration {
-                member: member.clone(),
-                rpc_address: String::new(),
-                http_address: String::new(),
-                priority: 1,
-                version: String::new(),
-                ttl: Duration::from_secs(5),
-                lease: LeaseId(1),
-            },
+            registration: Registration::of(member.clone()),
             created: Revision(1),
             generation: Revision(1),
         };

@@ -215,20 +215,28 @@ impl View {
 }
 
 #[cfg(test)]
+impl Registration {
+    /// Of this member, for tests to which the rest does not matter.
+    pub fn of(member: MemberId) -> Self {
+        Self {
+            member,
+            rpc_address: String::new(),
+            http_address: String::new(),
+            priority: 1,
+            version: String::new(),
+            ttl: Duration::from_secs(5),
+            lease: LeaseId(1),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn member(node: &str, priority: u16, created: u64) -> Member {
         let id = MemberId { node: node.into(), uuid: MemberUuid(1), incarnation: Incarnation(1) };
-        let registration = Registration {
-            member: id,
-            rpc_address: String::new(),
-            http_address: String::new(),
-            priority,
-            version: String::new(),
-            ttl: Duration::from_secs(5),
-            lease: LeaseId(1),
-        };
+        let registration = Registration { priority, ..Registration::of(id) };
         Member { registration, created: Revision(created), generation: Revision(created) }
     }
 

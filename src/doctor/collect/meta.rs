@@ -18,7 +18,7 @@ use crate::election::record::{Member, View};
 use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo};
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
-use crate::store::{Op, Request, Response, Txn, open, verbs};
+use crate::store::{Op, Txn, ask as ask_store, open, verbs};
 
 /// The most members that are asked.
 const MEMBERS_MAX: usize = 64;
@@ -34,17 +34,15 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
     let keys = Keys::new(&config.node.cluster, &config.meta.group);
     let asked = async {
         let store = open::open(config, clock).await.ok()?;
-        let Response::Txn(now) = store.call(Request::Txn(verbs::read(&keys))).await.ok()? else {
-            return None;
-        };
+        let now = ask_store(store.as_ref(), verbs::read(&keys)).await.ok()?;
         Some((of_view(&verbs::picture(&now).view(&keys)), store))
     };
     let Some((mut facts, store)) = tokio::time::timeout(PATIENCE, asked).await.ok().flatten() else {
         return MetaFacts::default();
     };
     // What is known so far does not depend on this one.
-    let past = store.call(Request::Txn(Txn::read(vec![Op::List(rows_prefix(&keys))])));
-    if let Ok(Ok(Response::Txn(past))) = tokio::time::timeout(PATIENCE, past).await {
+    let past = ask_store(store.as_ref(), Txn::read(vec![Op::List(rows_prefix(&keys))]));
+    if let Ok(Ok(past)) = tokio::time::timeout(PATIENCE, past).await {
         let rows = past.found.iter().flatten().filter_map(|kv| decode_row(&kv.value));
         facts.led.extend(rows.map(|row| row.holder.node));
     }

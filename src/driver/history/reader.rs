@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use super::{Past, ask};
+use super::Past;
 use crate::clock::Clock;
 use crate::election::history::row::{ROWS_MAX, Row};
 use crate::store::codec::history::decode_row;
-use crate::store::{Change, KeyRange, Op, Store, StoreError, Txn, WatchBatch};
+use crate::store::{Change, KeyRange, Op, Store, StoreError, Txn, WatchBatch, ask};
 use crate::telemetry::event::Ended;
 use crate::telemetry::{Event, Telemetry};
 
