@@ -227,8 +227,8 @@ impl Background {
     fn see(&mut self) {
         let now = self.parts.clock.now();
         let snapshot = self.parts.snapshots.borrow_and_update().clone();
+        // A leader's snapshot changes with each renewal, so the history is not counted here but once a second.
         self.memory.see(now, &snapshot);
-        self.count_changes();
     }
 
     /// What is remembered alone is enough for these.
@@ -239,18 +239,18 @@ impl Background {
         let mut facts = Facts::of(self.parts.config.clone(), vec![]);
         facts.past = Some(self.past());
         let fresh = judged(CHECKS.iter().filter(|c| AT_ONCE.contains(&c.code)), &facts);
-        let mut findings = self.latest.borrow().findings.clone();
-        findings.retain(|old| !fresh.iter().any(|f| f.code == old.code));
-        findings.extend(fresh);
-        let latest = self.latest.borrow().clone();
-        self.publish(Latest { findings, ..Latest::clone(&latest) });
+        let mut latest = Latest::clone(&self.latest.borrow());
+        latest.findings.retain(|old| !fresh.iter().any(|f| f.code == old.code));
+        latest.findings.extend(fresh);
+        self.publish(latest);
     }
 
     fn judge(&mut self, mut facts: Facts) {
-        facts.past = Some(self.past());
+        let past = self.past();
+        let burden = Some(self.memory.burden(self.parts.clock.now(), past.headroom));
+        facts.past = Some(past);
         facts.config.checks = self.parts.config.checks.clone();
-        let burden = Some(self.memory.burden(self.parts.clock.now(), self.headroom()));
-        self.memory.begin_anew();
+        self.memory.stood_still = Duration::ZERO; // it counts until the next look
         let findings = judged(CHECKS.iter(), &facts);
         let at_ms = wall_clock_ms();
         self.publish(Latest { at_ms, findings, measured: Measured::of(&facts), burden });
@@ -374,10 +374,6 @@ impl Memory {
         let (before, at) = std::mem::replace(&mut self.used, (usage, now));
         let cpu_percent = (usage.cpu_secs - before.cpu_secs) * 100.0 / now.since(at).as_secs_f64().max(0.1);
         Burden { cpu_percent, rss_bytes: usage.rss_bytes as u64, headroom }
-    }
-
-    fn begin_anew(&mut self) {
-        self.stood_still = Duration::ZERO;
     }
 }
 
