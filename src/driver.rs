@@ -12,6 +12,7 @@ pub mod data_dir;
 mod diagnosis;
 mod dir_lock;
 pub mod fuse;
+mod handle;
 mod handover;
 pub mod history;
 mod identities;
@@ -31,6 +32,8 @@ mod watchdog;
 mod watcher;
 mod witness;
 pub mod writes;
+
+pub use handle::{Busy, DriverHandle};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,7 +59,7 @@ use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
 use fuse::Fuse;
 use handover::Candidates;
-use history::{History, Past};
+use history::History;
 use last_words::LastWords;
 use leadership::{Leadership, LeadershipParts};
 use notes::Notes;
@@ -117,15 +120,6 @@ pub struct DriverParts {
     pub main_runtime: tokio::runtime::Handle,
 }
 
-/// The others' end of a running driver.
-#[derive(Clone)]
-pub struct DriverHandle {
-    commands: mpsc::Sender<Event>,
-    status: watch::Receiver<Arc<Status>>,
-    past: watch::Receiver<Arc<Past>>,
-    ticked_boot_ns: Arc<AtomicU64>,
-}
-
 struct Driver {
     elector: Elector,
     parts: Shared,
@@ -170,58 +164,6 @@ struct Shared {
 impl Shared {
     fn has_joined(&self) -> bool {
         self.joined_once.load(Ordering::Relaxed)
-    }
-}
-
-// === impl DriverHandle ===
-
-impl DriverHandle {
-    /// Asks the node to stop, for this reason. Returns at once.
-    pub fn shutdown(&self, reason: Reason) {
-        self.command(Event::Shutdown(reason));
-    }
-
-    fn command(&self, event: Event) {
-        // A full queue means that the driver is behind; it must not make a signal wait.
-        let commands = self.commands.clone();
-        if let Err(mpsc::error::TrySendError::Full(event)) = commands.try_send(event) {
-            tokio::spawn(async move { commands.send(event).await });
-        }
-    }
-
-    /// Asks the node to step down, in favour of this candidate or of any. Returns at once.
-    pub fn step_down(&self, wanted: Option<String>) {
-        self.command(Event::StepDown(wanted));
-    }
-
-    /// A leader asks whether we would take over. Returns at once.
-    pub fn prepare(&self) {
-        self.command(Event::Prepare);
-    }
-
-    /// The newest snapshot.
-    pub fn status(&self) -> Arc<Status> {
-        self.status.borrow().clone()
-    }
-
-    /// When the driver last looked at the clock.
-    pub fn ticked_at(&self) -> Instant {
-        Instant::from_nanos(self.ticked_boot_ns.load(Ordering::Relaxed), u64::MAX)
-    }
-
-    /// The snapshots as they come.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
-        self.status.clone()
-    }
-
-    /// The history, as this node has last read it.
-    pub fn past(&self) -> Arc<Past> {
-        self.past.borrow().clone()
-    }
-
-    /// The history as it grows.
-    pub fn subscribe_past(&self) -> watch::Receiver<Arc<Past>> {
-        self.past.clone()
     }
 }
 
@@ -282,6 +224,7 @@ impl Driver {
             status: watched,
             past: past_watched,
             ticked_boot_ns: ticked_boot_ns.clone(),
+            shuts_down: Arc::default(),
         };
         let vitals = Vitals::new(parts.telemetry.clone(), registration.ttl, now);
         let shared = Shared {

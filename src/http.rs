@@ -39,6 +39,8 @@ const DRIVER_SILENCE_MAX: Duration = Duration::from_secs(5);
 pub struct HttpParts {
     /// The driver's snapshot.
     pub driver: DriverHandle,
+    /// The command that looks at the keys of the election.
+    pub look_command: Arc<str>,
     /// The clock, for ages.
     pub clock: Arc<dyn Clock>,
     /// The metrics.

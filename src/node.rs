@@ -211,7 +211,8 @@ impl NodeBuilder {
             snapshots: driver.subscribe(),
             history: driver.subscribe_past(),
         });
-        let rpc_parts = RpcParts { driver, clock, desk, serves_cluster, telemetry, checks };
+        let look_command = store::open::look_command(&reloader.config).into();
+        let rpc_parts = RpcParts { driver, look_command, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(looks);
         node.serve_beside(checking);
@@ -371,7 +372,7 @@ impl Node {
     ) -> Self {
         let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
-        let checks = rpc_parts.checks.clone();
+        let (checks, look_command) = (rpc_parts.checks.clone(), rpc_parts.look_command.clone());
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
         let stop = stop_servers.clone().cancelled_owned();
@@ -382,8 +383,14 @@ impl Node {
         });
         watching::register_computed(&telemetry, &driver, &clock);
         let store = reloader.config.store.kind;
-        let http_parts =
-            HttpParts { driver: driver.clone(), clock, telemetry: telemetry.clone(), store, checks };
+        let http_parts = HttpParts {
+            driver: driver.clone(),
+            look_command,
+            clock,
+            telemetry: telemetry.clone(),
+            store,
+            checks,
+        };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(async move {
             if let Err(e) = http::serve(listeners.http, http_parts, stop).await {

@@ -14,6 +14,7 @@ mod health;
 mod history;
 mod members;
 mod methods;
+mod rate;
 mod refuse;
 pub mod requests;
 mod slow;
@@ -65,6 +66,8 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 pub struct RpcParts {
     /// The driver's snapshot.
     pub driver: DriverHandle,
+    /// The command that looks at the keys of the election.
+    pub look_command: std::sync::Arc<str>,
     /// The clock, for ages.
     pub clock: std::sync::Arc<dyn Clock>,
     /// Where requests for the main loop are left.

@@ -5,7 +5,7 @@ use std::io::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::proto::metad::{Answerer, LeaderInfo, MemberInfo};
+use crate::proto::metad::{Answerer, ForeignCandidate, LeaderInfo, MemberInfo};
 
 /// Writes to stdout; a reader that has gone away (`metad members | head`) is no error.
 pub(super) fn print(text: &str) {
@@ -45,6 +45,22 @@ pub(super) fn leader_table(leader: Option<&LeaderInfo>) -> String {
         l.transitions.to_string(),
     ]);
     format!("{t}\n")
+}
+
+/// Why nobody can be elected, or could be after this leader; nothing where nobody else queues.
+pub(super) fn foreign_line(foreign: Option<&ForeignCandidate>) -> String {
+    foreign.map_or_else(String::new, |f| {
+        format!(
+            "foreign candidate: the key {:?}, which says {:?}, is where only the leader record belongs; nobody can be \
+             elected before it is gone\nlook at it: {}\n",
+            f.key, f.value, f.look
+        )
+    })
+}
+
+/// The same as JSON.
+pub(super) fn foreign_json(foreign: Option<&ForeignCandidate>) -> Value {
+    foreign.map_or(Value::Null, |f| json!({ "key": f.key, "value": f.value, "look": f.look }))
 }
 
 /// Who said so, and how fresh that is.

@@ -38,13 +38,15 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
             Format::Json => print_json(&json!({
                 "schema": 1,
                 "leader": output::leader_json(l),
+                "foreign": output::foreign_json(leader.foreign.as_ref()),
                 "members": output::members_json(&members.members),
                 "answerer": output::answerer_json(leader.answerer.as_ref()),
             })),
             Format::Table => {
                 let who = output::answerer_line(leader.answerer.as_ref());
                 let (l, m) = (output::leader_table(l), output::members_table(&members.members));
-                output::print(&format!("{l}\n{m}\n{who}"));
+                let foreign = output::foreign_line(leader.foreign.as_ref());
+                output::print(&format!("{l}{foreign}\n{m}\n{who}"));
             }
         }
         Ok(code)
@@ -61,9 +63,12 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
             Format::Json => print_json(&json!({
                 "schema": 1,
                 "leader": output::leader_json(l),
+                "foreign": output::foreign_json(answer.foreign.as_ref()),
                 "answerer": output::answerer_json(answer.answerer.as_ref()),
             })),
-            Format::Table => output::print(&output::leader_table(l)),
+            Format::Table => {
+                output::print(&(output::leader_table(l) + &output::foreign_line(answer.foreign.as_ref())));
+            }
         }
         Ok(code_of(&answer))
     })

@@ -96,7 +96,7 @@ pub fn of(group: Group) -> impl Iterator<Item = &'static Check> {
 }
 
 /// All checks, group by group.
-pub static CHECKS: [Check; 44] = [
+pub static CHECKS: [Check; 45] = [
     Check::new(
         Group::Config,
         ("CONFIG_001", "config"),
@@ -176,6 +176,13 @@ pub static CHECKS: [Check; 44] = [
         "one member leads at most",
         judge::leader::one,
         "of two that think so one is wrong; the fence refuses its writes, but its clients wait in vain",
+    ),
+    Check::new(
+        Group::Leader,
+        ("LEADER_005", "foreign-candidate"),
+        "nobody but metad queues for the leader record",
+        judge::leader::foreign,
+        "a key beside the leader record keeps everybody from claiming a vacancy, for as long as it is there",
     ),
     Check::new(
         Group::Cluster,

@@ -7,6 +7,7 @@ use super::changes::Change;
 use super::measured::Burden;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
+use crate::election::record::Foreign;
 use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
 
 /// All facts of one examination. What was not asked for is absent.
@@ -77,6 +78,8 @@ pub struct MetaFacts {
     pub registered: Option<Vec<Registered>>,
     /// Whom the leader record in the store names, and its token. `None`: nobody, or the store was not asked.
     pub seat: Option<(String, u64)>,
+    /// A key where only the leader record belongs.
+    pub foreign: Option<Foreign>,
     /// Who has ever led, as far as the history is known.
     pub led: BTreeSet<String>,
     /// What the members answered, each at its address.
@@ -118,6 +121,8 @@ pub struct Seen {
     pub role: String,
     /// Who leads in its eyes, under which token.
     pub leader: Option<(String, u64)>,
+    /// The foreign candidate that it sees.
+    pub foreign: Option<Foreign>,
     /// How old its picture is.
     pub age: Duration,
     /// By how much its wall clock is ahead of ours, in milliseconds.

@@ -100,6 +100,7 @@ mod tests {
     use crate::clock::OsClock;
     use crate::election::lease::LeaseId;
     use crate::election::record::{Incarnation, MemberId, Registration, Revision};
+    use crate::store::Request;
     use crate::store::codec::{IdentityRow, encode_registration};
     use crate::store::memory::MemoryStore;
 
@@ -139,7 +140,10 @@ mod tests {
         }
         let member = MemberId { node: "n".into(), uuid: MemberUuid(3), incarnation: Incarnation(7) };
         let registration = Registration::of(member);
-        put(&store, keys.node("n"), encode_registration(&registration)).await;
+        let lease = registration.lease;
+        store.call(Request::Grant { lease, ttl: registration.ttl }).await.unwrap();
+        let registered = Op::Put(keys.node("n"), encode_registration(&registration), Some(lease));
+        ask(&store, Txn { then: vec![registered], ..Txn::default() }).await.unwrap();
         let token = Token::new(put(&store, keys.leader(), b"anybody".to_vec()).await).unwrap();
         assert!(look(&store, &keys, token, NOW_MS).await.unwrap());
         let expected = [(1, 89), (3, 0), (4, 10)].map(|(uuid, days)| (MemberUuid(uuid), days));

@@ -180,12 +180,12 @@ impl Join {
         }
         if let Some(kv) = first(1) {
             self.found.registered = kv.modified;
-            match decode_member(kv).map(|m| m.registration) {
+            match decode_member(&self.plan.keys, kv).map(|m| m.registration) {
                 Some(r) if r.member.uuid != self.plan.registration.member.uuid => {
                     return Next::Failed(JoinFailure::Taken(Box::new(r)));
                 }
                 Some(r) => self.found.old_lease = Some(r.lease),
-                None => {} // unreadable: nobody's, and ours to replace
+                None => {} // it does not count: nobody's, and ours to replace
             }
         }
         self.step = Step::Persisting;

@@ -82,7 +82,7 @@ mod tests {
             created: Revision(1),
             generation: Revision(1),
         };
-        View { revision: Revision(9), seat, members: members.iter().map(member).collect() }
+        View { revision: Revision(9), seat, members: members.iter().map(member).collect(), foreign: None }
     }
 
     #[test]

@@ -167,8 +167,6 @@ pub struct Elector {
     renewal: Renewal,
     /// No main loop starts on this token or an older one: each was started, or given up, by this process.
     floor: Option<Token>,
-    /// Until when we promised a leader to stand ready for its record, and not to claim meanwhile.
-    bound_until: Option<Instant>,
     /// Whom we, the leader, may make way for.
     failback: Failback,
     nonce: Nonce,
@@ -188,7 +186,6 @@ impl Elector {
             view: View::default(),
             renewal: Renewal::default(),
             floor: None,
-            bound_until: None,
             failback: Failback::default(),
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
@@ -341,7 +338,7 @@ impl Elector {
             Event::Fenced(token) => self.on_fenced(now, token),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
-            Event::Prepare => self.on_prepare(now),
+            Event::Prepare(token) => self.on_prepare(now, token),
             Event::Prepared(ready) => self.on_prepared(now, &ready),
             Event::HandedOver(answer) => self.on_handed_over(now, answer),
         }
@@ -573,11 +570,7 @@ impl Elector {
             return;
         };
         let delay = RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX);
-        let mut due = *claim_at.get_or_insert(now + delay);
-        if let Some(bound) = self.bound_until.filter(|b| !now.reached(*b)) {
-            due = due.later(bound);
-            *claim_at = Some(due);
-        }
+        let due = *claim_at.get_or_insert(now + delay);
         let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
             return;
         };

@@ -63,8 +63,8 @@ pub enum Event {
     Shutdown(Reason),
     /// An operator asked us to step down, in favour of this candidate or of any.
     StepDown(Option<String>),
-    /// A leader asks whether we would take over.
-    Prepare,
+    /// The leader of this tenure asks whether we would take over.
+    Prepare(Token),
     /// Answers [`Action::Prepare`]: the candidates that are ready.
     Prepared(Vec<Ready>),
     /// Answers [`Action::HandOver`].

@@ -113,6 +113,16 @@ pub struct Member {
     pub generation: Revision,
 }
 
+/// A key where only the leader record belongs: a campaigner that is not metad, or a mistake. Nobody can claim a vacancy
+/// before it is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Foreign {
+    /// The key.
+    pub key: String,
+    /// The beginning of what it says.
+    pub value: String,
+}
+
 /// Everything the store says about one election at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct View {
@@ -122,6 +132,8 @@ pub struct View {
     pub seat: Seat,
     /// Who is registered, in the order of their keys.
     pub members: Vec<Member>,
+    /// The oldest foreign candidate, whoever leads.
+    pub foreign: Option<Foreign>,
 }
 
 // === impl Token ===

@@ -13,7 +13,7 @@ use crate::clock::{Instant, millis, wall_clock_ms};
 use crate::config::StoreKind;
 use crate::driver::status::{Role, Status};
 use crate::election::lease::LeaseTiming;
-use crate::election::record::{Member, Seat, Tenure};
+use crate::election::record::{Member, Tenure};
 use crate::telemetry::metrics::{LastLook, Usage};
 
 /// What a dead machine costs beyond its lease: the watch, the claim, and the first fenced write.
@@ -35,7 +35,7 @@ fn document(parts: &HttpParts) -> Value {
         "now_ms": wall_clock_ms(),
         "age_ms": millis(now.since(status.confirmed_at)),
         "leader": status.leader().map(leader),
-        "foreign": foreign(&status),
+        "foreign": foreign(&status, &parts.look_command),
         "lease": lease(&status, now),
         "failover_budget": status.leader().map(|tenure| budget(tenure, endpoints.values())),
         "members": status.view.members.iter().map(|m| member(&status, m)).collect::<Value>(),
@@ -63,12 +63,10 @@ fn leader(tenure: &Tenure) -> Value {
     })
 }
 
-/// Who sits in the leader's seat, if it is not one of us.
-fn foreign(status: &Status) -> Option<&str> {
-    match &status.view.seat {
-        Seat::Foreign(name) => Some(name),
-        Seat::Held(_) | Seat::Vacant => None,
-    }
+/// Who queues where only the leader record belongs, and the command that looks at it.
+fn foreign(status: &Status, look: &str) -> Option<Value> {
+    let foreign = status.view.foreign.as_ref()?;
+    Some(json!({ "key": foreign.key, "value": foreign.value, "look": look }))
 }
 
 /// This node's own lease; the leader's, if it leads.
@@ -143,7 +141,8 @@ mod tests {
     use super::*;
     use crate::election::lease::LeaseId;
     use crate::election::record::{
-        Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
+        Foreign, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Token,
+        View,
     };
 
     fn id(node: &str, incarnation: u64) -> MemberId {
@@ -189,7 +188,7 @@ mod tests {
             token: None,
             holds_until: Some(Instant::from_millis(9_930)),
             ttl: Some(Duration::from_secs(10)),
-            view: View { revision: Revision(50), seat, members },
+            view: View { revision: Revision(50), seat, members, foreign: None },
             confirmed_at: Instant::default(),
         }
     }
@@ -218,8 +217,11 @@ mod tests {
 
     #[test]
     fn a_foreign_campaigner_is_named() {
-        assert_eq!(foreign(&status(Seat::Foreign("somebody".into()))), Some("somebody"));
-        assert_eq!(foreign(&status(Seat::Vacant)), None);
+        let mut seen = status(Seat::Foreign("somebody".into()));
+        seen.view.foreign = Some(Foreign { key: "k".into(), value: "somebody".into() });
+        let shown = json!({ "key": "k", "value": "somebody", "look": "a command" });
+        assert_eq!(foreign(&seen, "a command"), Some(shown));
+        assert_eq!(foreign(&status(Seat::Vacant), "a command"), None);
     }
 
     #[test]

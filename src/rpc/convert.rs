@@ -3,8 +3,10 @@
 use crate::clock::{Instant, millis};
 use crate::driver::status::{Role, Status};
 use crate::election::history::row::{End, Row};
-use crate::election::record::{Member, Tenure};
-use crate::proto::metad::{Answerer, LeaderInfo, MemberInfo, TenureEnd, TenureInfo, TenureSeen};
+use crate::election::record::{Foreign, Member, Tenure};
+use crate::proto::metad::{
+    Answerer, ForeignCandidate, LeaderInfo, MemberInfo, TenureEnd, TenureInfo, TenureSeen,
+};
 
 /// Who answers, and how sure it is.
 pub fn answerer(status: &Status, now: Instant) -> Answerer {
@@ -24,6 +26,12 @@ pub fn answerer(status: &Status, now: Instant) -> Answerer {
 /// The leader, as we see it.
 pub fn leader(status: &Status) -> Option<LeaderInfo> {
     status.leader().map(leader_info)
+}
+
+/// Who queues where only the leader record belongs, and the command that looks at it.
+pub fn foreign(status: &Status, look: &str) -> Option<ForeignCandidate> {
+    let Foreign { key, value } = status.view.foreign.clone()?;
+    Some(ForeignCandidate { key, value, look: look.to_owned() })
 }
 
 fn leader_info(tenure: &Tenure) -> LeaderInfo {

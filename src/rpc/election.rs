@@ -1,11 +1,13 @@
 //! `metad.v1.ElectionService`: who leads, who may, and what changes.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
+use super::rate::Rate;
 use super::{RpcParts, convert, history, refuse, requests, steering};
 use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
@@ -15,13 +17,24 @@ use crate::proto::metad::{
     StepDownRequest, StepDownResponse,
 };
 
+/// How often a leader looks into a request to step down: each may ask another member several times.
+const STEP_DOWN_EVERY: Duration = Duration::from_secs(1);
+const STEP_DOWN_BURST: u32 = 5;
+/// How often a candidate renews its lease because a leader asks it to stand ready. It answers more often than that.
+const PREPARE_EVERY: Duration = Duration::from_millis(250);
+const PREPARE_BURST: u32 = 4;
+
 pub(super) struct Election {
     parts: RpcParts,
+    step_downs: Rate,
+    prepares: Rate,
 }
 
 impl Election {
     pub(super) fn new(parts: RpcParts) -> Self {
-        Self { parts }
+        let step_downs = Rate::new(STEP_DOWN_EVERY, STEP_DOWN_BURST);
+        let prepares = Rate::new(PREPARE_EVERY, PREPARE_BURST);
+        Self { parts, step_downs, prepares }
     }
 }
 
@@ -30,7 +43,8 @@ impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
         let status = self.parts.driver.status();
         let answerer = Some(convert::answerer(&status, self.parts.clock.now()));
-        Ok(Response::new(LeaderResponse { leader: convert::leader(&status), answerer }))
+        let foreign = convert::foreign(&status, &self.parts.look_command);
+        Ok(Response::new(LeaderResponse { leader: convert::leader(&status), answerer, foreign }))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
@@ -47,20 +61,29 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status));
         };
+        if !self.step_downs.allows(self.parts.clock.now()) {
+            return Err(refuse::too_often("a request to step down", STEP_DOWN_EVERY));
+        }
         let wanted = requests::step_down(request.into_inner());
         if let Some(node) = &wanted {
             steering::check_target(&status, node, token).await?;
         }
-        self.parts.driver.step_down(wanted);
+        self.parts.driver.step_down(wanted).map_err(refuse::busy)?;
         Ok(Response::new(StepDownResponse { token: token.get() }))
     }
 
-    async fn prepare(&self, _: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
-        let status = self.parts.driver.status();
-        let why = steering::unready(&status, self.parts.clock.now());
-        if why.is_none() {
-            self.parts.driver.prepare();
-        }
+    async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        let why = match steering::asked_for(&status, request.into_inner().token) {
+            Err(why) => Some(why),
+            Ok(token) => {
+                // Also when too little of the lease is left: then all the more.
+                if status.role == Role::Follower && self.prepares.allows(now) {
+                    self.parts.driver.prepare(token).map_err(refuse::busy)?;
+                }
+                steering::unready(&status, now)
+            }
+        };
         let (uuid, incarnation) = (status.me.uuid.to_string(), status.me.incarnation.0);
         let (ready, why) = (why.is_none(), why.unwrap_or_default());
         Ok(Response::new(PrepareResponse { ready, uuid, incarnation, why }))

@@ -1,9 +1,12 @@
 //! Refusals as gRPC statuses: what only the leader can do is refused with the way to the leader.
 
+use std::time::Duration;
+
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::RpcParts;
+use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
 use crate::meta::desk::{DeskError, Refused};
@@ -22,6 +25,18 @@ pub(super) fn not_the_leader(status: &status::Status) -> Status {
     let (holder, address) = (&tenure.record.holder.node, &tenure.record.address);
     let message = format!("{} does not lead; {holder} at {address} does", status.me.node);
     Status::with_metadata(Code::FailedPrecondition, message, metadata)
+}
+
+/// The driver has no room for another command.
+pub(super) fn busy(error: Busy) -> Status {
+    Status::resource_exhausted(error.to_string())
+}
+
+/// There were too many of these.
+pub(super) fn too_often(what: &str, every: Duration) -> Status {
+    Status::resource_exhausted(format!(
+        "{what} is looked into once in {every:?}; nothing was changed, try again"
+    ))
 }
 
 /// Nobody took the request.

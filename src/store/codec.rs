@@ -1,7 +1,8 @@
 //! Keys and values as they stand in the store: the layout of DESIGN §4, and the JSON of its records.
 //!
 //! The leader record uses the names of Kubernetes' Lease object, so that people and tools recognise it. A value
-//! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's.
+//! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's. A registration counts
+//! only under the key of its node and on the lease that it names: whatever else is put there speaks for nobody.
 
 pub mod history;
 
@@ -13,9 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{Change, KeyRange, KeyValue, WatchBatch, after_prefix};
 use crate::election::lease::LeaseId;
 use crate::election::record::{
-    Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
-    Token, View,
+    Foreign, Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat,
+    Tenure, Token, View,
 };
+
+/// How much of a foreign candidate's value is shown.
+const FOREIGN_CHARS_MAX: usize = 200;
 
 /// Where the keys of one cluster and group are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -159,21 +163,25 @@ impl Picture {
     /// What it means.
     pub fn view(&self, keys: &Keys) -> View {
         let nodes = KeyRange::prefix(&keys.nodes());
-        let members =
-            self.keys.values().filter(|kv| nodes.contains(&kv.key)).filter_map(decode_member).collect();
-        View { revision: self.revision, seat: self.seat(keys), members }
+        let registrations = self.keys.values().filter(|kv| nodes.contains(&kv.key));
+        let members = registrations.filter_map(|kv| decode_member(keys, kv)).collect();
+        let tenure = self.keys.get(&keys.leader()).and_then(decode_tenure);
+        let foreign = self.foreign(keys, tenure.is_some());
+        let seat = match (tenure, &foreign) {
+            (Some(tenure), _) => Seat::Held(Box::new(tenure)),
+            (None, Some(foreign)) => Seat::Foreign(foreign.value.clone()),
+            (None, None) => Seat::Vacant,
+        };
+        View { revision: self.revision, seat, members, foreign }
     }
 
-    fn seat(&self, keys: &Keys) -> Seat {
+    /// The oldest key that is where only the leader record belongs, and is none.
+    fn foreign(&self, keys: &Keys, is_led: bool) -> Option<Foreign> {
         let election = KeyRange::prefix(&keys.election());
-        if let Some(kv) = self.keys.get(&keys.leader()) {
-            return match decode_tenure(kv) {
-                Some(tenure) => Seat::Held(Box::new(tenure)),
-                None => Seat::Foreign(format!("an unreadable record at {}", kv.key)),
-            };
-        }
-        let first = self.keys.values().filter(|kv| election.contains(&kv.key)).min_by_key(|kv| kv.created);
-        first.map_or(Seat::Vacant, |kv| Seat::Foreign(String::from_utf8_lossy(&kv.value).into_owned()))
+        let is_foreign = |kv: &&KeyValue| election.contains(&kv.key) && !(is_led && kv.key == keys.leader());
+        let oldest = self.keys.values().filter(is_foreign).min_by_key(|kv| kv.created)?;
+        let value: String = String::from_utf8_lossy(&oldest.value).chars().take(FOREIGN_CHARS_MAX).collect();
+        Some(Foreign { key: oldest.key.clone(), value })
     }
 }
 
@@ -230,9 +238,14 @@ pub fn encode_registration(registration: &Registration) -> Vec<u8> {
     })
 }
 
-/// The member that a registration stands for.
-pub fn decode_member(kv: &KeyValue) -> Option<Member> {
+/// The member that a registration stands for; `None` if it is under another key than its node's, or hangs on another
+/// lease than it names. One without a lease would be immortal.
+pub fn decode_member(keys: &Keys, kv: &KeyValue) -> Option<Member> {
     let json: RegistrationJson = serde_json::from_slice(&kv.value).ok()?;
+    let lease = parse_lease(&json.lease)?;
+    if kv.key != keys.node(&json.node) || kv.lease != Some(lease) {
+        return None;
+    }
     let member = MemberId {
         node: json.node,
         uuid: json.uuid.parse().ok()?,
@@ -245,7 +258,7 @@ pub fn decode_member(kv: &KeyValue) -> Option<Member> {
         priority: json.priority,
         version: json.version,
         ttl: Duration::from_secs(json.lease_duration_seconds),
-        lease: parse_lease(&json.lease)?,
+        lease,
     };
     Some(Member { registration, created: kv.created, generation: kv.modified })
 }
@@ -320,6 +333,32 @@ mod tests {
             assert!(matches!(view.seat, Seat::Foreign(_)), "{name}: {:?}", view.seat);
         }
         assert_eq!(Picture::default().view(&keys).seat, Seat::Vacant, "twin");
+    }
+
+    #[test]
+    fn a_registration_counts_under_its_own_key_and_lease_only() {
+        let keys = Keys::new("c", "meta");
+        let mut registration = Registration::of(record().holder);
+        registration.lease = LeaseId(9);
+        let at =
+            |key: &str, lease| decode_member(&keys, &kv(key, encode_registration(&registration), 5, lease));
+        assert_eq!(at(&keys.node("n1"), Some(9)).map(|m| m.registration), Some(registration.clone()));
+        for (key, lease) in [("n2", Some(9)), ("n1/x", Some(9)), ("n1", Some(8)), ("n1", None)] {
+            assert_eq!(at(&keys.node(key), lease), None, "{key} on {lease:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_beside_the_leader_record_is_shown_whoever_leads() {
+        let keys = Keys::new("c", "meta");
+        let stray = kv(&format!("{}x", keys.election()), "y".repeat(300).into_bytes(), 7, None);
+        let ours = kv(&keys.leader(), encode_leader(&record()), 5, Some(1));
+        let led = Picture::of(Revision(9), &[vec![ours, stray.clone()]]).view(&keys);
+        assert!(led.seat.tenure().is_some());
+        let shown = Foreign { key: stray.key.clone(), value: "y".repeat(200) };
+        assert_eq!(led.foreign, Some(shown));
+        let vacant = Picture::of(Revision(9), &[vec![stray]]).view(&keys);
+        assert_eq!((vacant.seat, vacant.foreign), (Seat::Foreign("y".repeat(200)), led.foreign));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use super::codec::Keys;
 use super::etcd::inspect::Inspector;
 use super::etcd::{ConnectError, EtcdOptions, EtcdStore, TlsFiles};
 use super::sqlite::{self, SqliteStore};
@@ -71,21 +72,37 @@ pub fn inspectors(
     clock: &Arc<dyn Clock>,
     patience: Duration,
 ) -> Result<Vec<Inspector>, OpenError> {
-    config.store.etcd.urls().iter().map(|url| inspector(config, url, clock, patience)).collect()
+    let options = etcd_options(config, Duration::ZERO)?;
+    let one = |url: &String| Ok(Inspector::new(url, &options, clock.clone(), patience)?);
+    config.store.etcd.urls().iter().map(one).collect()
 }
 
-/// An inspector for an etcd member at this URL, with the configured certificates and login.
+/// An inspector for an etcd member at a URL that nobody configured, with the configured certificates. It does not log
+/// in: whoever may change etcd's member list would be sent the password, and in clear text if the URL says so.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn inspector(
+pub fn inspector_of_stranger(
     config: &Config,
     url: &str,
     clock: &Arc<dyn Clock>,
     patience: Duration,
 ) -> Result<Inspector, OpenError> {
-    let options = etcd_options(config, Duration::ZERO)?;
+    let options = EtcdOptions { login: None, ..etcd_options(config, Duration::ZERO)? };
     Ok(Inspector::new(url, &options, clock.clone(), patience)?)
+}
+
+/// The command with which an operator looks at the keys of the election.
+pub fn look_command(config: &Config) -> String {
+    let prefix = Keys::new(&config.node.cluster, &config.meta.group).election();
+    match config.store.kind {
+        StoreKind::Etcd => format!("etcdctl get --prefix {prefix}"),
+        StoreKind::Sqlite => {
+            let file = config.store.sqlite.path.display();
+            let query = format!("SELECT key, CAST(value AS TEXT) FROM kv WHERE key LIKE '{prefix}%'");
+            format!("sqlite3 {file} \"{query}\"")
+        }
+    }
 }
 
 async fn open_with(

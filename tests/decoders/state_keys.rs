@@ -73,8 +73,14 @@ fn check_records(bytes: &mut Bytes<'_>) {
         ttl,
         lease,
     };
-    let found = codec::decode_member(&kv("k", codec::encode_registration(&registration), Some(lease)));
+    let keys = Keys::new("c", "meta");
+    let key = keys.node(&registration.member.node);
+    let value = codec::encode_registration(&registration);
+    let found = codec::decode_member(&keys, &kv(&key, value.clone(), Some(lease)));
     assert_eq!(found.expect("our own registration").registration, registration);
+    for stray in [kv("k", value.clone(), Some(lease)), kv(&key, value, None)] {
+        assert_eq!(codec::decode_member(&keys, &stray), None, "under another key, or on no lease");
+    }
     let row = IdentityRow { incarnation: Incarnation(bytes.number()), lease, seen_ms: bytes.number() };
     assert_eq!(codec::decode_identity(&codec::encode_identity(&row)), Some(row));
 }
@@ -92,8 +98,10 @@ fn check_values(bytes: &mut Bytes<'_>) {
         let again = codec::decode_tenure(&kv("k", codec::encode_leader(&tenure.record), lease));
         assert_eq!(again.expect("what was decoded can be encoded").record, tenure.record);
     }
-    if let Some(member) = codec::decode_member(&found[1]) {
-        let again = codec::decode_member(&kv("k", codec::encode_registration(&member.registration), lease));
+    if let Some(member) = codec::decode_member(&keys, &found[1]) {
+        assert_eq!((member.registration.member.node.as_str(), Some(member.registration.lease)), ("n", lease));
+        let value = codec::encode_registration(&member.registration);
+        let again = codec::decode_member(&keys, &kv(&keys.node("n"), value, lease));
         assert_eq!(again.expect("what was decoded can be encoded").registration, member.registration);
     }
     let view = Picture::of(Revision(9), &[found.to_vec()]).view(&keys);

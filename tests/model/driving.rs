@@ -118,7 +118,7 @@ impl Run<'_> {
             Action::Read(id) => self.ask(n, Purpose::Read(id), verbs::read(&keys)),
             Action::Register { lease, expected } => self.register(n, lease, expected),
             Action::Claim { nonce, lease, generation } => self.claim(n, nonce, lease, generation),
-            Action::Prepare { .. } => self.send(n, Purpose::Prepare, None),
+            Action::Prepare { token, .. } => self.send(n, Purpose::Prepare(token), None),
             Action::HandOver { token, heir } => {
                 self.note_given_up(n);
                 let txn = verbs::hand_over(&keys, &record_of(&heir), &heir, token);

@@ -9,6 +9,7 @@ use metad::clock::Instant;
 use metad::election::elector::State;
 use metad::election::event::{ClaimAnswer, Event as Heard, HandOverAnswer, Ready, RenewAnswer};
 use metad::election::lease::LeaseId;
+use metad::election::record::Token;
 use metad::store::memory::MemoryState;
 use metad::store::verbs::{self, Answer};
 use metad::store::{Request, Response, StoreError};
@@ -51,7 +52,10 @@ impl Run<'_> {
         let Some(call) = self.world.process(n).map(|p| p.calls[i].clone()) else { return };
         let stage = match call.request {
             Some(request) => Stage::Answered(self.arrive(&call.purpose, &request)),
-            None => Stage::Prepared(self.ask_other(n)),
+            None => Stage::Prepared(match call.purpose {
+                Purpose::Prepare(token) => self.ask_other(n, token),
+                _ => Vec::new(),
+            }),
         };
         if let Some(p) = self.process(n) {
             p.calls[i].stage = stage;
@@ -79,7 +83,7 @@ impl Run<'_> {
         let purpose = call.purpose.clone();
         self.stray(n, call);
         match purpose {
-            Purpose::Prepare => self.feed(n, Some(Heard::Prepared(Vec::new()))),
+            Purpose::Prepare(_) => self.feed(n, Some(Heard::Prepared(Vec::new()))),
             purpose => self.answer(n, purpose, self.world.now(), &unknown),
         }
     }
@@ -150,15 +154,16 @@ impl Run<'_> {
     }
 
     /// The other member is asked whether it would take over; it answers from its snapshot, as `rpc` does.
-    fn ask_other(&mut self, n: usize) -> Vec<Ready> {
+    fn ask_other(&mut self, n: usize, token: Token) -> Vec<Ready> {
         let (now, other) = (self.world.now(), 1 - n);
         let Some(p) = self.world.process(other) else { return Vec::new() };
-        let follows = matches!(p.elector.state(), State::Follower { .. });
+        let is_seen = p.elector.view().seat.tenure().is_some_and(|t| t.token == token);
+        let follows = is_seen && matches!(p.elector.state(), State::Follower { .. });
         if !follows || !p.elector.lease().is_some_and(|l| l.allows_start(now)) {
             return Vec::new();
         }
         let member = self.world.nodes[other].me();
-        self.feed(other, Some(Heard::Prepare));
+        self.feed(other, Some(Heard::Prepare(token)));
         vec![Ready { member }]
     }
 }
@@ -186,7 +191,7 @@ impl Run<'_> {
                 Ok(Response::Txn(reply)) if verbs::refused_by_fence(reply, token) => Heard::Fenced(token),
                 _ => return,
             },
-            Purpose::Prepare | Purpose::Goodbye => return,
+            Purpose::Prepare(_) | Purpose::Goodbye => return,
         };
         self.feed(n, Some(event));
     }

@@ -165,7 +165,7 @@ pub enum Purpose {
     Claim(Box<LeaderRecord>, Nonce),
     Release(Token),
     HandOver(Token),
-    Prepare,
+    Prepare(Token),
     Join(JoinStep),
     Write(Token),
     Goodbye,
@@ -323,7 +323,7 @@ impl Purpose {
             Purpose::Claim(..) => Kind::Claim,
             Purpose::Release(_) | Purpose::Goodbye => Kind::Release,
             Purpose::HandOver(_) => Kind::HandOver,
-            Purpose::Prepare => Kind::Prepare,
+            Purpose::Prepare(_) => Kind::Prepare,
             Purpose::Join(_) => Kind::Join,
             Purpose::Write(_) => Kind::Write,
         }

@@ -118,7 +118,7 @@ impl World {
             Input::LoopEnds(code) => self.loop_ends(h, code),
             Input::LoopHangs => self.feed(h, Some(Heard::MainLoopHung)),
             Input::LoopEnded(code) => self.feed(h, Some(Heard::MainLoopEnded(code))),
-            Input::AskedToPrepare(by, pid) => self.asked_to_prepare(h, by, pid),
+            Input::AskedToPrepare(by, pid, token) => self.asked_to_prepare(h, by, pid, token),
             Input::CandidateReady(member) => {
                 if let Some(p) = self.hosts[h].process.as_mut() {
                     p.ready.push(Ready { member });
@@ -227,7 +227,7 @@ impl World {
                 self.send(h, Purpose::Register, Request::Txn(txn));
             }
             Action::Claim { nonce, lease, generation } => self.claim(h, nonce, lease, generation),
-            Action::Prepare { wanted, .. } => self.prepare(h, wanted),
+            Action::Prepare { token, wanted } => self.prepare(h, token, wanted),
             Action::HandOver { token, heir } => {
                 self.moment.push(Happened::Released { h, token });
                 let record = LeaderRecord {
@@ -260,26 +260,27 @@ impl World {
     }
 
     /// Asks all candidates; the answers that come before the time is over count.
-    fn prepare(&mut self, h: usize, wanted: Option<String>) {
+    fn prepare(&mut self, h: usize, token: Token, wanted: Option<String>) {
         let Some(pid) = self.hosts[h].process.as_ref().map(|p| p.pid) else { return };
         for c in (0..self.hosts.len()).filter(|c| *c != h) {
             if wanted.as_ref().is_none_or(|w| *w == self.hosts[c].node) && !self.dice.percent(20) {
                 let delay = self.dice.below(60 * MS);
-                self.later(c, delay, Input::AskedToPrepare(h, pid));
+                self.later(c, delay, Input::AskedToPrepare(h, pid, token));
             }
         }
         self.later(h, 100 * MS, Input::Prepared);
     }
 
-    fn asked_to_prepare(&mut self, h: usize, by: usize, pid: u32) {
+    fn asked_to_prepare(&mut self, h: usize, by: usize, pid: u32, token: Token) {
         let now = self.clock(h);
         let Some(p) = self.hosts[h].process.as_ref() else { return };
-        let follows = matches!(p.elector.state(), State::Follower { .. });
+        let is_seen = p.elector.view().seat.tenure().is_some_and(|t| t.token == token);
+        let follows = is_seen && matches!(p.elector.state(), State::Follower { .. });
         if !follows || !p.elector.lease().is_some_and(|l| l.allows_start(now)) {
             return;
         }
         let member = self.me(h);
-        self.feed(h, Some(Heard::Prepare));
+        self.feed(h, Some(Heard::Prepare(token)));
         let delay = self.dice.below(60 * MS);
         if self.process(by, pid).is_some() {
             self.later(by, delay, Input::CandidateReady(member));

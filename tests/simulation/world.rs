@@ -70,8 +70,8 @@ pub enum Input {
     LoopEnds(Option<i32>),
     /// The driver hears that the main loop has ended.
     LoopEnded(Option<i32>),
-    /// The leader of this host and process asks whether we would take over.
-    AskedToPrepare(usize, u32),
+    /// The leader of this host and process asks whether we would take over this tenure.
+    AskedToPrepare(usize, u32, Token),
     /// A candidate said that it is ready.
     CandidateReady(MemberId),
     /// The candidates had their time.

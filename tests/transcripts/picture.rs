@@ -63,7 +63,7 @@ impl Canvas<'_> {
             Some("none") => Vec::new(),
             Some(list) => list.split(',').map(|m| self.member(m)).collect::<Result<_, _>>()?,
         };
-        let view = View { revision, seat, members };
+        let view = View { revision, seat, members, foreign: None };
         check_revisions(&view)?;
         Ok(view)
     }

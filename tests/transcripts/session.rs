@@ -13,6 +13,7 @@
 //! | `claimed nonce=1 won=7`, `claimed nonce=1 lost`, `claimed nonce=1 unknown` | a claim was |
 //! | `registered 9`, `registered failed` | a registration was |
 //! | `released yes`, `released no` | a release was |
+//! | `prepare 6` | the leader of this tenure asks whether we would take over |
 //! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
 //!
 //! [`super::picture`] explains PICTURE. Unless told, the ttl is 10 s and the raft term 1.
@@ -140,7 +141,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
         }),
         "released" => Event::Released(yes(args.need_word("yes or no")?)?),
         "main-loop-ended" => Event::MainLoopEnded(args.word().map(code).transpose()?),
-        "prepare" => Event::Prepare,
+        "prepare" => Event::Prepare(token(args.need_word("the token")?)?),
         "step-down" => Event::StepDown(args.word().map(str::to_owned)),
         "prepared" => Event::Prepared(ready(elector, args)?),
         "handed-over" => Event::HandedOver(match args.need_word("done, refused or unknown")? {

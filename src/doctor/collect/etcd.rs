@@ -138,7 +138,7 @@ impl EtcdCollector {
         }
     }
 
-    /// The voters that no configured endpoint leads to.
+    /// The voters that no configured endpoint leads to. etcd lets anybody ask for its status, so nobody logs in there.
     async fn look_for_others(&self, facts: &EtcdFacts) -> Vec<(String, bool)> {
         let known = |m: &&ListedMember| facts.answering().any(|(_, s)| s.member == m.id);
         let others = facts.members.iter().flatten().filter(|m| !m.is_learner && !known(m));
@@ -147,7 +147,7 @@ impl EtcdCollector {
             others.take(OTHERS_MAX).filter(|m| !m.client_urls.iter().any(configured)).map(async |m| {
                 let name = if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() };
                 for url in m.client_urls.iter().take(ADDRESSES_MAX) {
-                    let inspector = open::inspector(&self.config, url, &self.clock, PATIENCE / 2);
+                    let inspector = open::inspector_of_stranger(&self.config, url, &self.clock, PATIENCE / 2);
                     if let Ok(inspector) = inspector
                         && inspector.status().await.is_ok_and(|(s, _)| s.member == m.id)
                     {

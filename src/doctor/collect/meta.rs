@@ -14,7 +14,7 @@ use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::config::{Config, StoreKind};
 use crate::driver::history::rows_prefix;
-use crate::election::record::{Member, View};
+use crate::election::record::{Foreign, Member, View};
 use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo};
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
@@ -52,7 +52,8 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
 /// Who is registered, and who has the leader record.
 pub fn of_view(view: &View) -> MetaFacts {
     let seat = view.seat.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
-    MetaFacts { registered: Some(registered_in(view)), seat, ..MetaFacts::default() }
+    let (registered, foreign) = (Some(registered_in(view)), view.foreign.clone());
+    MetaFacts { registered, seat, foreign, ..MetaFacts::default() }
 }
 
 /// Who is registered in a view.
@@ -118,6 +119,7 @@ async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Reg
         node: answerer.node,
         role: answerer.role,
         leader: answer.leader.map(|l| (l.node, l.token)),
+        foreign: answer.foreign.map(|f| Foreign { key: f.key, value: f.value }),
         age: Duration::from_millis(answerer.age_ms),
         ahead_ms: offset.as_ref().map_or(0.0, |o| o.ahead_ms),
         rtt: offset.as_ref().map_or(Duration::ZERO, |o| o.rtt),

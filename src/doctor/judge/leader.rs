@@ -3,7 +3,8 @@
 use super::super::changes::unplanned;
 use super::super::facts::{Facts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
-use super::{list, meta, past};
+use super::{list, meta, past, skip};
+use crate::store::open::look_command;
 
 /// A role in which a main loop may run.
 const LEADS: &str = "leader";
@@ -30,7 +31,7 @@ pub fn exists(facts: &Facts) -> Judgement {
         _ => Status::Fail,
     };
     let measured = since.map_or("nobody leads".to_owned(), |since| format!("nobody has led for {since:.0?}"));
-    let fix = "metad doctor --only ETCD_001,ETCD_002,ETCD_013 tells whether etcd is in order; then look at \
+    let fix = "metad doctor --only LEADER_005,ETCD_001,ETCD_002,ETCD_013 tells whether the store is in order; then look at \
                metad members: somebody needs a priority above 0";
     Outcome::new(status, measured, limit).fix(fix).made()
 }
@@ -93,6 +94,27 @@ pub fn one(facts: &Facts) -> Judgement {
             Outcome::new(Status::Fail, measured, limit).fix(fix).made()
         }
     }
+}
+
+/// No key but the leader record is where it belongs. The store knows best; SQLite is seen by the members alone.
+pub fn foreign(facts: &Facts) -> Judgement {
+    let meta = meta(facts)?;
+    let seen = || meta.answers.iter().filter_map(|a| a.seen.as_ref().ok());
+    if meta.registered.is_none() && seen().next().is_none() {
+        return skip("neither the store nor a meta node could say who queues");
+    }
+    let limit = "the leader record alone";
+    let Some(foreign) = meta.foreign.as_ref().or(seen().find_map(|s| s.foreign.as_ref())) else {
+        return Outcome::new(Status::Pass, "no other key is there", limit).made();
+    };
+    let is_led = meta.seat.is_some() || seen().any(|s| s.leader.is_some());
+    let (status, then) = match is_led {
+        true => (Status::Warn, "nobody can take over from the present leader"),
+        false => (Status::Fail, "nobody can be elected"),
+    };
+    let measured = format!("the key {:?} says {:?}; while it is there, {then}", foreign.key, foreign.value);
+    let fix = format!("{}; delete it if nobody needs it", look_command(&facts.config));
+    Outcome::new(status, measured, limit).fix(fix).made()
 }
 
 /// META_003.

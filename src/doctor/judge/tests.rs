@@ -9,6 +9,7 @@ use super::super::facts::{
 use super::super::page::{Etcd, Learned};
 use super::super::{CHECKS, Status, catalog};
 use crate::config;
+use crate::election::record::Foreign;
 use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
 
 fn facts(flags: &[(&str, &str)]) -> Facts {
@@ -74,6 +75,7 @@ fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
         node: node.into(),
         role: if leader.is_some_and(|l| l.0 == node) { "leader".into() } else { "follower".into() },
         leader: leader.map(|(n, t)| (n.to_owned(), t)),
+        foreign: None,
         age: Duration::ZERO,
         ahead_ms: 0.0,
         rtt: Duration::from_millis(1),
@@ -276,6 +278,29 @@ fn what_is_wrong_with_the_members_is_judged() {
 
 fn own(host: &mut HostFacts) -> &mut OwnFacts {
     host.own.as_mut().unwrap()
+}
+
+#[test]
+fn a_foreign_candidate_is_found_in_the_store_or_by_the_members() {
+    let foreign = || Some(Foreign { key: "/metad/c/election/meta/k".into(), value: "v".into() });
+    let nobody = |m: &mut MetaFacts| m.answers = ["x", "y"].iter().map(|n| answer(n, None)).collect();
+    let judged = |change: &dyn Fn(&mut MetaFacts)| {
+        (catalog::find("LEADER_005").unwrap().judge)(&with_meta(|m| change(m)))
+    };
+    let status = |change: &dyn Fn(&mut MetaFacts)| judged(change).map(|o| o.status);
+    assert_eq!(status(&|_| {}), Ok(Status::Pass));
+    assert_eq!(status(&|m| m.foreign = foreign()), Ok(Status::Warn), "there is a leader still");
+    assert_eq!(status(&|m| seen(m, 2).foreign = foreign()), Ok(Status::Warn), "a member sees it");
+    let found = judged(&|m| {
+        nobody(m);
+        m.foreign = foreign();
+    });
+    let found = found.expect("made");
+    assert_eq!(found.status, Status::Fail);
+    assert!(
+        found.measured.contains("/metad/c/election/meta/k") && found.fix.starts_with("etcdctl get"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -15,10 +15,8 @@ const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long candidates get to say that they are ready.
 const PREPARE_PATIENCE: Duration = Duration::from_millis(100);
-/// How old such an answer may be when the record is handed over; it binds the candidate for twice as long.
+/// How old such an answer may be when the record is handed over.
 const READY_LASTS: Duration = Duration::from_secs(1);
-/// How long a candidate that said it is ready does not claim by itself.
-const READY_BINDS: Duration = Duration::from_secs(2);
 
 // === impl Elector: the main loop ===
 
@@ -169,11 +167,12 @@ impl Elector {
 // === impl Elector: the hand-over ===
 
 impl Elector {
-    /// A leader asks whether we would take over. We answer by the snapshot; here we see to it that it stays
-    /// true: the lease is renewed at once, and we do not claim by ourselves for a while.
-    pub(super) fn on_prepare(&mut self, now: Instant) {
-        if matches!(self.state, State::Follower { .. }) {
-            self.bound_until = Some(now + READY_BINDS);
+    /// The leader of this tenure asks whether we would take over. We answer by the snapshot; here the lease is
+    /// renewed at once, so that there is enough of it when the record comes. Whoever asks binds us to nothing: while
+    /// that record is there nobody can claim, and once it is gone we may.
+    pub(super) fn on_prepare(&mut self, now: Instant, token: Token) {
+        let is_seen = self.view.seat.tenure().is_some_and(|t| t.token == token);
+        if is_seen && matches!(self.state, State::Follower { .. }) {
             self.renewal.hurry(now);
         }
     }

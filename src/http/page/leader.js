@@ -6,7 +6,7 @@ import { UNKNOWN, age, clock, or, seconds, span } from "./format.js";
 /** Draws what does not change by itself. */
 export function showLeader(state) {
   const leader = state.leader;
-  text("leader-node", leader ? leader.node : state.foreign ? "somebody else" : "nobody");
+  text("leader-node", leader ? leader.node : "nobody");
   byId("leader-mine").hidden = !leader || leader.node !== state.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
@@ -39,7 +39,7 @@ function since(leader, nowMs, isOld) {
 }
 
 function sinceNobody(state) {
-  return state.foreign ? `the seat is held by ${state.foreign}, which is no metad` : "no leader is known";
+  return state.foreign ? `the key ${state.foreign.key} keeps everybody from claiming` : "no leader is known";
 }
 
 /** This node leads: it knows its lease exactly. */

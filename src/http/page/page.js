@@ -50,9 +50,11 @@ function verdict() {
     const who = storeAnswers() ? "This node has lost sight of etcd" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
     return { level: "unknown", word: who, text: `Last known: ${lastKnown(state)}. ${old}` };
   }
-  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? `The seat is held by ${state.foreign}, which is no metad.` : "The members are electing one." };
+  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : "The members are electing one." };
   return judged(state);
 }
+
+const whyNobody = ({ key, value, look }) => `Nobody can be elected: the key ${key}, which says “${value}”, is where only the leader record belongs. Look at it: ${look}`;
 
 function unreachable(old) {
   return { level: "unknown", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}` };

@@ -1,0 +1,96 @@
+//! The others' end of a running driver: what they ask of it, and what it shows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+
+use super::history::Past;
+use super::status::Status;
+use crate::clock::Instant;
+use crate::election::event::Event;
+use crate::election::history::Reason;
+use crate::election::record::Token;
+
+/// The others' end of a running driver.
+#[derive(Clone)]
+pub struct DriverHandle {
+    pub(super) commands: mpsc::Sender<Event>,
+    pub(super) status: watch::Receiver<Arc<Status>>,
+    pub(super) past: watch::Receiver<Arc<Past>>,
+    pub(super) ticked_boot_ns: Arc<AtomicU64>,
+    /// Does a request to stop wait for room in the queue?
+    pub(super) shuts_down: Arc<AtomicBool>,
+}
+
+/// A command was refused: the driver is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this node has more to do than it can; nothing was changed, try again")]
+pub struct Busy;
+
+// === impl DriverHandle ===
+
+impl DriverHandle {
+    /// Asks the node to stop, for this reason. Returns at once.
+    pub fn shutdown(&self, reason: Reason) {
+        let shutdown = self.commands.try_send(Event::Shutdown(reason));
+        // A full queue means that the driver is behind; it must make no signal wait. One task waits at most: the first
+        // reason to stop is the one that counts.
+        if let Err(TrySendError::Full(event)) = shutdown
+            && !self.shuts_down.swap(true, Ordering::Relaxed)
+        {
+            let commands = self.commands.clone();
+            tokio::spawn(async move { commands.send(event).await });
+        }
+    }
+
+    /// Asks the node to step down, in favour of this candidate or of any. Returns at once.
+    ///
+    /// # Errors
+    /// The driver is behind; nothing was asked.
+    pub fn step_down(&self, wanted: Option<String>) -> Result<(), Busy> {
+        self.command(Event::StepDown(wanted))
+    }
+
+    /// The leader of this tenure asks whether we would take over. Returns at once.
+    ///
+    /// # Errors
+    /// The driver is behind; nothing was asked.
+    pub fn prepare(&self, token: Token) -> Result<(), Busy> {
+        self.command(Event::Prepare(token))
+    }
+
+    /// Strangers can ask, so nothing of theirs waits anywhere but in the bounded queue.
+    fn command(&self, event: Event) -> Result<(), Busy> {
+        match self.commands.try_send(event) {
+            Err(TrySendError::Full(_)) => Err(Busy),
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()), // closed: the node is ending
+        }
+    }
+
+    /// The newest snapshot.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// When the driver last looked at the clock.
+    pub fn ticked_at(&self) -> Instant {
+        Instant::from_nanos(self.ticked_boot_ns.load(Ordering::Relaxed), u64::MAX)
+    }
+
+    /// The snapshots as they come.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// The history, as this node has last read it.
+    pub fn past(&self) -> Arc<Past> {
+        self.past.borrow().clone()
+    }
+
+    /// The history as it grows.
+    pub fn subscribe_past(&self) -> watch::Receiver<Arc<Past>> {
+        self.past.clone()
+    }
+}
