@@ -57,7 +57,7 @@ use crate::store::{Request, Store, Txn};
 use crate::telemetry::metrics::RenewalResult;
 use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
-use fuse::Fuse;
+use fuse::{Change, Fuse};
 use handover::Candidates;
 use history::History;
 use last_words::LastWords;
@@ -250,7 +250,7 @@ impl Driver {
             parts: shared,
             main_loop: Some(parts.main_loop),
             tenure: None,
-            watchdog: Watchdog::new(parts.main_loop_timeout),
+            watchdog: Watchdog::new(parts.main_loop_timeout, parts.start_timeout),
             vitals,
             witness: None,
             candidates: Candidates::default(),
@@ -320,8 +320,10 @@ impl Driver {
         if let Some(event) = event {
             self.elector.handle_event(now, event);
         }
-        if self.elector.main_loop_token().is_some() && self.watchdog.bites(now) {
-            self.elector.handle_event(now, Event::MainLoopHung);
+        if self.elector.main_loop_token().is_some()
+            && let Some(event) = self.watchdog.bites(now)
+        {
+            self.elector.handle_event(now, event);
         }
         self.elector.handle_timeout(now);
         self.vitals.compare(now, lease.as_ref(), self.elector.lease());
@@ -341,10 +343,16 @@ impl Driver {
     }
 
     fn set_deadlines(&self) {
-        let end = |l: &Lease| End { stop: l.step_down_at(), kill: l.kill_at(), fuse: l.holds_until() };
-        let begins = self.parts.fuse.set(self.elector.fused_lease().map(end));
-        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| begins) {
-            keeper.tell_armed();
+        let end = |l: &Lease| End {
+            stop: l.step_down_at(),
+            kill: l.kill_at(),
+            guardian: l.guardian_until(),
+            fuse: l.holds_until(),
+        };
+        let change = self.parts.fuse.set(self.elector.fused_lease().map(end));
+        let moved = matches!(change, Change::Begun | Change::Moved);
+        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| moved) {
+            keeper.tell_moved(change == Change::Begun);
         }
     }
 
@@ -485,7 +493,7 @@ impl Driver {
             store: self.parts.main_store.clone(),
             clock: self.parts.clock.clone(),
             horizon: self.parts.fuse.horizon(),
-            heartbeats: self.watchdog.heartbeats(),
+            signs: self.watchdog.signs(),
             telemetry: self.parts.telemetry.clone(),
             reports: self.reports.clone(),
         };

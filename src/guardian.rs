@@ -5,24 +5,30 @@
 //!
 //! - We die: it kills the program's tree at once, and when nothing of it is left it revokes our lease, so that
 //!   another member leads in milliseconds, whatever the lease. Kill first, revoke after, never the reverse.
-//! - We hang: at `H − B/4` it kills the tree, at `H + 20 ms` it kills us. It reads the deadlines in a page of
-//!   memory that we share ([`horizon`]), so there is no message that could be late.
-//! - It dies: only the lease protects against our death until another one is started. No harm to safety: the
-//!   program has a parent-death signal, and what is left of its tree becomes ours to kill.
+//! - We hang: at `H − B/4` it kills the tree. It reads the deadlines in a page of memory that we share ([`horizon`]),
+//!   so there is no message that could be late. Our kernel timer kills us at `H + 20 ms`; its own kill comes last.
+//! - It hangs, or is stopped, while a program runs: at `H − B/8` its kernel timer ([`kernel_timer`]) kills it, and the
+//!   program dies with it (parent-death signal). Long before, we miss its answers to our pings.
+//! - It dies, or does not answer: we start another one. A program that it looked after is ended first, and leadership
+//!   is handed over (`guardian_lost`); what is left of the program's tree is ours to kill.
 //!
 //! It must not renew, campaign, restart anything, or outlive its task. It knows the lease before it is granted.
 //!
-//! Not covered: main process and guardian killed in the same instant. Then the program is ended by its
-//! parent-death signal and the seat by the lease; grandchildren are ended only by a cgroup (systemd's
+//! Not covered: main process and guardian killed in the same instant, or both stopped until they are. Then the program
+//! is ended by its parent-death signal and the seat by the lease; grandchildren are ended only by a cgroup (systemd's
 //! `KillMode=control-group`).
 
 mod channel;
 mod fate;
 pub mod horizon;
 pub mod keeper;
+pub mod kernel_timer;
+mod link;
 pub mod obituary;
 mod process;
 mod program;
+mod revoke;
+mod run;
 pub mod tree;
 
 use std::fs::File;
@@ -33,26 +39,29 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::election::lease::LeaseId;
-use channel::{Channel, FromGuardian, ToGuardian};
+use channel::{Channel, ToGuardian};
 use horizon::Horizon;
+use link::{Link, Said};
 
 pub use channel::{Program, Refused};
 pub use process::run_if_asked;
-pub use program::look_for;
+pub use program::{check_length, look_for};
 
 /// Set in the environment of a process that is to be a guardian: the numbers of its descriptors.
 const FDS_VARIABLE: &str = "METAD_GUARDIAN_FDS";
 /// How long a new guardian may take to be ready.
-const READY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const READY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a killed guardian may take to be dead. One in uninterruptible sleep is left to the kernel.
+const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to start guardians.
 #[derive(Clone, Debug)]
@@ -69,21 +78,9 @@ pub struct GuardianPlan {
 /// Our end of a running guardian.
 #[derive(Debug)]
 pub struct Guardian {
-    channel: Arc<AsyncFd<Channel>>,
+    link: Link,
     child: Mutex<Child>,
     said: watch::Receiver<Said>,
-}
-
-/// What the guardian has told us so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Said {
-    ready: bool,
-    /// The last run of the program that was started, or could not be.
-    started: Option<(u64, Result<u32, Refused>)>,
-    /// The last run of which nothing is left, with the program's own exit code.
-    ended: Option<(u64, Option<i32>)>,
-    /// The guardian is gone.
-    gone: bool,
 }
 
 /// Why there is no program to look after.
@@ -118,15 +115,13 @@ impl Guardian {
             .map_err(|e| NoGuardian(format!("this system has no pidfd: {e}")))?;
         let (ours, theirs) = Channel::pair().map_err(failed("no socket"))?;
         let child = spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start it"))?;
+        let child = Mutex::new(child);
         let setup = ToGuardian::Setup(Box::new(plan.config.clone()));
         ours.send(&setup, &[]).map_err(failed("cannot talk to it"))?;
-        // SAFETY: the descriptor is owned by the `Channel` in the `AsyncFd`, which never gives it away.
-        let channel = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE) };
-        let channel = Arc::new(channel.map_err(|e| NoGuardian(format!("cannot listen to it: {e:?}")))?);
-        let (tell, said) = watch::channel(Said::default());
-        tokio::spawn(listen(channel.clone(), tell));
-        let guardian = Self { channel, child: Mutex::new(child), said };
-        let ready = guardian.until(|s| s.ready || s.gone);
+        let ttl = Duration::from_secs(plan.config.meta.meta_leader_lease_secs);
+        let (link, said) = Link::start(ours, ttl).map_err(failed("cannot listen to it"))?;
+        let guardian = Self { link, child, said };
+        let ready = guardian.until(|s| s.ready || s.lost.is_some());
         let why = match tokio::time::timeout(READY_PATIENCE, ready).await {
             Ok(said) if said.ready => return Ok(guardian),
             Ok(_) => "it ended at once".to_owned(),
@@ -136,11 +131,26 @@ impl Guardian {
         Err(NoGuardian(why))
     }
 
-    /// Kills the guardian itself: it does not do what it is there for. What it looked after becomes ours.
+    /// Kills the guardian itself: it is dead, or does not do what it is there for. What it looked after becomes ours.
+    /// Waits, but not for ever.
     pub fn destroy(&self) {
         let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
-        let _ = child.kill(); // already dead: fine
-        let _ = child.wait();
+        if child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        let death = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        if let Err(error) = child.kill() {
+            tracing::error!(%error, pid = child.id(), "cannot kill the guardian");
+        }
+        if let Ok(death) = death {
+            let patience = rustix::time::Timespec {
+                tv_sec: i64::try_from(DEATH_PATIENCE.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: 0,
+            };
+            let _ = rustix::event::poll(&mut [PollFd::new(&death, PollFlags::IN)], Some(&patience));
+        }
+        let _ = child.try_wait();
     }
 
     /// Tells it the name of a lease, before the store hears of it.
@@ -148,25 +158,29 @@ impl Guardian {
     /// # Errors
     /// It is gone.
     pub fn tell_lease(&self, lease: LeaseId) -> io::Result<()> {
-        self.send(&ToGuardian::Lease(lease.0))
+        self.link.send(&ToGuardian::Lease(lease.0))
     }
 
-    /// Tells it that the deadlines in the page have begun to count.
-    pub fn tell_armed(&self) {
-        let _ = self.send(&ToGuardian::Armed); // gone: the main loop is told so otherwise
+    /// Tells it that the deadlines in the page have moved.
+    pub fn tell_moved(&self) {
+        let _ = self.link.send(&ToGuardian::Moved); // gone: the main loop is told so otherwise
     }
 
     /// Says that everything is given back: it ends without revoking anything.
     pub fn dismiss(&self) {
-        let _ = self.send(&ToGuardian::Dismissed);
+        let _ = self.link.send(&ToGuardian::Dismissed);
         let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
         let _ = child.try_wait();
     }
 
-    /// Waits until it is gone.
-    pub async fn gone(&self) {
-        self.until(|s| s.gone).await;
-        let _ = self.child.lock().unwrap_or_else(|e| e.into_inner()).try_wait();
+    /// Waits until it is dead or does not answer any more; which of both.
+    pub async fn lost(&self) -> &'static str {
+        self.until(|s| s.lost.is_some()).await.lost.unwrap_or("died")
+    }
+
+    /// Is it dead, or does it not answer?
+    pub fn is_lost(&self) -> bool {
+        self.said.borrow().lost.is_some()
     }
 
     /// Has it start a program with our standard streams. Of an earlier run nothing may be left.
@@ -177,36 +191,37 @@ impl Guardian {
         let run = program.run;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        self.channel.get_ref().send(&ToGuardian::Run(program), &streams)?;
+        self.link.send_with(&ToGuardian::Run(program), &streams)?;
         let is_this = |s: &Said| s.started.as_ref().is_some_and(|(number, _)| *number == run);
-        let said = self.until(|s| is_this(s) || s.gone).await;
-        match said.started {
-            Some((number, started)) if number == run => Ok(started?),
-            _ => Err(io::Error::other("it is gone").into()),
+        let said = self.until(|s| is_this(s) || s.lost.is_some()).await;
+        match (said.started, said.lost) {
+            (Some((number, started)), _) if number == run => Ok(started?),
+            (_, lost) => Err(io::Error::other(format!("it {}", lost.unwrap_or("died"))).into()),
         }
     }
 
-    /// Waits until nothing of this run's tree is left: the program's exit code. `Err`: the guardian died; what
-    /// is left of the tree is now ours.
+    /// Waits until nothing of this run's tree is left: the program's exit code. `Err`: the guardian died, or does not
+    /// answer; what is left of the tree becomes ours.
     pub async fn ended(&self, run: u64) -> Result<Option<i32>, NoGuardian> {
         let code = |s: &Said| s.ended.filter(|(number, _)| *number == run).map(|(_, code)| code);
-        let said = self.until(|s| code(s).is_some() || s.gone).await;
-        code(&said).ok_or_else(|| NoGuardian("it died while it looked after the program".into()))
+        let said = self.until(|s| code(s).is_some() || s.lost.is_some()).await;
+        let lost = said.lost.unwrap_or("died");
+        code(&said).ok_or_else(|| NoGuardian(format!("it {lost} while it looked after the program")))
     }
 
     /// Passes a signal on to the program itself, if it runs.
     pub fn signal(&self, signal: Signal) {
-        let _ = self.send(&ToGuardian::Signal(signal.as_raw()));
+        let _ = self.link.send(&ToGuardian::Signal(signal.as_raw()));
     }
 
     /// Asks the program to end.
     pub fn terminate(&self) {
-        let _ = self.send(&ToGuardian::Terminate);
+        let _ = self.link.send(&ToGuardian::Terminate);
     }
 
     /// Ends the program's tree.
     pub fn kill(&self) {
-        let _ = self.send(&ToGuardian::Kill);
+        let _ = self.link.send(&ToGuardian::Kill);
     }
 
     /// Its process id.
@@ -214,33 +229,11 @@ impl Guardian {
         self.child.lock().unwrap_or_else(|e| e.into_inner()).id()
     }
 
-    fn send(&self, message: &ToGuardian) -> io::Result<()> {
-        self.channel.get_ref().send(message, &[])
-    }
-
     async fn until(&self, condition: impl FnMut(&Said) -> bool) -> Said {
         let mut said = self.said.clone();
-        let gone = Said { gone: true, ..Said::default() };
+        let gone = Said { lost: Some("died"), ..Said::default() };
         said.wait_for(condition).await.map_or(gone, |s| s.clone())
     }
-}
-
-async fn listen(channel: Arc<AsyncFd<Channel>>, tell: watch::Sender<Said>) {
-    loop {
-        let Ok(mut ready) = channel.readable().await else { break };
-        let message = match ready.try_io(|c| c.get_ref().receive::<FromGuardian>()) {
-            Ok(Ok(Some((message, _)))) => message,
-            Ok(Ok(None) | Err(_)) => break, // closed, or not to be understood
-            Err(_would_block) => continue,
-        };
-        tell.send_modify(|s| match message {
-            FromGuardian::Ready => s.ready = true,
-            FromGuardian::Started { run, pid } => s.started = Some((run, Ok(pid))),
-            FromGuardian::Refused { run, refused } => s.started = Some((run, Err(refused))),
-            FromGuardian::Ended { run, code } => s.ended = Some((run, code)),
-        });
-    }
-    tell.send_modify(|s| s.gone = true);
 }
 
 /// Starts the process. Socket, pidfd, page and lock are inherited; nothing else is, least of all our streams: a pipe
@@ -249,6 +242,7 @@ fn spawn(plan: &GuardianPlan, socket: Channel, us: OwnedFd, page: &OwnedFd) -> i
     let inherited = [socket.as_fd().as_raw_fd(), us.as_raw_fd(), page.as_raw_fd(), plan.lock.as_raw_fd()];
     let mut command = Command::new(&plan.program);
     command
+        .arg0(format!("metad: guardian of {}", plan.config.node.id))
         .env(FDS_VARIABLE, inherited.map(|fd| fd.to_string()).join(","))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -153,6 +153,8 @@ impl NodeBuilder {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
         if let Some(program) = self.command.first() {
             guardian::look_for(program).map_err(cannot_run)?;
+            let too_long = |message| StartError { exit: Exit::Usage, message };
+            guardian::check_length(&self.command).map_err(too_long)?;
         }
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;

@@ -196,7 +196,7 @@ fn a_leader_that_lost_its_record_or_its_lease_says_why_at_its_next_start() {
     let (hung, at) = pair.change(137, |leader, _| leader.pause());
     wait_for_reason(&pair.nodes[1 - at], hung, "vanished", "successor");
     pair.start_again(at);
-    wait_for_reason(&pair.nodes[1 - at], hung, "guardian_kill", "holder");
+    wait_for_reason(&pair.nodes[1 - at], hung, "kernel_timer", "holder");
 
     let (lost, at) = pair.change(75, |leader, _| {
         etcd.pause(0);
@@ -247,7 +247,12 @@ fn a_leader_that_its_fuse_ended_is_told_of_by_its_guardian() {
     let next = NodeBuilder::new("b").etcd(&etcd).spawn();
     next.wait_for("joined", PATIENCE);
     etcd.pause(0);
-    assert_eq!(blocked.wait_exit(PATIENCE), 76, "{}", blocked.report());
+    // A fuse that gets no CPU for 20 ms leaves it to the kernel timer.
+    let (code, reason) = match blocked.wait_exit(PATIENCE) {
+        76 => (76, "fuse"),
+        code => (code, "kernel_timer"),
+    };
+    assert!([76, 137].contains(&code), "{}", blocked.report());
     etcd.resume(0);
     next.wait_for("main_loop_started", PATIENCE);
     // It could not write its row itself, its runtime being blocked; the next leader has seen its record.
@@ -255,8 +260,7 @@ fn a_leader_that_its_fuse_ended_is_told_of_by_its_guardian() {
     wait_until("its guardian is done", PATIENCE, || blocked.tree().is_empty());
     let again = builder.spawn();
     again.wait_for("joined", PATIENCE);
-    // On a busy machine the guardian's kill, 20 ms later, may meet a process that is just exiting.
-    let is_told = |row: &Value| row["reason"] == "fuse" || row["reason"] == "guardian_kill";
+    let is_told = |row: &Value| row["reason"] == reason;
     let row = wait_for_row(&next, token, |row| row["said_by"] == "holder" && is_told(row));
     assert_eq!((&row["node"], &row["planned"]), (&"a".into(), &false.into()), "{row}");
 }

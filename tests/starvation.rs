@@ -109,11 +109,13 @@ fn a_blocked_runtime_without_etcd_is_ended_by_the_fuse_before_anybody_else_leads
     let nodes = blocked_leader(&etcd, endpoints, lease() * 4);
     proxies.iter().for_each(FaultProxy::black_hole);
     let cut = boot_ns();
-    assert_eq!(nodes[0].wait_exit(lease() + PATIENCE), 76, "{}", report(&nodes));
+    // The kernel timer is due 20 ms later; a thread may have to wait for a CPU for longer.
+    let code = nodes[0].wait_exit(lease() + PATIENCE);
+    assert!(code == 76 || code == 137, "exit {code}\n{}", report(&nodes));
     let lived = between(cut, nodes[0].died_ns().expect("dead"));
     assert!(lived < lease() + SCHEDULING_SLACK, "the fuse burned for {lived:?}");
     assert!(lived > lease().mul_f64(0.8), "twin: and not before its time: {lived:?}");
-    assert!(!nodes[0].has_event("main_loop_stopped"), "nothing but the fuse ended it");
+    assert!(!nodes[0].has_event("main_loop_stopped"), "nothing but the fuse, or the kernel timer, ended it");
     wait_for_leader(&nodes[1..], lease() + PATIENCE);
     assert_eq!(tenures(&nodes).len(), 2);
 }
@@ -121,7 +123,7 @@ fn a_blocked_runtime_without_etcd_is_ended_by_the_fuse_before_anybody_else_leads
 // --- a stopped process -----------------------------------------------------------------------------------------------
 
 #[test]
-fn a_stopped_leader_without_a_guardian_writes_nothing_when_it_wakes_up() {
+fn a_stopped_leader_without_a_guardian_is_ended_by_its_kernel_timer_and_writes_nothing_after_its_lease() {
     let _cpu = some_cpu();
     let etcd = EtcdCluster::start(1);
     // It ticks often, so that it wakes up in the middle of a write.
@@ -134,11 +136,8 @@ fn a_stopped_leader_without_a_guardian_writes_nothing_when_it_wakes_up() {
     std::thread::sleep(Duration::from_secs(1)); // it writes meanwhile
     nodes[0].pause();
     let paused = boot_ns();
-    std::thread::sleep(lease() * 2);
+    assert_eq!(nodes[0].wait_exit(lease() + PATIENCE), 137, "{}", report(&nodes));
     wait_for_leader(&nodes[1..], PATIENCE);
-    nodes[0].resume();
-    let code = nodes[0].wait_exit(PATIENCE);
-    assert!(code == 75 || code == 76, "exit {code}\n{}", report(&nodes));
     // A process that stands still does nothing; from there on the writes tell.
     let mut traces: Vec<_> = nodes.iter().map(Node::trace).collect();
     traces[0].died_ns = Some(paused);
@@ -155,15 +154,18 @@ fn a_stopped_leader_without_a_guardian_writes_nothing_when_it_wakes_up() {
 fn eight_busy_processes_per_core_cost_nothing() {
     let _cpu = all_cpus();
     let etcd = EtcdCluster::start(3);
-    let first = node("a", &etcd).spawn();
+    // With a program, so that the guardian's kernel timer counts too.
+    let first = node("a", &etcd).payload(&["sleep", "100000"]).spawn();
     first.wait_for("main_loop_started", PATIENCE);
     let second = node("b", &etcd).spawn();
     second.wait_for("joined", PATIENCE);
     let nodes = [first, second];
+    let guardian = nodes[0].guardian();
     let so_long = Duration::from_secs(setting("METAD_FAULT_STARVE_SECS", 20));
     let hogs = Hogs::on_all_cpus(8);
     let idle = spawn::idle_time();
     assert_kept(&nodes, 0, so_long);
+    assert_eq!(nodes[0].guardian(), guardian, "the same one all the while\n{}", report(&nodes));
     let (idle, used, cores) = (spawn::idle_time() - idle, hogs.cpu_time(), hogs.count() as u32 / 8);
     println!("{} busy processes used {used:?}; {cores} CPUs were idle for {idle:?}", hogs.count());
     assert!(idle < so_long * cores / 10 && used > so_long * cores / 10, "twin: the CPUs were busy, by these");

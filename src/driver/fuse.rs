@@ -1,28 +1,52 @@
-//! The fuse: ends the process at `H`, whatever else in it still works.
+//! The fuse and the kernel timer: end the process when its lease is over, whatever else in it still works.
 //!
-//! One OS thread and a few atomics; no allocation, no lock, no log, because any of them may be what hangs. It
-//! covers a blocked async runtime, a deadlock, a lost timer. It does not cover a process that is stopped as a
-//! whole (its main loop is stopped too; the guardian kills it), nor a thread in uninterruptible sleep.
+//! The fuse is a thread that calls `_exit` at `H`, so that the exit code tells what happened. One OS thread and a few
+//! atomics; no allocation, no log, and no lock that it waits for, because any of them may be what hangs. It covers a
+//! blocked async runtime, a deadlock, a lost timer. The kernel timer ([`KernelTimer`]) covers the rest 20 ms later: a
+//! process that is stopped as a whole, and a fuse that hangs or gets no CPU. Neither covers a thread in
+//! uninterruptible sleep.
 //!
 //! `process::exit` would run destructors and `abort` may write a core dump for minutes; `_exit` does neither.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::Duration;
 
 use crate::clock::{Clock, OsClock};
 use crate::guardian::horizon::{End, Horizon};
+use crate::guardian::kernel_timer::KernelTimer;
 
 /// The exit code of a process that the fuse ended.
 pub const FUSE_EXIT_CODE: i32 = 76;
-/// The longest sleep: bounds how far `CLOCK_BOOTTIME`, which the sleep counts on, may lag behind the other clock.
+/// The longest sleep: bounds how far `CLOCK_BOOTTIME`, which the sleep and the kernel timer count on, may lag behind
+/// the other clock.
 const LOOK_AT_LEAST: Duration = Duration::from_millis(500);
 
 /// The armed thread.
 #[derive(Debug)]
 pub struct Fuse {
-    horizon: Arc<Horizon>,
+    deadlines: Arc<Deadlines>,
     thread: Thread,
+}
+
+/// What has become of the deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They are where they were.
+    None,
+    /// They have just begun to count.
+    Begun,
+    /// They have moved.
+    Moved,
+    /// There are none any more.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Deadlines {
+    horizon: Arc<Horizon>,
+    /// Locked while the page changes as well: nobody may arm the timer with what the page showed before.
+    timer: Mutex<KernelTimer>,
 }
 
 // === impl Fuse ===
@@ -31,41 +55,73 @@ impl Fuse {
     /// Starts the thread, unarmed.
     ///
     /// # Errors
-    /// The system has no thread to give; then nobody may lead.
+    /// The system has no thread or no timer to give; then nobody may lead.
     pub fn start() -> std::io::Result<Self> {
-        let horizon = Arc::new(Horizon::create()?);
-        let watched = horizon.clone();
+        let (horizon, timer) = (Arc::new(Horizon::create()?), Mutex::new(KernelTimer::create()?));
+        let deadlines = Arc::new(Deadlines { horizon, timer });
+        let watched = deadlines.clone();
         let handle = std::thread::Builder::new().name("fuse".into()).spawn(move || burn(&watched))?;
-        Ok(Self { horizon, thread: handle.thread().clone() })
+        Ok(Self { deadlines, thread: handle.thread().clone() })
     }
 
     /// The deadlines, for those who only read them.
     pub fn horizon(&self) -> Arc<Horizon> {
-        self.horizon.clone()
+        self.deadlines.horizon.clone()
     }
 
-    /// Moves the deadlines; `None` disarms. True: they have just begun to count.
-    pub fn set(&self, end: Option<End>) -> bool {
-        let was_armed = self.horizon.fuse().is_some();
-        self.horizon.set(end);
-        let begins = end.is_some() && !was_armed;
-        if begins {
+    /// Moves the deadlines, and the kernel timer with them; `None` disarms.
+    pub fn set(&self, end: Option<End>) -> Change {
+        let (before, after) = (self.deadlines.horizon.fuse(), end.map(|e| e.fuse));
+        let change = match (before, after) {
+            _ if before == after => return Change::None,
+            (None, _) => Change::Begun,
+            (Some(_), Some(_)) => Change::Moved,
+            (Some(_), None) => Change::Ended,
+        };
+        self.deadlines.set(end);
+        if change == Change::Begun {
             self.thread.unpark();
         }
-        begins
+        change
     }
 }
 
-fn burn(horizon: &Horizon) {
+// === impl Deadlines ===
+
+impl Deadlines {
+    fn set(&self, end: Option<End>) {
+        let timer = self.timer.lock().unwrap_or_else(|e| e.into_inner());
+        self.horizon.set(end);
+        self.arm(&timer);
+    }
+
+    /// Follows the clock that is ahead. Whoever changes the deadlines at the moment does it himself.
+    fn follow_clocks(&self) {
+        if let Ok(timer) = self.timer.try_lock() {
+            self.arm(&timer);
+        }
+    }
+
+    fn arm(&self, timer: &MutexGuard<'_, KernelTimer>) {
+        match self.horizon.killed_at() {
+            Some(at) => timer.arm(OsClock.now(), at),
+            None => timer.disarm(),
+        }
+    }
+}
+
+fn burn(deadlines: &Deadlines) {
     loop {
-        let Some(deadline) = horizon.fuse() else {
+        let Some(deadline) = deadlines.horizon.fuse() else {
             std::thread::park();
             continue;
         };
         let now = OsClock.now();
         if now.reached(deadline) {
+            deadlines.horizon.note_fuse();
             end_process(FUSE_EXIT_CODE);
         }
+        deadlines.follow_clocks();
         sleep(now.until(deadline).min(LOOK_AT_LEAST));
     }
 }

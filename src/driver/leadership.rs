@@ -1,11 +1,11 @@
 //! Leadership: the value that a main loop must hold, and the only way to write under `state/`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::watchdog::Signs;
 use super::writes::{Slots, Write};
 use crate::clock::{Clock, Instant};
 use crate::election::event::Event;
@@ -38,7 +38,7 @@ struct Inner {
     slots: Slots,
     clock: Arc<dyn Clock>,
     horizon: Arc<Horizon>,
-    heartbeats: Arc<AtomicU64>,
+    signs: Arc<Signs>,
     telemetry: Telemetry,
     reports: mpsc::Sender<Event>,
 }
@@ -104,7 +104,7 @@ pub(super) struct LeadershipParts {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) horizon: Arc<Horizon>,
-    pub(super) heartbeats: Arc<AtomicU64>,
+    pub(super) signs: Arc<Signs>,
     pub(super) telemetry: Telemetry,
     pub(super) reports: mpsc::Sender<Event>,
 }
@@ -131,7 +131,7 @@ impl Leadership {
             store,
             clock,
             horizon,
-            heartbeats,
+            signs,
             telemetry,
             reports,
         } = parts;
@@ -146,7 +146,7 @@ impl Leadership {
             slots,
             clock,
             horizon,
-            heartbeats,
+            signs,
             telemetry,
             reports,
         };
@@ -185,12 +185,36 @@ impl Leadership {
     /// A sign of life. From the first one on, a main loop that gives none for `main_loop_timeout_secs` counts as
     /// hung: it is ended, the record is given up, and the process exits with code 75. Costs one atomic addition.
     pub fn heartbeat(&self) {
-        self.inner.heartbeats.fetch_add(1, Ordering::Relaxed);
+        self.inner.signs.heartbeat();
     }
 
     /// The main loop pauses on purpose: it is not watched until its next sign of life.
     pub(crate) fn rest(&self) {
-        self.inner.heartbeats.store(0, Ordering::Relaxed);
+        self.inner.signs.rest();
+    }
+
+    /// What should run is (again) being started: `start_timeout_secs` counts until [`Leadership::started`].
+    pub(crate) fn starting(&self) {
+        self.inner.signs.starting();
+    }
+
+    /// The main loop runs. Called the first time, it says so (`main_loop_started`), and returns when it has been said.
+    /// Only a main loop with [`says_when_it_runs`](super::tenure::MainLoop::says_when_it_runs) calls it.
+    pub async fn started(&self) {
+        if self.inner.signs.started() {
+            self.inner.telemetry.emit(telemetry::Event::MainLoopStarted { token: self.inner.token });
+            self.inner.telemetry.flushed().await;
+        }
+    }
+
+    /// Has the main loop ever run?
+    pub(super) fn has_started(&self) -> bool {
+        self.inner.signs.has_started()
+    }
+
+    /// The main loop must end, and leadership be handed over, for this reason.
+    pub(crate) async fn give_up(&self, reason: Reason) {
+        let _ = self.inner.reports.send(Event::Shutdown(reason)).await; // no driver: the process is ending
     }
 
     /// Waits until the main loop is told to stop, and says why.

@@ -31,6 +31,12 @@ pub trait MainLoop: Send + 'static {
     fn must_be_waited_for(&self) -> bool {
         false
     }
+
+    /// Does it say itself when it runs, by [`Leadership::started`]? Otherwise it counts as running from its first moment
+    /// on. One that does not say so within `start_timeout_secs` gives leadership up.
+    fn says_when_it_runs(&self) -> bool {
+        false
+    }
 }
 
 /// How a main loop ended.
@@ -82,14 +88,17 @@ async fn run(
     runtime: &tokio::runtime::Handle,
 ) -> MainLoopEnd {
     let token = leadership.token();
-    telemetry.emit(telemetry::Event::MainLoopStarted { token });
-    telemetry.flushed().await;
+    if !main_loop.says_when_it_runs() {
+        leadership.started().await;
+    }
     let end = match leadership.check() {
         Ok(()) => guarded(main_loop, &leadership, runtime).await,
         Err(_) => MainLoopEnd::default(), // lost before it began: it never begins
     };
     let reason = leadership.check().err().map_or(Reason::MainLoopEnded, |lost| lost.0);
-    telemetry.emit(telemetry::Event::MainLoopStopped { token, reason });
+    if leadership.has_started() {
+        telemetry.emit(telemetry::Event::MainLoopStopped { token, reason });
+    }
     // Before the record is given up, so that nobody sees the next main loop start first.
     telemetry.flushed().await;
     end

@@ -1,47 +1,110 @@
-//! Watches over the main loop's signs of life.
+//! Watches over the main loop's start and its signs of life.
 //!
 //! It counts only time in which this process itself ran: after a suspended machine or a SIGSTOP the main loop has
 //! been silent because nothing ran, and must not pay for it. Time is therefore added up from wake to wake of the
 //! driver, and each wake adds a little at most.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::election::event::Event;
+use crate::election::history::Reason;
 
 /// The most that one wake may add: twice the driver's longest sleep.
 const STEP_MAX: Duration = Duration::from_secs(2);
 
-/// The watchdog of one tenure. The first sign of life arms it.
+/// What a main loop lets its driver know, without a message.
+#[derive(Debug, Default)]
+pub(super) struct Signs {
+    heartbeats: AtomicU64,
+    /// It runs, or has a reason why it does not at the moment.
+    is_settled: AtomicBool,
+    has_started: AtomicBool,
+}
+
+/// The watchdog of one tenure. A start has its time; after it the first sign of life arms the other watch.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     timeout: Option<Duration>,
-    heartbeats: Arc<AtomicU64>,
+    start_timeout: Duration,
+    signs: Arc<Signs>,
     counted: u64,
     silent: Duration,
+    starting: Duration,
     looked_at: Option<Instant>,
+}
+
+// === impl Signs ===
+
+impl Signs {
+    pub(super) fn heartbeat(&self) {
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Owes no sign of life until the next one.
+    pub(super) fn rest(&self) {
+        self.heartbeats.store(0, Ordering::Relaxed);
+    }
+
+    /// What should run is being started, and has `start_timeout` for it.
+    pub(super) fn starting(&self) {
+        self.is_settled.store(false, Ordering::Relaxed);
+    }
+
+    /// It runs. True: for the first time.
+    pub(super) fn started(&self) -> bool {
+        self.is_settled.store(true, Ordering::Relaxed);
+        !self.has_started.swap(true, Ordering::Relaxed)
+    }
+
+    /// Has it ever run?
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Watchdog ===
 
 impl Watchdog {
-    /// `None` switches it off.
-    pub(super) fn new(timeout: Option<Duration>) -> Self {
-        Self { timeout, heartbeats: Arc::default(), counted: 0, silent: Duration::ZERO, looked_at: None }
+    /// `None` switches the watch over signs of life off; a start is always watched.
+    pub(super) fn new(timeout: Option<Duration>, start_timeout: Duration) -> Self {
+        Self {
+            timeout,
+            start_timeout,
+            signs: Arc::default(),
+            counted: 0,
+            silent: Duration::ZERO,
+            starting: Duration::ZERO,
+            looked_at: None,
+        }
     }
 
-    /// What the main loop counts up.
-    pub(super) fn heartbeats(&self) -> Arc<AtomicU64> {
-        self.heartbeats.clone()
+    /// What the main loop lets us know.
+    pub(super) fn signs(&self) -> Arc<Signs> {
+        self.signs.clone()
     }
 
-    /// Has the main loop been silent for too long?
-    pub(super) fn bites(&mut self, now: Instant) -> bool {
-        let Some(timeout) = self.timeout else { return false };
+    /// Does the main loop take too long to start, or has it been silent for too long? What follows.
+    pub(super) fn bites(&mut self, now: Instant) -> Option<Event> {
         let step = self.looked_at.map_or(Duration::ZERO, |at| now.since(at)).min(STEP_MAX);
         self.looked_at = Some(now);
-        let heartbeats = self.heartbeats.load(Ordering::Relaxed);
+        if self.is_late(step) {
+            return Some(Event::Shutdown(Reason::StartTimeout));
+        }
+        self.is_silent(step).then_some(Event::MainLoopHung)
+    }
+
+    fn is_late(&mut self, step: Duration) -> bool {
+        let settled = self.signs.is_settled.load(Ordering::Relaxed);
+        self.starting = if settled { Duration::ZERO } else { self.starting + step };
+        self.starting >= self.start_timeout
+    }
+
+    fn is_silent(&mut self, step: Duration) -> bool {
+        let Some(timeout) = self.timeout else { return false };
+        let heartbeats = self.signs.heartbeats.load(Ordering::Relaxed);
         if heartbeats == 0 || heartbeats != self.counted {
             (self.counted, self.silent) = (heartbeats, Duration::ZERO);
             return false;
@@ -61,38 +124,57 @@ mod tests {
         Instant::from_millis(secs * 1000)
     }
 
+    /// Of a main loop that runs.
+    fn running(timeout: Option<Duration>) -> Watchdog {
+        let dog = Watchdog::new(timeout, TIMEOUT);
+        assert!(dog.signs().started() && !dog.signs().started(), "the first time only once");
+        dog
+    }
+
     /// The first second in which it bites, when it is looked at each second.
     fn bites_at(dog: &mut Watchdog, seconds: std::ops::Range<u64>) -> Option<u64> {
-        seconds.into_iter().find(|s| dog.bites(at(*s)))
+        seconds.into_iter().find(|s| dog.bites(at(*s)) == Some(Event::MainLoopHung))
     }
 
     #[test]
     fn silence_counts_from_the_last_sign_of_life() {
-        let mut dog = Watchdog::new(Some(TIMEOUT));
-        dog.heartbeats().fetch_add(1, Ordering::Relaxed);
+        let mut dog = running(Some(TIMEOUT));
+        dog.signs().heartbeat();
         assert_eq!(bites_at(&mut dog, 0..9), None);
-        dog.heartbeats().fetch_add(1, Ordering::Relaxed);
+        dog.signs().heartbeat();
         assert_eq!(bites_at(&mut dog, 9..100), Some(19));
     }
 
     #[test]
     fn a_main_loop_that_never_gave_a_sign_owes_none() {
-        assert_eq!(bites_at(&mut Watchdog::new(Some(TIMEOUT)), 0..1000), None);
+        assert_eq!(bites_at(&mut running(Some(TIMEOUT)), 0..1000), None);
     }
 
     #[test]
     fn time_in_which_nothing_ran_does_not_count() {
-        let mut dog = Watchdog::new(Some(TIMEOUT));
-        dog.heartbeats().fetch_add(1, Ordering::Relaxed);
+        let mut dog = running(Some(TIMEOUT));
+        dog.signs().heartbeat();
         assert_eq!(bites_at(&mut dog, 0..5), None);
-        assert!(!dog.bites(at(500)), "suspended for more than eight minutes");
+        assert_eq!(dog.bites(at(500)), None, "suspended for more than eight minutes");
         assert_eq!(bites_at(&mut dog, 501..600), Some(504));
     }
 
     #[test]
     fn it_can_be_switched_off() {
-        let mut dog = Watchdog::new(None);
-        dog.heartbeats().fetch_add(1, Ordering::Relaxed);
+        let mut dog = running(None);
+        dog.signs().heartbeat();
         assert_eq!(bites_at(&mut dog, 0..1000), None);
+    }
+    #[test]
+    fn each_start_has_its_time_and_a_pause_costs_none() {
+        let mut dog = Watchdog::new(None, TIMEOUT);
+        let late_at = |dog: &mut Watchdog, mut seconds: std::ops::Range<u64>| {
+            seconds.find(|s| dog.bites(at(*s)) == Some(Event::Shutdown(Reason::StartTimeout)))
+        };
+        assert_eq!(late_at(&mut dog, 0..9), None);
+        dog.signs().started();
+        assert_eq!(late_at(&mut dog, 9..100), None, "it runs");
+        dog.signs().starting();
+        assert_eq!(late_at(&mut dog, 100..200), Some(109));
     }
 }

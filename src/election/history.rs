@@ -34,6 +34,8 @@ pub enum Reason {
     MainLoopHung,
     /// The main loop could not be started in time.
     StartTimeout,
+    /// The guardian died, or did not answer, while it looked after the program.
+    GuardianLost,
     /// Another data dir is registered under our node id.
     NodeIdInUse,
     /// The store was not there when we started.
@@ -48,6 +50,8 @@ pub enum Reason {
     DiskFailed,
     /// The fuse ended the process at the end of its lease.
     Fuse,
+    /// The kernel timer killed the process, which stood still at the end of its lease.
+    KernelTimer,
     /// The guardian killed the process, which hung beyond the end of its lease.
     GuardianKill,
     /// Another member got the record, and the one before has not said why.
@@ -90,7 +94,7 @@ pub enum Transition {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 24] = [
         Reason::RenewDeadline,
         Reason::ClockSuspended,
         Reason::LeaseExpired,
@@ -103,6 +107,7 @@ impl Reason {
         Reason::MainLoopEnded,
         Reason::MainLoopHung,
         Reason::StartTimeout,
+        Reason::GuardianLost,
         Reason::NodeIdInUse,
         Reason::StoreUnavailable,
         Reason::StoreDenied,
@@ -110,6 +115,7 @@ impl Reason {
         Reason::DataDirStale,
         Reason::DiskFailed,
         Reason::Fuse,
+        Reason::KernelTimer,
         Reason::GuardianKill,
         Reason::HandedOver,
         Reason::Vanished,
@@ -135,6 +141,7 @@ impl Reason {
             Reason::MainLoopEnded => "main_loop_ended",
             Reason::MainLoopHung => "main_loop_hung",
             Reason::StartTimeout => "start_timeout",
+            Reason::GuardianLost => "guardian_lost",
             Reason::NodeIdInUse => "node_id_in_use",
             Reason::StoreUnavailable => "store_unavailable",
             Reason::StoreDenied => "store_denied",
@@ -142,6 +149,7 @@ impl Reason {
             Reason::DataDirStale => "data_dir_stale",
             Reason::DiskFailed => "disk_failed",
             Reason::Fuse => "fuse",
+            Reason::KernelTimer => "kernel_timer",
             Reason::GuardianKill => "guardian_kill",
             Reason::HandedOver => "handed_over",
             Reason::Vanished => "vanished",
@@ -160,7 +168,11 @@ impl Reason {
 
     /// May we delete our record on the way out? Only by choice; a forced step-down touches nothing.
     pub fn gives_record_up(self) -> bool {
-        self.is_wish() || matches!(self, Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout)
+        let ours = matches!(
+            self,
+            Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout | Reason::GuardianLost
+        );
+        self.is_wish() || ours
     }
 }
 

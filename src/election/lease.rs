@@ -150,6 +150,11 @@ impl Lease {
         self.holds_until - self.timing.stop_budget() / 4
     }
 
+    /// `H − B/8`: a guardian that stands still is killed, and the program with it.
+    pub fn guardian_until(&self) -> Instant {
+        self.holds_until - self.timing.stop_budget() / 8
+    }
+
     /// Has `H` passed?
     pub fn is_over(&self, now: Instant) -> bool {
         now.reached(self.holds_until)

@@ -14,6 +14,8 @@ use crate::config::Config;
 
 /// The largest message: a program's arguments and environment.
 const MESSAGE_BYTES_MAX: usize = 192 * 1024;
+/// What metad itself adds to the environment, and to a message.
+pub(super) const OWN_BYTES_MAX: usize = 4096;
 /// Standard input, output, error.
 const STREAMS: usize = 3;
 
@@ -32,7 +34,10 @@ pub struct Program {
 pub(super) enum ToGuardian {
     Setup(Box<Config>),
     Lease(i64),
-    Armed,
+    /// The deadlines in the page have moved.
+    Moved,
+    /// To be answered with its number.
+    Ping(u64),
     Run(Program),
     Terminate,
     Kill,
@@ -44,9 +49,24 @@ pub(super) enum ToGuardian {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromGuardian {
     Ready,
-    Started { run: u64, pid: u32 },
-    Refused { run: u64, refused: Refused },
-    Ended { run: u64, code: Option<i32> },
+    Started {
+        run: u64,
+        pid: u32,
+    },
+    Refused {
+        run: u64,
+        refused: Refused,
+    },
+    Ended {
+        run: u64,
+        code: Option<i32>,
+    },
+    /// Something of this run cannot be killed. It is tried on.
+    Unkillable {
+        run: u64,
+        why: String,
+    },
+    Pong(u64),
 }
 
 /// Why a program was not started. Nothing of it runs.
@@ -57,6 +77,20 @@ pub struct Refused {
     pub why: String,
     /// What a shell would exit with; `None`: it is not the program's fault.
     pub code: Option<i32>,
+    /// The system had no room for it at the moment: the same may work a little later.
+    pub may_pass: bool,
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Does it fit into one message to the guardian? Otherwise how long it is, and how long it may be.
+    pub(super) fn fits(command: &[String]) -> Result<(), (usize, usize)> {
+        let program = Program { run: 0, command: command.to_vec(), env: vec![] };
+        let bytes = serde_json::to_vec(&ToGuardian::Run(program)).map_or(usize::MAX, |json| json.len());
+        let most = MESSAGE_BYTES_MAX - OWN_BYTES_MAX;
+        if bytes <= most { Ok(()) } else { Err((bytes, most)) }
+    }
 }
 
 /// One end.

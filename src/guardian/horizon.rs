@@ -8,12 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::clock::Instant;
 
+/// How long after the fuse the kernel timer is due: the fuse's exit code says more.
+const KERNEL_TIMER_AFTER_FUSE: Duration = Duration::from_millis(20);
 /// Means: no deadline.
 const NEVER: u64 = u64::MAX;
 
@@ -30,7 +33,10 @@ pub struct Horizon {
 struct Deadlines {
     stop: Pair,
     kill: Pair,
+    guardian: Pair,
     fuse: Pair,
+    /// Not 0: the fuse has ended the process.
+    burnt: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -40,13 +46,15 @@ struct Pair {
     raw: AtomicU64,
 }
 
-/// The three instants of a tenure's end.
+/// The instants of a tenure's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// S: the main loop is told to stop.
     pub stop: Instant,
     /// H − B/4: the program's tree is killed.
     pub kill: Instant,
+    /// H − B/8: a guardian that stands still is killed, and the program with it.
+    pub guardian: Instant,
     /// H: the process is ended.
     pub fuse: Instant,
 }
@@ -67,7 +75,7 @@ impl Horizon {
         let page = rustix::fs::memfd_create("metad-horizon", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&page, size_of::<Deadlines>() as u64)?;
         let horizon = Self::open(page)?;
-        horizon.set(None);
+        horizon.set(None); // and the file is all zeroes: nothing has burnt
         Ok(horizon)
     }
 
@@ -95,6 +103,7 @@ impl Horizon {
         let d = self.deadlines();
         d.stop.set(end.map(|e| e.stop));
         d.kill.set(end.map(|e| e.kill));
+        d.guardian.set(end.map(|e| e.guardian));
         d.fuse.set(end.map(|e| e.fuse));
     }
 
@@ -108,9 +117,29 @@ impl Horizon {
         self.deadlines().kill.get()
     }
 
+    /// H − B/8: when a guardian that has not ended the program is itself killed.
+    pub fn guardian_until(&self) -> Option<Instant> {
+        self.deadlines().guardian.get()
+    }
+
     /// H: when the process must be dead.
     pub fn fuse(&self) -> Option<Instant> {
         self.deadlines().fuse.get()
+    }
+
+    /// H + 20 ms: when the kernel timer kills a process that is not dead.
+    pub fn killed_at(&self) -> Option<Instant> {
+        self.fuse().map(|h| h + KERNEL_TIMER_AFTER_FUSE)
+    }
+
+    /// Leaves word that the fuse ends the process now.
+    pub fn note_fuse(&self) {
+        self.deadlines().burnt.store(1, Ordering::Release);
+    }
+
+    /// Has the fuse ended the process?
+    pub fn is_burnt(&self) -> bool {
+        self.deadlines().burnt.load(Ordering::Acquire) != 0
     }
 
     fn deadlines(&self) -> &Deadlines {
@@ -148,12 +177,15 @@ mod tests {
         let theirs = Horizon::open(ours.page().try_clone().unwrap()).unwrap();
         assert_eq!(theirs.fuse(), None);
         let at = Instant::from_millis;
-        ours.set(Some(End { stop: at(1), kill: at(2), fuse: at(3) }));
+        ours.set(Some(End { stop: at(1), kill: at(2), guardian: at(3), fuse: at(4) }));
         assert_eq!(
-            (theirs.step_down_at(), theirs.kill_at(), theirs.fuse()),
-            (Some(at(1)), Some(at(2)), Some(at(3)))
+            [theirs.step_down_at(), theirs.kill_at(), theirs.guardian_until(), theirs.fuse()],
+            [1, 2, 3, 4].map(|ms| Some(at(ms)))
         );
         ours.set(None);
         assert_eq!(theirs.kill_at(), None);
+        assert!(!theirs.is_burnt());
+        ours.note_fuse();
+        assert!(theirs.is_burnt());
     }
 }

@@ -1,19 +1,22 @@
-//! Keeps one guardian alive, and remembers what each new one must be told.
+//! Keeps one guardian alive that answers, and remembers what each new one must be told.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::sync::Notify;
 
 use super::fate;
 use super::horizon::Horizon;
 use super::{Guardian, GuardianPlan, NoGuardian};
 use crate::election::lease::LeaseId;
 
-/// The pause before a dead guardian is replaced.
-const REPLACE_PAUSE: Duration = Duration::from_millis(500);
-/// The longest such pause, where guardians keep dying.
-const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A guardian is replaced no sooner than so long after its own start.
+const LIFE_MIN: Duration = Duration::from_millis(500);
+/// The pause before the next try where none can be started; doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How many leases a guardian is told of: the present one, and those of joins that did not come to an end.
 pub(super) const LEASES_MAX: usize = 16;
 
@@ -28,19 +31,21 @@ struct Inner {
     plan: GuardianPlan,
     horizon: Arc<Horizon>,
     state: Mutex<State>,
+    /// There is another guardian, or the one that there is is free.
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     guardian: Option<Arc<Guardian>>,
     leases: Vec<LeaseId>,
-    /// It looks after a program: then it is never replaced, because its death ends the main loop.
+    /// It looks after a program: then it is not replaced before nothing is left of that.
     busy: bool,
     dismissed: bool,
 }
 
 impl Keeper {
-    /// Starts a guardian, and replaces it whenever it dies. Must be called on a runtime.
+    /// Starts a guardian, and replaces it whenever it dies or does not answer. Must be called on a runtime.
     ///
     /// # Errors
     /// The first one cannot be started.
@@ -51,8 +56,10 @@ impl Keeper {
         }
         let state =
             State { guardian: Some(first.clone()), leases: Vec::new(), busy: false, dismissed: false };
-        let keeper = Self { inner: Arc::new(Inner { plan, horizon, state: Mutex::new(state) }) };
-        tokio::spawn(keeper.clone().replace_the_dead(first));
+        let keeper = Self {
+            inner: Arc::new(Inner { plan, horizon, state: Mutex::new(state), changed: Notify::new() }),
+        };
+        tokio::spawn(keeper.clone().replace_the_lost(first));
         Ok(keeper)
     }
 
@@ -68,10 +75,12 @@ impl Keeper {
         }
     }
 
-    /// Tells it that the deadlines have begun to count.
-    pub fn tell_armed(&self) {
-        if let Some(guardian) = &self.state().guardian {
-            guardian.tell_armed();
+    /// Tells it that the deadlines have moved, or have just begun to count. Without a program it need not know each time:
+    /// it looks at the page when they were due.
+    pub fn tell_moved(&self, begun: bool) {
+        let state = self.state();
+        if let Some(guardian) = state.guardian.as_ref().filter(|_| begun || state.busy) {
+            guardian.tell_moved();
         }
     }
 
@@ -89,11 +98,25 @@ impl Keeper {
         }
     }
 
-    /// The guardian, to look after a program; from now on it is not replaced.
-    pub fn engage(&self) -> Option<Arc<Guardian>> {
-        let mut state = self.state();
-        state.busy = state.guardian.is_some();
-        state.guardian.clone()
+    /// Waits for a guardian, to look after a program; from now on it is not replaced.
+    pub async fn engage(&self) -> Arc<Guardian> {
+        loop {
+            let changed = self.inner.changed.notified();
+            {
+                let mut state = self.state();
+                if let Some(guardian) = state.guardian.clone().filter(|g| !g.is_lost()) {
+                    state.busy = true;
+                    return guardian;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Nothing of the program is left: a guardian that is lost may be replaced.
+    pub fn release(&self) {
+        self.state().busy = false;
+        self.inner.changed.notify_waiters();
     }
 
     /// Passes a signal on to the program itself, if it runs.
@@ -108,36 +131,64 @@ impl Keeper {
         self.state().guardian.as_ref().map(|g| g.pid())
     }
 
-    async fn replace_the_dead(self, mut present: Arc<Guardian>) {
-        let mut pause = REPLACE_PAUSE;
+    async fn replace_the_lost(self, mut present: Arc<Guardian>) {
         loop {
-            present.gone().await;
-            {
+            let young = tokio::time::sleep(LIFE_MIN); // from now on
+            let how = present.lost().await;
+            // First whoever has it look after a program ends what is left of that.
+            self.until_free().await;
+            end(&present).await;
+            let dismissed = {
                 let mut state = self.state();
                 state.guardian = None;
-                if state.dismissed || state.busy {
-                    return;
-                }
-            }
-            tracing::warn!("the guardian died; starting another one");
-            present = loop {
-                tokio::time::sleep(pause).await;
-                match Guardian::start(&self.inner.plan, &self.inner.horizon).await {
-                    Ok(guardian) => break Arc::new(guardian),
-                    Err(e) => tracing::warn!(error = %e, "cannot start a guardian"),
-                }
-                pause = (pause * 2).min(REPLACE_PAUSE_MAX);
+                state.dismissed
             };
+            if dismissed {
+                return;
+            }
+            tracing::warn!("the guardian {how}; starting another one");
+            young.await; // over long ago, but for one that does not live
+            present = self.start_another().await;
             let mut state = self.state();
             for lease in &state.leases {
                 let _ = present.tell_lease(*lease);
             }
-            present.tell_armed();
+            present.tell_moved();
             state.guardian = Some(present.clone());
+            drop(state);
+            self.inner.changed.notify_waiters();
+        }
+    }
+
+    async fn start_another(&self) -> Arc<Guardian> {
+        let mut pause = RETRY_PAUSE;
+        loop {
+            match Guardian::start(&self.inner.plan, &self.inner.horizon).await {
+                Ok(guardian) => return Arc::new(guardian),
+                Err(e) => tracing::warn!(error = %e, "cannot start a guardian"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+
+    async fn until_free(&self) {
+        loop {
+            let changed = self.inner.changed.notified();
+            if !self.state().busy {
+                return;
+            }
+            changed.await;
         }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// Kills it, if it lives, and buries it.
+async fn end(guardian: &Arc<Guardian>) {
+    let guardian = guardian.clone();
+    let _ = tokio::task::spawn_blocking(move || guardian.destroy()).await;
 }

@@ -23,7 +23,7 @@ pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// Why a leader's process is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Obituary {
-    /// The fuse, the guardian, or nobody knows.
+    /// The fuse, the kernel timer, the guardian, or nobody knows.
     pub reason: Reason,
     /// When that was noticed, by the wall clock.
     pub at_ms: u64,
@@ -41,11 +41,13 @@ pub(super) struct Writing(Receiver<()>);
 // === impl Obituary ===
 
 impl Obituary {
-    /// Of a process that has died at this moment, with such a deadline, killed by us or not.
-    pub(super) fn of(now: Instant, deadline: Instant, killed: bool, at_ms: u64) -> Self {
+    /// Of a process that has died, seen at this moment: by its fuse, if it left word of it, by us, by its kernel timer,
+    /// if that was due, or in a way that nobody knows.
+    pub(super) fn of(now: Instant, due: Instant, burnt: bool, killed: bool, at_ms: u64) -> Self {
         let reason = match () {
+            () if burnt => Reason::Fuse,
             () if killed => Reason::GuardianKill,
-            () if now.reached(deadline) => Reason::Fuse,
+            () if now.reached(due) => Reason::KernelTimer,
             () => Reason::Vanished,
         };
         Self { reason, at_ms }
@@ -90,12 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_of_death_is_told_by_the_clock_and_by_who_has_killed() {
+    fn the_cause_of_death_is_told_by_who_has_killed_and_by_the_clock() {
         let at = Instant::from_millis;
-        let reason = |now, killed| Obituary::of(at(now), at(1_000), killed, 7).reason;
-        assert_eq!(reason(999, false), Reason::Vanished);
-        assert_eq!(reason(1_000, false), Reason::Fuse);
-        assert_eq!(reason(1_020, true), Reason::GuardianKill);
+        let reason = |now, burnt, killed| Obituary::of(at(now), at(1_020), burnt, killed, 7).reason;
+        assert_eq!(reason(1_019, false, false), Reason::Vanished);
+        assert_eq!(reason(1_019, true, false), Reason::Fuse);
+        assert_eq!(reason(1_020, false, false), Reason::KernelTimer);
+        assert_eq!(reason(1_100, false, true), Reason::GuardianKill);
+        assert_eq!(reason(1_100, true, true), Reason::Fuse, "it was just ending when we killed it");
     }
 
     #[test]

@@ -1,34 +1,33 @@
-//! The guardian's own process: one loop over three descriptors, and at the end the revoke.
+//! The guardian's own process: one loop over four descriptors, and at the end the revoke. Nothing in the loop waits
+//! for anything but them.
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
 use super::horizon::Horizon;
 use super::keeper::LEASES_MAX;
+use super::kernel_timer::KernelTimer;
 use super::obituary::{LAST_PATIENCE, Obituary, WRITE_PATIENCE, Writing};
+use super::revoke::Revoker;
+use super::run::Run;
 use super::{FDS_VARIABLE, program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
 use crate::election::lease::LeaseId;
-use crate::store::open;
-use crate::store::{Request, Store};
 
-/// How long after H we are killed, if the fuse has not done it.
-const KILL_AFTER_FUSE: Duration = Duration::from_millis(20);
-/// How long the revoke is tried.
-const REVOKE_PATIENCE: Duration = Duration::from_secs(3600);
-/// The pause between two tries; doubles up to the second one.
-const REVOKE_PAUSE: Duration = Duration::from_millis(20);
-const REVOKE_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often dead children are looked for while the program runs.
-const REAP_EVERY: Duration = Duration::from_millis(10);
+/// How long after H the ward is killed, if neither its fuse nor its kernel timer has done it.
+const KILL_AFTER_FUSE: Duration = Duration::from_millis(100);
+/// What a guardian that is killing gets beyond its time, again and again for as long as it is awake: on a starved
+/// machine a tree does not die in an instant, and who ends its guardian frees what is left of it.
+const KILLING_MAY_TAKE: Duration = Duration::from_secs(1);
+/// The name in `top`: the longest that the kernel keeps.
+const NAME: &std::ffi::CStr = c"metad: guardian";
 
 struct Process {
     channel: Channel,
@@ -36,13 +35,14 @@ struct Process {
     ward: OwnedFd,
     horizon: Horizon,
     timer: OwnedFd,
+    /// Tells of children that have ended.
+    children: OwnedFd,
+    /// Armed while the program runs: it ends us, and the program with us, if we stand still.
+    kernel_timer: KernelTimer,
     config: Option<Config>,
+    revoker: Option<Revoker>,
     leases: Vec<LeaseId>,
-    program: Option<Pid>,
-    /// Which run of the program this is, or was.
-    run: u64,
-    /// The program's own exit code, once it has ended.
-    code: Option<i32>,
+    run: Option<Run>,
     dismissed: bool,
     /// The ward is dead: nothing is started any more.
     is_orphan: bool,
@@ -62,6 +62,7 @@ pub fn run_if_asked() {
 }
 
 fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
+    rustix::thread::set_name(NAME)?;
     ignore_signals();
     tree::become_subreaper()?;
     // SAFETY: whoever started us left these descriptors open for us, and told nobody else.
@@ -79,11 +80,12 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         ward,
         horizon: Horizon::open(page)?,
         timer,
+        children: hear_of_children()?,
+        kernel_timer: KernelTimer::create()?,
         config: None,
+        revoker: None,
         leases: Vec::new(),
-        program: None,
-        run: 0,
-        code: None,
+        run: None,
         dismissed: false,
         is_orphan: false,
         killed: false,
@@ -91,10 +93,12 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
     let obituary = process.write_obituary();
-    tree::kill_children();
+    process.end_tree();
     let freeing = free_data_dir(lock, obituary);
-    if !process.dismissed {
-        process.revoke();
+    if !process.dismissed
+        && let Some(revoker) = process.revoker
+    {
+        revoker.revoke(process.leases);
     }
     if let Ok(freeing) = freeing {
         let _ = freeing.join(); // it has nothing to say
@@ -122,6 +126,18 @@ fn ignore_signals() {
     }
 }
 
+/// A descriptor that is readable once a child has ended.
+fn hear_of_children() -> io::Result<OwnedFd> {
+    let child_ended = program::block_child_signals()?;
+    // SAFETY: the set is valid for the call, and a descriptor that it returns is ours alone.
+    unsafe {
+        match libc::signalfd(-1, &raw const child_ended, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
 // === impl Process ===
 
 impl Process {
@@ -135,6 +151,7 @@ impl Process {
                 PollFd::new(&self.ward, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.channel.as_fd(), socket_flags),
                 PollFd::new(&self.timer, PollFlags::IN),
+                PollFd::new(&self.children, PollFlags::IN),
             ];
             match rustix::event::poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -153,19 +170,19 @@ impl Process {
                 return Ok(());
             }
             self.act_on_deadlines();
-            self.reap();
+            self.look_at_program();
         }
     }
 
-    /// Wakes us at the next deadline of the page; it may have moved on by then, and we sleep again. While a
-    /// program runs we wake more often, to bury the dead.
+    /// Wakes us at the next deadline of the page, which may have moved on by then, and moves the kernel timer.
     fn set_timer(&self) -> io::Result<()> {
         let now = OsClock.now();
-        let kill = self.horizon.kill_at().filter(|_| self.program.is_some());
+        self.set_kernel_timer(now);
+        let kill = self.horizon.kill_at().filter(|_| self.run.as_ref().is_some_and(|r| !r.is_dying()));
         let fuse = self.horizon.fuse().map(|h| h + KILL_AFTER_FUSE);
         let deadline = [kill, fuse].into_iter().flatten().reduce(Instant::earlier).map(|at| now.until(at));
-        let reap = self.program.map(|_| REAP_EVERY);
-        let sleep = [deadline, reap].into_iter().flatten().min();
+        let again = self.run.as_ref().and_then(Run::look_again);
+        let sleep = [deadline, again].into_iter().flatten().min();
         // Zero would disarm the timer.
         let sleep = sleep.map_or(Duration::ZERO, |s| s.max(Duration::from_micros(100)));
         let value = Timespec {
@@ -178,9 +195,22 @@ impl Process {
         Ok(())
     }
 
+    fn set_kernel_timer(&self, now: Instant) {
+        match (&self.run, self.horizon.guardian_until()) {
+            (None, _) => self.kernel_timer.disarm(),
+            (Some(run), at) if run.is_dying() => {
+                let more = now + KILLING_MAY_TAKE;
+                self.kernel_timer.arm(now, at.map_or(more, |at| at.later(more)));
+            }
+            (Some(_), Some(at)) => self.kernel_timer.arm(now, at),
+            // The ward is dead, or about to say that the program must end: what was armed last holds.
+            (Some(_), None) => {}
+        }
+    }
+
     fn act_on_deadlines(&mut self) {
         let now = OsClock.now();
-        if self.horizon.kill_at().is_some_and(|at| now.reached(at)) && self.program.is_some() {
+        if self.horizon.kill_at().is_some_and(|at| now.reached(at)) {
             self.kill_program();
         }
         if self.horizon.fuse().is_some_and(|h| now.reached(h + KILL_AFTER_FUSE)) {
@@ -204,6 +234,8 @@ impl Process {
     fn take(&mut self, message: ToGuardian, streams: Vec<OwnedFd>) {
         match message {
             ToGuardian::Setup(config) => {
+                // Without the thread the leases end by themselves.
+                self.revoker = Revoker::start((*config).clone()).ok();
                 self.config = Some(*config);
                 self.say(&FromGuardian::Ready);
             }
@@ -213,37 +245,40 @@ impl Process {
                 }
                 self.leases.push(LeaseId(lease));
             }
-            ToGuardian::Armed => {} // the timer is set anew after every message
+            ToGuardian::Moved => {} // the timers are set anew after every message
+            ToGuardian::Ping(number) => self.say(&FromGuardian::Pong(number)),
             ToGuardian::Run(_) if self.is_orphan => {}
-            ToGuardian::Run(program) => self.run(&program, streams),
+            ToGuardian::Run(program) => self.start(&program, streams),
             ToGuardian::Signal(number) => {
-                // It has not been waited for yet, so the number is still its own.
-                if let (Some(program), Some(signal)) = (self.program, Signal::from_named_raw(number)) {
-                    let _ = rustix::process::kill_process(program, signal); // it has just ended: fine
+                if let (Some(run), Some(signal)) = (&self.run, Signal::from_named_raw(number)) {
+                    run.signal(signal);
                 }
             }
-            ToGuardian::Terminate => self.program.iter().for_each(|p| tree::signal_group(*p, Signal::TERM)),
+            ToGuardian::Terminate => self.run.iter().for_each(Run::terminate),
             ToGuardian::Kill => self.kill_program(),
             ToGuardian::Dismissed => self.dismissed = true,
         }
     }
 
-    /// Starts the program, unless its time is over already: the message may be older than a pause of the machine.
-    fn run(&mut self, program: &Program, streams: Vec<OwnedFd>) {
-        self.run = program.run;
-        self.code = None;
+    /// Starts the program, unless its time is over already: the message may be older than a pause of the machine. The
+    /// kernel timer first: nothing runs that it does not end.
+    fn start(&mut self, program: &Program, streams: Vec<OwnedFd>) {
         let now = OsClock.now();
-        let started = match self.horizon.kill_at() {
-            Some(at) if !now.reached(at) => program::start(program, streams),
-            _ => Err(Refused { why: "leadership was over before it was started".into(), code: None }),
+        let refuse = |why: &str| Err(Refused { why: why.into(), code: None, may_pass: false });
+        let started = match self.horizon.guardian_until().zip(self.horizon.kill_at()) {
+            _ if self.run.is_some() => refuse("something of the last run is left"),
+            Some((until, kill_at)) if !now.reached(kill_at) => {
+                self.kernel_timer.arm(now, until);
+                Run::start(program, streams)
+            }
+            _ => refuse("leadership was over before it was started"),
         };
         match started {
-            Ok(pid) => {
-                self.program = Some(pid);
-                let pid = pid.as_raw_nonzero().get().cast_unsigned();
-                self.say(&FromGuardian::Started { run: self.run, pid });
+            Ok(run) => {
+                self.say(&FromGuardian::Started { run: run.number, pid: run.pid() });
+                self.run = Some(run);
             }
-            Err(refused) => self.say(&FromGuardian::Refused { run: self.run, refused }),
+            Err(refused) => self.say(&FromGuardian::Refused { run: program.run, refused }),
         }
     }
 
@@ -251,55 +286,60 @@ impl Process {
         let _ = self.channel.send(message, &[]); // the ward is dead or hangs: the loop sees to that
     }
 
-    /// Buries the dead; when the program itself has ended, nothing that it started may go on.
-    fn reap(&mut self) {
-        while let Some((pid, status)) = tree::reap_one() {
-            if Some(pid) == self.program {
-                self.code = Some(program::code_of(status));
-                self.kill_program();
-                return;
-            }
+    fn kill_program(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.kill();
         }
     }
 
-    fn kill_program(&mut self) {
-        let Some(program) = self.program.take() else { return };
-        tree::signal_group(program, Signal::KILL);
-        if self.code.is_none() {
-            let status = rustix::process::waitpid(Some(program), rustix::process::WaitOptions::empty());
-            self.code = status.ok().flatten().map(|(_, status)| program::code_of(status));
+    /// Says what has become of the program. Without one, buries whatever has become our child.
+    fn look_at_program(&mut self) {
+        self.forget_child_signals();
+        let Some(run) = &mut self.run else {
+            tree::bury_all(|_, _| {});
+            return;
+        };
+        let (number, is_left) = (run.number, run.look());
+        let refusal = run.take_refusal().filter(|_| is_left);
+        let code = run.code();
+        if let Some(refusal) = refusal {
+            self.say(&FromGuardian::Unkillable { run: number, why: refusal.to_string() });
         }
-        tree::kill_children();
-        let code = self.code.take();
-        self.say(&FromGuardian::Ended { run: self.run, code });
+        if !is_left {
+            self.run = None;
+            self.say(&FromGuardian::Ended { run: number, code });
+        }
+    }
+
+    /// One signal stands for any number of children, so all of them are looked for each time.
+    fn forget_child_signals(&self) {
+        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(&self.children, &mut bytes).is_ok_and(|read| read > 0) {}
+    }
+
+    /// Kills all that is left, for as long as something is: nothing may be revoked before.
+    fn end_tree(&mut self) {
+        self.kill_program();
+        let moving = &self.kernel_timer;
+        let had_program = self.run.is_some();
+        tree::kill_children(
+            || {
+                if had_program {
+                    let now = OsClock.now();
+                    moving.arm(now, now + KILLING_MAY_TAKE);
+                }
+            },
+            |_| {}, // there is nobody to tell
+        );
+        self.kernel_timer.disarm();
     }
 
     /// Tells the ward's next start why a leader died. It waits for that a millisecond, or on a disk that hangs
     /// [`WRITE_PATIENCE`].
     fn write_obituary(&self) -> Option<Writing> {
-        let deadline = self.horizon.fuse().filter(|_| !self.dismissed)?;
+        let due = self.horizon.killed_at().filter(|_| !self.dismissed)?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
-        let obituary = Obituary::of(OsClock.now(), deadline, self.killed, wall_clock_ms());
-        Some(obituary.write(data_dir))
-    }
-
-    /// Revokes every lease that the ward may have held, until the store says that it is gone.
-    fn revoke(&self) {
-        let Some(config) = &self.config else { return };
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            let Ok(store) = open::open(config, Arc::new(OsClock)).await else { return };
-            let all =
-                futures_util::future::join_all(self.leases.iter().map(|l| revoke_one(store.as_ref(), *l)));
-            let _ = tokio::time::timeout(REVOKE_PATIENCE, all).await; // then they end by themselves
-        });
-    }
-}
-
-async fn revoke_one(store: &dyn Store, lease: LeaseId) {
-    let mut pause = REVOKE_PAUSE;
-    while store.call(Request::Revoke(lease)).await.is_err() {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REVOKE_PAUSE_MAX);
+        let (now, burnt) = (OsClock.now(), self.horizon.is_burnt());
+        Some(Obituary::of(now, due, burnt, self.killed, wall_clock_ms()).write(data_dir))
     }
 }

@@ -1,4 +1,7 @@
 //! Starting the program that runs as the main loop, and the exit codes that shells have taught everybody.
+//!
+//! A program gets no new privileges (`no_new_privs`): one that a set-user-ID bit lifts above us could not be killed,
+//! and would lose its parent-death signal.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,12 +13,16 @@ use rustix::fs::Access;
 use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::FDS_VARIABLE;
-use super::channel::{Program, Refused};
+use super::channel::{OWN_BYTES_MAX, Program, Refused};
 
 /// There is no such program.
 const NOT_FOUND: i32 = 127;
 /// There is one, and it cannot be executed.
 const NOT_EXECUTABLE: i32 = 126;
+/// What all arguments may have at least, and at most, whatever the limit of the stack.
+const ARGUMENTS_MIN: usize = 128 * 1024;
+const ARGUMENTS_MAX: usize = 6 * 1024 * 1024;
+const POINTER_BYTES: usize = size_of::<usize>();
 /// What the guardian ignores, and the program must not inherit as ignored.
 pub(super) const IGNORED_BY_GUARDIAN: [i32; 6] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2];
@@ -46,6 +53,8 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
             for signal in IGNORED_BY_GUARDIAN {
                 libc::signal(signal, libc::SIG_DFL); // ignoring is inherited
             }
+            take_signals_again()?;
+            rustix::thread::set_no_new_privs(true)?;
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have died before the signal was armed.
             if rustix::process::getppid() != Some(guardian) {
@@ -56,6 +65,65 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
     }
     let child = command.spawn()?;
     Ok(Pid::from_child(&child))
+}
+
+/// Blocks the end of a child, which is heard of by descriptor; a program must not inherit that.
+pub(super) fn block_child_signals() -> io::Result<libc::sigset_t> {
+    let mut child_ended = std::mem::MaybeUninit::uninit();
+    // SAFETY: the first call fills the set in, the others read it; only this thread's mask changes.
+    unsafe {
+        libc::sigemptyset(child_ended.as_mut_ptr());
+        libc::sigaddset(child_ended.as_mut_ptr(), libc::SIGCHLD);
+        match libc::pthread_sigmask(libc::SIG_BLOCK, child_ended.as_ptr(), std::ptr::null_mut()) {
+            0 => Ok(child_ended.assume_init()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Undoes it, between fork and exec.
+fn take_signals_again() -> io::Result<()> {
+    let mut child_ended = std::mem::MaybeUninit::uninit();
+    // SAFETY: as above; all three functions are async-signal-safe.
+    let failed = unsafe {
+        libc::sigemptyset(child_ended.as_mut_ptr());
+        libc::sigaddset(child_ended.as_mut_ptr(), libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, child_ended.as_ptr(), std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+/// Are these arguments too long to be passed on? Then what to say about it.
+///
+/// # Errors
+/// They are.
+pub fn check_length(command: &[String]) -> Result<(), String> {
+    let fix = "put them into a file, and pass its name";
+    if let Err((bytes, most)) = Program::fits(command) {
+        return Err(format!(
+            "the program's arguments are too long: {bytes} bytes as metad passes them on, of {most} at most\nfix: {fix}"
+        ));
+    }
+    let env = std::env::vars_os().map(|(name, value)| name.len() + value.len() + 2 + POINTER_BYTES);
+    let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    let (all, most) = (env.sum::<usize>() + bytes_of(command), arguments_max(stack));
+    if all > most {
+        return Err(format!(
+            "the program's arguments and environment are too long: {all} bytes, of {most} at most (a quarter of \
+             `ulimit -s`)\nfix: {fix}, or raise the limit"
+        ));
+    }
+    Ok(())
+}
+
+fn bytes_of(command: &[String]) -> usize {
+    command.iter().map(|arg| arg.len() + 1 + POINTER_BYTES).sum()
+}
+
+/// As execve(2) counts: a quarter of the stack that a process may have, within bounds; less what we add.
+fn arguments_max(stack: Option<u64>) -> usize {
+    let quarter = stack.map_or(usize::MAX, |bytes| usize::try_from(bytes / 4).unwrap_or(usize::MAX));
+    quarter.clamp(ARGUMENTS_MIN, ARGUMENTS_MAX) - OWN_BYTES_MAX
 }
 
 /// Could this program be started, as far as one can tell without doing it? A member that waits for its turn with a
@@ -94,13 +162,16 @@ fn check(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, Access::EXEC_OK)?)
 }
 
-/// As env(1), nohup(1) and timeout(1) say it.
+/// As env(1), nohup(1) and timeout(1) say it. What the system has no room for is not the program's fault.
 fn refused(program: &str, error: &io::Error) -> Refused {
+    let passing = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ETXTBSY];
+    let may_pass = error.raw_os_error().is_some_and(|number| passing.contains(&number));
     let code = match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_EXECUTABLE,
     };
-    Refused { why: format!("cannot run {program:?}: {error}"), code: Some(code) }
+    let code = Some(code).filter(|_| !may_pass);
+    Refused { why: format!("cannot run {program:?}: {error}"), code, may_pass }
 }
 
 /// As shells do: 128 + the signal's number.
@@ -114,6 +185,28 @@ mod tests {
 
     fn code(program: &str) -> Option<i32> {
         look_for(program).err().and_then(|refused| refused.code)
+    }
+
+    #[test]
+    fn what_the_system_has_no_room_for_at_the_moment_may_pass() {
+        let refused = |number| {
+            let refused = refused("p", &io::Error::from_raw_os_error(number));
+            (refused.code, refused.may_pass)
+        };
+        for passing in [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ETXTBSY] {
+            assert_eq!(refused(passing), (None, true));
+        }
+        assert_eq!([refused(libc::ENOENT), refused(libc::ENOEXEC)], [(Some(127), false), (Some(126), false)]);
+    }
+
+    #[test]
+    fn arguments_may_be_as_long_as_the_system_takes_them_less_what_we_add() {
+        assert_eq!(arguments_max(Some(0)), 128 * 1024 - OWN_BYTES_MAX);
+        assert_eq!(arguments_max(Some(8 << 20)), (2 << 20) - OWN_BYTES_MAX);
+        assert_eq!(arguments_max(None), (6 << 20) - OWN_BYTES_MAX);
+        let long = vec!["x".repeat(1_000); 200];
+        assert!(check_length(&long).is_err_and(|why| why.contains("at most")));
+        assert_eq!(check_length(&long[..100]), Ok(()), "twin: half of it fits");
     }
 
     #[test]

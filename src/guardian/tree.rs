@@ -3,45 +3,117 @@
 //! The caller is a subreaper, so whatever loses its parent becomes the caller's own child, and can be killed and
 //! waited for like one. Only `ECHILD` proves that nothing is left.
 
+use std::io;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group};
 
-/// How soon those who are still dying are looked at again.
+/// How soon those who are still dying are looked at again, at first; each pause is twice the one before.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// The longest such pause.
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(50);
+
+/// A process that could not be killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its process id.
+    pub pid: Pid,
+    /// What the kernel said.
+    pub why: Errno,
+}
+
+/// The pauses between looks at a tree that is dying.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pauses(Duration);
+
+// === impl Refusal ===
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot kill process {}: {}", self.pid.as_raw_nonzero(), io::Error::from(self.why))
+    }
+}
+
+// === impl Pauses ===
+
+impl Pauses {
+    pub(super) fn new() -> Self {
+        Self(LOOK_AGAIN)
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LOOK_AGAIN_MAX);
+        pause
+    }
+}
 
 /// Makes this process the heir of its descendants.
 ///
 /// # Errors
 /// The kernel does not know subreapers.
-pub fn become_subreaper() -> std::io::Result<()> {
+pub fn become_subreaper() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
 /// Kills all children, and their children as they become ours, and waits for each. Returns when the kernel says
-/// that there is none. The list of children is only a hint whom to kill: it may be unreadable, or miss one. A
-/// process in uninterruptible sleep holds this up; nothing may be given up before.
-pub fn kill_children() {
+/// that there is none: nothing may be given up before, and whoever calls this is itself ended when its time is over.
+/// `going_on` is called before each look. What could not be killed is said once.
+pub fn kill_children(going_on: impl Fn(), say: impl FnOnce(&Refusal)) {
+    let (mut pauses, mut say) = (Pauses::new(), Some(say));
     loop {
-        for child in children() {
-            let _ = kill_process(child, Signal::KILL); // already dead: it is waited for below
+        going_on();
+        if let Some(refusal) = kill_all()
+            && let Some(say) = say.take()
+        {
+            say(&refusal);
         }
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
-            Ok(None) => std::thread::sleep(LOOK_AGAIN),
-            Err(_) => return, // ECHILD
+        let mut buried = false;
+        if !bury_all(|_, _| buried = true) {
+            return;
+        }
+        match buried {
+            // One that is another process all the time is caught only by looking at once.
+            true => pauses = Pauses::new(),
+            false => std::thread::sleep(pauses.next()),
         }
     }
 }
 
-/// Signals a program and everything that descends from it.
-pub fn signal_group(leader: Pid, signal: Signal) {
-    let _ = rustix::process::kill_process_group(leader, signal); // nobody is left: fine
+/// Kills every child once. The list of children is only a hint whom to kill: it may be unreadable, or miss one. The
+/// first that could not be killed.
+pub(super) fn kill_all() -> Option<Refusal> {
+    let mut refusal = None;
+    for pid in children() {
+        if let Err(why) = kill_process(pid, Signal::KILL)
+            && why != Errno::SRCH
+        {
+            refusal.get_or_insert(Refusal { pid, why });
+        }
+    }
+    refusal
 }
 
-/// Buries one dead child, if there is one.
-pub fn reap_one() -> Option<(Pid, WaitStatus)> {
-    rustix::process::wait(WaitOptions::NOHANG).ok().flatten()
+/// Buries all children that are dead; `false`: there is no child any more.
+pub(super) fn bury_all(mut buried: impl FnMut(Pid, WaitStatus)) -> bool {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => buried(pid, status),
+            Ok(None) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false, // ECHILD
+        }
+    }
+}
+
+/// Signals a program and everything in its group. By its number as well: it may have left the group.
+pub(super) fn signal_group(leader: Pid, signal: Signal) -> Option<Refusal> {
+    let group = kill_process_group(leader, signal);
+    let itself = kill_process(leader, signal);
+    let refused = |sent: Result<(), Errno>| sent.err().filter(|why| *why != Errno::SRCH);
+    // Some of the group may refuse it while the program itself does not, and the other way round.
+    refused(itself).or(refused(group)).map(|why| Refusal { pid: leader, why })
 }
 
 /// Our children, as the kernel lists them for each of our threads.

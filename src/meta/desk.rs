@@ -216,4 +216,8 @@ impl MainLoop for Served {
     fn must_be_waited_for(&self) -> bool {
         self.main_loop.must_be_waited_for()
     }
+
+    fn says_when_it_runs(&self) -> bool {
+        self.main_loop.says_when_it_runs()
+    }
 }

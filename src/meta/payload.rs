@@ -2,7 +2,8 @@
 //!
 //! The guardian is its parent: it starts it in a process group of its own, with our standard streams, and ends
 //! its whole tree with SIGTERM and then SIGKILL when leadership is over, when we die, or at `H − B/4`. A guardian
-//! that dies or hangs is itself ended, and then the tree is ours to end; without one the program is not started.
+//! that dies or hangs is itself ended, and then the tree is ours to end; without one the program is not started, and one
+//! that is lost before it is waited for. `main_loop_started` is said when the program runs.
 //!
 //! A program that fails may be started again, under the same token, once nothing of its tree is left. Whatever
 //! ends leadership ends the pause before that as well.
@@ -17,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::Restart;
 use crate::driver::leadership::Leadership;
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};
 use crate::meta::watchdog::{self, Watchdog};
@@ -43,24 +45,22 @@ pub struct Payload {
 impl MainLoop for Payload {
     fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
         Box::pin(async move {
-            let Some(guardian) = self.keeper.engage() else {
-                tracing::error!("the program was not started: there is no guardian at the moment");
-                return MainLoopEnd::default();
-            };
             let mut backoff = Backoff::new();
             for run in 0.. {
+                let guardian = tokio::select! {
+                    guardian = self.keeper.engage() => guardian,
+                    _ = leadership.lost() => break,
+                };
                 let started_at = self.clock.now();
                 let end = self.run_once(run, &guardian, &leadership).await;
-                let End::ByItself(code) = end else { return end.into() };
-                if code == 0 || self.restart == Restart::No || leadership.check().is_err() {
-                    return end.into();
-                }
+                self.keeper.release();
                 let ran_for = self.clock.now().since(started_at);
-                let pause = backoff.after(ran_for);
-                tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; starting it again");
-                leadership.rest();
-                if !wait(pause, &guardian, &leadership).await {
-                    break;
+                let Some(pause) = self.pause_after(&end, ran_for, &mut backoff, &leadership) else {
+                    return end.into();
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = leadership.lost() => break,
                 }
             }
             MainLoopEnd::default()
@@ -70,15 +70,21 @@ impl MainLoop for Payload {
     fn must_be_waited_for(&self) -> bool {
         true
     }
+
+    fn says_when_it_runs(&self) -> bool {
+        true
+    }
 }
 
 /// How one run of the program ended. In every case nothing of it is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     /// With this code, or was ended with it.
     ByItself(i32),
     /// It was not started, and for this code never will be.
     NotStarted(Option<i32>),
+    /// It was not started, because of this, which may pass.
+    NotYet(String),
     /// Its guardian died or hung; how it would have ended nobody knows.
     Cut,
 }
@@ -86,6 +92,35 @@ enum End {
 // === impl Payload ===
 
 impl Payload {
+    /// When it is started again after such an end; `None`: never.
+    fn pause_after(
+        &self,
+        end: &End,
+        ran_for: Duration,
+        backoff: &mut Backoff,
+        leadership: &Leadership,
+    ) -> Option<Duration> {
+        if leadership.check().is_err() {
+            return None;
+        }
+        match end {
+            End::ByItself(code) if *code != 0 && self.restart == Restart::OnFailure => {
+                let pause = backoff.after(ran_for);
+                tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; starting it again");
+                leadership.rest();
+                Some(pause)
+            }
+            // Each for as long as a start may take.
+            End::NotYet(why) => {
+                let pause = backoff.after(Duration::ZERO);
+                tracing::warn!(why, next_try_in = ?pause, "the program could not be started; trying again");
+                leadership.starting();
+                Some(pause)
+            }
+            End::ByItself(_) | End::NotStarted(_) | End::Cut => None,
+        }
+    }
+
     async fn run_once(&self, run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> End {
         if leadership.check().is_err() {
             return End::NotStarted(None);
@@ -97,19 +132,23 @@ impl Payload {
             () = leadership.aborted() => Err(io::Error::other("leadership was over meanwhile").into()),
         };
         match started {
-            Ok(()) => tokio::select! {
-                end = attend(run, guardian, leadership) => end,
-                end = watchdog::hear(socket, leadership) => match end {},
-            },
+            Ok(()) => {
+                leadership.started().await;
+                tokio::select! {
+                    end = attend(run, guardian, leadership) => end,
+                    end = watchdog::hear(socket, leadership) => match end {},
+                }
+            }
+            Err(RunError::Refused(refused)) if refused.may_pass => End::NotYet(refused.why),
             Err(RunError::Refused(refused)) => {
                 tracing::error!("{refused}");
                 End::NotStarted(refused.code)
             }
             Err(RunError::Unknown(e)) => {
-                tracing::error!(command = self.command[0], error = %e, "cannot run the program");
-                // The guardian may have started it all the same, and died, or hang.
+                // The guardian may have started it all the same, and died, or hang. Then nothing of it is left, and
+                // the next guardian may start it.
                 end_ourselves(guardian).await;
-                End::Cut
+                End::NotYet(e.to_string())
             }
         }
     }
@@ -141,7 +180,7 @@ impl From<End> for MainLoopEnd {
         match end {
             End::ByItself(code) => MainLoopEnd { code: Some(code) },
             End::NotStarted(code) => MainLoopEnd { code },
-            End::Cut => MainLoopEnd::default(),
+            End::NotYet(_) | End::Cut => MainLoopEnd::default(),
         }
     }
 }
@@ -166,20 +205,10 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
         Ok(code) => code.map_or(End::Cut, End::ByItself),
         Err(e) => {
             tracing::error!(error = %e, "ending what is left of the program");
+            // Said first, so that the driver sees to it that this takes no longer than it may.
+            leadership.give_up(Reason::GuardianLost).await;
             end_ourselves(guardian).await;
             End::Cut
-        }
-    }
-}
-
-/// Waits between two runs; `false`: there will be no other one.
-async fn wait(pause: Duration, guardian: &Guardian, leadership: &Leadership) -> bool {
-    tokio::select! {
-        () = tokio::time::sleep(pause) => true,
-        _ = leadership.lost() => false,
-        () = guardian.gone() => {
-            tracing::error!("the program is not started again: its guardian died");
-            false
         }
     }
 }
@@ -190,7 +219,8 @@ async fn end_ourselves(guardian: &Arc<Guardian>) {
     let guardian = guardian.clone();
     let end = move || {
         guardian.destroy();
-        tree::kill_children();
+        let said = |refusal: &tree::Refusal| tracing::error!("of the program something is left: {refusal}");
+        tree::kill_children(|| {}, said);
     };
     let _ = tokio::task::spawn_blocking(end).await;
 }

@@ -77,6 +77,7 @@ impl Exit {
             Reason::Fuse => Exit::Fuse,
             Reason::RenewDeadline
             | Reason::ClockSuspended
+            | Reason::KernelTimer
             | Reason::GuardianKill
             | Reason::HandedOver
             | Reason::Vanished
@@ -88,6 +89,7 @@ impl Exit {
             | Reason::FailedBack
             | Reason::MainLoopHung
             | Reason::StartTimeout
+            | Reason::GuardianLost
             | Reason::DataDirStale => Exit::LeadershipLost,
         }
     }

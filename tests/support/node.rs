@@ -20,11 +20,13 @@ use super::etcd::EtcdCluster;
 use super::history::{TimedEvent, Trace};
 use super::network::Place;
 use super::output::{Output, Said};
-use super::poll::{boot_ns, holds_within};
+use super::poll::{boot_ns, holds_within, wait_until};
 use super::spawn;
 
 /// Marks the environment of a node and of all that descend from it.
 const MARKER: &str = "TEST_NODE_MARKER";
+/// A guardian's name in `top`.
+const GUARDIAN: &str = "metad: guardian";
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -344,6 +346,20 @@ impl Node {
         };
         let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
         processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+    }
+
+    /// Its guardian, once there is one.
+    #[track_caller]
+    pub fn guardian(&self) -> u32 {
+        let mut found = None;
+        wait_until("a guardian", LISTEN_TIMEOUT, || {
+            found = self
+                .tree()
+                .into_iter()
+                .find(|pid| spawn::name_and_parent(*pid) == (GUARDIAN.into(), self.pid));
+            found.is_some()
+        });
+        found.expect("just found")
     }
 
     /// What [`history::check`](super::history::check) needs to know about this process.

@@ -99,6 +99,14 @@ pub fn stands_still(pid: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }
 
+/// The name of a process as `top` shows it, and its parent; empty and 0 if there is none.
+pub fn name_and_parent(pid: u32) -> (String, u32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let (head, rest) = stat.rsplit_once(") ").unwrap_or_default();
+    let name = head.split_once('(').map_or("", |(_, name)| name);
+    (name.to_owned(), rest.split(' ').nth(1).and_then(|ppid| ppid.parse().ok()).unwrap_or(0))
+}
+
 /// The CPU time that a process has used so far, in user and kernel mode.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -30,7 +30,9 @@ const REASONS = {
   main_loop_ended: "the main loop ended by itself",
   main_loop_hung: "the main loop gave no sign of life",
   start_timeout: "the main loop could not be started in time",
+  guardian_lost: "the guardian died or did not answer while it looked after the program",
   fuse: "the fuse ended the process at the end of its lease",
+  kernel_timer: "the kernel timer killed a process that stood still at the end of its lease",
   guardian_kill: "the guardian killed a process that hung beyond its lease",
   vanished: "the leader vanished: killed, crashed or cut off",
 };

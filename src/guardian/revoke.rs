@@ -1,0 +1,114 @@
+//! Giving a dead node's leases back, on a connection that is open and logged in before it is needed.
+//!
+//! A thread and a runtime of its own: whatever the store does, the guardian watches on.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::OsClock;
+use crate::config::{Config, StoreKind};
+use crate::election::lease::LeaseId;
+use crate::store::codec::Keys;
+use crate::store::{Op, Request, Store, StoreError, Txn, open};
+
+/// How often the connection is used, so that it and its login stay good.
+const USE_EVERY: Duration = Duration::from_secs(30);
+/// The pause after a connection that could not be opened or used; doubles up to [`USE_EVERY`].
+const OPEN_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two tries to revoke; doubles up to the second one.
+const REVOKE_PAUSE: Duration = Duration::from_millis(20);
+const REVOKE_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A lease may be granted for longer than it was asked for.
+const PATIENCE_MIN: Duration = Duration::from_secs(60);
+
+/// Holds the connection until it is told what to revoke.
+pub(super) struct Revoker {
+    order: oneshot::Sender<Vec<LeaseId>>,
+    thread: JoinHandle<()>,
+}
+
+// === impl Revoker ===
+
+impl Revoker {
+    /// Begins to connect.
+    pub(super) fn start(config: Config) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (order, ordered) = oneshot::channel();
+        let work = move || runtime.block_on(serve(config, ordered));
+        let thread = std::thread::Builder::new().name("revoke".into()).spawn(work)?;
+        Ok(Self { order, thread })
+    }
+
+    /// Revokes these leases, for as long as one of them may live.
+    pub(super) fn revoke(self, leases: Vec<LeaseId>) {
+        let _ = self.order.send(leases);
+        let _ = self.thread.join(); // it has nothing to say
+    }
+}
+
+async fn serve(config: Config, ordered: oneshot::Receiver<Vec<LeaseId>>) {
+    let mut store: Option<Arc<dyn Store>> = None;
+    let leases = tokio::select! {
+        leases = ordered => leases.unwrap_or_default(),
+        never = keep_ready(&config, &mut store) => match never {},
+    };
+    let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
+    let revoked = async {
+        let mut pause = REVOKE_PAUSE;
+        while let Err(()) = revoke(&config, &mut store, &leases).await {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REVOKE_PAUSE_MAX);
+        }
+    };
+    let _ = tokio::time::timeout(ttl.max(PATIENCE_MIN), revoked).await; // they have ended by themselves
+}
+
+/// Opens the store and uses it from time to time. A file needs no login; it is opened when it is needed.
+async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn Store>>) -> std::convert::Infallible {
+    if config.store.kind == StoreKind::Sqlite {
+        return std::future::pending().await;
+    }
+    let keys = Keys::new(&config.node.cluster, &config.meta.group);
+    let mut pause = OPEN_PAUSE;
+    loop {
+        let used = match opened(config, store).await {
+            Ok(store) => store.call(Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))).await.is_ok(),
+            Err(()) => false,
+        };
+        if used {
+            pause = OPEN_PAUSE;
+            tokio::time::sleep(USE_EVERY).await;
+        } else {
+            *store = None; // certificates and password are read again
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(USE_EVERY);
+        }
+    }
+}
+
+async fn opened(config: &Config, store: &mut Option<Arc<dyn Store>>) -> Result<Arc<dyn Store>, ()> {
+    if let Some(store) = store {
+        return Ok(store.clone());
+    }
+    // Nobody is there to be told why it failed: the node has opened the same store, and says it itself.
+    let fresh = open::open(config, Arc::new(OsClock)).await.map_err(|_| ())?;
+    Ok(store.insert(fresh).clone())
+}
+
+/// Each lease once; what the store says is gone is gone.
+async fn revoke(config: &Config, store: &mut Option<Arc<dyn Store>>, leases: &[LeaseId]) -> Result<(), ()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let present = opened(config, store).await?;
+    let asked = leases.iter().map(|lease| present.call(Request::Revoke(*lease)));
+    let answers = futures_util::future::join_all(asked).await;
+    if answers.iter().any(|answer| matches!(answer, Err(StoreError::Refused(..)))) {
+        *store = None; // certificates and password are read again
+    }
+    if answers.iter().all(Result::is_ok) { Ok(()) } else { Err(()) }
+}
