@@ -74,6 +74,8 @@ pub struct NodeConfig {
     pub failback_delay_secs: u64,
     /// A process that frees the seat when this one dies. Default: true.
     pub guardian: bool,
+    /// So many file descriptors no client may use up. Default: 100.
+    pub reserved_descriptors: u64,
 }
 
 /// `[meta]`: the leadership and its main loop.
@@ -179,6 +181,24 @@ pub struct SqliteConfig {
 pub struct RpcConfig {
     /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5690`.
     pub listen_addr: String,
+    /// The most connections at once. Default: 10000.
+    pub max_connections: u64,
+    /// The most connections of one address. Default: 5000.
+    pub max_connections_per_address: u64,
+    /// The most calls and streams at once. Default: 20000.
+    pub max_requests: u64,
+    /// The most calls and streams of one connection. Default: 256.
+    pub max_requests_per_connection: u64,
+    /// The most calls per second of those that show many things at once. Default: 1000.
+    pub max_costly_requests_per_sec: u64,
+    /// The most mebibytes of requests that are being read. Default: 64.
+    pub max_bytes_in_flight_mib: u64,
+    /// Time from a connection to its first request, in seconds. Default: 10.
+    pub first_request_timeout_secs: u64,
+    /// How long a connection may be without a call, in seconds. Default: 900.
+    pub idle_timeout_secs: u64,
+    /// How long a client may take nothing of what is sent, in seconds. Default: 30.
+    pub write_timeout_secs: u64,
 }
 
 /// `[http]`: the listener for probes, metrics and the page.
@@ -187,6 +207,19 @@ pub struct RpcConfig {
 pub struct HttpConfig {
     /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5691`.
     pub listen_addr: String,
+    /// The most connections at once. Default: 1000.
+    pub max_connections: u64,
+    /// The most connections of one address. Default: 500.
+    pub max_connections_per_address: u64,
+    /// The most requests per second for what is made anew for each. Default: 200.
+    pub max_costly_requests_per_sec: u64,
+    /// How long a connection may be without a request, in seconds. Default: 60.
+    pub idle_timeout_secs: u64,
+    /// The most readers of the events at once. Default: 64.
+    pub max_event_readers: u64,
+    /// Host names, separated by commas, under which the page may be asked for. Default: none besides those that no
+    /// other site can have.
+    pub allowed_hosts: Option<String>,
 }
 
 /// `[log]`: what is logged on stderr, and in which form.

@@ -247,10 +247,12 @@ fn spawn(plan: &GuardianPlan, socket: Channel, us: OwnedFd, page: &OwnedFd) -> i
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    let restore_limit = crate::limits::descriptors::restore_in_child();
     // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
+            restore_limit()?;
             for fd in inherited {
                 // SAFETY: the descriptors are open: the parent holds them until the spawn has returned.
                 let fd = std::os::fd::BorrowedFd::borrow_raw(fd);

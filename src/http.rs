@@ -4,9 +4,10 @@
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
 mod checks;
-mod events;
+pub mod events;
 mod headroom;
 mod history;
+pub mod hosts;
 mod page;
 mod state;
 
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -29,7 +31,10 @@ use crate::config::StoreKind;
 use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
+use crate::limits::{self, Bounds, Guard, Kinds};
 use crate::telemetry::Telemetry;
+use events::Readers;
+use hosts::Hosts;
 
 /// A driver that has not moved for so long hangs.
 const DRIVER_SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -49,6 +54,10 @@ pub struct HttpParts {
     pub store: StoreKind,
     /// What the background checks found last.
     pub checks: watch::Receiver<Arc<Latest>>,
+    /// The readers of the events.
+    pub readers: Arc<Readers>,
+    /// The names that may be asked for.
+    pub hosts: Arc<Hosts>,
 }
 
 /// One thing that a probe looks at.
@@ -58,14 +67,14 @@ struct Check {
 }
 
 /// Serves until `stop` resolves.
-///
-/// # Errors
-/// The listener failed.
 pub async fn serve(
     listener: TcpListener,
     parts: HttpParts,
+    bounds: Bounds,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
+    let kinds = Kinds { is_probe, is_metered: |_| true, is_costly };
+    let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -79,8 +88,35 @@ pub async fn serve(
         .route("/api/v1/state", get(state::state))
         .merge(page::routes())
         .route("/api/v1/checks", get(checks::checks))
+        .layer(from_fn_with_state(parts.clone(), hosts::check))
+        .layer(map_response(harden))
         .with_state(parts);
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    limits::serve(listener, router, guard, stop).await;
+}
+
+/// What tells nothing but whether this node is well, and is asked for by machines.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/healthz")
+}
+
+/// What is made anew for each request.
+fn is_costly(path: &str) -> bool {
+    path == "/metrics" || path.starts_with("/api/")
+}
+
+/// Scripts, styles, pictures and data from this node alone, nobody may frame it, and nothing is taken for what it does
+/// not say that it is. In every answer, refusals included.
+async fn harden(mut answer: Response) -> Response {
+    const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let fixed = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in fixed {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
 async fn livez(State(parts): State<HttpParts>, Query(query): Query<HashMap<String, String>>) -> Response {

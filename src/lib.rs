@@ -24,6 +24,7 @@
 //! - [`election`]: the rules, as values: elector, lease arithmetic, records, reasons. No input, no output.
 //! - [`config`]: defaults < file < environment < flags, each value with its origin.
 //! - [`telemetry`]: one typed event feeds log, metrics and streams.
+//! - [`limits`]: what clients may take: connections, time, requests, bytes, descriptors.
 //! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
@@ -97,6 +98,7 @@ pub mod driver;
 pub mod election;
 pub mod guardian;
 pub mod http;
+pub mod limits;
 pub mod meta;
 pub mod node;
 pub mod proto;

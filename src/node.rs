@@ -30,7 +30,10 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{self, GuardianPlan, NoGuardian, Refused};
+use crate::http::events::Readers;
+use crate::http::hosts::Hosts;
 use crate::http::{self, HttpParts};
+use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
 use crate::meta::cluster::ClusterLoop;
@@ -202,8 +205,7 @@ impl NodeBuilder {
             main_loop,
             main_runtime: tokio::runtime::Handle::current(),
         };
-        let (rpc, http) = (listeners.rpc_address.clone(), listeners.http_address.clone());
-        telemetry.emit(Event::Listening { rpc, http });
+        telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         let (checks, checking) = background::start(BackgroundParts {
             config: self.config,
@@ -327,6 +329,14 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
     })
 }
 
+// === impl Listeners ===
+
+impl Listeners {
+    fn event(&self) -> Event {
+        Event::Listening { rpc: self.rpc_address.clone(), http: self.http_address.clone() }
+    }
+}
+
 // === impl Reloader ===
 
 impl Reloader {
@@ -378,8 +388,12 @@ impl Node {
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
         let stop = stop_servers.clone().cancelled_owned();
+        let config = reloader.config.clone();
+        descriptors::raise();
+        let room = descriptors::room(config.node.reserved_descriptors);
+        let bounds = Bounds::rpc(&config.rpc, room);
         servers.spawn(async move {
-            if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, stop).await {
+            if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, bounds, stop).await {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });
@@ -392,13 +406,13 @@ impl Node {
             telemetry: telemetry.clone(),
             store,
             checks,
+            readers: Arc::new(Readers::new(
+                usize::try_from(config.http.max_event_readers).unwrap_or(usize::MAX),
+            )),
+            hosts: Arc::new(Hosts::new(config.http.allowed_hosts.as_deref())),
         };
         let stop = stop_servers.clone().cancelled_owned();
-        servers.spawn(async move {
-            if let Err(e) = http::serve(listeners.http, http_parts, stop).await {
-                tracing::error!(error = %e, "the HTTP listener failed");
-            }
-        });
+        servers.spawn(http::serve(listeners.http, http_parts, Bounds::http(&config.http, room), stop));
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
         Self {
             driver,

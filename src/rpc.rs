@@ -22,16 +22,17 @@ mod state;
 mod steering;
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::service::Routes;
+use tower::ServiceBuilder;
 
 use crate::clock::Clock;
 use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
+use crate::limits::{self, Bounds, Guard, Kinds};
 use crate::meta::desk::Desk;
 use crate::proto::DESCRIPTORS;
 use crate::proto::meta::meta_member_service_server::MetaMemberServiceServer;
@@ -55,11 +56,10 @@ use state::State;
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// The largest request that carries values: larger than any that is accepted, so that the refusal can say why.
 const STATE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many requests one connection may have under way.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// How often a connection without traffic is asked for a sign of life, and how long it may take to give one: a
-/// client that stands still, or whose machine is gone, keeps nothing open.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// The largest report of a worker on its stream: two numbers.
+const REPORT_BYTES_MAX: usize = 1024;
+/// The one call whose requests are a stream: they are bounded one by one.
+const STREAM_OF_REPORTS: &str = "/metad.v1.BarrierService/Stream";
 
 /// What the services need.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub struct RpcParts {
     /// The command that looks at the keys of the election.
     pub look_command: std::sync::Arc<str>,
     /// The clock, for ages.
-    pub clock: std::sync::Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// Where requests for the main loop are left.
     pub desk: Desk,
     /// Does the main loop keep workers and send barriers?
@@ -77,16 +77,17 @@ pub struct RpcParts {
     /// The events, and where calls are counted.
     pub telemetry: Telemetry,
     /// What the background checks found last.
-    pub checks: watch::Receiver<std::sync::Arc<Latest>>,
+    pub checks: watch::Receiver<Arc<Latest>>,
 }
 
 /// Serves until `stop` resolves, then lets running requests end.
 ///
 /// # Errors
-/// The listener failed, or the descriptors are broken.
+/// The descriptors of the services are broken.
 pub async fn serve(
     listener: TcpListener,
     parts: RpcParts,
+    bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -95,6 +96,8 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let kinds = Kinds { is_probe: |_| false, is_metered: |path| path != STREAM_OF_REPORTS, is_costly };
+    let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
     let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
@@ -102,26 +105,26 @@ pub async fn serve(
     let barriers = BarrierServiceServer::new(Barriers::new(parts.clone()));
     let checks = CheckServiceServer::new(Checks::new(parts.clone()));
     let state = StateServiceServer::new(State::new(parts));
-    let served = Server::builder()
-        .concurrency_limit_per_connection(STREAMS_PER_CONNECTION_MAX as usize)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .layer(counting) // outside of the deadlines, so that it counts what they refuse
-        .layer(Deadlines)
-        .add_service(health)
-        .add_service(reflection)
+    let routes = Routes::new(health.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(reflection.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(election.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(members.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(barriers.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(barriers.max_decoding_message_size(REPORT_BYTES_MAX))
         .add_service(checks.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(state.max_decoding_message_size(STATE_REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
-        .await;
+        .prepare();
+    // Counting is outside of the deadlines, so that it counts what they refuse.
+    let service = ServiceBuilder::new().layer(counting).layer(Deadlines).service(routes);
+    limits::serve(listener, service, guard, stop).await;
     follow.abort();
-    Ok(served?)
+    Ok(())
+}
+
+/// Whatever shows many things at once.
+fn is_costly(path: &str) -> bool {
+    let method = path.rsplit('/').next().unwrap_or_default();
+    matches!(method, "List" | "Range" | "Watch" | "History" | "Observe" | "Events" | "ServerReflectionInfo")
 }
 
 /// All that is served, health and reflection too.

@@ -306,7 +306,7 @@ fn streams_that_are_silent_half_closed_broken_or_reset_end_with_a_reason() {
         let broken = raw.call(BARRIERS, &[], endless(then(frame(&[0x0f])))).await;
         broken.assert("broken", Code::InvalidArgument, "failed to decode");
         let large = raw.call(BARRIERS, &[], endless(then(frame(&vec![0; 65_537])))).await;
-        large.assert("too large", Code::InvalidArgument, "the limit is: 65536 bytes");
+        large.assert("too large", Code::InvalidArgument, "the limit is: 1024 bytes");
         let early = raw.call(BARRIERS, &[], then(vec![0, 0, 0, 0, 9, 8])).await;
         early.assert("ends in the middle", Code::InvalidArgument, "EOF");
         let epoch = raw.call(BARRIERS, &[], frame(&[8, 1, 16, 5])).await;

@@ -100,7 +100,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 44] = [
+pub static KEYS: [Key; 60] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -122,6 +122,10 @@ pub static KEYS: [Key; 44] = [
     Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
         "A small process that frees the leader's seat in milliseconds when this one dies, and looks after the \
          program of `metad run`. Without it a crash is noticed only when the lease ends.",
+    ),
+    Key::new("node.reserved_descriptors", int(32, 1_000_000), Fallback::Integer(100)).help(
+        "So many file descriptors are kept for the store, the data dir and the program: connections of clients share \
+         what is left of the process's limit (ulimit -n, whose soft limit is raised to the hard one).",
     ),
     Key::new("meta.meta_leader_lease_secs", int(3, YEAR_SECS), Fallback::Integer(15))
         .seconds()
@@ -204,9 +208,50 @@ pub static KEYS: [Key; 44] = [
     Key::new("rpc.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5690"))
         .flag("--listen-addr")
         .help("Where gRPC listens; port 0 lets the system choose."),
+    Key::new("rpc.max_connections", int(1, 1_000_000), Fallback::Integer(10_000)).help(
+        "The most connections at once. Where there is no room, the one that has been idle for the longest makes way.",
+    ),
+    Key::new("rpc.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(5000))
+        .help("The same for the connections of one address."),
+    Key::new("rpc.max_requests", int(1, 1_000_000), Fallback::Integer(20_000))
+        .help("The most calls under way at once, open streams included; more are refused with RESOURCE_EXHAUSTED."),
+    Key::new("rpc.max_requests_per_connection", int(1, 100_000), Fallback::Integer(256))
+        .help("The same for the calls of one connection; further ones wait at the client."),
+    Key::new("rpc.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(1000))
+        .help("The most calls per second that show many things at once: List, Range, Watch, History, Observe, Events."),
+    Key::new("rpc.max_bytes_in_flight_mib", int(8, 65_536), Fallback::Integer(64))
+        .help("How many mebibytes the requests that are being read may have in all; more are refused."),
+    Key::new("rpc.first_request_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
+        .seconds()
+        .help("Time from a connection to its first whole request, handshake and headers included."),
+    Key::new("rpc.idle_timeout_secs", int(1, 86_400), Fallback::Integer(900))
+        .seconds()
+        .help("A connection on which nothing was asked for this long, and no stream is open, is closed."),
+    Key::new("rpc.write_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(30))
+        .seconds()
+        .help("A connection whose client takes nothing of what is to be sent for this long is closed."),
     Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691"))
         .flag("--http-addr")
         .help("Where HTTP listens, apart from gRPC so that a probe never waits behind it; port 0 as above."),
+    Key::new("http.max_connections", int(1, 1_000_000), Fallback::Integer(1000)).help(
+        "The most connections at once, as for gRPC; a few more are kept for /livez, /readyz and /healthz alone.",
+    ),
+    Key::new("http.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(500))
+        .help("The same for the connections of one address."),
+    Key::new("http.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(200))
+        .help("The most requests per second for /metrics and below /api/."),
+    Key::new("http.idle_timeout_secs", int(1, 86_400), Fallback::Integer(60)).seconds().help(
+        "A connection on which nothing was asked for this long is closed. A new one gets a sixth of it, and a second \
+         at least, for its first request.",
+    ),
+    Key::new("http.max_event_readers", int(1, 10_000), Fallback::Integer(64)).help(
+        "How many may follow /api/v1/events at once; the one that has followed for the longest makes way for the next.",
+    ),
+    Key::new("http.allowed_hosts", Kind::Text, unset("none besides", "meta.example.com,meta.example.org")).help(
+        "Host names under which the page may be asked for, separated by commas. Addresses, names without a dot and \
+         names that only a network of one's own has (.local, .internal, .svc, …) always work; others are refused, so \
+         that no web site can read this page through the browser of somebody who can reach it.",
+    ),
     Key::new("log.filter", Kind::Text, Fallback::Text("info")).help(
         "Levels and modules, as in RUST_LOG, e.g. metad=debug,info.",
     ),

@@ -28,6 +28,8 @@ pub enum Verdict {
     ProcessStopped(Duration),
     /// This node: its machine was suspended for so long.
     MachineSuspended(Duration),
+    /// This node: it may open no more files, and so no connection to etcd.
+    OwnLimits,
     /// The network: this node reaches neither etcd nor the other meta nodes.
     CutOff,
     /// The network: the other meta nodes reach etcd, this one does not.
@@ -168,6 +170,9 @@ fn judge_store(e: &Evidence) -> Verdict {
 
 /// Nobody of etcd answers. What do the others see?
 fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
+    if e.sights.iter().any(|s| s.reach == Reach::NotTried) {
+        return Verdict::OwnLimits; // what could not be tried says nothing about anybody else
+    }
     // Whoever has heard of etcd since it can have fallen silent for us can reach it.
     let margin = e.hears_every + PEER_MARGIN;
     let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + margin < e.silent_for);
@@ -190,7 +195,7 @@ fn silent(sight: &Sight) -> Silent {
         (Some(_), _) => How::HasNoLeader,
         (None, Reach::Open) => How::Hangs,
         (None, Reach::Refused) => How::IsDown,
-        (None, Reach::Nothing) => How::IsUnreachable,
+        (None, Reach::Nothing | Reach::NotTried) => How::IsUnreachable,
     };
     Silent { place: sight.place.clone(), how }
 }
@@ -205,6 +210,7 @@ impl Verdict {
             Verdict::CpuStarved(_) => "cpu_starved",
             Verdict::ProcessStopped(_) => "process_stopped",
             Verdict::MachineSuspended(_) => "machine_suspended",
+            Verdict::OwnLimits => "own_limits",
             Verdict::CutOff => "cut_off",
             Verdict::NoWayToEtcd(_) => "no_way_to_etcd",
             Verdict::EtcdMember(_) => "etcd_member",
@@ -235,6 +241,10 @@ impl fmt::Display for Verdict {
             Verdict::MachineSuspended(d) => {
                 write!(f, "it was this node: its machine was suspended for {d:.1?}; do not let it sleep")
             }
+            Verdict::OwnLimits => f.write_str(
+                "it was this node's own limits: it may open no more files, and so no connection to etcd; raise the limit of \
+                 open files (LimitNOFILE= in the unit, ulimit -n), or node.reserved_descriptors",
+            ),
             Verdict::CutOff => f.write_str(
                 "it was the network: this node reaches neither etcd nor another meta node; look at its own link first",
             ),
@@ -362,6 +372,9 @@ mod tests {
             (seen(all(Reach::Open)), "etcd_down"),
             (seen(all(Reach::Refused)), "etcd_down"),
             (seen(all(Reach::Nothing)), "cut_off"),
+            (seen(all(Reach::NotTried)), "own_limits"),
+            (seen(vec![silent("a", Reach::Refused), silent("b", Reach::NotTried)]), "own_limits"),
+            (seen(vec![well("a"), silent("b", Reach::NotTried)]), "etcd_member"),
         ]);
     }
 

@@ -1,58 +1,84 @@
 //! `GET /api/v1/events`: every event of this node as it happens, as server-sent events.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::HttpParts;
+use crate::telemetry::metrics::limits::{Limit, Listener};
 
-/// How many readers there may be at once. Each may fall behind as far as the stream of events reaches; then it is
-/// told how many it has missed.
-const READERS_MAX: usize = 64;
 /// How often a quiet stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-static READERS: AtomicUsize = AtomicUsize::new(0);
-
-/// One of the readers; its place is free again when this is dropped.
-struct Place;
-
-// === impl Place ===
-
-impl Place {
-    fn take() -> Option<Self> {
-        let taken = READERS.fetch_add(1, Ordering::Relaxed);
-        let place = Place; // from here on it is given back
-        (taken < READERS_MAX).then_some(place)
-    }
+/// The readers, the one that has followed for the longest first. Each may fall behind as far as the stream of events
+/// reaches; then it is told how many it has missed. One that does not read at all cannot be told from one that reads a
+/// quiet stream, so the first makes way when there are too many: a browser comes back by itself.
+pub struct Readers {
+    max: usize,
+    present: Mutex<VecDeque<CancellationToken>>,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        READERS.fetch_sub(1, Ordering::Relaxed);
+// === impl Readers ===
+
+impl Readers {
+    /// Room for so many.
+    pub fn new(max: usize) -> Self {
+        Self { max: max.max(1), present: Mutex::default() }
+    }
+
+    /// A place for a new reader: it ends when the token is cancelled, and is free when the guard is dropped. True:
+    /// another had to make way.
+    fn enter(&self) -> (CancellationToken, DropGuard, bool) {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.retain(|reader| !reader.is_cancelled());
+        let first = (present.len() >= self.max).then(|| present.pop_front()).flatten();
+        let made_way = first.inspect(CancellationToken::cancel).is_some();
+        let reader = CancellationToken::new();
+        present.push_back(reader.clone());
+        (reader.clone(), reader.drop_guard(), made_way)
     }
 }
 
 /// One message for each event, as `--events` prints it; an event `missed` says how many were lost.
 pub(super) async fn events(State(parts): State<HttpParts>) -> Response {
-    let Some(place) = Place::take() else {
-        let why = format!("{READERS_MAX} readers follow the events of this node already; close one\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-    };
+    let (place, guard, made_way) = parts.readers.enter();
+    if made_way {
+        parts.telemetry.metrics().limit_reached(Listener::Http, Limit::Readers);
+    }
     let messages = parts.telemetry.events().map(move |event| {
-        let _taken = &place;
+        let _taken = &guard;
         let message = match event {
             Ok(stamped) => Event::default().data(stamped.to_json().to_string()),
             Err(missed) => Event::default().event("missed").data(format!("{{\"missed\":{missed}}}")),
         };
         Ok::<_, Infallible>(message)
     });
+    let messages = messages.take_until(place.cancelled_owned());
     let stream = Sse::new(messages).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     ([(header::CACHE_CONTROL, "no-store")], stream).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_that_came_first_makes_way_for_the_next() {
+        let readers = Readers::new(2);
+        let (first, _first, _) = readers.enter();
+        let (second, gone, _) = readers.enter();
+        drop(gone);
+        let (third, _third, made_way) = readers.enter();
+        assert!(second.is_cancelled() && !made_way, "a place that is free needs nobody to make way");
+        let (_, _fourth, made_way) = readers.enter();
+        assert!(made_way && first.is_cancelled() && !third.is_cancelled());
+    }
 }

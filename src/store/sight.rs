@@ -20,6 +20,8 @@ pub enum Reach {
     Refused,
     /// Nothing came back: the host, or the way to it, is down.
     Nothing,
+    /// It could not be tried: this process may open no more files.
+    NotTried,
 }
 
 /// What a place says of itself.

@@ -9,6 +9,7 @@ mod computed;
 mod election;
 pub mod grpc;
 mod lease;
+pub mod limits;
 mod members;
 mod process;
 mod store;
@@ -31,6 +32,7 @@ use computed::{Computed, Kind};
 use election::ElectionMetrics;
 use grpc::GrpcMetrics;
 use lease::LeaseMetrics;
+use limits::{Limit, LimitMetrics, Listener};
 use members::Members;
 use store::StoreMetrics;
 
@@ -47,6 +49,7 @@ pub struct Metrics {
     store: StoreMetrics,
     cluster: ClusterMetrics,
     grpc: GrpcMetrics,
+    limits: LimitMetrics,
     members: Members,
     checks: CheckMetrics,
 }
@@ -72,6 +75,7 @@ impl Metrics {
             store: StoreMetrics::new(),
             cluster: ClusterMetrics::new(),
             grpc: GrpcMetrics::new(),
+            limits: LimitMetrics::default(),
             members: Members::default(),
             checks: CheckMetrics::default(),
         };
@@ -86,6 +90,7 @@ impl Metrics {
         self.store.register(&mut r);
         self.cluster.register(&mut r);
         self.grpc.register(&mut r);
+        self.limits.register(&mut r);
         self.checks.register(&mut r);
         r.register("metad_build", "The software", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
@@ -226,6 +231,16 @@ impl Metrics {
     /// A check that was made before does not apply any more.
     pub fn check_not_made(&self, code: &str) {
         self.checks.not_made(code);
+    }
+
+    /// A limit kept a client from something.
+    pub fn limit_reached(&self, listener: Listener, limit: Limit) {
+        self.limits.reached(listener, limit);
+    }
+
+    /// So many clients are connected.
+    pub fn set_connections(&self, listener: Listener, n: usize) {
+        self.limits.set_connections(listener, n);
     }
 
     /// The calls that are served.

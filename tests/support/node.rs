@@ -42,6 +42,7 @@ pub struct NodeBuilder {
     env: Vec<(OsString, OsString)>,
     payload: Vec<OsString>,
     place: Option<Place>,
+    descriptors: Option<u64>,
 }
 
 /// A metad process, killed with all its descendants on drop.
@@ -75,6 +76,7 @@ impl NodeBuilder {
             env: Vec::new(),
             payload: Vec::new(),
             place: None,
+            descriptors: None,
         }
     }
 
@@ -143,6 +145,12 @@ impl NodeBuilder {
         self
     }
 
+    /// How many files it may open: the hard limit.
+    pub fn descriptors(mut self, limit: u64) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts a process of this node. Does not wait until it listens.
     pub fn spawn(&self) -> Node {
         self.launch(self.command())
@@ -168,6 +176,9 @@ impl NodeBuilder {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(place) = &self.place {
             place.enter(&mut command);
+        }
+        if let Some(limit) = self.descriptors {
+            spawn::limit_descriptors(&mut command, limit);
         }
         let child = spawn::spawn(command).expect("metad starts");
         let pid = child.id();

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 
 use super::poll::wait_until;
 
@@ -131,6 +131,15 @@ pub fn remove_env(command: &mut Command, prefix: &str) {
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with(prefix)) {
         command.env_remove(name);
+    }
+}
+
+/// Lets `command` open so many files and no more.
+pub fn limit_descriptors(command: &mut Command, limit: u64) {
+    let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+    // SAFETY: the closure makes one system call and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?));
     }
 }
 

@@ -4,12 +4,13 @@ use super::finding::Finding;
 use super::source::{Path, Source};
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-pub const ORDER: [&str; 17] = [
+pub const ORDER: [&str; 18] = [
     "docs",
     "clock",
     "election",
     "config",
     "telemetry",
+    "limits",
     "proto",
     "client",
     "store",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::limits::descriptors::is_exhausted;
 use crate::store::sight::Reach;
 
 /// How much of an answer is looked at.
@@ -35,6 +36,7 @@ pub(super) async fn reach(url: &str, patience: Duration) -> Reach {
     match tokio::time::timeout(patience, TcpStream::connect(address_of(url))).await {
         Ok(Ok(_)) => Reach::Open,
         Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
+        Ok(Err(e)) if is_exhausted(&e) => Reach::NotTried,
         Ok(Err(_)) | Err(_) => Reach::Nothing,
     }
 }
