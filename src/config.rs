@@ -104,6 +104,8 @@ pub struct MetaConfig {
     pub checkpoint_frequency: u64,
     /// How long the workers have to collect a barrier, in milliseconds. Default: 10000.
     pub barrier_collect_timeout_ms: u64,
+    /// After so many dropped barriers in a row a worker is no longer waited for. Default: 3.
+    pub barrier_failures_max: u64,
     /// The most barriers under way. Default: 10.
     pub in_flight_barrier_nums: u64,
 }

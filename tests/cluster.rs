@@ -142,7 +142,7 @@ fn a_follower_names_the_leader() {
         assert_eq!(named("metad-leader"), Some(nodes[0].rpc_addr().to_string()));
         assert_eq!(named("metad-token"), Some(token.to_string()));
         assert_refused(
-            cluster(&nodes[1]).await.list(ListRequest {}).await,
+            cluster(&nodes[1]).await.list(ListRequest::default()).await,
             Code::FailedPrecondition,
             "a at ",
         );
@@ -188,7 +188,7 @@ fn workers_keep_their_ids_over_restarts_and_leaders() {
         nodes[1].wait_for("main_loop_started", PATIENCE);
         let mut client = cluster(&nodes[1]).await;
         assert_eq!(register(&mut client, worker(2)).await, two, "the next leader knows it");
-        let listed = client.list(ListRequest {}).await.expect("a list").into_inner().workers;
+        let listed = client.list(ListRequest::default()).await.expect("a list").into_inner().workers;
         assert_eq!(listed.iter().map(|w| w.id).collect::<Vec<_>>(), [one, two]);
         client.deregister(DeregisterRequest { worker_id: two }).await.expect("it goes");
         let three = register(&mut client, worker(3)).await;
@@ -219,7 +219,7 @@ fn a_worker_that_is_silent_expires_and_watchers_are_told() {
             }
         }
         assert_eq!(seen, [(Kind::Joined, alive), (Kind::Expired, silent)]);
-        let listed = client.list(ListRequest {}).await.expect("a list").into_inner().workers;
+        let listed = client.list(ListRequest::default()).await.expect("a list").into_inner().workers;
         assert_eq!(listed.iter().map(|w| w.id).collect::<Vec<_>>(), [alive]);
     });
 }
@@ -241,6 +241,7 @@ async fn collect(node: &Node, worker_id: u64, skip: u64, commits: usize) -> Vec<
                 }
             }
             Event::Committed(done) => committed.push(done.epoch),
+            Event::Dropped(_) | Event::SetAside(_) => {}
         }
     }
     committed

@@ -6,6 +6,7 @@
 #[path = "support/lib.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use metad::client::{BarrierEvent, Barriers, MetaClient, WorkerSpec};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use support::crew::{PATIENCE, assert_kept};
+use support::crew::{PATIENCE, assert_kept, between, setting, started_ns};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
-use support::poll::{holds_within, wait_until};
+use support::poll::{boot_ns, holds_within, wait_until};
 use support::{http, spawn, usage};
 
 /// How many files the node may open.
@@ -266,4 +268,160 @@ fn a_node_that_may_open_no_more_files_says_so() {
     assert!(verdict.str("text").contains("LimitNOFILE"), "{}", verdict.json);
     assert_eq!(node.wait_exit(PATIENCE), 75);
     assert!(!holds_within(Duration::ZERO, || node.is_alive()));
+}
+
+fn client(nodes: &[Node]) -> MetaClient {
+    MetaClient::new(nodes.iter().filter(|n| n.is_alive()).map(|n| n.rpc_addr().to_string()))
+        .expect("addresses")
+}
+
+/// Collects barriers until so many are committed. How many were dropped meanwhile.
+async fn take_part(barriers: &mut Barriers, commits: usize) -> usize {
+    let (mut committed, mut dropped) = (0, 0);
+    while committed < commits {
+        match barriers.next().await.expect("the stream goes on") {
+            BarrierEvent::Barrier(barrier) => barriers.collected(barrier.epoch).await.expect("it reads"),
+            BarrierEvent::Committed(_) => committed += 1,
+            BarrierEvent::Dropped(_) => dropped += 1,
+            BarrierEvent::SetAside(_) => panic!("this one reports everything"),
+        }
+    }
+    dropped
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_never_reports_does_not_stop_the_commits() {
+    let node = NodeBuilder::new("a")
+        .env("METAD_META__BARRIER_INTERVAL_MS", "100")
+        .env("METAD_META__BARRIER_COLLECT_TIMEOUT_MS", "1000")
+        .spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let nodes = [node];
+    let client = client(&nodes);
+    let spec =
+        |host: &str| WorkerSpec { host: host.into(), port: 1, kind: "x".into(), labels: BTreeMap::new() };
+    let good = client.register_worker(spec("good")).await.expect("registered").worker_id;
+    let mute = client.register_worker(spec("mute")).await.expect("registered").worker_id;
+    let mut silent = client.barriers(mute).await.expect("a stream");
+    let mut reports = client.barriers(good).await.expect("a stream");
+    let told = tokio::spawn(async move {
+        let mut failures = None;
+        while failures.is_none() {
+            if let BarrierEvent::SetAside(aside) = silent.next().await.expect("the stream goes on") {
+                failures = Some(aside.failures);
+            }
+        }
+        (silent, failures)
+    });
+    let dropped = take_part(&mut reports, 5).await;
+    let (mut silent, failures) = told.await.expect("it was told");
+    assert_eq!(failures, Some(3));
+    assert!(dropped >= 3, "twin: {dropped} were dropped, and everybody was told");
+    let set_aside = async || {
+        let workers = client.list_workers().await.expect("a list");
+        workers.into_iter().filter(|w| w.set_aside).map(|w| w.id).collect::<Vec<_>>()
+    };
+    assert_eq!(set_aside().await, [mute]);
+    assert_eq!(metric(&nodes[0], "metad_workers_set_aside", ""), 1.0);
+    // It takes part again once it reports.
+    let back = tokio::spawn(async move { take_part(&mut silent, usize::MAX).await });
+    let mut commits = 0;
+    while !set_aside().await.is_empty() {
+        take_part(&mut reports, 1).await;
+        commits += 1;
+        assert!(commits < 500, "it is not taken back");
+    }
+    back.abort();
+}
+
+/// What a worker may say of itself at most.
+fn longest(n: usize) -> WorkerSpec {
+    let labels = (0..16).map(|i| (format!("{i:0>63}"), "v".repeat(255))).collect();
+    WorkerSpec { host: format!("{n:h>253}"), port: 65_535, kind: "k".repeat(63), labels }
+}
+
+/// `METAD_EXHAUSTION_WORKERS` says how many.
+#[test]
+fn many_workers_with_the_longest_labels_outlive_their_leader_and_expire() {
+    let n = usize::try_from(setting("METAD_EXHAUSTION_WORKERS", 1000)).expect("a number");
+    let silence = 10 + n / 100;
+    let etcd = EtcdCluster::start(1);
+    let node = |id| {
+        let node = NodeBuilder::new(id).lease_secs(5).etcd(&etcd);
+        let node = node.env("METAD_META__MAX_HEARTBEAT_INTERVAL_SECS", silence.to_string()).spawn();
+        node.wait_for("joined", PATIENCE);
+        node
+    };
+    let nodes = [node("a"), node("b")];
+    nodes[0].wait_for("main_loop_started", PATIENCE);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut clients = tokio::task::JoinSet::new();
+        for first in 0..64 {
+            let client = client(&nodes);
+            clients.spawn(async move {
+                for one in (first..n).step_by(64) {
+                    client.register_worker(longest(one)).await.expect("registered");
+                }
+            });
+        }
+        clients.join_all().await
+    });
+    let registered = began.elapsed();
+    let leader_rss = usage::rss_mb(nodes[0].pid());
+    nodes[0].kill();
+    let started = started_ns(&nodes[1]);
+    let list = || runtime.block_on(async { client(&nodes).list_workers().await.expect("a list") });
+    let mut ids: Vec<_> = list().iter().map(|w| w.id).collect();
+    let (opened, rss) = (between(started, boot_ns()), usage::rss_mb(nodes[1].pid()));
+    ids.dedup();
+    assert_eq!(ids.len(), n, "each one on one page, in order");
+    let left = || metric(&nodes[1], "metad_workers ", "");
+    let expiring = Instant::now();
+    wait_until("all have expired", Duration::from_secs(silence as u64) + PATIENCE * 2, || left() == 0.0);
+    println!(
+        "{n} workers: registered in {registered:.1?}, leader {leader_rss:.0} MB; the next one has listed them all after \
+         {opened:.1?}, with {rss:.0} MB; gone after {:.1?}, {:.0} MB",
+        expiring.elapsed(),
+        usage::rss_mb(nodes[1].pid())
+    );
+    assert!(leader_rss.max(rss) < 150.0, "{leader_rss} and {rss} MB");
+}
+
+#[test]
+fn many_who_read_large_values_at_once_hold_little_memory() {
+    const KEYS: usize = 128;
+    const READING: usize = 16;
+    let etcd = EtcdCluster::start(1);
+    let node = NodeBuilder::new("a").etcd(&etcd).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let nodes = [node];
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let found = runtime.block_on(async {
+        let writer = client(&nodes);
+        for n in 0..KEYS {
+            writer.put(&format!("large/{n:03}"), vec![b'x'; 512 * 1024]).await.expect("written");
+        }
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..READING {
+            let reader = client(&nodes);
+            readers.spawn(async move {
+                let (mut found, mut after) = (0, String::new());
+                loop {
+                    let page = reader.range("large/", &after, 0).await.expect("a page");
+                    found += page.entries.len();
+                    match page.entries.last() {
+                        Some(last) if page.more => after.clone_from(&last.key),
+                        _ => return found,
+                    }
+                }
+            });
+        }
+        readers.join_all().await
+    });
+    assert_eq!(found, [KEYS; READING], "each has read everything");
+    let rss = usage::rss_mb(nodes[0].pid());
+    println!("{READING} have read {} MiB each, with {rss:.0} MB", KEYS / 2);
+    assert!(rss < 200.0, "{rss} MB");
 }

@@ -12,7 +12,9 @@ use super::error::ClientError;
 use super::verdict::{self, Verdict};
 use super::{MetaClient, Target};
 use crate::proto::metad::barrier_service_client::BarrierServiceClient;
-use crate::proto::metad::{self as proto, Barrier, BarrierCollected, Committed, barrier_event::Event};
+use crate::proto::metad::{
+    self as proto, Barrier, BarrierCollected, Committed, Dropped, SetAside, barrier_event::Event,
+};
 
 /// How many reports may wait to be sent: more than there are barriers in flight.
 const REPORTS_MAX: usize = 64;
@@ -38,6 +40,10 @@ pub enum BarrierEvent {
     /// All workers have collected this one; it is committed. Epochs of one stream strictly grow, and so do those of
     /// all leaders.
     Committed(Committed),
+    /// This one will never be committed, whatever this worker reports.
+    Dropped(Dropped),
+    /// Barrier after barrier failed because of this worker: nobody waits for it until it has collected one in time.
+    SetAside(SetAside),
 }
 
 // === impl MetaClient: barriers ===
@@ -83,6 +89,8 @@ impl Barriers {
                 Ok(Some(message)) => match message.event {
                     Some(Event::Barrier(barrier)) => return Ok(BarrierEvent::Barrier(barrier)),
                     Some(Event::Committed(committed)) => return Ok(BarrierEvent::Committed(committed)),
+                    Some(Event::Dropped(dropped)) => return Ok(BarrierEvent::Dropped(dropped)),
+                    Some(Event::SetAside(aside)) => return Ok(BarrierEvent::SetAside(aside)),
                     None => {} // of a kind that a later version has
                 },
                 Ok(None) => return Err(self.ended("the leader has closed it".to_owned())),

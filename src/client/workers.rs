@@ -76,12 +76,23 @@ impl MetaClient {
         }
     }
 
-    /// All registered workers.
+    /// All registered workers, page by page.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn list_workers(&self) -> Result<Vec<Worker>, ClientError> {
-        let call = |channel| async move { ClusterServiceClient::new(channel).list(ListRequest {}).await };
-        Ok(self.ask("cannot list the workers", Repeat::Harmless, call).await?.workers)
+        let (mut workers, mut request) = (Vec::new(), ListRequest::default());
+        loop {
+            let call = |channel| {
+                let request = request.clone();
+                async move { ClusterServiceClient::new(channel).list(request).await }
+            };
+            let page = self.ask("cannot list the workers", Repeat::Harmless, call).await?;
+            workers.extend(page.workers);
+            if page.next_page_token.is_empty() {
+                return Ok(workers);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 }

@@ -100,7 +100,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 60] = [
+pub static KEYS: [Key; 61] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -166,6 +166,10 @@ pub static KEYS: [Key; 60] = [
     Key::new("meta.barrier_collect_timeout_ms", int(10, HOUR_MS), Fallback::Integer(10_000))
         .milliseconds()
         .help("A barrier that a worker has not collected by then is dropped, and the worker reported."),
+    Key::new("meta.barrier_failures_max", int(1, 1_000_000), Fallback::Integer(3)).help(
+        "After so many barriers in a row that were dropped because of one worker, barriers wait for it no longer, until \
+         it has collected one in time.",
+    ),
     Key::new("meta.in_flight_barrier_nums", int(1, 1000), Fallback::Integer(10))
         .help("When so many barriers wait for their workers, no more are sent until one is done."),
     Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))

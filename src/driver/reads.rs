@@ -1,7 +1,7 @@
 //! Reading under `state/`: linearizable, all of one answer at one revision.
 //!
 //! A read is not fenced: what it shows was true, but another member may lead by the time it is shown. Only
-//! [`Leadership::snapshot`], with which a tenure opens, proves at its revision that the token was ours.
+//! [`Leadership::proven_page`], with which a tenure opens, proves at its revision that the token was ours.
 
 use std::time::Duration;
 
@@ -66,14 +66,15 @@ impl Leadership {
         Ok(self.snapshot_of(reply.header.revision, reply.found.into_iter().flatten()))
     }
 
-    /// Reads all keys that begin with `prefix`, and proves that nothing of an earlier leader can be missing: at
-    /// the revision of the answer the leader record carried our token.
+    /// Reads at most `limit` keys that begin with `prefix` and come after `after`, and proves that nothing of an earlier
+    /// leader can be missing: at the revision of the answer the leader record carried our token.
     ///
     /// # Errors
     /// We do not lead any more, or the store's.
-    pub async fn snapshot(&self, prefix: &str) -> Result<Snapshot, WriteError> {
-        let ops = vec![Op::Get(self.keys().leader()), Op::List(self.keys().state(prefix))];
-        let reply = self.ask(ops).await?;
+    pub async fn proven_page(&self, prefix: &str, after: &str, limit: usize) -> Result<Snapshot, WriteError> {
+        let after = if after.is_empty() { String::new() } else { self.keys().state(after) };
+        let page = Op::Page { prefix: self.keys().state(prefix), after, limit };
+        let reply = self.ask(vec![Op::Get(self.keys().leader()), page]).await?;
         let mut found = reply.found.into_iter();
         let record = found.next().and_then(|kvs| kvs.into_iter().next());
         if record.is_none_or(|kv| kv.modified != self.token().revision()) {

@@ -20,11 +20,16 @@
 //! are the others' to complete. An epoch is above all that any leader ever injected, because each leader starts
 //! above the ceiling that the last one persisted, and never injects above its own.
 //!
+//! A worker because of which `failures_max` barriers in a row were dropped is *set aside*: it still gets each barrier,
+//! but nobody waits for it, until it has collected one in time. Where all are set aside, all are waited for: nothing is
+//! committed that nobody has collected.
+//!
 //! The wall clock only makes epochs resemble time: no order and no deadline depends on it.
 //!
 //! This file must not know stores, streams, tasks, threads or logs, nor who is registered: it is told who takes
 //! part.
 
+mod aside;
 mod ceiling;
 mod epoch;
 mod event;
@@ -34,6 +39,8 @@ mod flight;
 mod random;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_aside;
 #[cfg(test)]
 mod tests_epochs;
 
@@ -47,6 +54,7 @@ pub use event::{
 
 use super::workers::WorkerId;
 use crate::clock::Instant;
+use aside::Aside;
 use ceiling::Ceiling;
 use flight::{Flight, Stage};
 
@@ -59,6 +67,7 @@ pub struct BarrierManager {
     settings: BarrierSettings,
     /// Who takes part.
     members: BTreeSet<WorkerId>,
+    aside: Aside,
     flights: BTreeMap<Epoch, Flight>,
     /// The newest epoch that may have been seen by a worker.
     last: Epoch,
@@ -83,11 +92,13 @@ impl BarrierManager {
             interval: settings.interval.max(Duration::from_millis(1)),
             checkpoint_frequency: settings.checkpoint_frequency.max(1),
             in_flight_max: settings.in_flight_max.max(1),
+            failures_max: settings.failures_max.max(1),
             ..settings
         };
         Self {
             settings,
             members: BTreeSet::new(),
+            aside: Aside::default(),
             flights: BTreeMap::new(),
             last: persisted.committed.max(persisted.ceiling),
             committed: persisted.committed,
@@ -113,6 +124,11 @@ impl BarrierManager {
     /// Who takes part, in the order of their ids.
     pub fn members(&self) -> impl ExactSizeIterator<Item = WorkerId> {
         self.members.iter().copied()
+    }
+
+    /// Who is set aside, in the order of their ids; they need not take part at the moment.
+    pub fn set_aside(&self) -> &BTreeSet<WorkerId> {
+        self.aside.list()
     }
 
     /// The barriers under way, the oldest first.
@@ -193,6 +209,12 @@ impl BarrierManager {
         }
     }
 
+    /// A worker is not registered any more: what it failed at is forgotten.
+    pub fn worker_gone(&mut self, now: Instant, worker: WorkerId) {
+        self.worker_left(now, worker);
+        self.aside.forget(worker);
+    }
+
     /// A worker has collected a barrier. To say so twice is no error.
     ///
     /// # Errors
@@ -202,18 +224,18 @@ impl BarrierManager {
         if !self.members.contains(&worker) {
             return Err(CollectError::UnknownWorker(worker));
         }
-        let Some(flight) = self.flights.get_mut(&epoch) else {
-            let never = epoch > self.last;
-            return Err(if never {
-                CollectError::UnknownEpoch(epoch)
-            } else {
-                CollectError::Finished(epoch)
-            });
-        };
-        if flight.sent.binary_search(&worker).is_err() {
+        let flight = self.flights.get_mut(&epoch);
+        if flight.as_ref().is_some_and(|f| f.sent.binary_search(&worker).is_err()) {
             return Err(CollectError::NotSent { worker, epoch });
         }
-        flight.collect(worker);
+        if self.aside.collected(now, worker, epoch) {
+            self.actions.push_back(Action::TakenBack(worker));
+        }
+        match flight {
+            Some(flight) => flight.collect(worker),
+            None if epoch > self.last => return Err(CollectError::UnknownEpoch(epoch)),
+            None => return Err(CollectError::Finished(epoch)),
+        }
         self.commit_oldest();
         Ok(())
     }
@@ -274,12 +296,30 @@ impl BarrierManager {
         let barrier = Barrier { epoch, previous, checkpoint };
         let to: Vec<_> = self.members.iter().copied().collect();
         let until = now + self.settings.collect_timeout;
-        let stage = Stage::Collecting { missing: self.members.clone(), until };
+        self.aside.injected(epoch, until);
+        let stage = Stage::Collecting { missing: self.awaited(), until };
         self.flights.insert(epoch, Flight { barrier, sent: to.clone(), injected_at: now, stage });
         self.last = epoch;
         self.injected += 1;
         self.due_at = self.due_at.map(|at| self.due_after(at, now));
         self.actions.push_back(Action::Inject { barrier, to });
+    }
+
+    /// Whom a barrier waits for: not those who are set aside, unless there is nobody else.
+    fn awaited(&self) -> BTreeSet<WorkerId> {
+        let awaited: BTreeSet<_> = self.members.difference(self.aside.list()).copied().collect();
+        if awaited.is_empty() { self.members.clone() } else { awaited }
+    }
+
+    /// Counts a failure of each of these, and waits no longer for those that have failed too often.
+    fn failed(&mut self, workers: &[WorkerId]) {
+        for worker in workers.iter().copied() {
+            let Some(failures) = self.aside.failed(worker, self.settings.failures_max) else { continue };
+            self.actions.push_back(Action::SetAside { worker, failures });
+            let aside = self.aside.list();
+            let others = |f: &Flight| f.sent.iter().any(|w| !aside.contains(w));
+            self.flights.values_mut().filter(|f| others(f)).for_each(|f| f.collect(worker));
+        }
     }
 
     /// When the next barrier is due, if this one was due at `due_at`. A little lateness does not shift the beat;
@@ -304,7 +344,14 @@ impl BarrierManager {
         for epoch in &failed {
             if let Some(flight) = self.flights.remove(epoch) {
                 self.report_dropped(&flight, why);
+                if why == DropReason::TimedOut {
+                    let missing: Vec<_> = flight.missing().iter().copied().collect();
+                    self.failed(&missing);
+                }
             }
+        }
+        if let (DropReason::WorkerLeft(worker), false) = (why, failed.is_empty()) {
+            self.failed(&[worker]);
         }
         if !failed.is_empty() {
             self.commit_oldest();

@@ -4,6 +4,7 @@
 //! so that nobody waits for the store but those who asked for what is written. Edits of the registry are written
 //! one after the other, in the order of their requests.
 
+mod opening;
 mod streams;
 mod writing;
 
@@ -15,12 +16,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 
-use super::barrier::{Action, BarrierManager, BarrierSettings, DropReason};
+use super::barrier::{Action, BarrierManager, BarrierSettings, DropReason, Epoch};
 use super::codec::{self, Opening};
-use super::desk::{Desk, Refused, Reply, Request, Watching};
+use super::desk::{Desk, Listing, Refused, Reply, Request, Told, Watching};
 use super::store::MetaStore;
 use super::tick::TickLoop;
-use super::workers::{Change, ChangeKind, Registry, WorkerId, WorkerSpec};
+use super::workers::{Change, ChangeKind, Edit, Registry, WorkerId, WorkerSpec};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::driver::leadership::{Leadership, WriteError};
 use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
@@ -37,8 +38,8 @@ const EDITS_MAX: usize = 4096;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How many requests are taken at once.
 const BATCH: usize = 64;
-/// How soon a new leader tries again to read what its predecessor has left.
-const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How soon expired workers are taken out again when that was refused.
+const EXPIRE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The main loop of a cluster.
 pub struct ClusterLoop {
@@ -46,6 +47,8 @@ pub struct ClusterLoop {
     pub barriers: BarrierSettings,
     /// How long a worker may be silent.
     pub max_heartbeat_interval: Duration,
+    /// How long it may take to read what the predecessor has left.
+    pub start_timeout: Duration,
     /// The tick that shows who leads.
     pub tick: TickLoop,
     /// Where requests come from.
@@ -69,6 +72,8 @@ struct Cluster {
     /// Edits that wait until no other is being written.
     edits: VecDeque<Wish>,
     is_editing: bool,
+    /// An edit was refused: nobody expires before that.
+    expiry_rests_until: Option<Instant>,
     writing: FuturesUnordered<Writing>,
 }
 
@@ -82,7 +87,6 @@ enum Wish {
 enum Waiting {
     Register(WorkerId, Reply<Result<(WorkerId, Duration), Refused>>),
     Deregister(Reply<Result<(), Refused>>),
-    Nobody,
 }
 
 // === impl ClusterLoop ===
@@ -103,7 +107,13 @@ impl MainLoop for ClusterLoop {
 impl ClusterLoop {
     async fn work(&self, leadership: &Leadership) -> MainLoopEnd {
         let store = MetaStore::new(leadership.clone(), "");
-        let opening = open(&store).await;
+        let opening = match opening::open(&store, self.start_timeout, self.clock.as_ref()).await {
+            Ok(opening) => opening,
+            Err(e) => {
+                tracing::error!(error = %e, "cannot begin with what the last leader has left; another may be able to");
+                return MainLoopEnd::default();
+            }
+        };
         for row in &opening.unreadable {
             tracing::warn!("{row}");
         }
@@ -128,24 +138,6 @@ impl ClusterLoop {
     }
 }
 
-/// What the predecessor has left, read at a revision at which we certainly lead.
-async fn open(store: &MetaStore) -> Opening {
-    loop {
-        match store.snapshot(codec::PREFIX).await {
-            Ok(rows) => {
-                return codec::read(rows.entries.iter().map(|e| (e.name.as_str(), e.value.as_slice())));
-            }
-            // Over: wait to be told, so that there is one way to end.
-            Err(WriteError::Lost(_) | WriteError::Fenced(_)) => std::future::pending().await,
-            Err(e) => {
-                tracing::warn!(error = %e, "cannot read what the last leader has left; trying again");
-                store.leadership().heartbeat(); // waiting for a store that is away is no hang
-                tokio::time::sleep(OPEN_AGAIN_AFTER).await;
-            }
-        }
-    }
-}
-
 // === impl Cluster ===
 
 impl Cluster {
@@ -163,6 +155,7 @@ impl Cluster {
             watchers: broadcast::Sender::new(CHANGES_MAX),
             edits: VecDeque::new(),
             is_editing: false,
+            expiry_rests_until: None,
             writing: FuturesUnordered::new(),
         };
         cluster.count_workers();
@@ -188,9 +181,10 @@ impl Cluster {
                 Action::Announce { barrier, latency } => {
                     tracing::debug!(epoch = %barrier.epoch, ?latency, "epoch committed");
                     self.telemetry.metrics().barrier_committed(latency);
-                    for slow in self.streams.announce(barrier) {
-                        self.barriers.worker_left(now, slow);
-                    }
+                    self.tell_all(
+                        now,
+                        Told::Committed { epoch: barrier.epoch, checkpoint: barrier.checkpoint },
+                    );
                 }
                 Action::Commit(barrier) => {
                     let change = codec::commit_change(barrier);
@@ -200,18 +194,42 @@ impl Cluster {
                     let change = codec::ceiling_change(epoch);
                     self.writing.push(writing::ceiling(self.store.clone(), epoch, change));
                 }
-                Action::Dropped { barrier, why, missing } => {
-                    let missing: Vec<_> = missing.iter().map(|w| w.0).collect();
-                    tracing::warn!(epoch = %barrier.epoch, ?why, ?missing, "a barrier was dropped");
-                    self.telemetry.metrics().barrier_dropped(result_of(why));
+                Action::Dropped { barrier, why, missing } => self.dropped(now, barrier.epoch, why, &missing),
+                Action::SetAside { worker, failures } => {
+                    tracing::warn!(
+                        worker = worker.0,
+                        failures,
+                        "a worker is set aside: barriers wait for it no longer"
+                    );
+                    if !self.streams.send(worker, Told::SetAside { failures }) {
+                        self.barriers.worker_left(now, worker);
+                    }
+                }
+                Action::TakenBack(worker) => {
+                    tracing::info!(worker = worker.0, "a worker that was set aside takes part again");
                 }
             }
+        }
+        self.telemetry.metrics().set_workers_aside(self.barriers.set_aside().len());
+    }
+
+    fn dropped(&mut self, now: Instant, epoch: Epoch, why: DropReason, missing: &[WorkerId]) {
+        let missing: Vec<_> = missing.iter().map(|w| w.0).collect();
+        tracing::warn!(%epoch, ?why, ?missing, "a barrier was dropped");
+        self.telemetry.metrics().barrier_dropped(result_of(why));
+        self.tell_all(now, Told::Dropped { epoch, why });
+    }
+
+    fn tell_all(&mut self, now: Instant, told: Told) {
+        for slow in self.streams.tell_all(told) {
+            self.barriers.worker_left(now, slow);
         }
     }
 
     fn sleep(&self) -> Duration {
         let now = self.clock.now();
         let expiry = self.registry.next_expiry().filter(|_| !self.is_editing);
+        let expiry = expiry.map(|at| self.expiry_rests_until.map_or(at, |rest| Instant::later(at, rest)));
         let next = [self.barriers.poll_timeout(), expiry].into_iter().flatten().reduce(Instant::earlier);
         next.map_or(SLEEP_MAX, |at| now.until(at).min(SLEEP_MAX))
     }
@@ -222,11 +240,10 @@ impl Cluster {
             Request::Register(spec, reply) => self.wish(Wish::Register(spec, reply)),
             Request::Deregister(id, reply) => self.wish(Wish::Deregister(id, reply)),
             Request::Heartbeat(id, reply) => answer(reply, self.registry.heartbeat(now, id)),
-            Request::List(reply) => answer(reply, self.registry.list().cloned().collect()),
+            Request::List(after, limit, reply) => answer(reply, self.listing(after, limit)),
             Request::Watch(reply) => {
-                let workers = self.registry.list().cloned().collect();
-                let (version, changes) = (self.registry.version(), self.watchers.subscribe());
-                answer(reply, Watching { workers, version, changes });
+                let now = self.listing(WorkerId(0), usize::MAX);
+                answer(reply, Watching { now, changes: self.watchers.subscribe() });
             }
             Request::OpenStream(worker, reply) => {
                 if self.registry.get(worker).is_none() {
@@ -243,6 +260,11 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    fn listing(&self, after: WorkerId, limit: usize) -> Listing {
+        let workers = self.registry.page(after, limit);
+        Listing { workers, aside: self.barriers.set_aside().clone(), version: self.registry.version() }
     }
 
     fn collected(&mut self, now: Instant, worker: WorkerId, stream: u64, epoch: u64) {
@@ -273,26 +295,14 @@ impl Cluster {
     /// Begins the next edit, unless one is being written. Those that need no writing are done at once.
     fn edit_next(&mut self, now: Instant) {
         while !self.is_editing {
-            let (edit, waiting) = match self.edits.pop_front() {
-                Some(Wish::Register(spec, reply)) => match self.registry.prepare_register(spec) {
-                    Ok((id, edit)) => (edit, Waiting::Register(id, reply)),
-                    Err(e) => {
-                        answer(reply, Err(e.into()));
-                        continue;
-                    }
-                },
-                Some(Wish::Deregister(id, reply)) => match self.registry.prepare_deregister(id) {
-                    Ok(edit) => (edit, Waiting::Deregister(reply)),
-                    Err(e) => {
-                        answer(reply, Err(e.into()));
-                        continue;
-                    }
-                },
-                None => match self.registry.prepare_expire(now) {
-                    Some(edit) => (edit, Waiting::Nobody),
-                    None => return,
-                },
-            };
+            let mut edit = self.registry.edit();
+            let waiting = self.grant_wishes(&mut edit);
+            if self.expiry_rests_until.is_none_or(|at| now.reached(at)) {
+                self.registry.add_expired(&mut edit, now);
+            }
+            if edit.is_empty() {
+                return;
+            }
             let changes = codec::edit_changes(&edit);
             if changes.is_empty() {
                 self.edited(now, edit, waiting, Ok(()));
@@ -301,6 +311,34 @@ impl Cluster {
                 self.writing.push(writing::edit(self.store.clone(), edit, waiting, changes));
             }
         }
+    }
+
+    /// As many wishes as one edit can grant, in their order; the others wait for the next one.
+    fn grant_wishes(&mut self, edit: &mut Edit) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
+        while !edit.is_full()
+            && let Some(wish) = self.edits.pop_front()
+        {
+            match wish {
+                Wish::Register(spec, reply) => match self.registry.add_register(edit, spec.clone()) {
+                    Ok(Some(id)) => waiting.push(Waiting::Register(id, reply)),
+                    Ok(None) => {
+                        self.edits.push_front(Wish::Register(spec, reply));
+                        break;
+                    }
+                    Err(e) => answer(reply, Err(e.into())),
+                },
+                Wish::Deregister(id, reply) => match self.registry.add_deregister(edit, id) {
+                    Ok(true) => waiting.push(Waiting::Deregister(reply)),
+                    Ok(false) => {
+                        self.edits.push_front(Wish::Deregister(id, reply));
+                        break;
+                    }
+                    Err(e) => answer(reply, Err(e.into())),
+                },
+            }
+        }
+        waiting
     }
 
     fn written(&mut self, written: Written) {
@@ -317,14 +355,9 @@ impl Cluster {
         }
     }
 
-    fn edited(
-        &mut self,
-        now: Instant,
-        edit: super::workers::Edit,
-        waiting: Waiting,
-        result: Result<(), WriteError>,
-    ) {
+    fn edited(&mut self, now: Instant, edit: Edit, waiting: Vec<Waiting>, result: Result<(), WriteError>) {
         let result = result.map_err(Refused::Write);
+        self.expiry_rests_until = result.is_err().then(|| now + EXPIRE_AGAIN_AFTER);
         if result.is_ok() {
             match self.registry.apply(now, edit) {
                 Ok(changes) => {
@@ -334,18 +367,21 @@ impl Cluster {
                 Err(stale) => tracing::error!("{stale}"), // edits are made one at a time: cannot happen
             }
         }
-        match waiting {
-            Waiting::Register(id, reply) => answer(reply, result.map(|()| (id, self.max_heartbeat_interval))),
-            Waiting::Deregister(reply) => answer(reply, result),
-            Waiting::Nobody => {}
+        for waiting in waiting {
+            let result = result.clone();
+            match waiting {
+                Waiting::Register(id, reply) => {
+                    answer(reply, result.map(|()| (id, self.max_heartbeat_interval)));
+                }
+                Waiting::Deregister(reply) => answer(reply, result),
+            }
         }
     }
 
     fn changed(&mut self, now: Instant, change: Change) {
-        if let ChangeKind::Left(_) = change.kind
-            && self.streams.cut(change.worker.id, super::desk::Cut::Left)
-        {
-            self.barriers.worker_left(now, change.worker.id);
+        if let ChangeKind::Left(_) = change.kind {
+            self.streams.cut(change.worker.id, super::desk::Cut::Left);
+            self.barriers.worker_gone(now, change.worker.id);
         }
         let _ = self.watchers.send(change); // nobody watches: fine
     }

@@ -27,6 +27,9 @@ const LOST_IDS: u64 = 1 << 32;
 /// enough unless the wall clock was set back by more than that just then.
 const LOST_CEILING_MS: u64 = 3_600_000;
 
+/// How many rows that cannot be read are reported.
+const UNREADABLE_MAX: usize = 100;
+
 /// What a new leader finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
@@ -78,7 +81,7 @@ struct CeilingJson {
 
 /// What is gathered from the rows, one by one.
 #[derive(Default)]
-struct Reading {
+pub struct Reading {
     workers: BTreeMap<WorkerId, Worker>,
     next_id: Option<WorkerId>,
     /// The largest id that any row's name has, readable or not.
@@ -127,15 +130,31 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 /// What the rows below [`PREFIX`] say: pairs of a name (below `state/`) and a value. Other names are ignored.
 pub fn read<'a>(rows: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Opening {
     let mut reading = Reading::default();
-    for (name, value) in rows {
-        if let Err(why) = reading.take(name, value) {
-            reading.unreadable.push(Unreadable { name: name.to_owned(), why });
-        }
-    }
+    rows.into_iter().for_each(|(name, value)| reading.row(name, value));
     reading.opening()
 }
 
 impl Reading {
+    /// Takes in a row, in any order.
+    pub fn row(&mut self, name: &str, value: &[u8]) {
+        if let Err(why) = self.take(name, value)
+            && self.unreadable.len() < UNREADABLE_MAX
+        {
+            self.unreadable.push(Unreadable { name: name.to_owned(), why });
+        }
+    }
+
+    /// What all rows say.
+    pub fn opening(self) -> Opening {
+        let (next_id, barriers) = (self.next_id(), self.barriers());
+        Opening {
+            workers: self.workers.into_values().collect(),
+            next_id,
+            barriers,
+            unreadable: self.unreadable,
+        }
+    }
+
     fn take(&mut self, name: &str, value: &[u8]) -> Result<(), String> {
         match name {
             NEXT_WORKER => self.next_id = Some(id(from_json::<NextWorkerJson>(value)?.id)?),
@@ -160,16 +179,6 @@ impl Reading {
         Ok(())
     }
 
-    fn opening(self) -> Opening {
-        let (next_id, barriers) = (self.next_id(), self.barriers());
-        Opening {
-            workers: self.workers.into_values().collect(),
-            next_id,
-            barriers,
-            unreadable: self.unreadable,
-        }
-    }
-
     fn next_id(&self) -> WorkerId {
         let after_rows = WorkerId(self.largest_id + 1);
         match self.next_id {
@@ -190,7 +199,7 @@ impl Reading {
     }
 
     fn is_unreadable(&self, name: &str) -> bool {
-        self.unreadable.iter().any(|u| u.name == name)
+        self.unreadable.iter().any(|u| u.name == name) || self.unreadable.len() == UNREADABLE_MAX
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It is open only while a main loop runs. The servers know nothing else of it, and it knows nothing of them.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -66,8 +67,8 @@ pub enum Request {
     Heartbeat(WorkerId, Reply<Result<(), UnknownWorker>>),
     /// A worker leaves.
     Deregister(WorkerId, Reply<Result<(), Refused>>),
-    /// Who is registered?
-    List(Reply<Vec<Worker>>),
+    /// Who is registered, at most so many after this id?
+    List(WorkerId, usize, Reply<Listing>),
     /// Who is registered, and every change from there on.
     Watch(Reply<Watching>),
     /// A worker takes part in barriers from now on. A stream that it had before is cut off.
@@ -90,12 +91,20 @@ pub enum Request {
     },
 }
 
+/// Workers, in the order of their ids.
+pub struct Listing {
+    /// As they are.
+    pub workers: Vec<Arc<Worker>>,
+    /// Those that nobody waits for.
+    pub aside: BTreeSet<WorkerId>,
+    /// The version of the registry.
+    pub version: u64,
+}
+
 /// The workers, and what happens to them.
 pub struct Watching {
-    /// As they are.
-    pub workers: Vec<Worker>,
-    /// The version of that list.
-    pub version: u64,
+    /// All of them.
+    pub now: Listing,
     /// What changes after it. A reader that falls behind misses some, and is told so.
     pub changes: broadcast::Receiver<Change>,
 }
@@ -121,6 +130,18 @@ pub enum Told {
         epoch: Epoch,
         /// Is it a checkpoint?
         checkpoint: bool,
+    },
+    /// This one will never be committed.
+    Dropped {
+        /// Which.
+        epoch: Epoch,
+        /// Why.
+        why: super::barrier::DropReason,
+    },
+    /// Nobody waits for this worker any more.
+    SetAside {
+        /// How many barriers in a row failed because of it.
+        failures: u32,
     },
 }
 

@@ -13,10 +13,14 @@ use crate::driver::writes::{Change, Write, check_name};
 use crate::election::record::Revision;
 use crate::store::{Refusal, StoreError};
 
-/// The most keys that one page may have.
+/// The most keys that may be asked for at once.
 pub const PAGE_MAX: usize = 1000;
-/// A page that is too large is asked for again with so many times fewer keys: four times at most.
-const SMALLER: usize = 8;
+/// The most keys that are read at once: 32 MiB, if all of them are as large as can be.
+pub const READ_MAX: usize = 64;
+/// How many are read before it is known how large they are.
+const FEW: usize = 8;
+/// As many keys as may be are read at once if they are expected to take no more than this.
+const SMALL_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A part of an area, sorted by name, all at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,37 +63,45 @@ impl MetaStore {
         Ok(found.map(|(value, revision)| Entry { name: key.to_owned(), value, revision }))
     }
 
-    /// Reads at most `limit` (and [`PAGE_MAX`]) keys that begin with `prefix` and come after `after` ("": from
-    /// the first one on). They are fewer, too, where their values are large.
+    /// Reads at most `limit` keys that begin with `prefix` and come after `after` ("": from the first one on). They are
+    /// fewer where values are large, and never more than [`READ_MAX`]: the store knows no limit but the number of keys,
+    /// so a few are read first, and more only if those are small.
     ///
     /// # Errors
     /// See [`WriteError`].
     pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, WriteError> {
         let after = if after.is_empty() { String::new() } else { self.inside(after)? };
         let prefix = format!("{}{prefix}", self.area);
-        let mut limit = limit.clamp(1, PAGE_MAX);
-        loop {
-            match self.leadership.page(&prefix, &after, limit).await {
-                Ok(Snapshot { revision, entries }) => {
-                    let more = entries.len() == limit;
-                    let entries = entries.into_iter().map(|e| self.outside(e)).collect();
-                    return Ok(Page { revision, entries, more });
-                }
-                Err(WriteError::Store(StoreError::Refused(Refusal::TooLarge, _))) if limit > 1 => {
-                    limit = (limit / SMALLER).max(1);
-                }
-                Err(e) => return Err(e),
-            }
+        let limit = limit.clamp(1, READ_MAX);
+        let few = limit.min(FEW);
+        let first = self.page(&prefix, &after, few).await?;
+        let bytes: usize = first.entries.iter().map(|e| e.name.len() + e.value.len()).sum();
+        if few == limit || !first.more || bytes * (READ_MAX / FEW) > SMALL_BYTES_MAX {
+            return Ok(first);
+        }
+        match self.page(&prefix, &after, limit).await {
+            // Those that follow are not as small.
+            Err(WriteError::Store(StoreError::Refused(Refusal::TooLarge, _))) => Ok(first),
+            page => page,
         }
     }
 
-    /// Everything that begins with `prefix`, at one revision at which we certainly led. A tenure opens with it.
+    async fn page(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, WriteError> {
+        let Snapshot { revision, entries } = self.leadership.page(prefix, after, limit).await?;
+        let more = entries.len() == limit;
+        let entries = entries.into_iter().map(|e| self.outside(e)).collect();
+        Ok(Page { revision, entries, more })
+    }
+
+    /// At most `limit` keys that begin with `prefix` and come after `after`, at a revision at which we certainly led. A
+    /// tenure opens with them.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn snapshot(&self, prefix: &str) -> Result<Snapshot, WriteError> {
-        let all = self.leadership.snapshot(&format!("{}{prefix}", self.area)).await?;
-        Ok(Snapshot { entries: all.entries.into_iter().map(|e| self.outside(e)).collect(), ..all })
+    pub async fn proven_page(&self, prefix: &str, after: &str, limit: usize) -> Result<Snapshot, WriteError> {
+        let after = if after.is_empty() { String::new() } else { self.inside(after)? };
+        let page = self.leadership.proven_page(&format!("{}{prefix}", self.area), &after, limit).await?;
+        Ok(Snapshot { entries: page.entries.into_iter().map(|e| self.outside(e)).collect(), ..page })
     }
 
     /// Writes a key, whatever it holds. Returns its revision.
@@ -139,7 +151,7 @@ impl MetaStore {
     }
 
     /// Every change of a key that begins with `prefix`, after this revision. Ends with an error when the watch
-    /// breaks; [`MetaStore::snapshot`] again, then.
+    /// breaks; read again, then.
     ///
     /// # Errors
     /// See [`WriteError`].

@@ -1,8 +1,8 @@
 //! The worker registry: who is registered, under which id, and who has not been heard of for too long.
 //!
-//! What must outlive the leader is changed in three steps, one change at a time: a `prepare_…` says what to
-//! write as an [`Edit`], the owner writes its rows, and only when they are written it hands the edit to
-//! [`Registry::apply`]. An edit that could not be written is thrown away; nothing has happened. Heartbeats are
+//! What must outlive the leader is changed in three steps, one [`Edit`] at a time: `add_…` says what to write, for as
+//! many workers as fit into one write; the owner writes the edit's rows; and only when they are written it hands the
+//! edit to [`Registry::apply`]. An edit that could not be written is thrown away; nothing has happened. Heartbeats are
 //! not persisted: at the beginning of a tenure every worker has one full interval.
 //!
 //! `now` never goes back. An id is never given to a second worker, whoever leads: the next one is persisted
@@ -17,6 +17,8 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use spec::{
@@ -28,8 +30,10 @@ use crate::clock::Instant;
 
 /// The most workers there may be.
 pub const WORKERS_MAX: usize = 10_000;
-/// The most workers that one edit expires: as many rows fit into one write.
-pub const EXPIRED_MAX: usize = 64;
+/// The most workers that one edit changes: as many rows fit into one write, however long they are.
+pub const EDITED_MAX: usize = 64;
+/// So many of them may be wishes: the rest is kept for those who expire, so that they do whatever is wished for.
+pub const WISHES_MAX: usize = 48;
 
 /// Names a worker, in this cluster and for ever. The first one is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,13 +79,13 @@ pub struct Change {
     pub worker: Worker,
 }
 
-/// A prepared change: to be written, and then applied.
+/// Prepared changes, each of another worker: to be written, all in one write, and then applied.
 #[must_use = "nothing happens until it is written and applied"]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     /// The version of the registry that it was prepared on.
     basis: u64,
-    what: What,
+    steps: Vec<What>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +96,8 @@ enum What {
     Update(Worker),
     /// A known one says the same again: nothing to write.
     Touch(WorkerId),
-    /// These go.
-    Leave(Vec<WorkerId>, LeaveReason),
+    /// This one goes.
+    Leave(WorkerId, LeaveReason),
 }
 
 /// A row that an [`Edit`] writes.
@@ -153,7 +157,8 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Entry {
-    worker: Worker,
+    /// Shared with the answers that list it.
+    worker: Arc<Worker>,
     heard: u64,
     expires_at: Instant,
 }
@@ -177,17 +182,43 @@ impl WorkerSpec {
 // === impl Edit ===
 
 impl Edit {
-    /// What to write, all in one write; at most [`EXPIRED_MAX`] rows. Empty: there is nothing to write, and the
-    /// edit may be applied at once.
+    /// What to write, all in one write; at most [`EDITED_MAX`] workers, and the next id. Empty: there is nothing to
+    /// write, and the edit may be applied at once.
     pub fn rows(&self) -> Vec<Row<'_>> {
-        match &self.what {
-            What::Join(worker) => {
-                vec![Row::Worker(worker), Row::NextId(WorkerId(worker.id.0.saturating_add(1)))]
-            }
-            What::Update(worker) => vec![Row::Worker(worker)],
-            What::Touch(_) => vec![],
-            What::Leave(ids, _) => ids.iter().copied().map(Row::Gone).collect(),
-        }
+        let rows = self.steps.iter().filter_map(|step| match step {
+            What::Join(worker) | What::Update(worker) => Some(Row::Worker(worker)),
+            What::Touch(_) => None,
+            What::Leave(id, _) => Some(Row::Gone(*id)),
+        });
+        rows.chain(self.last_joined().map(|id| Row::NextId(WorkerId(id.0.saturating_add(1))))).collect()
+    }
+
+    /// Does nothing happen?
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Is it full of wishes?
+    pub fn is_full(&self) -> bool {
+        self.steps.len() >= WISHES_MAX
+    }
+
+    fn joined(&self) -> impl DoubleEndedIterator<Item = &Worker> {
+        self.steps.iter().filter_map(|step| match step {
+            What::Join(worker) => Some(worker),
+            _ => None,
+        })
+    }
+
+    fn last_joined(&self) -> Option<WorkerId> {
+        self.joined().next_back().map(|w| w.id)
+    }
+
+    fn concerns(&self, id: WorkerId) -> bool {
+        self.steps.iter().any(|step| match step {
+            What::Join(worker) | What::Update(worker) => worker.id == id,
+            What::Touch(known) | What::Leave(known, _) => *known == id,
+        })
     }
 }
 
@@ -222,12 +253,18 @@ impl Registry {
 
     /// All workers, in the order of their ids.
     pub fn list(&self) -> impl ExactSizeIterator<Item = &Worker> {
-        self.workers.values().map(|e| &e.worker)
+        self.workers.values().map(|e| e.worker.as_ref())
+    }
+
+    /// At most so many, those that come after this id.
+    pub fn page(&self, after: WorkerId, limit: usize) -> Vec<Arc<Worker>> {
+        let rest = self.workers.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.take(limit).map(|(_, e)| e.worker.clone()).collect()
     }
 
     /// One of them.
     pub fn get(&self, id: WorkerId) -> Option<&Worker> {
-        self.workers.get(&id).map(|e| &e.worker)
+        self.workers.get(&id).map(|e| e.worker.as_ref())
     }
 
     /// The version of what [`Registry::list`] says: that of the last [`Change`], 0 before the first one.
@@ -236,7 +273,7 @@ impl Registry {
     }
 
     /// When the next worker expires, if nothing is heard of it. No later than that, and again after every edit,
-    /// ask [`Registry::prepare_expire`].
+    /// ask [`Registry::add_expired`].
     pub fn next_expiry(&self) -> Option<Instant> {
         let (_, id) = self.heard.first_key_value()?;
         self.workers.get(id).map(|e| e.expires_at)
@@ -252,46 +289,61 @@ impl Registry {
 // === impl Registry: preparing ===
 
 impl Registry {
-    /// A worker registers. Says which id it gets: its old one, if this address is registered.
+    /// An edit of nothing.
+    pub fn edit(&self) -> Edit {
+        Edit { basis: self.version, steps: vec![] }
+    }
+
+    /// A worker registers. Says which id it gets: its old one, if this address is registered. `None`: not within this
+    /// edit, which changes the same worker already.
     ///
     /// # Errors
     /// Out of bounds, or no room.
-    pub fn prepare_register(&self, spec: WorkerSpec) -> Result<(WorkerId, Edit), RegisterError> {
+    pub fn add_register(&self, edit: &mut Edit, spec: WorkerSpec) -> Result<Option<WorkerId>, RegisterError> {
         spec.check()?;
-        if let Some(known) = self.by_address.get(&spec.address()).and_then(|id| self.workers.get(id)) {
+        let address = spec.address();
+        if let Some(known) = self.by_address.get(&address).and_then(|id| self.workers.get(id)) {
             let id = known.worker.id;
+            if edit.concerns(id) {
+                return Ok(None);
+            }
             let same = known.worker.spec == spec;
-            let what = if same { What::Touch(id) } else { What::Update(Worker { id, spec }) };
-            return Ok((id, self.edit(what)));
+            edit.steps.push(if same { What::Touch(id) } else { What::Update(Worker { id, spec }) });
+            return Ok(Some(id));
         }
-        if self.workers.len() >= WORKERS_MAX {
+        if edit.joined().any(|w| w.spec.address() == address) {
+            return Ok(None);
+        }
+        if self.workers.len() + edit.joined().count() >= WORKERS_MAX {
             return Err(RegisterError::Full);
         }
-        let id = self.next_id;
+        let id = edit.last_joined().map_or(self.next_id, |last| WorkerId(last.0.saturating_add(1)));
         if id.0 == u64::MAX {
             return Err(RegisterError::NoIds);
         }
-        Ok((id, self.edit(What::Join(Worker { id, spec }))))
+        edit.steps.push(What::Join(Worker { id, spec }));
+        Ok(Some(id))
     }
 
-    /// A worker leaves by its own choice.
+    /// A worker leaves by its own choice. False: not within this edit, as above.
     ///
     /// # Errors
     /// It is not registered.
-    pub fn prepare_deregister(&self, id: WorkerId) -> Result<Edit, UnknownWorker> {
+    pub fn add_deregister(&self, edit: &mut Edit, id: WorkerId) -> Result<bool, UnknownWorker> {
+        if edit.concerns(id) {
+            return Ok(false);
+        }
         self.get(id).ok_or(UnknownWorker(id))?;
-        Ok(self.edit(What::Leave(vec![id], LeaveReason::Deregistered)))
+        edit.steps.push(What::Leave(id, LeaveReason::Deregistered));
+        Ok(true)
     }
 
-    /// Those who were not heard of for too long, the longest silence first, at most [`EXPIRED_MAX`]; `None`:
-    /// nobody. A heartbeat that comes late, but before this, still counts.
-    pub fn prepare_expire(&self, now: Instant) -> Option<Edit> {
-        let ids: Vec<_> = self.overdue(now).take(EXPIRED_MAX).collect();
-        (!ids.is_empty()).then(|| self.edit(What::Leave(ids, LeaveReason::Expired)))
-    }
-
-    fn edit(&self, what: What) -> Edit {
-        Edit { basis: self.version, what }
+    /// Those who were not heard of for too long, the longest silence first, as many as there is room for. A heartbeat
+    /// that comes late, but before this, still counts, and so does a registration in the same edit.
+    pub fn add_expired(&self, edit: &mut Edit, now: Instant) {
+        let room = EDITED_MAX.saturating_sub(edit.steps.len());
+        let gone: Vec<_> = self.overdue(now).filter(|id| !edit.concerns(*id)).take(room).collect();
+        edit.steps.extend(gone.into_iter().map(|id| What::Leave(id, LeaveReason::Expired)));
     }
 }
 
@@ -320,27 +372,30 @@ impl Registry {
         if edit.basis != self.version {
             return Err(Stale { basis: edit.basis, version: self.version });
         }
-        let changes = match edit.what {
+        Ok(edit.steps.into_iter().flat_map(|step| self.apply_step(now, step)).collect())
+    }
+
+    fn apply_step(&mut self, now: Instant, step: What) -> Option<Change> {
+        match step {
             What::Join(worker) => {
                 self.next_id = WorkerId(worker.id.0.saturating_add(1));
                 self.insert(now, worker.clone());
-                vec![self.change(ChangeKind::Joined, worker)]
+                Some(self.change(ChangeKind::Joined, worker))
             }
             What::Update(worker) => {
                 self.forget(worker.id);
                 self.insert(now, worker.clone());
-                vec![self.change(ChangeKind::Updated, worker)]
+                Some(self.change(ChangeKind::Updated, worker))
             }
             What::Touch(id) => {
                 let _ = self.heartbeat(now, id); // it is there: nothing was applied since
-                vec![]
+                None
             }
-            What::Leave(ids, reason) => {
-                let gone: Vec<_> = ids.into_iter().filter_map(|id| self.forget(id)).collect();
-                gone.into_iter().map(|w| self.change(ChangeKind::Left(reason), w)).collect()
+            What::Leave(id, reason) => {
+                let gone = self.forget(id)?;
+                Some(self.change(ChangeKind::Left(reason), gone.as_ref().clone()))
             }
-        };
-        Ok(changes)
+        }
     }
 
     fn change(&mut self, kind: ChangeKind, worker: Worker) -> Change {
@@ -353,10 +408,13 @@ impl Registry {
         self.next_heard += 1;
         self.by_address.insert(worker.spec.address(), id);
         self.heard.insert(heard, id);
-        self.workers.insert(id, Entry { worker, heard, expires_at: now + self.max_heartbeat_interval });
+        self.workers.insert(
+            id,
+            Entry { worker: Arc::new(worker), heard, expires_at: now + self.max_heartbeat_interval },
+        );
     }
 
-    fn forget(&mut self, id: WorkerId) -> Option<Worker> {
+    fn forget(&mut self, id: WorkerId) -> Option<Arc<Worker>> {
         let entry = self.workers.remove(&id)?;
         self.heard.remove(&entry.heard);
         let address = entry.worker.spec.address();

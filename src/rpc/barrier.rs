@@ -8,10 +8,13 @@ use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{RpcParts, refuse, requests};
+use crate::meta::barrier::DropReason;
 use crate::meta::desk::{Cut, Desk, DeskError, Feed, Request as Asked, Told};
 use crate::meta::workers::WorkerId;
 use crate::proto::metad::barrier_service_server::BarrierService;
-use crate::proto::metad::{self as proto, BarrierCollected, BarrierEvent, barrier_event::Event};
+use crate::proto::metad::{
+    self as proto, BarrierCollected, BarrierEvent, barrier_event::Event, dropped::Reason,
+};
 
 /// How long a worker may take to say who it is; less than any call may take, so that it learns what was missing.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
@@ -141,6 +144,15 @@ fn event(told: Told) -> BarrierEvent {
         Told::Committed { epoch, checkpoint } => {
             Event::Committed(proto::Committed { epoch: epoch.get(), checkpoint })
         }
+        Told::Dropped { epoch, why } => {
+            let reason = match why {
+                DropReason::TimedOut => Reason::TimedOut,
+                DropReason::WorkerLeft(_) => Reason::WorkerLeft,
+                DropReason::CommitFailed => Reason::CommitFailed,
+            };
+            Event::Dropped(proto::Dropped { epoch: epoch.get(), reason: reason.into() })
+        }
+        Told::SetAside { failures } => Event::SetAside(proto::SetAside { failures }),
     };
     BarrierEvent { event: Some(event) }
 }

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, stream};
+use prost::Message;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, refuse, requests};
+use super::{RpcParts, refuse, requests, slow};
 use crate::clock::millis;
-use crate::meta::desk::{self, Watching};
+use crate::meta::desk::{self, Listing, Watching};
 use crate::meta::workers::{Change, ChangeKind, LeaveReason, Worker, WorkerId, WorkerSpec};
 use crate::proto::metad::cluster_service_server::ClusterService;
 use crate::proto::metad::{
@@ -16,6 +17,11 @@ use crate::proto::metad::{
     ListResponse, RegisterRequest, RegisterResponse, WatchRequest, WatchResponse, WorkerChange,
     worker_change::Kind,
 };
+
+/// How many bytes of workers go into one message: most clients read none above 4 MiB.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// What a worker costs beside itself, at most.
+const MESSAGE_BYTES: usize = 16;
 
 pub(super) struct Cluster {
     parts: RpcParts,
@@ -62,18 +68,22 @@ impl ClusterService for Cluster {
         Ok(Response::new(DeregisterResponse {}))
     }
 
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let workers = self.parts.desk.ask(desk::Request::List).await;
-        let workers = workers.map_err(|e| refuse::desk(&self.parts, e))?;
-        Ok(Response::new(ListResponse { workers: workers.iter().map(worker).collect() }))
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let requests::Listed { after, limit } = requests::list(request.into_inner())?;
+        // One more than is shown tells whether there is another page.
+        let asked = self.parts.desk.ask(|reply| desk::Request::List(after, limit + 1, reply)).await;
+        let listing = asked.map_err(|e| refuse::desk(&self.parts, e))?;
+        let (workers, shown) = page(&listing, 0, limit);
+        let last = listing.workers[..shown].last().filter(|_| shown < listing.workers.len());
+        let next_page_token = last.map(|w| w.id.to_string()).unwrap_or_default();
+        Ok(Response::new(ListResponse { workers, next_page_token, version: listing.version }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let watching = self.parts.desk.ask(desk::Request::Watch).await;
-        let Watching { workers, version, changes } = watching.map_err(|e| refuse::desk(&self.parts, e))?;
-        let first = WatchResponse { workers: workers.iter().map(worker).collect(), change: None, version };
+        let Watching { now, changes } = watching.map_err(|e| refuse::desk(&self.parts, e))?;
         let changes = BroadcastStream::new(changes).map(|change| match change {
             Ok(change) => Ok(change_response(&change)),
             Err(e) => Err(Status::aborted(format!("this watch has fallen behind ({e}); watch again"))),
@@ -85,14 +95,40 @@ impl ClusterService for Cluster {
             is_over |= change.is_err();
             std::future::ready(goes_on)
         });
-        Ok(Response::new(Box::pin(stream::once(std::future::ready(Ok(first))).chain(changes))))
+        Ok(Response::new(Box::pin(slow::cut_off(first_messages(now).map(Ok).chain(changes)))))
     }
 }
 
-fn worker(worker: &Worker) -> proto::Worker {
+/// As many workers as fit into one message, from this one on, and where the next message begins.
+fn page(listing: &Listing, from: usize, limit: usize) -> (Vec<proto::Worker>, usize) {
+    let mut bytes = 0;
+    let workers =
+        listing.workers[from..].iter().take(limit).map(|w| worker(w, listing.aside.contains(&w.id)));
+    let fitting = workers.take_while(|worker| {
+        let is_first = bytes == 0;
+        bytes += worker.encoded_len() + MESSAGE_BYTES;
+        is_first || bytes <= PAGE_BYTES_MAX
+    });
+    let workers: Vec<_> = fitting.collect();
+    let next = from + workers.len();
+    (workers, next)
+}
+
+/// All workers, in as many messages as it takes; each is made when the one before it is sent.
+fn first_messages(all: Listing) -> impl Stream<Item = WatchResponse> {
+    stream::unfold(Some((all, 0)), |rest| async move {
+        let (all, from) = rest?;
+        let (workers, next) = page(&all, from, usize::MAX);
+        let (version, more) = (all.version, next < all.workers.len());
+        let message = WatchResponse { workers, change: None, version, more };
+        Some((message, more.then_some((all, next))))
+    })
+}
+
+fn worker(worker: &Worker, set_aside: bool) -> proto::Worker {
     let WorkerSpec { host, port, kind, labels } = worker.spec.clone();
     let labels = labels.into_iter().collect();
-    proto::Worker { id: worker.id.0, host, port: port.into(), kind, labels }
+    proto::Worker { id: worker.id.0, host, port: port.into(), kind, labels, set_aside }
 }
 
 fn change_response(change: &Change) -> WatchResponse {
@@ -102,6 +138,6 @@ fn change_response(change: &Change) -> WatchResponse {
         ChangeKind::Left(LeaveReason::Deregistered) => Kind::Deregistered,
         ChangeKind::Left(LeaveReason::Expired) => Kind::Expired,
     };
-    let change_of = WorkerChange { kind: kind.into(), worker: Some(worker(&change.worker)) };
-    WatchResponse { workers: vec![], change: Some(change_of), version: change.version }
+    let change_of = WorkerChange { kind: kind.into(), worker: Some(worker(&change.worker, false)) };
+    WatchResponse { workers: vec![], change: Some(change_of), version: change.version, more: false }
 }

@@ -11,12 +11,15 @@ use crate::election::record::Revision;
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
 use crate::proto::metad::{
-    self as proto, BarrierCollected, DeleteRequest, GetRequest, PutRequest, RangeRequest, RegisterRequest,
-    StateWatchRequest, StepDownRequest, TxnRequest, change,
+    self as proto, BarrierCollected, DeleteRequest, GetRequest, ListRequest, PutRequest, RangeRequest,
+    RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
 };
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
 const QUOTED_CHARS_MAX: usize = 80;
+
+/// The most workers that one page may have.
+pub const WORKERS_PAGE_MAX: usize = 1000;
 
 /// What a range asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,15 @@ pub struct Page {
     /// Only keys after this one; "": from the first one on.
     pub after: String,
     /// At most so many; 1 to [`PAGE_MAX`].
+    pub limit: usize,
+}
+
+/// Which workers a list asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Those after this one.
+    pub after: WorkerId,
+    /// At most so many; 1 to [`WORKERS_PAGE_MAX`].
     pub limit: usize,
 }
 
@@ -106,6 +118,25 @@ pub fn register(request: RegisterRequest) -> Result<WorkerSpec> {
     let spec = WorkerSpec { host, port, kind, labels: labels.into_iter().collect() };
     spec.check().map_err(|e| Status::invalid_argument(e.to_string()))?;
     Ok(spec)
+}
+
+/// The page of workers that is asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn list(request: ListRequest) -> Result<Listed> {
+    let ListRequest { page_size, page_token } = request;
+    let after = match page_token.as_str() {
+        "" => WorkerId(0),
+        token => WorkerId(token.parse().map_err(|_| {
+            let token = quoted(token);
+            Status::invalid_argument(format!(
+                "page_token {token} is none that was given out; begin without one"
+            ))
+        })?),
+    };
+    let limit = usize::try_from(page_size).unwrap_or(WORKERS_PAGE_MAX).min(WORKERS_PAGE_MAX);
+    Ok(Listed { after, limit: if limit == 0 { WORKERS_PAGE_MAX } else { limit } })
 }
 
 /// The worker whose stream begins with this message.

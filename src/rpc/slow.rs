@@ -55,6 +55,6 @@ async fn pass_on<T>(
 
 fn too_slow() -> Status {
     Status::aborted(format!(
-        "this watch was not read for {PATIENCE:?} and was cut off; read the state and watch again"
+        "this watch was not read for {PATIENCE:?} and was cut off; read again, and watch from there"
     ))
 }

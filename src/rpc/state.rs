@@ -1,8 +1,10 @@
 //! `metad.v1.StateService`: the user's own metadata, under `state/user/`. Every write is fenced.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::requests::{self, Page};
@@ -11,6 +13,7 @@ use crate::driver::leadership::WriteError;
 use crate::driver::reads::{Changes, Entry};
 use crate::driver::writes::Write;
 use crate::election::record::Revision;
+use crate::limits::Hold;
 use crate::meta::desk::DeskError;
 use crate::meta::store::MetaStore;
 use crate::proto::metad::state_service_server::StateService;
@@ -21,16 +24,30 @@ use crate::proto::metad::{
 
 /// How many bytes of entries go into one answer: most clients read no message above 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
 /// What an entry costs beside its key and its value, at most.
 const ENTRY_BYTES: usize = 32;
 
+/// How many mebibytes of what was read may wait to be sent.
+const READ_MIB_MAX: usize = 64;
+/// How many of them a range may take while it is read, and a single key.
+const RANGE_MIB: u32 = 16;
+const KEY_MIB: u32 = 1;
+
 pub(super) struct State {
     parts: RpcParts,
+    reads: Arc<Semaphore>,
 }
 
 impl State {
     pub(super) fn new(parts: RpcParts) -> Self {
-        Self { parts }
+        Self { parts, reads: Arc::new(Semaphore::new(READ_MIB_MAX)) }
+    }
+
+    /// Waits for room for what is about to be read; at most as long as a call may take.
+    async fn room(&self, mib: u32) -> Result<OwnedSemaphorePermit, Status> {
+        let room = self.reads.clone().acquire_many_owned(mib).await;
+        room.map_err(|_| Status::unavailable("this node reads nothing any more"))
     }
 
     fn store(&self) -> Result<MetaStore, Status> {
@@ -50,12 +67,14 @@ impl State {
 impl StateService for State {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let key = requests::get(request.into_inner())?;
+        let room = self.room(KEY_MIB).await?;
         let found = self.store()?.get(&key).await.map_err(|e| self.refuse(&e))?;
-        Ok(Response::new(GetResponse { entry: found.map(entry) }))
+        Ok(holding(GetResponse { entry: found.map(entry) }, room))
     }
 
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let Page { prefix, after, limit } = requests::range(request.into_inner())?;
+        let mut room = self.room(RANGE_MIB).await?;
         let page = self.store()?.range(&prefix, &after, limit).await.map_err(|e| self.refuse(&e))?;
         let found = page.entries.len();
         let mut bytes = 0;
@@ -66,7 +85,8 @@ impl StateService for State {
         });
         let entries: Vec<_> = entries.collect();
         let more = page.more || entries.len() < found;
-        Ok(Response::new(RangeResponse { entries, more }))
+        drop(room.split(RANGE_MIB as usize - bytes.div_ceil(MIB).clamp(1, RANGE_MIB as usize)));
+        Ok(holding(RangeResponse { entries, more }, room))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -110,6 +130,13 @@ impl StateService for State {
         let all = stream::once(std::future::ready(Ok(first))).chain(changes).chain(end);
         Ok(Response::new(Box::pin(slow::cut_off(all))))
     }
+}
+
+/// An answer that takes its room until it is sent.
+fn holding<T>(answer: T, room: OwnedSemaphorePermit) -> Response<T> {
+    let mut answer = Response::new(answer);
+    answer.extensions_mut().insert(Hold::new(room));
+    answer
 }
 
 fn entry(entry: Entry) -> KeyValue {

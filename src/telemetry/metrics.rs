@@ -213,6 +213,11 @@ impl Metrics {
         self.cluster.set_workers(n);
     }
 
+    /// Barriers do not wait for so many workers.
+    pub fn set_workers_aside(&self, n: usize) {
+        self.cluster.set_aside(n);
+    }
+
     /// A barrier was committed, so long after its injection.
     pub fn barrier_committed(&self, latency: Duration) {
         self.cluster.committed(latency);

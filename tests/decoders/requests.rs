@@ -123,7 +123,9 @@ fn check_write(write: &Write) {
 fn check_spec(spec: &WorkerSpec) {
     let (now, minute) = (Instant::default(), Duration::from_secs(60));
     let registry = Registry::load(minute, now, [], WorkerId(1));
-    let (id, edit) = registry.prepare_register(spec.clone()).expect("what was accepted can be registered");
+    let mut edit = registry.edit();
+    let id = registry.add_register(&mut edit, spec.clone()).expect("what was accepted can be registered");
+    let id = id.expect("an edit of nothing has room");
     let rows = codec::edit_changes(&edit).into_iter().map(|change| match change {
         Change::Put(name, value) => (name, value),
         Change::Delete(name) => panic!("{name} is deleted"),

@@ -90,7 +90,7 @@ impl Services {
 
     pub async fn kept(&mut self) -> Kept {
         let leader = self.election.leader(LeaderRequest {}).await.expect("an answer").into_inner().leader;
-        let workers = self.cluster.list(ListRequest {}).await.expect("a list").into_inner().workers;
+        let workers = self.cluster.list(ListRequest::default()).await.expect("a list").into_inner().workers;
         Kept { token: leader.expect("somebody leads").token, state: self.all("").await, workers }
     }
 
@@ -182,7 +182,7 @@ impl Stream {
         loop {
             match self.next().await.expect("more") {
                 Event::Committed(done) if done.epoch == epoch => return,
-                Event::Committed(_) => {}
+                Event::Committed(_) | Event::Dropped(_) | Event::SetAside(_) => {}
                 Event::Barrier(barrier) => self.report(self.id, barrier.epoch).await,
             }
         }
@@ -194,6 +194,7 @@ impl Stream {
         while committed < commits {
             match self.next().await.expect("more") {
                 Event::Committed(done) => committed += usize::from(collected.contains(&done.epoch)),
+                Event::Dropped(_) | Event::SetAside(_) => {}
                 Event::Barrier(barrier) => {
                     collected.insert(barrier.epoch);
                     self.report(self.id, barrier.epoch).await;

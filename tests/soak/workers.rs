@@ -132,6 +132,7 @@ async fn attend(mut barriers: Barriers, note: impl Fn(Seen)) -> Result<(), Clien
                     work.push_back((Instant::now() + WORK, barrier.epoch));
                 }
                 BarrierEvent::Committed(committed) => note(Seen::Committed(committed.epoch)),
+                BarrierEvent::Dropped(_) | BarrierEvent::SetAside(_) => {}
             },
             () = tokio::time::sleep_until(done_at), if !work.is_empty() => {
                 let (_, epoch) = work.pop_front().expect("not empty");

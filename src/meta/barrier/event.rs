@@ -19,6 +19,8 @@ pub struct BarrierSettings {
     pub checkpoint_frequency: u64,
     /// The most barriers under way; at least 1.
     pub in_flight_max: usize,
+    /// After so many barriers in a row that failed because of a worker, nobody waits for it any more; at least 1.
+    pub failures_max: u32,
 }
 
 /// What the store holds about barriers. The default: nothing yet.
@@ -74,6 +76,16 @@ pub enum Action {
         /// Who had not collected it, in the order of their ids.
         missing: Vec<WorkerId>,
     },
+    /// From now on nobody waits for this worker: tell it, and report it. It still gets each barrier, and takes part
+    /// again once it has collected one in time.
+    SetAside {
+        /// Who.
+        worker: WorkerId,
+        /// How many barriers in a row failed because of it.
+        failures: u32,
+    },
+    /// A worker that was set aside takes part again.
+    TakenBack(WorkerId),
 }
 
 /// Why a barrier was dropped.

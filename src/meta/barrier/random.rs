@@ -265,6 +265,9 @@ impl World {
                 self.end(barrier.epoch);
             }
             Action::Dropped { barrier, why, missing } => self.observe_dropped(barrier.epoch, why, &missing),
+            Action::SetAside { .. } | Action::TakenBack(_) => {
+                panic!("{action:?}: nobody ever fails too often here")
+            }
         }
     }
 

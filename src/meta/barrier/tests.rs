@@ -11,6 +11,7 @@ pub(super) fn settings() -> BarrierSettings {
         collect_timeout: Duration::from_millis(5_000),
         checkpoint_frequency: 3,
         in_flight_max: 3,
+        failures_max: u32::MAX,
     }
 }
 
@@ -73,13 +74,30 @@ impl Bench {
         self.run();
     }
 
+    pub(super) fn has_commit(&self) -> bool {
+        !self.commits.is_empty()
+    }
+
+    /// A worker's stream ends, and it opens another.
+    pub(super) fn rejoin(&mut self, worker: u64) {
+        self.m.worker_left(at(self.now), w(worker));
+        self.m.worker_joined(at(self.now), w(worker));
+        self.run();
+    }
+
+    /// A worker is not registered any more.
+    pub(super) fn gone(&mut self, worker: u64) {
+        self.m.worker_gone(at(self.now), w(worker));
+        self.run();
+    }
+
     pub(super) fn commit_done(&mut self) {
         let epoch = self.commits.pop_front().expect("a commit");
         self.m.commit_done(at(self.now), epoch);
         self.run();
     }
 
-    fn injected(&self) -> Vec<(Epoch, Vec<u64>)> {
+    pub(super) fn injected(&self) -> Vec<(Epoch, Vec<u64>)> {
         let injected = |a: &Action| match a {
             Action::Inject { barrier, to } => Some((barrier.epoch, to.iter().map(|w| w.0).collect())),
             _ => None,
@@ -91,7 +109,7 @@ impl Bench {
         self.injected().into_iter().map(|(epoch, _)| epoch).collect()
     }
 
-    fn announced(&self) -> Vec<Epoch> {
+    pub(super) fn announced(&self) -> Vec<Epoch> {
         let announced = |a: &Action| match a {
             Action::Announce { barrier, .. } => Some(barrier.epoch),
             _ => None,
@@ -99,7 +117,7 @@ impl Bench {
         self.log.iter().filter_map(announced).collect()
     }
 
-    fn dropped(&self) -> Vec<(Epoch, DropReason, Vec<u64>)> {
+    pub(super) fn dropped(&self) -> Vec<(Epoch, DropReason, Vec<u64>)> {
         let dropped = |a: &Action| match a {
             Action::Dropped { barrier, why, missing } => {
                 Some((barrier.epoch, *why, missing.iter().map(|w| w.0).collect()))

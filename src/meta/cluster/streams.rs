@@ -54,8 +54,7 @@ impl Streams {
     }
 
     /// Tells everybody. Returns those who could not take it; they are cut off.
-    pub(super) fn announce(&mut self, barrier: Barrier) -> Vec<WorkerId> {
-        let told = Told::Committed { epoch: barrier.epoch, checkpoint: barrier.checkpoint };
+    pub(super) fn tell_all(&mut self, told: Told) -> Vec<WorkerId> {
         let all: Vec<_> = self.open.keys().copied().collect();
         all.into_iter().filter(|worker| !self.send(*worker, told)).collect()
     }
@@ -72,7 +71,8 @@ impl Streams {
         self.is_current(worker, stream) && self.open.remove(&worker).is_some()
     }
 
-    fn send(&mut self, worker: WorkerId, told: Told) -> bool {
+    /// Tells one worker. False: it has no stream, or could not take it and is cut off.
+    pub(super) fn send(&mut self, worker: WorkerId, told: Told) -> bool {
         let Some(stream) = self.open.get(&worker) else { return false };
         match stream.events.try_send(told) {
             Ok(()) => true,

@@ -23,17 +23,17 @@ pub(super) type Writing = BoxFuture<'static, Written>;
 
 /// What has become of a write.
 pub(super) enum Written {
-    Edit(Edit, Waiting, Result<(), WriteError>),
+    Edit(Edit, Vec<Waiting>, Result<(), WriteError>),
     /// Is it written?
     Commit(Epoch, bool),
     /// Is it written?
     Ceiling(Epoch, bool),
 }
 
-pub(super) fn edit(store: MetaStore, edit: Edit, waiting: Waiting, changes: Vec<Change>) -> Writing {
+pub(super) fn edit(store: MetaStore, edit: Edit, waiting: Vec<Waiting>, changes: Vec<Change>) -> Writing {
     Box::pin(async move {
         // Somebody waits for a registration and can try again; nobody does for an expiry.
-        let patient = matches!(waiting, Waiting::Nobody);
+        let patient = waiting.is_empty();
         let result = write(&store, changes, patient).await;
         Written::Edit(edit, waiting, result)
     })

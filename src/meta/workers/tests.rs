@@ -20,6 +20,70 @@ fn empty() -> Registry {
     Registry::load(INTERVAL, at(0), [], WorkerId(0))
 }
 
+/// The edit of each kind alone.
+impl Registry {
+    pub(in crate::meta) fn prepare_register(
+        &self,
+        spec: WorkerSpec,
+    ) -> Result<(WorkerId, Edit), RegisterError> {
+        let mut edit = self.edit();
+        let id = self.add_register(&mut edit, spec)?.expect("an edit of nothing has room");
+        Ok((id, edit))
+    }
+
+    pub(in crate::meta) fn prepare_deregister(&self, id: WorkerId) -> Result<Edit, UnknownWorker> {
+        let mut edit = self.edit();
+        self.add_deregister(&mut edit, id).map(|_| edit)
+    }
+
+    fn prepare_expire(&self, now: Instant) -> Option<Edit> {
+        let mut edit = self.edit();
+        self.add_expired(&mut edit, now);
+        (!edit.is_empty()).then_some(edit)
+    }
+}
+
+#[test]
+fn one_edit_changes_many_workers_each_once() {
+    let mut r = empty();
+    for host in ["old", "same", "late", "later"] {
+        register(&mut r, at(0), spec(host, "x"));
+    }
+    let mut edit = r.edit();
+    let mut wish = |host, kind| r.add_register(&mut edit, spec(host, kind)).unwrap().map(|id| id.0);
+    assert_eq!(
+        [wish("new", "x"), wish("newer", "x"), wish("old", "y"), wish("same", "x")],
+        [5, 6, 1, 2].map(Some)
+    );
+    assert_eq!([wish("new", "x"), wish("old", "z")], [None, None], "not twice");
+    assert_eq!(r.add_deregister(&mut edit, WorkerId(1)), Ok(false));
+    assert_eq!(r.add_deregister(&mut edit, WorkerId(3)), Ok(true));
+    r.add_expired(&mut edit, at(60_000));
+    assert_eq!(edit.rows().len(), 6, "two new, one updated, two gone, and the next id: {:?}", edit.rows());
+    let changes = r.apply(at(60_000), edit).unwrap();
+    assert_eq!(changes.iter().map(|c| c.version).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
+    assert_eq!(ids(&r), [1, 2, 5, 6]);
+}
+
+#[test]
+fn whatever_is_wished_for_some_of_those_who_are_overdue_expire() {
+    let mut r = empty();
+    (0..100).for_each(|n| drop(register(&mut r, at(0), spec(&format!("h{n}"), "x"))));
+    let mut edit = r.edit();
+    let mut wished = 0;
+    while !edit.is_full() {
+        r.add_register(&mut edit, spec(&format!("new{wished}"), "x")).unwrap().unwrap();
+        wished += 1;
+    }
+    r.add_expired(&mut edit, at(60_000));
+    assert_eq!((wished, edit.rows().len()), (WISHES_MAX, EDITED_MAX + 1));
+    let left = r.apply(at(60_000), edit).unwrap();
+    assert_eq!(
+        left.iter().filter(|c| c.kind == ChangeKind::Left(LeaveReason::Expired)).count(),
+        EDITED_MAX - WISHES_MAX
+    );
+}
+
 /// Registers, and says which id it got and what changed.
 fn register(registry: &mut Registry, now: Instant, spec: WorkerSpec) -> (WorkerId, Vec<Change>) {
     let (id, edit) = registry.prepare_register(spec).unwrap();
@@ -173,14 +237,14 @@ fn there_is_room_for_so_many_and_they_expire_in_batches() {
     assert!(full.to_string().starts_with("10000 workers are registered"), "{full}");
     assert!(r.prepare_register(spec("h1", "y")).is_ok(), "who is registered may say something new");
     let edit = r.prepare_expire(at(60_000)).unwrap();
-    assert_eq!(edit.rows().len(), EXPIRED_MAX);
+    assert_eq!(edit.rows().len(), EDITED_MAX);
     r.apply(at(60_000), edit).unwrap();
     assert!(r.prepare_register(spec("one-more", "x")).is_ok());
     let mut batches = 1;
     while !expire(&mut r, at(60_000)).is_empty() {
         batches += 1;
     }
-    assert_eq!((batches, r.list().len()), ((WORKERS_MAX - 1).div_ceil(EXPIRED_MAX), 1));
+    assert_eq!((batches, r.list().len()), ((WORKERS_MAX - 1).div_ceil(EDITED_MAX), 1));
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub enum BarrierResult {
 
 pub(super) struct ClusterMetrics {
     workers: Gauge,
+    aside: Gauge,
     barriers: Family<ResultLabel, Counter>,
     latency: Histogram,
 }
@@ -56,6 +57,7 @@ impl ClusterMetrics {
     pub(super) fn new() -> Self {
         Self {
             workers: Gauge::default(),
+            aside: Gauge::default(),
             barriers: Family::default(),
             latency: Histogram::new(exponential_buckets(0.002, 2.0, 14)), // 2 ms … 16 s
         }
@@ -63,6 +65,11 @@ impl ClusterMetrics {
 
     pub(super) fn register(&self, r: &mut Registry) {
         r.register("metad_workers", "Registered workers, on the leader", self.workers.clone());
+        r.register(
+            "metad_workers_set_aside",
+            "Workers that barriers do not wait for, on the leader",
+            self.aside.clone(),
+        );
         r.register(
             "metad_barriers",
             "Barriers of this leader, by what became of them",
@@ -80,6 +87,10 @@ impl ClusterMetrics {
 
     pub(super) fn set_workers(&self, n: usize) {
         self.workers.set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_aside(&self, n: usize) {
+        self.aside.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
     pub(super) fn barrier(&self, result: BarrierResult) {
