@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// The directory that holds the node's identity. Default: `<node id>.metad`.
     pub data_dir: PathBuf,
+    /// Does the platform give the data dir to one process at most, wherever it runs? Default: no.
+    pub data_dir_exclusive: bool,
     /// Where the others reach us, `host:port`. Default: the rpc `listen_addr`. `None` only while that one has
     /// port 0; see [`NodeConfig::advertised`], which is the way to read this field.
     pub advertise_addr: Option<String>,

@@ -8,6 +8,7 @@
 //! Only the driver renews, and only it decides that leadership is over. Nothing is released in `Drop`: a killed
 //! leader must look like a crashed one.
 
+mod claiming;
 pub mod data_dir;
 mod diagnosis;
 mod dir_lock;
@@ -19,9 +20,12 @@ mod identities;
 mod joining;
 pub mod last_words;
 pub mod leadership;
+mod members;
 mod notes;
+mod raise;
 pub mod reads;
 pub mod reclaim;
+mod remember;
 mod standstill;
 pub mod status;
 pub mod tenure;
@@ -42,13 +46,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::clock::{Clock, Instant, wall_clock_ms};
+use crate::clock::{Clock, Instant};
 use crate::election::departure::Departure;
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, RenewAnswer};
 use crate::election::history::{Ending, Reason, Transition};
-use crate::election::lease::{Lease, LeaseId, LeaseTiming};
-use crate::election::record::{LeaderRecord, Member, MemberId, Nonce, Registration, Revision, Token};
+use crate::election::lease::{Lease, LeaseId};
+use crate::election::record::{LeaderRecord, Member, MemberId, Registration, Token};
 use crate::guardian::horizon::End;
 use crate::guardian::keeper::Keeper;
 use crate::store::codec::Keys;
@@ -63,6 +67,7 @@ use history::History;
 use last_words::LastWords;
 use leadership::{Leadership, LeadershipParts};
 use notes::Notes;
+use remember::Remembered;
 use status::{Role, Status};
 use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
@@ -137,6 +142,8 @@ struct Driver {
     /// The last leader we saw, kept while the seat is vacant.
     last_leader: Option<LeaderRecord>,
     notes: Notes,
+    remembered: Remembered,
+    watches: bool,
     stopped_by: Option<Ending>,
 }
 
@@ -261,22 +268,17 @@ impl Driver {
             ticked_boot_ns,
             last_leader: None,
             notes,
+            remembered: Remembered::default(),
+            watches: false,
             stopped_by: None,
         };
         (driver, handle)
     }
 
     async fn run(mut self) -> Ending {
-        let timing = LeaseTiming::new(self.parts.registration.ttl);
-        let alive_every =
-            timing.candidate_cadence().clamp(Duration::from_millis(500), Duration::from_secs(5));
-        tokio::spawn(watcher::watch(
-            self.parts.store.clone(),
-            self.parts.keys.clone(),
-            alive_every,
-            self.reports.clone(),
-            self.parts.trouble.clone(),
-        ));
+        if self.parts.data_dir.lock().await.pin().is_some() {
+            self.begin_watching(); // else once we know which store is the right one
+        }
         self.call_witness();
         let reading = self.begin_reading();
         loop {
@@ -327,6 +329,7 @@ impl Driver {
         }
         self.elector.handle_timeout(now);
         self.vitals.compare(now, lease.as_ref(), self.elector.lease());
+        self.remember(now);
     }
 
     /// Carries out what the elector asks for. The fuse and the snapshot follow the state first: no action may
@@ -358,11 +361,13 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Join => self.spawn(joining::join(self.parts.clone())),
+            Action::Join => self.spawn(joining::join(self.parts.clone(), self.newest())),
             Action::Renew(lease) => self.renew(lease),
             Action::Read(id) => {
-                let keys = self.parts.keys.clone();
-                self.ask("read", verbs::read(&keys), move |answer| verbs::read_event(&keys, id, answer));
+                let (keys, newest) = (self.parts.keys.clone(), self.newest());
+                self.ask("read", verbs::read(&keys), move |answer| {
+                    verbs::read_event(&keys, id, newest, answer)
+                });
             }
             Action::Register { lease, expected } => {
                 let registration = Registration { lease, ..self.parts.registration.clone() };
@@ -461,25 +466,6 @@ impl Driver {
         });
     }
 
-    fn claim(&self, nonce: Nonce, lease: LeaseId, generation: Revision) {
-        let record = LeaderRecord {
-            holder: self.me(),
-            address: self.parts.registration.rpc_address.clone(),
-            nonce,
-            ttl: self.elector.lease().map_or(Duration::ZERO, |l| l.timing().ttl()),
-            acquired_ms: wall_clock_ms(),
-            transitions: self.transitions_so_far(),
-        };
-        let keys = self.parts.keys.clone();
-        let txn = verbs::claim(&keys, &record, lease, generation);
-        self.ask("claim", txn, move |answer| verbs::claim_event(&keys, &record, nonce, answer));
-    }
-
-    /// How many tenures we know of; for display.
-    fn transitions_so_far(&self) -> u64 {
-        self.last_leader.as_ref().map_or(0, |r| r.transitions + 1)
-    }
-
     fn start_main_loop(&mut self, token: Token) {
         let Some(main_loop) = self.main_loop.take() else {
             return; // a process leads at most once; the elector knows that too
@@ -511,11 +497,11 @@ impl Driver {
         let event = match transition {
             Transition::Joined => {
                 self.tell_past();
+                self.begin_watching();
                 self.joined_event()
             }
             Transition::Rejoining => Some(telemetry::Event::Rejoining),
             Transition::Won(token) => {
-                tokio::spawn(joining::note_token(self.parts.clone(), token));
                 self.begin_row(token);
                 Some(telemetry::Event::LeadershipWon { token })
             }
@@ -554,6 +540,7 @@ impl Driver {
     /// once we are dead.
     async fn leave(&mut self, ending: &Ending) {
         self.parts.fuse.set(None);
+        self.remember_for_good().await;
         let row_closed = self.close_row(ending).await;
         let all_given_back = match self.elector.lease() {
             // A join may be under way, or an older lease may live: the guardian knows them all.

@@ -15,7 +15,7 @@
 //! | Follower, Claiming | our node id is another data dir's | Stopped |
 //! | Joining, Follower, Claiming | asked to stop | Stopped |
 //! | Claiming | won, or a picture shows the record as ours | Starting |
-//! | Claiming | lost, or cancelled: our registration has moved on | Follower |
+//! | Claiming | lost, refused, or cancelled: our registration has moved on | Follower |
 //! | Starting | `B + ttl/4` of a validated lease left | Leading |
 //! | Starting | `start_timeout` | Resigning |
 //! | Starting | `S` passed, or the record is gone again | Stopped |
@@ -35,6 +35,8 @@
 //! | HandingOver | the record is the heir's | Stopped |
 //! | HandingOver | refused, or nobody knows | Resigning |
 //! | Resigning | record deleted under our token, or patience over | Stopped |
+//! | Leading | the store went back in time, or is another one | Stopping (forced) |
+//! | any but Leading and Stopping | the store went back in time, or is another one | Stopped |
 //!
 //! There is no edge from Leading back to Follower: a meta node can be promoted, never demoted.
 //!

@@ -165,7 +165,7 @@ impl NodeBuilder {
         if self.accept_new_store {
             data_dir.forget_pin();
         }
-        let (store, main_store) = open::stores(&self.config, clock.clone()).await?;
+        let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let no_thread =
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
         let fuse = Fuse::start().map_err(no_thread)?;

@@ -21,6 +21,7 @@
 pub mod codec;
 pub mod etcd;
 pub mod memory;
+pub mod network_fs;
 pub mod open;
 pub mod sight;
 pub mod sqlite;
@@ -199,6 +200,15 @@ pub struct Look {
     pub rtt: Option<Duration>,
 }
 
+/// Which cluster a place belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Belongs {
+    /// The place, as it was configured.
+    pub place: String,
+    /// The cluster's id; `None`: it does not say.
+    pub cluster: Option<u64>,
+}
+
 /// The largest answer that is read: a page of keys, or all that a new leader needs to know.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -291,6 +301,18 @@ pub trait Store: Send + Sync + 'static {
     /// has nothing to show.
     async fn sights(&self, patience: Duration) -> Vec<Sight> {
         let _ = patience;
+        vec![]
+    }
+
+    /// Takes no answer of another cluster than this one from now on: it counts as none.
+    fn pin(&self, cluster: u64) {
+        let _ = cluster;
+    }
+
+    /// Which cluster each place of this store belongs to, for at most `timeout`; once more than half of them have
+    /// answered, the others get a moment only. A store that is in one place only has nothing to tell.
+    async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
+        let _ = timeout;
         vec![]
     }
 

@@ -175,3 +175,33 @@ fn a_node_leads_through_tls_with_a_client_certificate_and_a_login() {
     let lost = holds_within(LEASE * 2, || node.has_event("main_loop_stopping"));
     assert!(!lost, "renewals go through TLS and login as well\n{}", node.report());
 }
+
+#[test]
+fn a_claim_that_a_full_etcd_refuses_is_called_that_and_is_not_repeated_in_a_loop() {
+    let etcd = EtcdCluster::builder().arg("--quota-backend-bytes=4000000").start();
+    let nodes = ["e0", "e1"].map(|id| NodeBuilder::new(id).etcd(&etcd).spawn());
+    let first = wait_for_leader(&nodes, PATIENCE);
+    wait_until_all_know_all(&nodes);
+    let much = "x".repeat(500_000);
+    wait_until("etcd is full", PATIENCE, || !etcd.etcdctl(&["put", "much", &much]).status.success());
+    nodes[first].kill();
+    let refused = || nodes[1 - first].events().iter().filter(|e| e.kind() == "claim_refused").count();
+    wait_until("two refused claims", PATIENCE, || refused() >= 2);
+    let events = nodes[1 - first].events();
+    let at: Vec<_> = events.iter().filter(|e| e.kind() == "claim_refused").map(|e| e.at_ns()).collect();
+    assert!(at[1] - at[0] >= 4_900_000_000, "paced: {at:?}");
+    let said = events.iter().find(|e| e.kind() == "claim_refused").expect("one").str("error").to_owned();
+    assert!(said.contains("database space exceeded"), "{said}");
+    assert!(!nodes[1 - first].has_event("claim_lost"), "nobody was faster\n{}", nodes[1 - first].report());
+    make_room(&etcd);
+    wait_until("it leads when there is room", PATIENCE, || leader(&nodes) == Some(1 - first));
+    assert_eq!(tenures(&nodes).len(), 2);
+}
+
+fn make_room(etcd: &EtcdCluster) {
+    let status = etcd.etcdctl_ok(&["endpoint", "status", "-w", "json"]);
+    let revision = status.split("\"revision\":").nth(1).and_then(|s| s.split([',', '}']).next());
+    etcd.etcdctl_ok(&["compact", revision.expect("a revision")]);
+    etcd.etcdctl_ok(&["defrag"]);
+    etcd.etcdctl_ok(&["alarm", "disarm"]);
+}

@@ -4,7 +4,8 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::crew::{PATIENCE, SCHEDULING_SLACK, assert_kept, between, report, started_ns, tenures};
@@ -222,4 +223,88 @@ fn a_node_that_lost_its_data_dir_under_a_long_lease_says_how_to_free_its_seat() 
     next.wait_for("main_loop_started", PATIENCE);
     wait_until("it leads alone", PATIENCE, || next.has_event("leader_changed"));
     assert_eq!(tenures(&[first, stranger, next]).len(), 2);
+}
+
+// --- proof of death --------------------------------------------------------------------------------------------------
+
+/// Makes the folder look as if a process on another machine, in another boot, had left it.
+fn move_from_elsewhere(folder: &Path) {
+    let inode = std::fs::metadata(folder).expect("a folder").ino();
+    edit(&folder.join("identity"), |json| json["binding"] = format!("another machine:{inode}").into());
+    edit(&folder.join("state"), |json| json["boot"] = "another boot".into());
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut json = serde_json::from_slice(&std::fs::read(file).expect("read")).expect("JSON");
+    change(&mut json);
+    std::fs::write(file, json.to_string()).expect("written");
+}
+
+#[test]
+fn a_data_dir_from_another_machine_leaves_the_record_of_a_process_alone_that_may_live_there() {
+    let etcd = EtcdCluster::start(1);
+    let (builder, original) = lone_leader(&etcd, SHORT);
+    // A clone of the volume: for all that the files say, the same folder.
+    let folder = beside(&original, "clone");
+    copy_dir(original.data_dir(), &folder);
+    move_from_elsewhere(&folder);
+    let clone = builder.clone().data_dir(&folder);
+    for word in ["false", "true"] {
+        let clone = clone.clone().env("METAD_NODE__DATA_DIR_EXCLUSIVE", word).spawn();
+        if word == "false" {
+            assert_eq!(clone.wait_exit(PATIENCE), 73, "{}", clone.report());
+            assert!(clone.stderr().contains("/etc/machine-id"), "{}", clone.stderr());
+            assert!(
+                original.is_alive() && !original.has_event("main_loop_stopping"),
+                "{}",
+                original.report()
+            );
+            // The stranger that it became says nothing about the next clone.
+            std::fs::remove_dir_all(&folder).expect("removed");
+            original.kill();
+            copy_dir(original.data_dir(), &folder);
+            move_from_elsewhere(&folder);
+        } else {
+            clone.wait_for("main_loop_started", PATIENCE);
+            let took = between(original.died_ns().expect("dead"), started_ns(&clone));
+            assert!(
+                took < SHORT / 2 + SCHEDULING_SLACK,
+                "by the operator's word it takes its record back: {took:?}"
+            );
+            assert_eq!(tenures(&[original, clone]).len(), 2);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_got_another_name_is_told_both_causes_and_the_command() {
+    let etcd = EtcdCluster::start(1);
+    let (builder, first) = lone_leader(&etcd, Duration::from_secs(LONG_SECS));
+    first.kill();
+    move_from_elsewhere(first.data_dir());
+    let stranger = builder.spawn();
+    assert_eq!(stranger.wait_exit(Duration::from_secs(60) + PATIENCE), 73, "{}", stranger.report());
+    let said = stranger.stderr();
+    for part in
+        ["another machine", "/etc/machine-id", "metad release --node a --it-is-dead", "data_dir_exclusive"]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    assert_eq!(tenures(&[first, stranger]).len(), 1);
+}
+
+#[test]
+fn a_crashed_leader_that_starts_with_priority_0_gives_its_record_up_at_once() {
+    let etcd = EtcdCluster::start(1);
+    let (builder, first) = lone_leader(&etcd, Duration::from_secs(LONG_SECS));
+    let other = NodeBuilder::new("b").lease_secs(LONG_SECS).etcd(&etcd).spawn();
+    other.wait_for("joined", PATIENCE);
+    first.kill();
+    let observer = builder.env("METAD_NODE__PRIORITY", "0").spawn();
+    // Its lease of a day is not waited for.
+    other.wait_for("main_loop_started", PATIENCE);
+    observer.wait_for("joined", PATIENCE);
+    assert!(!observer.has_event("leadership_won"), "{}", observer.report());
+    assert_eq!(tenures(&[first, other, observer]).len(), 2);
 }

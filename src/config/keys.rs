@@ -100,7 +100,7 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 61] = [
+pub static KEYS: [Key; 62] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
         .help("The name of this node; no two nodes of a cluster may have the same."),
@@ -110,6 +110,10 @@ pub static KEYS: [Key; 61] = [
     Key::new("node.data_dir", Kind::Path, computed("<node id>.metad", "node-1.metad"))
         .flag("--data-dir")
         .help("Holds the node's identity. Keep it: without it a restart cannot take its own record back."),
+    Key::new("node.data_dir_exclusive", Kind::Switch, Fallback::Switch(false)).help(
+        "Says that the platform gives the data dir to one process at most (a StatefulSet with ReadWriteOncePod): a start \
+         on another machine then takes its own record back at once instead of waiting for the lease.",
+    ),
     Key::new("node.advertise_addr", Kind::Address, computed("rpc.listen_addr", "10.0.0.1:5690"))
         .flag("--advertise-addr")
         .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),

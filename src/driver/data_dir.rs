@@ -1,14 +1,17 @@
 //! The data dir: what one node must remember from start to start, and the proof that it is alone.
 //!
 //! `lock` is held with flock(2) for the life of the process: a dead process holds none, so getting it proves
-//! that no earlier start on this data dir is alive. `identity` is the uuid; it is bound to the machine and the
-//! folder, so a copy is noticed and gets a uuid of its own. `state` is rewritten (temporary file, fsync,
-//! rename, fsync of the folder) *before* the store hears of a new lease, so that a crash at any point leaves
-//! the name of every lease that was ever granted to us.
+//! that no earlier start on this data dir *and this machine* is alive. `identity` is the uuid; it is bound to the machine
+//! and the folder, so a copy is noticed, and so is a folder that was used elsewhere ([`place`]): both get a uuid of their
+//! own. `state` is rewritten (temporary file, fsync, rename, fsync of the folder) *before* the store hears of a new
+//! lease, so that a crash at any point leaves the name of every lease that was ever granted to us. It names only leases
+//! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
+//! so that a start after a crash between the two comes to the same conclusion.
+
+mod place;
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +23,8 @@ use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::store::codec::parse_lease;
+use crate::store::network_fs;
+use place::{Past, Place};
 
 /// How many older leases are remembered. Those beyond it end by themselves.
 const OLDER_LEASES_MAX: usize = 16;
@@ -30,8 +35,11 @@ pub struct DataDir {
     path: PathBuf,
     uuid: MemberUuid,
     state: State,
+    place: Place,
     lock: Arc<File>,
     past: Option<Row>,
+    /// Why it was given a new identity at this start, if it was.
+    estranged: Option<&'static str>,
 }
 
 /// Which store this data dir belongs to, and how far it had got.
@@ -68,6 +76,16 @@ pub enum DataDirError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It is on another machine.
+    #[error(
+        "the data dir {path} is on a network file system ({kind}), where a lock does not prove that no other process uses it; choose a local disk with --data-dir"
+    )]
+    Network {
+        /// The folder.
+        path: PathBuf,
+        /// Which one.
+        kind: &'static str,
+    },
     /// A file in it is damaged.
     #[error(
         "{path} is damaged ({why}); if this node is certainly not running elsewhere, delete it: the node then starts as a new one"
@@ -97,61 +115,107 @@ struct State {
     enrolled: String,
     cluster: Option<u64>,
     revision: u64,
+    /// The boot in which all these leases were asked for, or since which their holders are dead.
+    #[serde(default)]
+    boot: String,
+    /// The revision above which an accepted store has to be lifted before we may lead in it; 0: none.
+    #[serde(default)]
+    raise_to: u64,
 }
 
 // === impl DataDir ===
 
 impl DataDir {
-    /// Opens the folder (creating it if needed), takes its lock, and begins a new incarnation.
+    /// Opens the folder (creating it if needed), takes its lock, and begins a new incarnation. `exclusive`: the platform
+    /// gives the folder to one process at most, wherever it runs.
     ///
     /// # Errors
     /// See [`DataDirError`].
-    pub fn open(path: &Path, node: &str) -> Result<Self, DataDirError> {
+    pub fn open(path: &Path, node: &str, exclusive: bool) -> Result<Self, DataDirError> {
         let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
         std::fs::create_dir_all(path).map_err(io("creating it"))?;
+        if let Some(kind) = network_fs::of(path).map_err(io("looking at it"))? {
+            return Err(DataDirError::Network { path: path.to_owned(), kind });
+        }
         let lock = dir_lock::take(path, node).map_err(|e| match e {
             LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
             LockError::Io(what, source) => io(what)(source),
         })?;
-        let binding = binding(path).map_err(io("looking at it"))?;
+        let place = Place::of(path).map_err(io("looking at it"))?;
+        Self::open_at(path, place, lock, exclusive)
+    }
+
+    fn open_at(path: &Path, place: Place, lock: File, exclusive: bool) -> Result<Self, DataDirError> {
         let known: Option<Identity> = read_json(&path.join("identity"))?;
-        let copied = known.as_ref().is_some_and(|i| i.binding != binding);
-        let uuid = known.filter(|i| i.binding == binding).and_then(|i| i.uuid.parse().ok());
         let mut dir = Self {
             path: path.to_owned(),
             uuid: MemberUuid(0),
-            state: State::default(),
+            state: read_json(&path.join("state"))?.unwrap_or_default(),
+            place,
             lock: Arc::new(lock),
             past: None,
+            estranged: None,
         };
-        match uuid {
-            Some(uuid) => {
-                dir.uuid = uuid;
-                dir.state = read_json(&path.join("state"))?.unwrap_or_default();
-            }
-            None => dir.become_stranger()?,
+        let judge = |i: &Identity| dir.place.judge(&i.binding, &dir.state.boot, exclusive);
+        let past = known.as_ref().map(judge);
+        match (known.and_then(|i| i.uuid.parse().ok()), past) {
+            (Some(uuid), Some(Past::Dead)) => dir.uuid = uuid,
+            (_, past) => dir.begin_anew(past)?,
         }
-        if copied {
-            tracing::warn!(uuid = %dir.uuid, "this data dir is a copy; it starts as a new node and leaves the original's record alone");
-        }
+        dir.state.boot.clone_from(&dir.place.boot);
         dir.state.incarnation += 1;
         dir.save()?;
+        dir.bind()?;
         dir.past = last_words::read(path, dir.uuid);
         Ok(dir)
     }
 
-    /// Gives the data dir a new identity without a past: it was copied, rolled back or lost.
+    fn begin_anew(&mut self, past: Option<Past>) -> Result<(), DataDirError> {
+        self.become_stranger()?;
+        self.estranged = match past {
+            Some(Past::Copied) => Some("this data dir is a copy, which leaves the original's record alone"),
+            Some(Past::Elsewhere) => Some(
+                "this data dir was used on another machine, or this machine has got another /etc/machine-id since \
+                 its last boot, so that nothing proves that the process which used it is dead; if the platform gives \
+                 the data dir to one process at most, set node.data_dir_exclusive = true",
+            ),
+            Some(Past::Dead) | None => None,
+        };
+        if let Some(why) = self.estranged {
+            tracing::warn!(uuid = %self.uuid, "this node starts as a new one: {why}");
+        }
+        Ok(())
+    }
+
+    /// Gives the data dir a new identity without a past: it was copied, rolled back or lost. The state goes first: an old
+    /// identity without leases can do no harm, a new one with the leases of another process could end them.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn become_stranger(&mut self) -> Result<(), DataDirError> {
+        let State { cluster, revision, raise_to, .. } = self.state;
+        self.state = State { cluster, revision, raise_to, ..State::default() };
+        self.save()?;
         self.uuid = MemberUuid(uuid::Uuid::new_v4().as_u128());
-        let pin = (self.state.cluster, self.state.revision);
-        self.state = State { cluster: pin.0, revision: pin.1, ..State::default() };
-        let binding = binding(&self.path).map_err(|e| self.io("looking at it", e))?;
-        let identity = Identity { uuid: self.uuid.to_string(), binding };
-        self.write("identity", &identity)?;
-        self.save()
+        self.write_identity()
+    }
+
+    /// Notes where the folder is now, if that has changed.
+    fn bind(&mut self) -> Result<(), DataDirError> {
+        let known: Option<Identity> = read_json(&self.path.join("identity"))?;
+        match known.is_some_and(|i| i.binding == self.place.binding()) {
+            true => Ok(()),
+            false => self.write_identity(),
+        }
+    }
+
+    fn write_identity(&self) -> Result<(), DataDirError> {
+        self.write("identity", &Identity { uuid: self.uuid.to_string(), binding: self.place.binding() })
+    }
+
+    /// Why it was given a new identity at this start, if that was not its first.
+    pub fn estranged(&self) -> Option<&'static str> {
+        self.estranged
     }
 
     /// The lock, for who must keep it a little longer than we live.
@@ -211,6 +275,7 @@ impl DataDir {
         self.state.enrolled.clone_from(&self.state.lease);
         self.state.cluster = Some(pin.cluster);
         self.state.revision = self.state.revision.max(pin.revision.0);
+        self.state.raise_to = 0; // who joins has lifted it
         self.save()
     }
 
@@ -229,9 +294,16 @@ impl DataDir {
         Some(Pin { cluster, revision: Revision(self.state.revision) })
     }
 
-    /// Forgets which store it belonged to: the operator says that the new one is right.
+    /// The revision that an accepted store must have before this node may lead in it; 0: any.
+    pub fn floor(&self) -> Revision {
+        Revision(self.state.raise_to)
+    }
+
+    /// Forgets which store it belonged to: the operator says that the new one is right. What is remembered is how far the
+    /// old one had got, because a token that it has given out must never be given out again.
     pub fn forget_pin(&mut self) {
         self.state.cluster = None;
+        self.state.raise_to = self.state.raise_to.max(self.state.revision);
         self.state.revision = 0;
         // The last tenure was in the old store; the history of the new one is not told of it.
         self.past = None;
@@ -244,6 +316,8 @@ impl DataDir {
 
     fn write(&self, name: &'static str, value: &impl Serialize) -> Result<(), DataDirError> {
         let replace = || -> std::io::Result<()> {
+            #[cfg(test)]
+            tests::crash_if_due()?;
             let temporary = self.path.join(format!("{name}.new"));
             let mut file = File::create(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(value)?)?;
@@ -259,13 +333,6 @@ impl DataDir {
     }
 }
 
-/// What a copy of the folder has not got: its machine and its inode.
-fn binding(path: &Path) -> std::io::Result<String> {
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let inode = std::fs::metadata(path)?.ino();
-    Ok(format!("{}:{inode}", machine.trim()))
-}
-
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, DataDirError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -277,43 +344,5 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, DataD
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_start_is_a_new_incarnation_of_one_identity() {
-        let tmp = tempfile::tempdir().unwrap();
-        let path = tmp.path().join("d");
-        let (uuid, lease) = {
-            let mut dir = DataDir::open(&path, "n").unwrap();
-            assert_eq!(dir.incarnation(), Incarnation(1));
-            (dir.uuid(), dir.next_lease().unwrap())
-        };
-        let dir = DataDir::open(&path, "n").unwrap();
-        assert_eq!((dir.uuid(), dir.incarnation()), (uuid, Incarnation(2)));
-        assert!(dir.own_leases().contains(&lease), "a lease is on disk before anybody hears of it");
-    }
-
-    #[test]
-    fn a_second_process_is_refused_and_told_who_holds_it() {
-        let tmp = tempfile::tempdir().unwrap();
-        let _held = DataDir::open(tmp.path(), "n1").unwrap();
-        let e = DataDir::open(tmp.path(), "n2").unwrap_err().to_string();
-        assert!(e.contains("node n1") && e.contains(&std::process::id().to_string()), "{e}");
-    }
-
-    #[test]
-    fn a_copy_gets_an_identity_of_its_own() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (a, b) = (tmp.path().join("a"), tmp.path().join("b"));
-        let original = DataDir::open(&a, "n").unwrap().uuid();
-        std::fs::create_dir(&b).unwrap();
-        for name in ["identity", "state"] {
-            std::fs::copy(a.join(name), b.join(name)).unwrap();
-        }
-        let copy = DataDir::open(&b, "n").unwrap();
-        assert_ne!(copy.uuid(), original);
-        assert!(copy.own_leases().is_empty());
-        assert_eq!(DataDir::open(&a, "n").unwrap().uuid(), original, "twin: the original keeps its own");
-    }
-}
+#[path = "data_dir/tests.rs"]
+mod tests;

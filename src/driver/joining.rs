@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::Shared;
 use super::data_dir::DataDirError;
 use super::reclaim::{Join, JoinFailure, JoinPlan, Next};
+use super::{Shared, members, raise};
 use crate::client::MemberClient;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
-use crate::election::record::{Registration, Token};
+use crate::election::record::{Registration, Revision};
 use crate::store::Request;
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
@@ -19,11 +19,11 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// The pause before our node id is looked at again.
 const HOLDER_PAUSE: Duration = Duration::from_millis(500);
 
-/// Joins, or says why not.
-pub(super) async fn join(shared: Shared) -> Event {
+/// Joins, or says why not. `newest`: the newest revision that this process has seen.
+pub(super) async fn join(shared: Shared, newest: Revision) -> Event {
     let began = shared.clock.now();
     loop {
-        match try_join(&shared).await {
+        match try_join(&shared, newest).await {
             Ok(joined) => {
                 shared.trouble.over();
                 return Event::Joined(joined);
@@ -48,17 +48,20 @@ pub(super) async fn join(shared: Shared) -> Event {
     }
 }
 
-async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
-    let plan = {
+async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailure> {
+    let (mut pin, floor, own_leases) = {
         let dir = shared.data_dir.lock().await;
-        JoinPlan {
-            keys: shared.keys.clone(),
-            registration: shared.registration.clone(),
-            own_leases: dir.own_leases(),
-            pin: dir.pin(),
-            wall_ms: wall_clock_ms(),
-        }
+        (dir.pin(), dir.floor(), dir.own_leases())
     };
+    if let Some(pin) = &mut pin {
+        pin.revision = pin.revision.max(newest);
+    }
+    members::agree(shared, pin).await?;
+    if floor > Revision(0) {
+        raise::raise(shared, floor).await?;
+    }
+    let (keys, registration) = (shared.keys.clone(), shared.registration.clone());
+    let plan = JoinPlan { keys, registration, own_leases, pin, wall_ms: wall_clock_ms() };
     let (mut join, mut next) = Join::start(plan);
     loop {
         next = match next {
@@ -78,6 +81,8 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
             Next::Done(joined, pin) => {
                 let dir = shared.data_dir.clone().lock_owned().await;
                 on_disk(dir, move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
+                shared.store.pin(pin.cluster);
+                shared.main_store.pin(pin.cluster);
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),
@@ -85,12 +90,12 @@ async fn try_join(shared: &Shared) -> Result<Joined, JoinFailure> {
     }
 }
 
-/// Puts the token of a tenure on disk, so that the next start refuses a store that would give it out again. In the
+/// Puts a revision that was seen on disk, so that the next start refuses a store that has not got it. In the
 /// background: a slow disk must not eat up the lease.
-pub(super) async fn note_token(shared: Shared, token: Token) {
+pub(super) async fn note_revision(shared: Shared, revision: Revision) {
     let dir = shared.data_dir.clone().lock_owned().await;
-    if let Err(why) = on_disk(dir, move |dir| dir.note_revision(token.revision())).await {
-        tracing::warn!(error = %why, "the data dir does not know of this tenure");
+    if let Err(why) = on_disk(dir, move |dir| dir.note_revision(revision)).await {
+        tracing::warn!(error = %why, "the data dir does not know how far the store has got");
     }
 }
 
@@ -123,10 +128,7 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
             );
             Some(Ending::with_detail(Reason::StoreDenied, detail))
         }
-        JoinFailure::StoreChanged(why) => {
-            let detail = format!("{why}; if that is right, start once with --accept-new-store");
-            Some(Ending::with_detail(Reason::StoreChanged, detail))
-        }
+        JoinFailure::StoreChanged(why) => Some(Ending::with_detail(Reason::StoreChanged, why)),
         JoinFailure::Disk(why) => Some(Ending::with_detail(Reason::DiskFailed, why)),
         JoinFailure::Retry(why) if !is_running(shared) => {
             let found = if why.contains("database space exceeded") {
@@ -167,10 +169,12 @@ async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) ->
     if shared.clock.now().since(since) < HOLDER_PATIENCE {
         return None;
     }
+    let estranged = shared.data_dir.lock().await.estranged();
+    let estranged = estranged.map_or(String::new(), |why| format!("; {why}"));
     let detail = format!(
         "node id {node:?} is registered by {place}, which does not answer, and whose lease has not ended for \
          {HOLDER_PATIENCE:?}; if it is certainly dead: metad release --node {node} --it-is-dead, with the settings of \
-         this node (or etcdctl lease revoke {})",
+         this node (or etcdctl lease revoke {}){estranged}",
         holder.lease
     );
     Some(Ending::with_detail(Reason::NodeIdInUse, detail))

@@ -94,6 +94,24 @@ pub enum JoinFailure {
     StoreChanged(String),
 }
 
+/// What is said of a store that is another one.
+pub(super) fn another_store(pinned: u64, answers: u64) -> String {
+    let accept = verbs::ACCEPT;
+    format!("this data dir belongs to the store {pinned:016x}, but {answers:016x} answers{accept}")
+}
+
+// === impl JoinFailure ===
+
+impl JoinFailure {
+    /// A store's error, as a join takes it.
+    pub(super) fn of(e: &StoreError) -> Self {
+        match e {
+            StoreError::Refused(Refusal::Denied, why) => Self::Denied(why.clone()),
+            e => Self::Retry(e.to_string()),
+        }
+    }
+}
+
 // === impl Join ===
 
 impl Join {
@@ -130,10 +148,7 @@ impl Join {
         let response = match answer {
             Ok(response) => response,
             Err(_) if self.step == Step::Revoking => return self.revoke_next(),
-            Err(StoreError::Refused(Refusal::Denied, why)) => {
-                return Next::Failed(JoinFailure::Denied(why.clone()));
-            }
-            Err(e) => return Next::Failed(JoinFailure::Retry(e.to_string())),
+            Err(e) => return Next::Failed(JoinFailure::of(e)),
         };
         if let Some(failure) = self.check_store(response) {
             return Next::Failed(failure);
@@ -148,26 +163,21 @@ impl Join {
         }
     }
 
+    /// Each request left after the answer before it had come, so none may show less than that. The first one must not
+    /// show less than the newest view of this process, or of an earlier start.
     fn check_store(&mut self, response: &Response) -> Option<JoinFailure> {
         let header = response.header();
         if self.step == Step::Revoking {
             return None; // a lease that was not found comes without a header
         }
+        let pinned = self.plan.pin;
+        let newest = pinned.map_or(self.pin.revision, |pin| pin.revision.max(self.pin.revision));
         self.pin = Pin { cluster: header.cluster, revision: header.revision.max(self.pin.revision) };
         self.raft_term = self.raft_term.max(header.raft_term);
-        let pinned = self.plan.pin?;
-        if pinned.cluster != header.cluster {
-            return Some(JoinFailure::StoreChanged(format!(
-                "this data dir belongs to the store {:016x}, but {:016x} answers",
-                pinned.cluster, header.cluster
-            )));
+        if let Some(other) = pinned.map(|pin| pin.cluster).filter(|cluster| *cluster != header.cluster) {
+            return Some(JoinFailure::StoreChanged(another_store(other, header.cluster)));
         }
-        (header.revision < pinned.revision && self.step == Step::Looking).then(|| {
-            JoinFailure::StoreChanged(format!(
-                "the store is at revision {}, but this data dir has seen {}: it was restored from a backup",
-                header.revision, pinned.revision
-            ))
-        })
+        verbs::went_back(newest, header.revision).map(JoinFailure::StoreChanged)
     }
 
     fn looked(&mut self, reply: &TxnReply) -> Next {
@@ -219,6 +229,11 @@ impl Join {
         let Some(tenure) = view.seat.tenure().filter(|t| self.is_our_past(t)) else {
             return self.start_revoking(None);
         };
+        // Who must not lead does not take it back; the record ends with the old lease.
+        if self.plan.registration.priority == 0 {
+            let old = tenure.lease;
+            return self.start_revoking(Some(old));
+        }
         self.step = Step::Reclaiming;
         self.revoke.push(tenure.lease);
         let record = self.record(tenure);
@@ -230,11 +245,12 @@ impl Join {
         )))
     }
 
-    /// A record of our uuid, on another lease than ours, is that of a dead process: the lock on the data dir
-    /// proves that it is dead, the identity check that this is the data dir and not a copy.
+    /// A record of our uuid, on a lease that an earlier start on this data dir has asked for, is that of a dead process:
+    /// the data dir keeps its leases only while it knows that (see `data_dir`).
     fn is_our_past(&self, tenure: &Tenure) -> bool {
-        let me = &self.plan.registration;
-        tenure.record.holder.uuid == me.member.uuid && tenure.lease != me.lease
+        let JoinPlan { registration: me, own_leases, .. } = &self.plan;
+        let is_ours = tenure.record.holder.uuid == me.member.uuid && own_leases.contains(&tenure.lease);
+        is_ours && tenure.lease != me.lease
     }
 
     fn record(&self, old: &Tenure) -> LeaderRecord {

@@ -1,40 +1,56 @@
 //! The watch on the election: keeps one picture up to date and hands each new one to the elector.
 //!
-//! A watch that breaks or goes silent is not a loss: it is opened again, at another member, from where it was.
+//! A watch that breaks or goes silent is not a loss: it is opened again, at another member, from where it was. Before
+//! that the store is read: it may have been restored from a backup meanwhile, or be another one. That is how a candidate
+//! with a long lease, which asks for nothing in hours, hears of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::trouble::Trouble;
+use super::members::Looks;
+use super::{Driver, Shared};
 use crate::election::event::Event;
-use crate::store::codec::{Keys, Picture};
-use crate::store::{Refusal, Store, StoreError, ask, verbs};
+use crate::election::lease::LeaseTiming;
+use crate::store::codec::Picture;
+use crate::store::{Refusal, StoreError, ask, verbs};
 
 /// The pause before a watch is opened again; doubles up to the second one.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often the watch shows a sign of life.
+const ALIVE_EVERY_MIN: Duration = Duration::from_millis(500);
+const ALIVE_EVERY_MAX: Duration = Duration::from_secs(5);
+
+impl Driver {
+    /// Begins, unless it has begun. Not before it is known which store is the right one.
+    pub(super) fn begin_watching(&mut self) {
+        if std::mem::replace(&mut self.watches, true) {
+            return;
+        }
+        let timing = LeaseTiming::new(self.parts.registration.ttl);
+        let alive_every = timing.candidate_cadence().clamp(ALIVE_EVERY_MIN, ALIVE_EVERY_MAX);
+        tokio::spawn(watch(self.parts.clone(), alive_every, self.reports.clone()));
+    }
+}
 
 /// Watches until the receiver is gone. `alive_every`: how often the stream must show a sign of life.
-pub(super) async fn watch(
-    store: Arc<dyn Store>,
-    keys: Keys,
-    alive_every: Duration,
-    reports: mpsc::Sender<Event>,
-    trouble: Arc<Trouble>,
-) {
+async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Event>) {
     let mut picture = None;
+    let mut looks = Looks::default();
     let mut pause = REOPEN_PAUSE;
     while !reports.is_closed() {
         let before = picture.as_ref().map(Picture::revision);
-        let ended = follow(store.as_ref(), &keys, alive_every, &reports, &mut picture).await;
+        let ended = follow(&shared, alive_every, &reports, &mut picture).await;
         if let Err(e) = ended {
             if e.refusal() == Some(Refusal::Compacted) {
                 picture = None;
             }
-            trouble.report("watch", &e);
+            shared.trouble.report("watch", &e);
+            if let Some(how) = looks.again(&shared).await {
+                let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
+            }
         }
         let moved = picture.as_ref().map(Picture::revision) != before;
         pause = if moved { REOPEN_PAUSE } else { (pause * 2).min(REOPEN_PAUSE_MAX) };
@@ -43,16 +59,20 @@ pub(super) async fn watch(
 }
 
 async fn follow(
-    store: &dyn Store,
-    keys: &Keys,
+    shared: &Shared,
     alive_every: Duration,
     reports: &mpsc::Sender<Event>,
     known: &mut Option<Picture>,
 ) -> Result<(), StoreError> {
-    let picture = match known {
-        Some(picture) => picture,
-        None => known.insert(read(store, keys).await?),
-    };
+    let (store, keys) = (shared.store.as_ref(), &shared.keys);
+    let newest = known.as_ref().map(Picture::revision);
+    let fresh = verbs::picture(&ask(store, verbs::read(keys)).await?);
+    // A watch that begins in the future of a store that went back in time is silent: only a read shows it.
+    if let Some(how) = newest.and_then(|newest| verbs::went_back(newest, fresh.revision())) {
+        let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
+        return Ok(());
+    }
+    let picture = known.get_or_insert(fresh);
     let mut batches = store.watch(keys.watched(), picture.revision(), alive_every).await?;
     loop {
         if reports.send(Event::Seen(picture.view(keys))).await.is_err() {
@@ -69,8 +89,4 @@ async fn follow(
         };
         picture.fold(batch);
     }
-}
-
-async fn read(store: &dyn Store, keys: &Keys) -> Result<Picture, StoreError> {
-    Ok(verbs::picture(&ask(store, verbs::read(keys)).await?))
 }

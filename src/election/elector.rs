@@ -10,6 +10,7 @@
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
 mod failback;
+mod store_changed;
 mod tenure;
 
 use std::collections::VecDeque;
@@ -25,6 +26,10 @@ use failback::Failback;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// How soon a claim that the store refuses (it is full, or we have no permission) is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// How soon after a join another one may begin, lest each grants a lease that the next one throws away.
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What one member's elector must know from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +167,8 @@ pub struct Elector {
     settings: ElectorSettings,
     state: State,
     lease: Option<Lease>,
+    /// When the last join was answered.
+    joined_at: Option<Instant>,
     generation: Revision,
     view: View,
     renewal: Renewal,
@@ -182,6 +189,7 @@ impl Elector {
             settings,
             state: State::Joining { retry_at: None },
             lease: None,
+            joined_at: None,
             generation: Revision(0),
             view: View::default(),
             renewal: Renewal::default(),
@@ -336,6 +344,7 @@ impl Elector {
             Event::MainLoopEnded(code) => self.on_main_loop_ended(now, code),
             Event::MainLoopHung => self.on_main_loop_hung(now),
             Event::Fenced(token) => self.on_fenced(now, token),
+            Event::StoreChanged(how) => self.on_store_changed(now, how),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
             Event::Prepare(token) => self.on_prepare(now, token),
@@ -352,7 +361,7 @@ impl Elector {
     fn check_lease(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
         match &self.state {
-            _ if self.candidate_until(&lease).is_some_and(|at| now.reached(at)) => self.rejoin(),
+            _ if self.candidate_until(&lease).is_some_and(|at| now.reached(at)) => self.rejoin(now),
             State::Starting { .. } if now.reached(lease.step_down_at()) => {
                 self.stop(Ending::of(Reason::LeaseExpired));
             }
@@ -368,11 +377,14 @@ impl Elector {
     }
 
     /// A candidate's lease is lost: nothing of ours can be running, so we may simply start over with a new one.
-    fn rejoin(&mut self) {
+    fn rejoin(&mut self, now: Instant) {
         self.lease = None;
-        self.state = State::Joining { retry_at: None };
         self.actions.push_back(Action::Report(Transition::Rejoining));
-        self.actions.push_back(Action::Join);
+        let due = self.joined_at.map(|at| at + JOIN_PAUSE).filter(|at| !now.reached(*at));
+        self.state = State::Joining { retry_at: due };
+        if due.is_none() {
+            self.actions.push_back(Action::Join);
+        }
     }
 
     fn renew_when_due(&mut self, now: Instant) {
@@ -456,6 +468,7 @@ impl Elector {
         let lease = Lease::granted(joined.lease, joined.ttl, joined.stamp);
         self.renewal.restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
         self.lease = Some(lease);
+        self.joined_at = Some(now);
         self.generation = joined.generation;
         // While the join revoked our old leases, the watch may have shown what happened after it.
         if joined.view.revision >= self.view.revision {
@@ -464,7 +477,7 @@ impl Elector {
         self.state = State::Follower { claim_at: None };
         self.actions.push_back(Action::Report(Transition::Joined));
         if lease.is_over(now) {
-            return self.rejoin();
+            return self.rejoin(now);
         }
         self.consider(now);
     }
@@ -523,13 +536,13 @@ impl Elector {
         let mine = self.view.member(&self.settings.me.node);
         let lease = self.lease.map(|l| l.id());
         match mine {
-            None => return self.rejoin(), // it hangs on our lease, so that is gone too
+            None => return self.rejoin(now), // it hangs on our lease, so that is gone too
             Some(m) if m.registration.member.uuid != self.settings.me.uuid => {
                 let other =
                     format!("{} (data dir {})", m.registration.rpc_address, m.registration.member.uuid);
                 return self.stop(Ending::with_detail(Reason::NodeIdInUse, other));
             }
-            Some(m) if Some(m.registration.lease) != lease => return self.rejoin(),
+            Some(m) if Some(m.registration.lease) != lease => return self.rejoin(now),
             Some(m) => self.generation = m.generation,
         }
         match self.state {
@@ -603,6 +616,11 @@ impl Elector {
                 // The picture that led to the claim is refuted; a newer one is asked for.
                 self.state = State::Follower { claim_at: Some(now + RETRY_PAUSE) };
                 self.actions.push_back(Action::Report(Transition::ClaimLost));
+                self.read();
+            }
+            ClaimAnswer::Refused => {
+                // Whoever asks next is refused as well; the driver says what the store said.
+                self.state = State::Follower { claim_at: Some(now + REFUSED_PAUSE) };
                 self.read();
             }
             ClaimAnswer::Won(_) | ClaimAnswer::Unknown => {

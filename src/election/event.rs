@@ -59,6 +59,9 @@ pub enum Event {
     MainLoopHung,
     /// The store refused a write of the main loop because of our token.
     Fenced(Token),
+    /// The store is not the one it was: it went back in time, or another cluster answers. The text says how that is
+    /// known, and which command accepts it.
+    StoreChanged(String),
     /// Somebody asked us to stop.
     Shutdown(Reason),
     /// An operator asked us to step down, in favour of this candidate or of any.
@@ -116,8 +119,10 @@ pub struct ReadAnswer {
 pub enum ClaimAnswer {
     /// The record is ours under this token.
     Won(Token),
-    /// It certainly did not and will not happen.
+    /// It certainly did not and will not happen: somebody else was faster.
     Lost,
+    /// It certainly did not and will not happen: the store refuses it, whoever leads.
+    Refused,
     /// Nobody knows.
     Unknown,
 }

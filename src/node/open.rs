@@ -6,7 +6,7 @@ use super::StartError;
 use super::exit::Exit;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::data_dir::{DataDir, DataDirError};
+use crate::driver::data_dir::{DataDir, DataDirError, Pin};
 use crate::store::Store;
 use crate::store::open::{OpenError, open, open_for_election};
 use crate::store::sqlite;
@@ -15,20 +15,27 @@ type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
 /// Takes the data dir. On a thread of its own: what a dead process has left behind may have to be waited for.
 pub(super) async fn data_dir(config: &Config) -> Result<DataDir, StartError> {
-    let (path, node) = (config.node.data_dir.clone(), config.node.id.clone());
-    let opened = tokio::task::spawn_blocking(move || DataDir::open(&path, &node)).await;
+    let node = config.node.clone();
+    let open = move || DataDir::open(&node.data_dir, &node.id, node.data_dir_exclusive);
+    let opened = tokio::task::spawn_blocking(open).await;
     let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };
     opened.map_err(failed)?.map_err(|e| {
         let exit = match &e {
             DataDirError::InUse { .. } => Exit::InUse,
             DataDirError::Io { .. } | DataDirError::Damaged { .. } => Exit::Io,
+            DataDirError::Network { .. } => Exit::Config,
         };
         StartError { exit, message: e.to_string() }
     })
 }
 
 /// Opens the store twice: the main loop's writes must not stand in the way of renewals.
-pub(super) async fn stores(config: &Config, clock: Arc<dyn Clock>) -> Result<Stores, StartError> {
+/// Neither takes an answer of another cluster than the one that the data dir knows.
+pub(super) async fn stores(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    pin: Option<Pin>,
+) -> Result<Stores, StartError> {
     let refused = |e: OpenError| {
         let exit = if matches!(e, OpenError::Sqlite(sqlite::OpenError::Io { .. })) {
             Exit::Io
@@ -38,5 +45,10 @@ pub(super) async fn stores(config: &Config, clock: Arc<dyn Clock>) -> Result<Sto
         StartError { exit, message: e.to_string() }
     };
     let first = open_for_election(config, clock.clone()).await.map_err(refused)?;
-    Ok((first, open(config, clock).await.map_err(refused)?))
+    let second = open(config, clock).await.map_err(refused)?;
+    if let Some(pin) = pin {
+        first.pin(pin.cluster);
+        second.pin(pin.cluster);
+    }
+    Ok((first, second))
 }

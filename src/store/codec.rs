@@ -128,6 +128,11 @@ impl Keys {
         format!("{}state/{name}", self.prefix)
     }
 
+    /// The key that is written to lift the store's revision, and deleted afterwards.
+    pub fn revision(&self) -> String {
+        format!("{}revision", self.prefix)
+    }
+
     /// What a member watches: from `election/` to the end of `nodes/`, in one stream, because two streams are
     /// not ordered with each other. `state/` lies outside of it.
     pub fn watched(&self) -> KeyRange {

@@ -13,10 +13,11 @@ pub mod inspect;
 mod keepalive;
 mod member;
 mod probe;
+mod stray;
 mod watch;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
 use super::sight::{Reach, Sight};
-use super::{KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::{Belongs, KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -80,6 +81,8 @@ struct Shared {
     preferred: AtomicUsize,
     /// Where the next watch opens: a silent watch is reopened elsewhere.
     next_watch: AtomicUsize,
+    /// The cluster whose answers count; 0: any.
+    pinned: AtomicU64,
     round_trips: Mutex<RoundTrips>,
     clock: Arc<dyn Clock>,
     options: EtcdOptions,
@@ -109,6 +112,7 @@ impl EtcdStore {
             members,
             preferred: AtomicUsize::new(0),
             next_watch: AtomicUsize::new(0),
+            pinned: AtomicU64::new(0),
             round_trips: Mutex::default(),
             clock,
             options,
@@ -139,7 +143,7 @@ impl Store for EtcdStore {
     ) -> Result<BoxStream<'static, Result<WatchBatch, StoreError>>, StoreError> {
         let first = self.shared.next_watch.fetch_add(1, Ordering::Relaxed);
         let member = self.shared.members[first % self.shared.members.len()].clone();
-        let open = watch::open(member, range, after, alive_every);
+        let open = watch::open(&self.shared, member, range, after, alive_every);
         tokio::time::timeout(self.shared.options.connect_timeout * 2, open)
             .await
             .unwrap_or_else(|_| Err(StoreError::Unknown("the watch was not opened in time".into())))
@@ -158,8 +162,7 @@ impl Store for EtcdStore {
     async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
         let looks = self.shared.members.iter().map(|member| async move {
             let asked_at = self.shared.clock.now();
-            let call = member.call(self.shared.clock.as_ref(), request);
-            let answer = tokio::time::timeout(patience, call).await;
+            let answer = tokio::time::timeout(patience, self.shared.ask_own(member, request)).await;
             let rtt = matches!(answer, Ok(Ok(_))).then(|| self.shared.clock.now().since(asked_at));
             Look { place: member.name().to_owned(), rtt }
         });
@@ -191,6 +194,14 @@ impl Store for EtcdStore {
             Sight { place: member.name().to_owned(), reach, answer: told }
         });
         futures_util::future::join_all(looks).await
+    }
+
+    fn pin(&self, cluster: u64) {
+        self.shared.pinned.store(cluster, Ordering::Relaxed);
+    }
+
+    async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
+        self.shared.clusters(timeout).await
     }
 
     async fn diagnose(&self) -> String {
@@ -244,7 +255,7 @@ impl Shared {
 
     async fn ask(&self, member: &Member, request: &Request) -> Result<Response, StoreError> {
         let started = self.clock.now();
-        let answer = member.call(self.clock.as_ref(), request).await;
+        let answer = self.ask_own(member, request).await;
         if answer.is_ok() {
             self.record_round_trip(self.clock.now().since(started));
         }

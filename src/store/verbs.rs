@@ -6,7 +6,7 @@
 //! two writes of one tenure, so each written key needs a guard of its own.
 
 use super::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
-use super::{Guard, Op, Response, StoreError, Txn, TxnReply};
+use super::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Member, Nonce, Registration, Revision, Tenure, Token};
@@ -30,16 +30,35 @@ pub fn picture(reply: &TxnReply) -> Picture {
     Picture::of(reply.header.revision, &reply.found)
 }
 
-/// The elector's event for an answer to [`read`].
-pub fn read_event(keys: &Keys, id: ReadId, answer: &Answer) -> Event {
+/// The elector's event for an answer to [`read`]. `newest`: of our newest view when the read began.
+pub fn read_event(keys: &Keys, id: ReadId, newest: Revision, answer: &Answer) -> Event {
     let answer = match answer {
         Ok(Response::Txn(reply)) => {
+            if let Some(how) = went_back(newest, reply.header.revision) {
+                return Event::StoreChanged(how);
+            }
             Some(ReadAnswer { view: picture(reply).view(keys), raft_term: reply.header.raft_term })
         }
         _ => None,
     };
     Event::Read { id, answer }
 }
+
+/// Did the store go back in time? A transaction, also one that only reads, is linearizable: its answer shows all that
+/// was committed before it began, and so at least revision `newest`, which had been seen by then. If it shows less, the
+/// store has lost what it had committed; the text says so. The raft term proves nothing besides: a member that was sent
+/// a snapshot answers with an older one until the next write.
+pub fn went_back(newest: Revision, answered: Revision) -> Option<String> {
+    (answered < newest).then(|| {
+        format!(
+            "the store went back in time: it is at revision {answered}, but {newest} has been seen; it was restored \
+             from a backup{ACCEPT}"
+        )
+    })
+}
+
+/// What an operator can do about a store that is not the one it was.
+pub const ACCEPT: &str = "; if that is right, start each node once with --accept-new-store";
 
 // === registering ===
 
@@ -98,19 +117,36 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
 }
 
 /// The elector's event for an answer to [`claim`], with the picture that it shows: whoever has won must be able to
-/// say at once who leads. A second copy of a claim that had worked finds our own record.
-pub fn claim_event(keys: &Keys, record: &LeaderRecord, nonce: Nonce, answer: &Answer) -> Event {
+/// say at once who leads. A second copy of a claim that had worked finds our own record. `newest`: of our newest view
+/// when the claim was sent.
+pub fn claim_event(
+    keys: &Keys,
+    record: &LeaderRecord,
+    nonce: Nonce,
+    newest: Revision,
+    answer: &Answer,
+) -> Event {
     let reply = match answer {
         Ok(Response::Txn(reply)) => reply,
-        Err(StoreError::Refused(..)) => {
-            return Event::Claimed { nonce, answer: ClaimAnswer::Lost, seen: None };
-        }
-        _ => return Event::Claimed { nonce, answer: ClaimAnswer::Unknown, seen: None },
+        Err(e) => return Event::Claimed { nonce, answer: claim_failed(e), seen: None },
+        Ok(_) => return Event::Claimed { nonce, answer: ClaimAnswer::Unknown, seen: None },
     };
+    if let Some(how) = went_back(newest, reply.header.revision) {
+        return Event::StoreChanged(how); // even if it was won: its token may have been another's
+    }
     let view = picture(reply).view(keys);
     let is_this_claim = |t: &&Tenure| t.record.holder == record.holder && t.record.nonce == nonce;
     let won = view.seat.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
     Event::Claimed { nonce, answer: won.unwrap_or(ClaimAnswer::Lost), seen: Some(Box::new(view)) }
+}
+
+/// Only a lease that is gone is part of the race; to a full store, or one that forbids it, a claim is lost whoever leads.
+fn claim_failed(e: &StoreError) -> ClaimAnswer {
+    match e.refusal() {
+        Some(Refusal::LeaseNotFound) => ClaimAnswer::Lost,
+        Some(Refusal::NotSent) | None => ClaimAnswer::Unknown,
+        Some(_) => ClaimAnswer::Refused,
+    }
 }
 
 /// Moves our own record from a dead incarnation to this one, under a new lease; the token grows.
@@ -176,4 +212,31 @@ pub fn fenced(keys: &Keys, token: Token, guards: Vec<Guard>, then: Vec<Op>) -> T
 pub fn refused_by_fence(reply: &TxnReply, token: Token) -> bool {
     let record = reply.found.first().and_then(|f| f.first());
     !reply.succeeded && record.is_none_or(|kv| kv.modified != token.revision())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lower_revision_than_was_seen_shows_that_a_store_went_back() {
+        assert_eq!(went_back(Revision(7), Revision(7)), None);
+        assert_eq!(went_back(Revision(7), Revision(8)), None);
+        let said = went_back(Revision(7), Revision(6)).expect("it went back");
+        assert!(
+            said.contains("revision 6") && said.contains('7') && said.contains("--accept-new-store"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_claim_is_lost_only_to_somebody() {
+        let refused = |refusal| claim_failed(&StoreError::Refused(refusal, String::new()));
+        assert_eq!(refused(Refusal::LeaseNotFound), ClaimAnswer::Lost);
+        for by_the_store in [Refusal::NoSpace, Refusal::Denied, Refusal::TooLarge, Refusal::NotAStore] {
+            assert_eq!(refused(by_the_store), ClaimAnswer::Refused);
+        }
+        assert_eq!(refused(Refusal::NotSent), ClaimAnswer::Unknown);
+        assert_eq!(claim_failed(&StoreError::Unknown(String::new())), ClaimAnswer::Unknown);
+    }
 }

@@ -61,6 +61,11 @@ pub enum Event {
     },
     /// Somebody else was faster.
     ClaimLost,
+    /// The store refuses the claim, whoever leads: it is full, or we have no permission.
+    ClaimRefused {
+        /// What it said.
+        error: String,
+    },
     /// The store refused a write of our main loop, because another member leads: the fence has held.
     WriteFenced {
         /// The token that it was under.
@@ -186,6 +191,7 @@ impl Event {
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
             Event::ClaimLost => "claim_lost",
+            Event::ClaimRefused { .. } => "claim_refused",
             Event::WriteFenced { .. } => "write_fenced",
             Event::OutcomeUnknown => "outcome_unknown",
             Event::MainLoopStarted { .. } => "main_loop_started",
@@ -225,6 +231,7 @@ impl Event {
                 json!({ "token": token.get(), "reason": reason.as_str() })
             }
             Event::StoreTrouble { what, error } => json!({ "what": what, "error": error }),
+            Event::ClaimRefused { error } => json!({ "error": error }),
             Event::StoreRecovered { after_ms } => json!({ "after_ms": after_ms }),
             Event::Verdict { verdict, text } => json!({ "verdict": verdict, "text": text }),
             Event::CheckChanged { code, name, from, status, measured, fix } => json!({
@@ -262,6 +269,9 @@ impl Event {
                 warn!(event, %token, "a write was refused: another member leads, and nothing was written")
             }
             Event::ClaimLost => info!(event, "claim lost: somebody else was faster"),
+            Event::ClaimRefused { error } => {
+                warn!(event, %error, "the store refuses this node's claim; nobody leads through it until that is mended");
+            }
             Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
             Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),
             Event::MainLoopStopping { token, reason } => log_stopping(*token, *reason),

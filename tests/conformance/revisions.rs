@@ -12,6 +12,7 @@ pub const CASES: &[Case] = cases![
     all_writes_of_a_transaction_share_one_revision,
     writes_of_the_otherwise_branch_take_a_revision,
     reading_takes_no_revision,
+    an_answer_never_shows_less_than_was_seen_before_it_was_asked_for,
     deleting_what_is_not_there_takes_no_revision,
     a_refused_transaction_takes_no_revision,
     granting_and_renewing_take_no_revision,
@@ -84,6 +85,21 @@ async fn writes_of_the_otherwise_branch_take_a_revision(ctx: Ctx) {
         .await;
     assert_eq!((reply.succeeded, reply.header.revision), (false, Revision(before + 1)));
     assert_eq!(ctx.get("a").await.expect("written").modified, Revision(before + 1));
+}
+
+/// What lets a lower revision prove that a store went back in time.
+async fn an_answer_never_shows_less_than_was_seen_before_it_was_asked_for(ctx: Ctx) {
+    for round in 0..50 {
+        let seen = ctx.put("k", &round.to_string(), None).await;
+        let read = txn_at(&*ctx.there, Txn::read(vec![Op::Get(ctx.key("k"))])).await.header.revision;
+        assert!(read >= seen, "a read after {seen} shows {read}");
+        let refused = Txn { guards: vec![absent(&ctx.key("k"))], ..Txn::read(vec![]) };
+        let refused = txn_at(&*ctx.there, refused).await.header.revision;
+        assert!(refused >= read, "a refused transaction after {read} shows {refused}");
+        let granted = ctx.there.call(Request::Grant { lease: new_lease(), ttl: SHORT }).await;
+        let granted = granted.unwrap_or_else(|e| panic!("{e}")).header().revision;
+        assert!(granted >= refused, "a grant after {refused} shows {granted}");
+    }
 }
 
 async fn reading_takes_no_revision(ctx: Ctx) {

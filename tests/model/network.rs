@@ -9,7 +9,7 @@ use metad::clock::Instant;
 use metad::election::elector::State;
 use metad::election::event::{ClaimAnswer, Event as Heard, HandOverAnswer, Ready, RenewAnswer};
 use metad::election::lease::LeaseId;
-use metad::election::record::Token;
+use metad::election::record::{Revision, Token};
 use metad::store::memory::MemoryState;
 use metad::store::verbs::{self, Answer};
 use metad::store::{Request, Response, StoreError};
@@ -173,10 +173,10 @@ impl Run<'_> {
 impl Run<'_> {
     fn answer(&mut self, n: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
         let event = match purpose {
-            Purpose::Read(id) => verbs::read_event(&keys(), id, answer),
+            Purpose::Read(id) => verbs::read_event(&keys(), id, Revision(0), answer),
             Purpose::Register => verbs::register_event(answer),
             Purpose::Claim(record, nonce) => {
-                self.claimed(n, verbs::claim_event(&keys(), &record, nonce, answer))
+                self.claimed(n, verbs::claim_event(&keys(), &record, nonce, Revision(0), answer))
             }
             Purpose::Release(_) => return self.released(n, verbs::release_event(answer)),
             Purpose::HandOver(_) => return self.handed_over(n, verbs::hand_over_event(answer)),
@@ -205,7 +205,7 @@ impl Run<'_> {
                         p.unsure = Some(*nonce);
                     }
                 }
-                ClaimAnswer::Won(_) => {}
+                ClaimAnswer::Won(_) | ClaimAnswer::Refused => {}
             }
         }
         event

@@ -113,9 +113,10 @@ pub struct Call {
 /// What a request is for, and what its answer needs.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    Read(ReadId),
+    /// Which read, and the newest revision seen when it began.
+    Read(ReadId, Revision),
     Register,
-    Claim(Box<LeaderRecord>, Nonce),
+    Claim(Box<LeaderRecord>, Nonce, Revision),
     Release,
     HandOver,
     Join,

@@ -102,7 +102,7 @@ impl World {
     pub fn send(&mut self, h: usize, purpose: Purpose, request: Request) {
         let (name, stamp, sent) = (self.name(), self.clock(h), self.now);
         let what = match &purpose {
-            Purpose::Claim(_, nonce) => What::Claim(*nonce),
+            Purpose::Claim(_, nonce, _) => What::Claim(*nonce),
             Purpose::Write(token) => What::Write(*token),
             Purpose::Renew(_) => What::Renewal,
             _ => What::Other,

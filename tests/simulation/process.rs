@@ -220,7 +220,8 @@ impl World {
             Action::Renew(lease) => self.send(h, Purpose::Renew(lease), Request::Renew(lease)),
             Action::Read(id) => {
                 let read = Request::Txn(verbs::read(&self.keys));
-                self.send(h, Purpose::Read(id), read);
+                let newest = self.newest(h);
+                self.send(h, Purpose::Read(id, newest), read);
             }
             Action::Register { lease, expected } => {
                 let txn = verbs::register(&self.keys, &self.registration(h, lease), expected);
@@ -307,7 +308,13 @@ impl World {
             transitions: 0,
         };
         let txn = verbs::claim(&self.keys, &record, lease, generation);
-        self.send(h, Purpose::Claim(Box::new(record), nonce), Request::Txn(txn));
+        let newest = self.newest(h);
+        self.send(h, Purpose::Claim(Box::new(record), nonce, newest), Request::Txn(txn));
+    }
+
+    /// The revision of the newest view that the process of this host has.
+    pub fn newest(&self, h: usize) -> Revision {
+        self.hosts[h].process.as_ref().map_or(Revision(0), |p| p.elector.view().revision)
     }
 
     fn report(&mut self, h: usize, transition: Transition) {
@@ -336,6 +343,9 @@ impl World {
         if ending.reason == Reason::DataDirStale {
             self.moment.push(Happened::CalledStale { h });
         }
+        if ending.reason == Reason::StoreChanged {
+            self.moment.push(Happened::CalledChanged { h });
+        }
         self.end(h, ending.reason.as_str());
     }
 }
@@ -360,9 +370,11 @@ impl World {
 
     fn answer(&mut self, h: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
         let event = match purpose {
-            Purpose::Read(id) => verbs::read_event(&self.keys, id, answer),
+            Purpose::Read(id, newest) => verbs::read_event(&self.keys, id, newest, answer),
             Purpose::Register => verbs::register_event(answer),
-            Purpose::Claim(record, nonce) => verbs::claim_event(&self.keys, &record, nonce, answer),
+            Purpose::Claim(record, nonce, newest) => {
+                verbs::claim_event(&self.keys, &record, nonce, newest, answer)
+            }
             Purpose::Release => verbs::release_event(answer),
             Purpose::HandOver => self.handed_over(answer),
             Purpose::Join => return self.join_answered(h, stamp, answer),

@@ -24,10 +24,7 @@ impl EtcdCluster {
     /// Puts a backup in the place of the present data: the same cluster, at an older revision.
     #[track_caller]
     pub fn restore(&self, backup: &Backup) {
-        self.while_stopped(|| {
-            fs::remove_dir_all(self.data_dir()).expect("removed");
-            copy_dir(&backup.0, &self.data_dir());
-        });
+        self.while_stopped(|| self.put_back(backup));
     }
 
     /// Deletes all data and starts a new cluster, with another id, at the same addresses.
@@ -37,6 +34,49 @@ impl EtcdCluster {
             fs::remove_dir_all(self.data_dir()).expect("removed");
             *self.token.lock().expect("not poisoned") = "second".into();
         });
+    }
+
+    /// Saves a snapshot, as operators do; etcd runs on.
+    #[track_caller]
+    pub fn save_snapshot(&self) -> PathBuf {
+        let file = self.dir.path().join("snapshot.db");
+        let _ = fs::remove_file(&file);
+        let mut command = self.etcdctl_command(&["snapshot", "save", &file.display().to_string()]);
+        command.env("ETCDCTL_ENDPOINTS", &self.urls()[0]);
+        let output = spawn::output(command, Duration::from_secs(20));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        file
+    }
+
+    /// Makes the data of all members anew from a snapshot, as `etcdctl snapshot restore` does: under the token that the
+    /// cluster has, so that its id stays, or under a new one. The members must be stopped.
+    #[track_caller]
+    pub fn put_back_snapshot(&self, file: &Path, new_token: Option<&str>) {
+        fs::remove_dir_all(self.data_dir()).expect("removed");
+        if let Some(token) = new_token {
+            *self.token.lock().expect("not poisoned") = token.into();
+        }
+        for i in 0..self.size() {
+            let output = spawn::output(self.restore_command(i, file), Duration::from_secs(60));
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
+    /// Puts a backup in the place of the present data. The members must be stopped.
+    #[track_caller]
+    pub fn put_back(&self, backup: &Backup) {
+        fs::remove_dir_all(self.data_dir()).expect("removed");
+        copy_dir(&backup.0, &self.data_dir());
+    }
+
+    /// Deletes the data of member `i` and starts it as a cluster of its own, at the same addresses.
+    #[track_caller]
+    pub fn bootstrap_alone(&self, i: usize) {
+        self.kill(i);
+        fs::remove_dir_all(self.data_dir().join(self.member_name(i))).expect("removed");
+        self.set_alone(i);
+        self.restart(i);
+        self.wait_healthy();
     }
 
     fn while_stopped(&self, act: impl FnOnce()) {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use super::install::EtcdInstall;
 use super::member::Member;
 use super::network::Place;
 use super::poll::holds_within;
-use super::spawn;
 use super::tls::TlsFiles;
+use super::{http, spawn};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PORT_TAKEN: &str = "address already in use";
@@ -31,6 +31,7 @@ pub struct EtcdBuilder {
     syncs: bool,
     places: Vec<Place>,
     first: Option<usize>,
+    restores: bool,
 }
 
 /// A running cluster, killed on drop.
@@ -45,6 +46,8 @@ pub struct EtcdCluster {
     pub(super) root: Mutex<Option<String>>,
     /// What a new cluster's id is made from, besides its addresses.
     pub(super) token: Mutex<String>,
+    /// The member that is a cluster of its own.
+    alone: Mutex<Option<usize>>,
     pub(super) dir: TempDir,
 }
 
@@ -82,6 +85,12 @@ impl EtcdBuilder {
         self
     }
 
+    /// An etcd whose etcdctl can restore a snapshot for it.
+    pub fn restores(mut self) -> Self {
+        self.restores = true;
+        self
+    }
+
     /// Starts only the first `first` members, and does not wait for them: see [`EtcdCluster::restart`].
     pub fn only_first(mut self, first: usize) -> Self {
         self.first = Some(first);
@@ -107,12 +116,13 @@ impl EtcdBuilder {
         let dir = tempfile::Builder::new().prefix("metad-etcd-").tempdir().expect("a temporary directory");
         EtcdCluster {
             members: (0..self.members).map(|i| Member::new(i, self.places.get(i).cloned())).collect(),
-            install: EtcdInstall::find(),
+            install: if self.restores { EtcdInstall::that_restores() } else { EtcdInstall::find() },
             args: self.args.clone(),
             syncs: self.syncs,
             tls: self.tls.then(|| TlsFiles::create(&dir.path().join("tls"))),
             root: Mutex::new(None),
             token: Mutex::new("first".into()),
+            alone: Mutex::new(None),
             dir,
         }
     }
@@ -130,7 +140,7 @@ impl EtcdCluster {
     /// Describes a cluster step by step.
     pub fn builder() -> EtcdBuilder {
         let (args, places) = (Vec::new(), Vec::new());
-        EtcdBuilder { members: 1, args, tls: false, syncs: false, places, first: None }
+        EtcdBuilder { members: 1, args, tls: false, syncs: false, places, first: None, restores: false }
     }
 
     /// How many members there are, running or not.
@@ -171,6 +181,16 @@ impl EtcdCluster {
     /// Is this etcd `major.minor` or newer?
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
         self.install.is_at_least(major, minor)
+    }
+
+    /// How often member `i` has been asked this, such as `LeaseKeepAlive`, since it started.
+    pub fn calls(&self, i: usize, method: &str) -> u64 {
+        let page = http::get(self.members[i].metrics_addr(), "/metrics", START_TIMEOUT);
+        let (_, page) = page.unwrap_or_else(|why| panic!("no metrics of etcd: {why}"));
+        let is_it = |l: &&str| {
+            l.starts_with("grpc_server_started_total") && l.contains(&format!("grpc_method=\"{method}\""))
+        };
+        page.lines().filter(is_it).filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// The process id of member `i`, which must be running.
@@ -300,8 +320,9 @@ impl EtcdCluster {
         let client = self.client_url(member);
         let data_dir = self.data_dir().join(&member.name).display().to_string();
         let metrics = format!("http://{}", member.metrics_addr());
-        let with_name = |m: &Member| format!("{}={}", m.name, m.peer_url());
-        let peers: Vec<_> = self.members.iter().map(with_name).collect();
+        let alone =
+            self.alone.lock().expect("not poisoned").is_some_and(|i| self.members[i].name == member.name);
+        let peers = if alone { peer_of(member) } else { self.peers() };
         let flags = [
             ("--name", member.name.clone()),
             ("--data-dir", data_dir),
@@ -309,7 +330,7 @@ impl EtcdCluster {
             ("--advertise-client-urls", client),
             ("--listen-peer-urls", member.peer_url()),
             ("--initial-advertise-peer-urls", member.peer_url()),
-            ("--initial-cluster", peers.join(",")),
+            ("--initial-cluster", peers),
             ("--initial-cluster-token", self.token.lock().expect("not poisoned").clone()),
             ("--listen-metrics-urls", metrics),
             ("--heartbeat-interval", "100".into()),
@@ -332,6 +353,32 @@ impl EtcdCluster {
         command
     }
 
+    /// Makes the data of member `i` from a snapshot.
+    pub(super) fn restore_command(&self, i: usize, snapshot: &Path) -> Command {
+        let member = &self.members[i];
+        let mut command = Command::new(&self.install.etcdctl);
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot);
+        command.arg("--name").arg(&member.name);
+        command.arg("--data-dir").arg(self.data_dir().join(&member.name));
+        command.arg("--initial-cluster").arg(self.peers());
+        command.arg("--initial-cluster-token").arg(&*self.token.lock().expect("not poisoned"));
+        command.arg("--initial-advertise-peer-urls").arg(member.peer_url());
+        command
+    }
+
+    /// Member `i` is a cluster of its own from its next start on.
+    pub(super) fn set_alone(&self, i: usize) {
+        *self.alone.lock().expect("not poisoned") = Some(i);
+    }
+
+    pub(super) fn member_name(&self, i: usize) -> &str {
+        &self.members[i].name
+    }
+
+    fn peers(&self) -> String {
+        self.members.iter().map(peer_of).collect::<Vec<_>>().join(",")
+    }
+
     fn client_url(&self, member: &Member) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", member.client_addr())
@@ -345,6 +392,10 @@ impl EtcdCluster {
     fn log_path(&self, member: &Member) -> PathBuf {
         self.dir.path().join(format!("{}.log", member.name))
     }
+}
+
+fn peer_of(member: &Member) -> String {
+    format!("{}={}", member.name, member.peer_url())
 }
 
 impl Drop for EtcdCluster {

@@ -63,7 +63,7 @@ impl EtcdCluster {
         *self.root.lock().expect("not poisoned") = Some(root);
     }
 
-    fn etcdctl_command(&self, args: &[&str]) -> Command {
+    pub(super) fn etcdctl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.install.etcdctl);
         spawn::remove_env(&mut command, "ETCDCTL_");
         command.env("ETCDCTL_API", "3");

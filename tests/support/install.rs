@@ -23,7 +23,16 @@ pub struct EtcdInstall {
 impl EtcdInstall {
     /// `METAD_TEST_ETCD`, else the newest in `tests/etcd/bin`, else `etcd` on the path. Panics without any.
     pub fn find() -> Self {
-        let etcd = find_etcd();
+        Self::at(find_etcd())
+    }
+
+    /// The newest whose etcdctl can restore snapshots for it: from 3.6 on that is another program's business.
+    pub fn that_restores() -> Self {
+        let found = Self::find();
+        if !found.is_at_least(3, 5) { found } else { Self::at(on_path("etcd").unwrap_or(found.etcd)) }
+    }
+
+    fn at(etcd: PathBuf) -> Self {
         let etcdctl = etcd
             .file_name()
             .map(|name| etcd.with_file_name(name.to_string_lossy().replacen("etcd", "etcdctl", 1)))

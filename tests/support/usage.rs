@@ -4,12 +4,17 @@ use std::fs;
 
 /// The CPU time of all its threads that live, in seconds. The scheduler's own count: clock ticks of 10 ms are too coarse.
 pub fn cpu_secs(pid: u32) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process").flatten();
+    cpu_secs_if_alive(pid).expect("a living process")
+}
+
+/// The same, of a process that may have ended.
+pub fn cpu_secs_if_alive(pid: u32) -> Option<f64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
     let nanoseconds = tasks.filter_map(|task| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<f64>().ok()
     });
-    nanoseconds.sum::<f64>() / 1e9
+    Some(nanoseconds.sum::<f64>() / 1e9)
 }
 
 /// Its resident memory, in megabytes of 2^20 bytes.

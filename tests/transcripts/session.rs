@@ -10,10 +10,11 @@
 //! | `seen PICTURE` | the watch showed a picture |
 //! | `renewed stamp=500 [lease= ttl= term=]`, `renewed stamp=500 not-found` | a renewal was answered |
 //! | `read id=3 [PICTURE term=]`, `read id=3 failed` | a linearizable read was answered |
-//! | `claimed nonce=1 won=7`, `claimed nonce=1 lost`, `claimed nonce=1 unknown` | a claim was |
+//! | `claimed nonce=1 won=7`, `claimed nonce=1 lost` (or `refused`, `unknown`) | a claim was |
 //! | `registered 9`, `registered failed` | a registration was |
 //! | `released yes`, `released no` | a release was |
 //! | `prepare 6` | the leader of this tenure asks whether we would take over |
+//! | `store-changed` | the store went back in time, or is another one |
 //! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
 //!
 //! [`super::picture`] explains PICTURE. Unless told, the ttl is 10 s and the raft term 1.
@@ -150,6 +151,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
             "unknown" => HandOverAnswer::Unknown,
             other => return Err(format!("`{other}` is not an answer")),
         }),
+        "store-changed" => Event::StoreChanged("it went back".into()),
         "main-loop-hung" => Event::MainLoopHung,
         "fenced" => Event::Fenced(token(args.need_word("the token")?)?),
         "shutdown" => Event::Shutdown(match args.need_word("signal or request")? {
@@ -221,8 +223,9 @@ fn claimed(args: &mut Args) -> Result<Event, String> {
     let answer = match (args.get("won", token)?, args.word()) {
         (Some(token), None) => ClaimAnswer::Won(token),
         (None, Some("lost")) => ClaimAnswer::Lost,
+        (None, Some("refused")) => ClaimAnswer::Refused,
         (None, Some("unknown")) => ClaimAnswer::Unknown,
-        _ => return Err("say won=<token>, lost or unknown".into()),
+        _ => return Err("say won=<token>, lost, refused or unknown".into()),
     };
     Ok(Event::Claimed { nonce, answer, seen: None })
 }

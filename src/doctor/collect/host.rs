@@ -10,6 +10,7 @@ use super::super::facts::{HostFacts, OwnFacts, Syncs};
 use super::Depth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::store::network_fs;
 
 /// How many syncs are measured, of how much, and how long they may take together.
 const SYNCS: usize = 50;
@@ -20,16 +21,6 @@ const TIMERS: u32 = 10;
 const TIMER: Duration = Duration::from_millis(10);
 /// The file that is written and removed.
 const PROBE_FILE: &str = ".doctor";
-
-/// File systems that live on other machines, by the magic numbers of statfs(2).
-const NETWORK_FS: [(u64, &str); 6] = [
-    (0x6969, "NFS"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB"),
-    (0x00c3_6400, "Ceph"),
-    (0x0102_1997, "9P"),
-    (0x6573_5546, "FUSE"),
-];
 
 /// Looks at this machine, and remembers the cgroup's counters for the next time.
 pub struct HostCollector {
@@ -58,7 +49,7 @@ impl HostCollector {
         HostFacts {
             data_dir: self.data_dir.display().to_string(),
             syncs,
-            network_fs: dir.as_deref().and_then(network_fs),
+            network_fs: dir.as_deref().and_then(|dir| network_fs::of(dir).ok().flatten()),
             disk: dir.as_deref().and_then(room),
             pressure: pressure("cpu").zip(pressure("io")),
             throttled,
@@ -137,12 +128,6 @@ fn write_and_sync(path: &Path, clock: &dyn Clock) -> std::io::Result<Vec<Duratio
         all.push(clock.now().since(stamp));
     }
     Ok(all)
-}
-
-fn network_fs(dir: &Path) -> Option<&'static str> {
-    let stat = rustix::fs::statfs(dir).ok()?;
-    let magic = (stat.f_type as u64) & 0xffff_ffff;
-    NETWORK_FS.iter().find(|(m, _)| *m == magic).map(|(_, name)| *name)
 }
 
 fn room(dir: &Path) -> Option<(u64, u64)> {

@@ -63,7 +63,7 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
     let stamp = shared.clock.now(); // before anything of this attempt leaves
     member.asked(stamp);
     let lifetime = shared.options.request_timeout.max(ATTEMPT_LIFETIME_MIN);
-    match tokio::time::timeout(lifetime, attempt(member, lease, stamp)).await {
+    match tokio::time::timeout(lifetime, own_attempt(shared, member, lease, stamp)).await {
         Ok(answer) => {
             member.heard(stamp, answer.as_ref().is_ok() || is_from_member(&answer));
             if answer.as_ref().is_err_and(wants_a_new_login) {
@@ -78,6 +78,14 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
         }
         Err(_) => Err(StoreError::Unknown(format!("{} did not answer for {lifetime:?}", member.name()))),
     }
+}
+
+/// An attempt whose answer counts as none if it comes from another cluster.
+async fn own_attempt(shared: &Shared, member: &Member, lease: LeaseId, stamp: Instant) -> Answer {
+    shared.check_stray(member).await?;
+    let renewal = attempt(member, lease, stamp).await?;
+    shared.check_cluster(member, renewal.header.cluster)?;
+    Ok(renewal)
 }
 
 fn is_from_member(answer: &Answer) -> bool {

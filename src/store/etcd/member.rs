@@ -54,6 +54,8 @@ pub(super) struct Member {
     connecting: tokio::sync::Mutex<()>,
     /// Renewals under way here; see [`OPEN_RENEWALS_MAX`].
     pub(super) open_renewals: std::sync::atomic::AtomicUsize,
+    /// The cluster it belonged to when it answered last; 0: not known.
+    pub(super) cluster: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Default)]
@@ -101,6 +103,7 @@ impl Member {
             connecting: tokio::sync::Mutex::default(),
             connect_timeout: options.connect_timeout,
             open_renewals: std::sync::atomic::AtomicUsize::new(0),
+            cluster: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -157,6 +160,15 @@ impl Member {
             }
             Err(_) => None,
         }
+    }
+
+    /// Which cluster it says that it belongs to.
+    pub(super) async fn which_cluster(&self, clock: &dyn Clock) -> Option<u64> {
+        let stamp = clock.now();
+        let mut connection = self.connection(stamp).await.ok()?;
+        let status = connection.client.status().await.ok()?;
+        self.heard(stamp, true);
+        status.header().map(etcd_client::ResponseHeader::cluster_id)
     }
 
     /// The connection, or a new one if there is none or the member has been silent for too long.

@@ -11,6 +11,7 @@ use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse, Wa
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
+use super::Shared;
 use super::convert::{key_value, revision};
 use super::member::{Member, error};
 use crate::clock::{Clock, OsClock};
@@ -20,6 +21,8 @@ use crate::store::{Change, KeyRange, Refusal, StoreError, WatchBatch};
 type Batch = Result<WatchBatch, StoreError>;
 
 struct Watching {
+    shared: Arc<Shared>,
+    member: Arc<Member>,
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     /// What happened up to here is known already.
@@ -30,11 +33,13 @@ struct Watching {
 
 /// Opens a watch at this member.
 pub(super) async fn open(
+    shared: &Arc<Shared>,
     member: Arc<Member>,
     range: KeyRange,
     after: Revision,
     alive_every: Duration,
 ) -> Result<BoxStream<'static, Batch>, StoreError> {
+    shared.check_stray(&member).await?;
     let stamp = OsClock.now();
     let mut connection = member.connection(stamp).await?;
     // From `after` itself, whose events are dropped again: to a watch that starts in the future etcd sends no
@@ -44,7 +49,9 @@ pub(super) async fn open(
     let stream = connection.client.watch(range.from, Some(options)).await.map_err(|e| error(&e))?;
     member.heard(stamp, true);
     let (requests, responses) = stream.split();
-    let watching = Watching { requests, responses, after, seen: after, ask_every: alive_every / 2 };
+    let ask_every = alive_every / 2;
+    let shared = shared.clone();
+    let watching = Watching { shared, member, requests, responses, after, seen: after, ask_every };
     Ok(stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
         match watching.next().await {
@@ -68,6 +75,9 @@ impl Watching {
     }
 
     fn batch(&mut self, response: &WatchResponse) -> Batch {
+        if let Some(cluster) = response.header().map(etcd_client::ResponseHeader::cluster_id) {
+            self.shared.check_cluster(&self.member, cluster)?;
+        }
         if response.compact_revision() > 0 {
             let why = format!("compacted up to {}", response.compact_revision());
             return Err(StoreError::Refused(Refusal::Compacted, why));

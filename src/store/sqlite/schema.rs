@@ -1,10 +1,11 @@
 //! The file: opening it, making it, and refusing what cannot work.
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
+
+use crate::store::network_fs;
 
 /// "metd": marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6d65_7464;
@@ -31,18 +32,6 @@ CREATE TABLE kv (
 CREATE INDEX kv_by_lease ON kv (lease) WHERE lease IS NOT NULL;
 CREATE TABLE gone (revision INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, key)) STRICT, WITHOUT ROWID;
 ";
-
-/// File systems on which SQLite's locks cannot be trusted between machines, by their magic number (statfs(2)).
-const NETWORK_FILE_SYSTEMS: [(i64, &str); 8] = [
-    (0x6969, "NFS"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB2"),
-    (0x517b, "SMB"),
-    (0x0102_1997, "9P"),
-    (0x00c3_6400, "Ceph"),
-    (0x5346_414f, "AFS"),
-    (0x0bd0_0bd0, "Lustre"),
-];
 
 /// Why the file cannot be used. Each says which file, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +106,8 @@ pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, Op
 
 fn refuse_network(path: &Path) -> Result<(), OpenError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = std::fs::File::open(folder).map_err(|e| OpenError::io(path, e))?;
-    let stat = rustix::fs::fstatfs(dir.as_fd()).map_err(|e| OpenError::io(path, e))?;
-    let magic = stat.f_type & 0xffff_ffff;
-    match NETWORK_FILE_SYSTEMS.iter().find(|(m, _)| *m == magic) {
-        Some((_, name)) => Err(OpenError::Network { path: path.to_owned(), kind: name }),
+    match network_fs::of(folder).map_err(|e| OpenError::io(path, e))? {
+        Some(kind) => Err(OpenError::Network { path: path.to_owned(), kind }),
         None => Ok(()),
     }
 }

@@ -120,6 +120,7 @@ impl ElectionMetrics {
             }
             Event::LeadershipWon { .. } => self.claim("won"),
             Event::ClaimLost => self.claim("lost"),
+            Event::ClaimRefused { .. } => self.claim("refused"),
             Event::MainLoopStarted { .. } => {
                 self.set_leads(true);
                 self.transition("gained", "won");
