@@ -81,7 +81,12 @@ mod tests {
         };
         let token = Token::new(Revision(token)).expect("not zero");
         let tenure = Tenure { record, token, lease: LeaseId(1), rewritten: false };
-        View { revision: Revision(revision), seat: Seat::Held(Box::new(tenure)), members: vec![] }
+        View {
+            revision: Revision(revision),
+            seat: Seat::Held(Box::new(tenure)),
+            members: vec![],
+            foreign: None,
+        }
     }
 
     #[test]
