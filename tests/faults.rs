@@ -130,8 +130,6 @@ fn a_stall_of_all_of_etcd_for_0_85_of_the_lease_is_survived() {
     stall(if lease() >= Duration::from_secs(10) { 0.9 } else { 0.85 });
 }
 
-/// What a long stall leaves of the lease for the first answer after it, at the least.
-const LEFT: Duration = Duration::from_millis(100);
 const ROUNDS_MAX: usize = 3;
 
 /// A machine may take more than a stall has left; then it is another one that must be survived.
@@ -155,7 +153,12 @@ fn is_kept_through_a_stall(fraction: f64) -> bool {
     }
     let waited = witness::waited(over - 500_000_000, over + 1_000_000_000);
     println!("lost after a stall of {fraction} of the lease: processes waited for a CPU for {waited:?}");
-    assert!(waited > LEFT, "lost needlessly; waited for a CPU for {waited:?} only\n{}", report(&scene.nodes));
+    // A stall leaves some 300 ms of the lease, in which etcd's members must find each other again: several steps.
+    assert!(
+        waited >= witness::STARVED,
+        "lost needlessly; waited for a CPU for {waited:?} only\n{}",
+        report(&scene.nodes)
+    );
     false
 }
 
