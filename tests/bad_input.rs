@@ -15,7 +15,7 @@ use support::poll::wait_until;
 use support::spawn;
 
 /// Long enough for the slowest row (a store that does not answer is waited for).
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One row: arguments (`DIR` stands for a fresh folder), a configuration file, what must come out.
 #[derive(Default)]

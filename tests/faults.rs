@@ -15,9 +15,9 @@ use support::crew::{
 };
 use support::etcd::{EtcdBuilder, EtcdCluster};
 use support::node::{Node, NodeBuilder, Signal};
-use support::poll::{boot_ns, wait_until};
+use support::poll::{boot_ns, holds_within, wait_until};
 use support::proxy::FaultProxy;
-use support::{fenced, spawn};
+use support::{fenced, http, spawn, witness};
 
 /// What the members are started with: a new leader of etcd refreshes every lease.
 const ETCD_ELECTION: Duration = Duration::from_secs(1);
@@ -74,10 +74,32 @@ impl Scene {
         assert_handed_on_in_time(&self.nodes, since_ns, lease(), lease() + PATIENCE);
     }
 
-    /// etcd's leader woke up and revoked the leases that its successor had renewed: nobody can keep one then. The
-    /// main loop stops at once, and somebody leads within a second.
+    /// How many leases each member has ended by its own count, because nobody renewed them as far as it knew.
+    fn expired(&self) -> [u64; 3] {
+        [0, 1, 2].map(|member| {
+            let (_, page) =
+                http::get(self.etcd.addr(member), "/metrics", PATIENCE).expect("etcd has metrics");
+            let count =
+                page.lines().find_map(|l| l.strip_prefix("etcd_debugging_server_lease_expired_total "));
+            count.and_then(|count| count.trim().parse::<f64>().ok()).expect("etcd counts them") as u64
+        })
+    }
+
+    /// etcd's leader woke up and revoked the leases that its successor had renewed: nobody can keep one then. Proven by
+    /// the members' own counts: the one that hung has ended leases, and none of those has that did not. The main loop
+    /// stops at once, and somebody leads within a second.
     #[track_caller]
-    fn assert_revoked_by_etcd(&self) {
+    fn assert_revoked_by(&self, woken: usize, before: [u64; 3]) {
+        let after = self.expired();
+        for member in 0..3 {
+            let has_ended_some = after[member] > before[member];
+            assert_eq!(
+                has_ended_some,
+                member == woken,
+                "{before:?}, then {after:?}\n{}",
+                report(&self.nodes)
+            );
+        }
         let stopping = self.nodes[0].wait_for("main_loop_stopping", PATIENCE);
         assert_eq!(stopping.str("reason"), "record_deleted", "{}", report(&self.nodes));
         let others = self.nodes[1..].iter().all(|n| n.has_event("rejoining"));
@@ -86,9 +108,10 @@ impl Scene {
         let all = tenures(&self.nodes);
         let stopped = all[0].end_ns.expect("it has stopped");
         let stop = between(stopping.at_ns(), stopped);
-        assert!(stop < crew::SCHEDULING_SLACK, "stops at once: {stop:?}");
+        assert!(stop < crew::slack(stopping.at_ns(), stopped), "stops at once: {stop:?}");
         let gap = between(stopped, all[1].start_ns);
-        assert!(gap < Duration::from_secs(1) + crew::SCHEDULING_SLACK, "somebody leads soon: {gap:?}");
+        let bound = Duration::from_secs(1) + crew::slack(stopped, all[1].start_ns);
+        assert!(gap < bound, "somebody leads soon: {gap:?}");
     }
 
     fn delay_replies(&self, by: Duration) {
@@ -107,12 +130,36 @@ fn a_stall_of_all_of_etcd_for_0_85_of_the_lease_is_survived() {
     stall(if lease() >= Duration::from_secs(10) { 0.9 } else { 0.85 });
 }
 
+const ROUNDS_MAX: usize = 3;
+
+/// A machine may take more than a stall has left; then it is another one that must be survived.
 fn stall(fraction: f64) {
+    assert!(
+        (0..ROUNDS_MAX).any(|_| is_kept_through_a_stall(fraction)),
+        "nothing was shown: no CPU for metad"
+    );
+}
+
+fn is_kept_through_a_stall(fraction: f64) -> bool {
     let scene = Scene::new();
     scene.etcd.pause_all();
     std::thread::sleep(lease().mul_f64(fraction));
+    let over = boot_ns();
     scene.etcd.resume_all();
-    scene.assert_kept(lease() * 2);
+    let ends = || scene.nodes[0].has_event("main_loop_stopping") || !scene.nodes[0].is_alive();
+    if !holds_within(lease() * 2, ends) {
+        scene.assert_kept(Duration::ZERO);
+        return true;
+    }
+    let waited = witness::waited(over - 500_000_000, over + 1_000_000_000);
+    println!("lost after a stall of {fraction} of the lease: processes waited for a CPU for {waited:?}");
+    // A stall leaves some 300 ms of the lease, in which etcd's members must find each other again: several steps.
+    assert!(
+        waited >= witness::STARVED,
+        "lost needlessly; waited for a CPU for {waited:?} only\n{}",
+        report(&scene.nodes)
+    );
+    false
 }
 
 #[test]
@@ -134,25 +181,37 @@ fn a_member_that_hangs_costs_nothing_whichever_it_is() {
     }
 }
 
+/// How often etcd may take the leases away that it had granted, before one hang of its leader must be survived.
+const WRONG_REVOKES_MAX: usize = 2;
+
+/// A leadership that is lost is forgiven only where etcd's members prove that one of them revoked it wrongly (see
+/// `src/docs/failures.md`), and then the whole is repeated: it passes only when leadership is kept from the start to a
+/// lease after the hang.
 #[test]
 fn the_raft_leader_that_hangs_costs_nothing() {
+    let wrong = (0..=WRONG_REVOKES_MAX).take_while(|_| !is_kept_while_the_raft_leader_hangs()).count();
+    assert!(wrong <= WRONG_REVOKES_MAX, "lost each time, by etcd's fault: nothing was shown of metad");
+}
+
+fn is_kept_while_the_raft_leader_hangs() -> bool {
     let scene = Scene::new();
     let leader = scene.etcd.leader();
+    let before = scene.expired();
     scene.etcd.pause(leader);
     scene.assert_kept(hang());
+    assert_ne!(scene.etcd.leader(), leader, "twin: another member leads etcd meanwhile");
     scene.etcd.resume(leader);
-    std::thread::sleep(lease());
-    let lost = scene.nodes[0].has_event("main_loop_stopping");
-    // Counted and printed, never hidden, not even by a test harness that keeps what passing tests print: see
-    // `src/docs/failures.md`.
+    let lost = holds_within(lease(), || scene.nodes[0].has_event("main_loop_stopping"));
+    // Counted and printed, never hidden, not even by a test harness that keeps what passing tests print.
     let count =
         format!("etcd {}: leases revoked by a waking leader: {}\n", scene.etcd.version(), u8::from(lost));
     std::io::stderr().write_all(count.as_bytes()).expect("standard error");
     if lost {
-        scene.assert_revoked_by_etcd();
+        scene.assert_revoked_by(leader, before);
     } else {
         scene.assert_kept(Duration::ZERO);
     }
+    !lost
 }
 
 #[test]
@@ -207,10 +266,10 @@ fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_lea
     let mut scene = Scene::new();
     let since = boot_ns();
     let majority = stop_a_majority(&scene.etcd);
-    assert_eq!(scene.nodes[0].wait_exit(lease() + PATIENCE), 75, "{}", scene.nodes[0].report());
-    let belief = between(since, scene.nodes[0].wait_for("main_loop_stopped", PATIENCE).at_ns());
-    assert!(belief < lease(), "believed for {belief:?}");
-    assert!(belief > lease().mul_f64(0.8), "twin: and it did not give up early: {belief:?}");
+    let by_itself = crew::assert_ended_in_time(&scene.nodes[0], since, lease());
+    let end =
+        if by_itself { scene.nodes[0].wait_for("main_loop_stopped", PATIENCE).at_ns() } else { boot_ns() };
+    crew::assert_not_early(since, end, lease());
     std::thread::sleep(lease());
     assert_eq!(
         (leader(&scene.nodes), tenures(&scene.nodes).len()),
@@ -225,7 +284,7 @@ fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_lea
     let next = wait_for_leader(&scene.nodes, lease() + ETCD_ELECTION * 3 + PATIENCE);
     let took = between(back, started_ns(&scene.nodes[next]));
     println!("led again {took:?} after etcd was back");
-    let bound = lease() + ETCD_ELECTION * 3 + crew::SCHEDULING_SLACK;
+    let bound = lease() + ETCD_ELECTION * 3 + crew::slack(back, started_ns(&scene.nodes[next]));
     assert!(took <= bound, "one lease, three of etcd's election timeouts at most: {took:?}");
     assert_eq!(tenures(&scene.nodes).len(), 2);
 }
@@ -291,6 +350,7 @@ fn when_the_next_in_line_is_dead_the_one_after_it_leads_at_once() {
     let stopped = nodes[0].wait_for("main_loop_stopped", PATIENCE).at_ns();
     let gap = between(stopped, started_ns(&nodes[2]));
     println!("led by nobody for {gap:?}");
-    assert!(gap < Duration::from_secs(1) + crew::SCHEDULING_SLACK, "{gap:?}");
+    let bound = Duration::from_secs(1) + crew::slack(stopped, started_ns(&nodes[2]));
+    assert!(gap < bound, "{gap:?}");
     assert_eq!(tenures(&nodes).len(), 2);
 }

@@ -5,11 +5,11 @@ mod support;
 
 use std::time::Duration;
 
-use support::crew::{PATIENCE, leads, report, tenures};
+use support::crew::{PATIENCE, assert_not_early, leads, report, tenures};
 use support::etcd::EtcdCluster;
-use support::history;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, holds_within, wait_until};
+use support::{history, sudo, witness};
 
 /// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
 const LONG_SECS: u64 = 86_400;
@@ -59,11 +59,19 @@ fn without_a_guardian_only_the_lease_ends_a_tenure() {
     let etcd = EtcdCluster::start(1);
     let off = |id| on_etcd(id, &etcd, 5).env("METAD_NODE__GUARDIAN", "false");
     let nodes = pair(&off("a"), &off("b"));
-    let killed = boot_ns();
+    nodes[0].pause(); // from here on it renews nothing
+    let asked = boot_ns();
+    let lease = nodes[0].wait_for("joined", PATIENCE).str("lease").to_owned();
+    let said = etcd.etcdctl_ok(&["lease", "timetolive", &lease, "-w", "json"]);
     nodes[0].kill();
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let left =
+        said["ttl"].as_u64().unwrap_or_else(|| panic!("its lease is over before it was killed: {said}"));
+    assert!(left > 0, "twin: its lease lives when it is killed: {said}");
     assert_second_leads(&nodes);
-    let gap = Duration::from_nanos(nodes[1].wait_for("main_loop_started", PATIENCE).at_ns() - killed);
-    assert!(gap > Duration::from_secs(3) && gap < Duration::from_secs(6), "{gap:?}");
+    // etcd counts down in whole seconds, rounded down: the lease lived for at least as long.
+    let gap = Duration::from_nanos(nodes[1].wait_for("main_loop_started", PATIENCE).at_ns() - asked);
+    assert!(gap >= Duration::from_secs(left), "{gap:?}, although its lease had {left} s to live");
 }
 
 #[test]
@@ -106,9 +114,12 @@ fn a_stopped_leader_is_killed_once_its_lease_is_over_and_never_acts_again() {
     let next = nodes[1].wait_for("main_loop_started", PATIENCE).at_ns();
     let died = nodes[0].ended_ns().expect("dead").min(next);
     let lived = Duration::from_nanos(died - stopped);
-    assert!(lived < Duration::from_secs(5) + Duration::from_millis(500), "killed after {lived:?}");
-    let lived = Duration::from_nanos(died - told);
-    assert!(lived > Duration::from_secs(4), "twin: not before its time: {lived:?}");
+    let waited = witness::waited(stopped, died);
+    assert!(
+        lived < Duration::from_millis(5500) + waited,
+        "killed after {lived:?}, waited for a CPU: {waited:?}"
+    );
+    assert_not_early(told, died, Duration::from_secs(5));
     assert_second_leads(&nodes);
 }
 
@@ -137,7 +148,9 @@ fn when_the_guardian_dies_the_program_is_ended_and_leadership_given_up() {
     wait_until("the program's tree", PATIENCE, || nodes[0].tree().len() >= 4);
     kill(nodes[0].guardian());
     assert_eq!(nodes[0].wait_exit(PATIENCE), 75, "{}", report(&nodes));
-    assert_eq!(nodes[0].tree(), Vec::<u32>::new(), "nothing of it is left");
+    let is_of_the_program = |pid: &u32| ["sh", "sleep"].contains(&&*support::spawn::name_and_parent(*pid).0);
+    assert!(!nodes[0].tree().iter().any(is_of_the_program), "nothing of it is left: {:?}", nodes[0].tree());
+    wait_until("the next guardian ends as well", PATIENCE, || nodes[0].tree().is_empty());
     let stopping = nodes[0].wait_for("main_loop_stopping", PATIENCE);
     assert_eq!(stopping.str("reason"), "guardian_lost", "{}", report(&nodes));
     assert_second_leads(&nodes);
@@ -208,6 +221,10 @@ fn a_supervisor_that_is_faster_than_the_guardian_waits_for_the_end_of_the_old_pr
 
 #[test]
 fn as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows() {
+    let this = as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows;
+    if sudo::runs(this, "a namespace of processes") {
+        return;
+    }
     let mut container = std::process::Command::new("unshare");
     container.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_metad"), "serve", "--events"]);
     let node = NodeBuilder::new("n1").spawn_program(container);

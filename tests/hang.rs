@@ -13,7 +13,7 @@ use support::node::{Node, NodeBuilder};
 use support::poll::holds_within;
 
 /// Starting processes and etcd on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The shortest that the configuration allows.
 const TIMEOUT_SECS: &str = "5";
 /// A lease that no test waits for.

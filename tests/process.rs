@@ -61,7 +61,7 @@ fn after_kill_9_a_node_takes_its_own_record_back_whatever_the_lease() {
     let token = leading(&first)["token"].as_u64();
     first.kill();
     let again = node.spawn();
-    let fresh = again.wait_for("main_loop_started", Duration::from_secs(10));
+    let fresh = again.wait_for("main_loop_started", PATIENCE);
     assert!(fresh.json["token"].as_u64() > token, "under a new token");
 }
 
@@ -97,6 +97,7 @@ fn a_second_process_with_the_same_node_id_is_refused_and_told_who_holds_it() {
 fn the_second_signal_exits_now() {
     // A payload that ignores SIGTERM keeps the first signal waiting for stop_timeout_secs.
     let node = NodeBuilder::new("n1")
+        .env("METAD_META__STOP_TIMEOUT_SECS", "3600")
         .payload(&["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"])
         .spawn();
     leading(&node);
@@ -104,7 +105,7 @@ fn the_second_signal_exits_now() {
     node.signal(Signal::TERM);
     assert!(!holds_within(Duration::from_secs(1), || !node.is_alive()), "the first one waits");
     node.signal(Signal::TERM);
-    assert_eq!(node.wait_exit(Duration::from_secs(3)), 143);
+    assert_eq!(node.wait_exit(PATIENCE), 143);
     wait_until("the program is gone as well", PATIENCE, || node.tree().is_empty());
 }
 

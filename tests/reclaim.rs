@@ -8,82 +8,161 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::crew::{PATIENCE, SCHEDULING_SLACK, assert_kept, between, report, started_ns, tenures};
+use support::crew::{PATIENCE, assert_kept, between, leads, report, slack, started_ns, tenures};
 use support::disaster::copy_dir;
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, wait_until};
 use support::proxy::FaultProxy;
+use support::witness;
 
 /// A lease that nobody waits for.
 const LONG_SECS: u64 = 86_400;
 /// The lease of those who do wait for it.
 const SHORT: Duration = Duration::from_secs(5);
-/// How soon a node leads again after its start.
-const RECLAIM: Duration = Duration::from_secs(1);
 
 // --- crashes ---------------------------------------------------------------------------------------------------------
 
-/// How far apart the steps of a start are: each waits for the answer to the one before.
-const STEP: Duration = Duration::from_millis(40);
-/// Where it is killed, in half steps: in the middle of each, and at its end. What etcd was asked it has done by
-/// then, and the node does not know it yet. A start has seven steps at most, when it takes its record back.
-const CRASH_POINTS: u32 = 16;
+/// Where a start is killed: what TCP has carried by then, in pieces. Of the next request etcd never hears, or of the next
+/// reply the node does not, although etcd has done by then whatever it was asked.
+#[derive(Clone, Copy, Debug)]
+enum Point {
+    Request(u32),
+    Reply(u32),
+}
 
-/// The node leads again, under a token greater than any before; how soon. It may have to wait for a CPU, but not for
-/// the lease of a day.
-fn assert_leads_again(builder: &NodeBuilder, before: Option<u64>, when: &str) -> (Node, Duration) {
+/// Makes a point of a number of pieces.
+type Kind = fn(u32) -> Point;
+
+/// What a killed start had got etcd to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Written {
+    Nothing,
+    Registration,
+    Record,
+}
+
+/// The node leads again, under a token greater than any before: it does not wait for the lease, which lasts a day.
+fn assert_leads_again(builder: &NodeBuilder, before: Option<u64>, when: &str) -> Node {
     let begin = boot_ns();
     let node = builder.spawn();
     let took = between(begin, started_ns(&node));
     let token = node.wait_for("main_loop_started", PATIENCE).token();
     println!("{when}: leads again in {took:?} with token {token:?}, after {before:?}");
-    assert!(took < RECLAIM * 10, "{when}: {took:?}\n{}", node.report());
     assert!(token > before, "{when}: {token:?} after {before:?}");
-    (node, took)
+    node
 }
 
-/// Starts the node behind a slow network and kills it, with its guardian, at this point of its start; adds how soon it
-/// led again.
-fn crash_at(point: u32, builder: &NodeBuilder, slow: &NodeBuilder, all: &mut Vec<Duration>) -> Vec<Node> {
-    let mut crash = |when: &str, before: Option<u64>| {
+/// Starts of one node that are killed, through a way to etcd that stops at a point.
+struct Crashes<'a> {
+    id: String,
+    etcd: &'a EtcdCluster,
+    proxy: FaultProxy,
+}
+
+impl Crashes<'_> {
+    /// The last changes of its registration and its record.
+    fn revisions(&self) -> [u64; 2] {
+        let keys = [format!("nodes/{}", self.id), "election/meta/leader".to_owned()];
+        keys.map(|key| {
+            let said = self.etcd.etcdctl_ok(&["get", &format!("/metad/{}/{key}", self.id), "-w", "json"]);
+            let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+            said["kvs"][0]["mod_revision"].as_u64().unwrap_or(0)
+        })
+    }
+
+    /// Kills a start, with its guardian, at this point. `None` for what it had written: the point was not met, because
+    /// the node led before.
+    fn crash(&self, point: Point, slow: &NodeBuilder) -> (Node, Option<Written>) {
+        let before = self.revisions();
+        match point {
+            Point::Request(piece) => self.proxy.stop_at_request(piece),
+            Point::Reply(piece) => self.proxy.stop_at_reply(piece),
+        }
         let node = slow.spawn();
-        node.wait_for("listening", PATIENCE);
-        std::thread::sleep(STEP * point / 2);
+        wait_until("the point, or the end of the start", PATIENCE, || {
+            self.proxy.has_stopped() || leads(&node)
+        });
+        let has_led = leads(&node);
         node.kill_with_guardian();
-        let events: Vec<_> = node.events().iter().map(|event| event.kind().to_owned()).collect();
-        println!("{when}: killed after {events:?}");
-        let before = node.events().iter().filter_map(|event| event.token()).max().or(before);
-        let (again, took) = assert_leads_again(builder, before, when);
-        all.push(took);
-        [again, node]
-    };
-    let [again, first] = crash(&format!("point {point} of a first start"), None);
-    again.kill_with_guardian();
-    let token = again.wait_for("main_loop_started", PATIENCE).token();
-    let [last, second] = crash(&format!("point {point} of a reclaim"), token);
-    vec![first, again, second, last]
+        self.proxy.pass();
+        let after = self.revisions();
+        let written = match (after[0] > before[0], after[1] > before[1]) {
+            (_, true) => Written::Record,
+            (true, false) => Written::Registration,
+            (false, false) => Written::Nothing,
+        };
+        (node, (!has_led).then_some(written))
+    }
+
+    /// A first start and one that takes its record back are killed at this point, and the node leads again after each.
+    fn at(&self, point: Point) -> [Option<Written>; 2] {
+        // A cluster of its own, and the same data dir: only the way to etcd differs.
+        let node = NodeBuilder::new(&self.id).cluster(&self.id).lease_secs(LONG_SECS);
+        let slow = node.clone().endpoints([self.proxy.addr()]);
+        let direct = node.etcd(self.etcd);
+        let (first, at_first) = self.crash(point, &slow);
+        let token = first.events().iter().filter_map(|event| event.token()).max();
+        let again = assert_leads_again(&direct, token, &format!("{point:?} of a first start, {at_first:?}"));
+        again.kill_with_guardian();
+        let token = again.wait_for("main_loop_started", PATIENCE).token();
+        let (second, at_second) = self.crash(point, &slow);
+        let token = second.events().iter().filter_map(|event| event.token()).max().max(token);
+        let last = assert_leads_again(&direct, token, &format!("{point:?} of a reclaim, {at_second:?}"));
+        let nodes = [first, again, second, last];
+        let led = tenures(&nodes).len();
+        assert!(led >= 2, "{led} tenures\n{}", report(&nodes));
+        [at_first, at_second]
+    }
+}
+
+/// Goes through every so many of the points, until the node leads before one is met: what was written at each, in a first
+/// start and in a reclaim.
+fn crash_at_each(step: usize, from: u32, kind: Kind, etcd: &EtcdCluster) -> [Vec<Written>; 2] {
+    let mut all = [Vec::new(), Vec::new()];
+    for piece in (from..).step_by(step) {
+        let id = format!("{:?}", kind(piece)).replace('(', "-").replace(')', "").to_lowercase();
+        let crashes = Crashes { id, etcd, proxy: FaultProxy::start(etcd.addr(0)) };
+        let met = crashes.at(kind(piece));
+        for (all, met) in all.iter_mut().zip(met) {
+            all.extend(met);
+        }
+        if met == [None, None] {
+            return all;
+        }
+    }
+    unreachable!("a start that never ends")
 }
 
 #[test]
 fn a_node_that_is_killed_at_any_point_of_its_start_leads_again_at_once_whatever_the_lease() {
     let etcd = EtcdCluster::start(1);
-    let proxy = FaultProxy::start(etcd.addr(0));
-    proxy.delay_replies(STEP);
-    let mut all = Vec::new();
-    for point in 0..CRASH_POINTS {
-        let id = format!("n{point}");
-        // A cluster of its own, and the same data dir: only the way to etcd differs.
-        let node = NodeBuilder::new(&id).cluster(&id).lease_secs(LONG_SECS);
-        let slow = node.clone().endpoints([proxy.addr()]);
-        let nodes = crash_at(point, &node.etcd(&etcd), &slow, &mut all);
-        let led = tenures(&nodes).len();
-        assert!(led >= 2, "{led} tenures\n{}", report(&nodes));
+    // Requests take more pieces than replies.
+    let walks: [(usize, u32, Kind); 3] =
+        [(2, 0, Point::Request), (2, 1, Point::Request), (1, 0, Point::Reply)];
+    let [even, odd, replies] = std::thread::scope(|scope| {
+        let walks = walks.map(|(step, from, kind)| {
+            let etcd = &etcd;
+            scope.spawn(move || crash_at_each(step, from, kind, etcd))
+        });
+        walks.map(|walk| walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    for (i, start) in ["first start", "reclaim"].iter().enumerate() {
+        let (requests, replies) = ([&even[i][..], &odd[i]].concat(), &replies[i]);
+        println!("{start}: written when killed at requests {requests:?}, at replies {replies:?}");
+        // Twin: the points were met, those before, between and after the writes that make a leader.
+        for points in [&requests, replies] {
+            assert!(points.contains(&Written::Nothing), "{start}: before the first write: {points:?}");
+        }
+        assert!(
+            requests.contains(&Written::Registration),
+            "{start}: registered, and no leader yet: {requests:?}"
+        );
+        assert!(
+            replies.contains(&Written::Record),
+            "{start}: etcd has the record, the node does not know: {replies:?}"
+        );
     }
-    all.sort();
-    let [half, most] = [all[all.len() / 2], all[all.len() - 1]];
-    println!("led again within {half:?} in half of {} starts, within {most:?} in all", all.len());
-    assert!(half < RECLAIM, "{half:?}");
 }
 
 #[test]
@@ -97,7 +176,7 @@ fn a_leader_that_is_killed_with_its_guardian_takes_its_record_back() {
     follower.wait_for("joined", PATIENCE);
     first.kill_with_guardian();
     // The follower sees no vacancy, so there is nobody to race with.
-    let (again, _) = assert_leads_again(&builder, token, "with a follower");
+    let again = assert_leads_again(&builder, token, "with a follower");
     let nodes = [first, follower, again];
     assert_eq!(tenures(&nodes).len(), 2);
     let vacant =
@@ -128,9 +207,12 @@ fn stop(node: &Node) {
 
 /// Leads, but not before the dead one's lease has ended: the record was a stranger's.
 fn assert_waits_for_the_lease(stranger: &Node, dead: &Node) {
-    let waited = between(dead.died_ns().expect("dead"), started_ns(stranger));
-    assert!(waited > SHORT / 2, "it took a stranger's record: {waited:?}\n{}", stranger.report());
-    assert!(waited < SHORT + Duration::from_secs(1) + SCHEDULING_SLACK, "{waited:?}");
+    let (died, started) = (dead.died_ns().expect("dead"), started_ns(stranger));
+    let waited = between(died, started);
+    // As long as its last renewal was on its way, which a busy machine may have drawn out.
+    let renewing = witness::waited(died.saturating_sub(2_000_000_000), died);
+    assert!(waited + renewing > SHORT / 2, "it took a stranger's record: {waited:?}\n{}", stranger.report());
+    assert!(waited < SHORT + Duration::from_secs(1) + slack(died, started), "{waited:?}");
     assert_eq!(stranger.wait_for("joined", PATIENCE).u64("incarnation"), Some(1), "a new identity");
 }
 

@@ -12,9 +12,9 @@ use metad::proto::metad::state_service_client::StateServiceClient;
 use metad::proto::metad::{GetRequest, PutRequest};
 use support::crew::{PATIENCE, assert_kept, lease, setting};
 use support::etcd::EtcdCluster;
-use support::http;
 use support::node::{Node, NodeBuilder};
 use support::slow_disk::SlowDisk;
+use support::{http, sudo};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -89,6 +89,10 @@ async fn stored(leader: &Node, n: usize) -> u64 {
 
 #[test]
 fn writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing() {
+    let this = writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing;
+    if !sudo::may_trace() && sudo::runs(this, "strace") {
+        return;
+    }
     let so_long = Duration::from_secs(setting("METAD_FAULT_SATURATE_SECS", 10));
     // Every version of a key stays: nobody compacts.
     let etcd = EtcdCluster::builder().syncs().arg("--quota-backend-bytes=8589934592").start();

@@ -11,7 +11,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use support::crew::{
-    PATIENCE, SCHEDULING_SLACK, assert_kept, between, lease, report, setting, started_ns, tenures,
+    PATIENCE, assert_kept, assert_not_early, between, lease, report, setting, slack, started_ns, tenures,
     wait_for_leader,
 };
 use support::etcd::EtcdCluster;
@@ -19,7 +19,7 @@ use support::hogs::Hogs;
 use support::node::{Node, NodeBuilder};
 use support::poll::{boot_ns, wait_until};
 use support::proxy::FaultProxy;
-use support::{fenced, history, http, install, spawn};
+use support::{fenced, history, http, install, spawn, witness};
 
 /// The test that takes all CPUs runs alone.
 static CPUS: RwLock<()> = RwLock::new(());
@@ -109,12 +109,13 @@ fn a_blocked_runtime_without_etcd_is_ended_by_the_fuse_before_anybody_else_leads
     let nodes = blocked_leader(&etcd, endpoints, lease() * 4);
     proxies.iter().for_each(FaultProxy::black_hole);
     let cut = boot_ns();
-    // The kernel timer is due 20 ms later; a thread may have to wait for a CPU for longer.
     let code = nodes[0].wait_exit(lease() + PATIENCE);
-    assert!(code == 76 || code == 137, "exit {code}\n{}", report(&nodes));
-    let lived = between(cut, nodes[0].died_ns().expect("dead"));
-    assert!(lived < lease() + SCHEDULING_SLACK, "the fuse burned for {lived:?}");
-    assert!(lived > lease().mul_f64(0.8), "twin: and not before its time: {lived:?}");
+    let died = nodes[0].died_ns().expect("dead");
+    // Where processes had to wait, the kernel's timer may be faster than the fuse's thread.
+    assert!(code == 76 || code == 137 && witness::starved_before(died), "exit {code}: {}", report(&nodes));
+    let lived = between(cut, died);
+    assert!(lived < lease() + slack(cut, died), "the fuse burned for {lived:?}");
+    assert_not_early(cut, died, lease());
     assert!(!nodes[0].has_event("main_loop_stopped"), "nothing but the fuse, or the kernel timer, ended it");
     wait_for_leader(&nodes[1..], lease() + PATIENCE);
     assert_eq!(tenures(&nodes).len(), 2);

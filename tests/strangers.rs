@@ -15,8 +15,7 @@ use metad::proto::metad::election_service_client::ElectionServiceClient;
 use metad::proto::metad::{LeaderRequest, LeaderResponse, PrepareRequest, StepDownRequest};
 use recorder::Recorder;
 use support::crew::{
-    PATIENCE, SCHEDULING_SLACK, between, check_status, leads, report, started_ns, tenures,
-    wait_until_all_know_all,
+    PATIENCE, between, check_status, leads, report, slack, started_ns, tenures, wait_until_all_know_all,
 };
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
@@ -109,9 +108,10 @@ fn a_stranger_that_asks_the_candidates_to_stand_ready_keeps_no_vacancy_open() {
     wait_until("another leads", LEASE + PATIENCE, || nodes[1..].iter().any(leads));
     let after = count(|p| &p.answered);
     let next = nodes[1..].iter().find(|n| leads(n)).expect("one of them");
-    let vacant = between(nodes[0].died_ns().expect("it is dead"), started_ns(next));
+    let (died, started) = (nodes[0].died_ns().expect("it is dead"), started_ns(next));
+    let vacant = between(died, started);
     // Its guardian frees the seat; without the stranger that takes milliseconds.
-    assert!(vacant < LEASE + SCHEDULING_SLACK, "nobody led for {vacant:?}\n{}", report(&nodes));
+    assert!(vacant < LEASE + slack(died, started), "nobody led for {vacant:?}\n{}", report(&nodes));
     wait_until("the stranger went on asking", PATIENCE, || {
         count(|p| &p.answered).iter().zip(&before).all(|(now, then)| now > then)
     });

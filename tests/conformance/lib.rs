@@ -22,6 +22,7 @@ use metad::store::Store;
 
 /// Holds a store to the contract. `here` and `there` are two clients of it.
 pub async fn conformance(backend: &'static str, here: Arc<dyn Store>, there: Arc<dyn Store>) {
+    crate::support::witness::start();
     let alone = [revisions::CASES, watches::ALONE];
     let shared = [transactions::CASES, leases::CASES, watches::CASES, verbs::CASES, tenures::CASES];
     let mut failures = suite::run_one_by_one(backend, &alone.concat(), &here, &there).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use metad::clock::{Clock, Instant, OsClock};
 use metad::election::lease::LeaseId;
 use metad::election::record::Revision;
 use metad::store::codec::{Keys, Picture};
@@ -18,8 +19,11 @@ use metad::store::{
 };
 use tokio::task::{JoinError, JoinSet};
 
-/// The shortest lease that etcd grants with the default election timeout.
-pub const SHORT: Duration = Duration::from_secs(2);
+use crate::support::witness;
+
+/// A lease whose end a case waits for, long enough to be renewed in time on a busy machine. (The shortest that etcd grants
+/// with the default election timeout has 2 s.)
+pub const SHORT: Duration = Duration::from_secs(5);
 /// A lease that does not end while a case runs.
 pub const LONG: Duration = Duration::from_secs(120);
 /// How long after its time to live a lease may still be there.
@@ -27,9 +31,14 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// How often a watch is asked to show a sign of life.
 pub const ALIVE_EVERY: Duration = Duration::from_millis(600);
 /// How long a case may take.
-const CASE_LIMIT: Duration = Duration::from_secs(30);
+const CASE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a case waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long processes had to wait for a CPU since then: what is as late comes late for the machine, not for the store.
+pub fn waited_since(begin: Instant) -> Duration {
+    witness::waited(begin.boot_ns(), OsClock.now().boot_ns())
+}
 
 /// A stream of changes.
 pub type Batches = BoxStream<'static, Result<WatchBatch, StoreError>>;

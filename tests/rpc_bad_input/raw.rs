@@ -12,7 +12,7 @@ use tonic::codegen::{Body as _, http};
 use tonic::{Code, Status};
 
 /// How long an answer may take that takes as long as it likes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to one member.
 #[derive(Clone)]

@@ -93,7 +93,7 @@ pub fn copy_dir(from: &Path, to: &Path) {
     for tries_left in (0..5).rev() {
         let mut command = Command::new("cp");
         command.arg("-a").arg(from).arg(to);
-        let output = spawn::output(command, Duration::from_secs(20));
+        let output = spawn::output(command, Duration::from_secs(60));
         if output.status.success() {
             return;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::etcd::EtcdCluster;
 use super::spawn;
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl EtcdCluster {
     /// Runs etcdctl against all members; panics when it takes longer than 20 s.

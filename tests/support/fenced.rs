@@ -13,7 +13,7 @@ use super::etcd::EtcdCluster;
 use super::history::Tenure;
 
 /// How long reading the history may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const LEADER: &str = "election/meta/leader";
 const COMMITTED: &str = "state/meta/barrier/committed";
 const CEILING: &str = "state/meta/barrier/ceiling";

@@ -73,7 +73,7 @@ fn find_etcd() -> PathBuf {
 fn version_of(etcd: &Path) -> String {
     let mut command = Command::new(etcd);
     command.arg("--version");
-    let output = spawn::output(command, Duration::from_secs(20));
+    let output = spawn::output(command, Duration::from_secs(60));
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .find_map(|line| line.strip_prefix("etcd Version: "))

@@ -4,7 +4,8 @@
 //! etcd how it is. Nothing of the machine's own network is touched, and two tests may use the same addresses.
 //! What is cut off keeps its link and its address: packets vanish, as behind a switch that fails.
 //!
-//! Needs root and iproute2. Without them this panics: a test that cannot see a partition must not pass.
+//! Needs root (see [`sudo`](super::sudo)) and iproute2. Without them this panics: a test that cannot see a partition must
+//! not pass.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -22,7 +23,7 @@ use super::{install, spawn};
 const NEEDS: &str = "partitions need network namespaces: run the tests as root (in a container: with \
      CAP_NET_ADMIN and CAP_SYS_ADMIN), with iproute2 installed (`apt-get install iproute2`)";
 const PREFIX: &str = "metad-test-";
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The switch, and the one that cut-off machines are moved to.
 const MAIN: &str = "main";
 const ASIDE: &str = "aside";

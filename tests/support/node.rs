@@ -21,14 +21,14 @@ use super::history::{TimedEvent, Trace};
 use super::network::Place;
 use super::output::{Output, Said};
 use super::poll::{boot_ns, holds_within, wait_until};
-use super::spawn;
+use super::{spawn, witness};
 
 /// Marks the environment of a node and of all that descend from it.
 const MARKER: &str = "TEST_NODE_MARKER";
 /// A guardian's name in `top`.
 const GUARDIAN: &str = "metad: guardian";
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a node is to be started; each clone and each spawn has the same data dir.
 #[derive(Clone, Debug)]
@@ -170,6 +170,7 @@ impl NodeBuilder {
 
     fn launch(&self, mut command: Command) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        witness::start();
         let marker = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         command.env(MARKER, &marker);
         command.envs(self.env.iter().cloned()).current_dir(self.dir.path());

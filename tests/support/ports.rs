@@ -2,10 +2,12 @@
 //!
 //! A port found by binding to port 0 is anyone's again once that socket is closed, and a killed etcd member
 //! must get its port back minutes later. So ports come from a range below the kernel's ephemeral ones, which
-//! it never hands out by itself, and test processes divide that range among them with one lock file per port.
+//! it never hands out by itself, and test processes divide that range among them: whoever uses a port is bound to an
+//! abstract Unix address of its name, which needs no file and ends with its process, whoever's that is.
 
-use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const FIRST: u32 = 20_000;
@@ -15,7 +17,7 @@ const COUNT: u32 = 10_000;
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _lock: File,
+    _lock: UnixListener,
 }
 
 impl Port {
@@ -45,10 +47,9 @@ impl Port {
     }
 
     fn try_reserve(number: u16) -> Option<Self> {
-        let dir = std::env::temp_dir().join("metad-test-ports");
-        fs::create_dir_all(&dir).expect("a directory for the lock files");
-        let lock = File::create(dir.join(number.to_string())).ok()?;
-        lock.try_lock().ok()?;
+        let name = format!("metad-test-port-{number}");
+        let lock =
+            UnixListener::bind_addr(&UnixAddr::from_abstract_name(name).expect("short enough")).ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
         Some(Self { number, _lock: lock })
     }

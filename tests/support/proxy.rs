@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc as sync_mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc as sync_mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ const CHUNK: usize = 16 * 1024;
 pub struct FaultProxy {
     port: Port,
     switches: Option<mpsc::UnboundedSender<Switch>>,
+    gate: Arc<Gate>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,8 +37,17 @@ enum Mode {
     DelayReplies(Duration),
     DropReplies,
     HoldRequests,
+    StopAtRequest(u32),
+    StopAtReply(u32),
     BlackHole,
     Refuse,
+}
+
+/// Counts what passes while the proxy is to stop somewhere.
+#[derive(Debug, Default)]
+struct Gate {
+    passed: AtomicU32,
+    has_stopped: AtomicBool,
 }
 
 /// A change of mode; `reset` closes the connections there are.
@@ -62,12 +73,14 @@ impl FaultProxy {
         let addr = port.addr();
         let (switches, inbox) = mpsc::unbounded_channel();
         let (ready, is_ready) = sync_mpsc::channel();
+        let gate = Arc::new(Gate::default());
+        let counts = gate.clone();
         let thread = thread::Builder::new().name("fault-proxy".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(serve(addr, target, inbox, ready));
+            runtime.expect("a runtime").block_on(serve(addr, target, counts, inbox, ready));
         });
         is_ready.recv().expect("the proxy listens");
-        Self { port, switches: Some(switches), thread: Some(thread.expect("a thread for the proxy")) }
+        Self { port, switches: Some(switches), gate, thread: Some(thread.expect("a thread for the proxy")) }
     }
 
     /// Where to connect instead of the target.
@@ -99,6 +112,24 @@ impl FaultProxy {
     /// Delivers the requests that were held back: the same as [`pass`](Self::pass).
     pub fn release(&self) {
         self.pass();
+    }
+
+    /// Lets so many pieces of requests pass, as TCP carries them, and none after that; replies still pass. Connections
+    /// with something to say then are closed when this fault ends.
+    pub fn stop_at_request(&self, piece: u32) {
+        self.gate.reset();
+        self.switch(Mode::StopAtRequest(piece), false);
+    }
+
+    /// The same for what the target says: it gets all requests, and does what they ask.
+    pub fn stop_at_reply(&self, piece: u32) {
+        self.gate.reset();
+        self.switch(Mode::StopAtReply(piece), false);
+    }
+
+    /// Was there anything to hold back at the point where the proxy was to stop?
+    pub fn has_stopped(&self) -> bool {
+        self.gate.has_stopped.load(Ordering::SeqCst)
     }
 
     /// Keeps connections open and accepts new ones, but forwards nothing in either direction.
@@ -133,6 +164,23 @@ impl Drop for FaultProxy {
     }
 }
 
+// === impl Gate ===
+
+impl Gate {
+    fn reset(&self) {
+        self.passed.store(0, Ordering::SeqCst);
+        self.has_stopped.store(false, Ordering::SeqCst);
+    }
+
+    /// May one more piece pass, of so many?
+    fn passes(&self, limit: Option<u32>) -> bool {
+        let Some(limit) = limit else { return true };
+        let passes = self.passed.fetch_add(1, Ordering::SeqCst) < limit;
+        self.has_stopped.fetch_or(!passes, Ordering::SeqCst);
+        passes
+    }
+}
+
 // === impl Mode ===
 
 impl Mode {
@@ -148,6 +196,14 @@ impl Mode {
         self != Mode::DropReplies
     }
 
+    fn requests(self) -> Option<u32> {
+        if let Mode::StopAtRequest(piece) = self { Some(piece) } else { None }
+    }
+
+    fn replies(self) -> Option<u32> {
+        if let Mode::StopAtReply(piece) = self { Some(piece) } else { None }
+    }
+
     fn delay(self) -> Duration {
         if let Mode::DelayReplies(delay) = self { delay } else { Duration::ZERO }
     }
@@ -157,6 +213,7 @@ impl Mode {
 async fn serve(
     addr: SocketAddr,
     target: SocketAddr,
+    gate: Arc<Gate>,
     mut inbox: mpsc::UnboundedReceiver<Switch>,
     ready: sync_mpsc::Sender<()>,
 ) {
@@ -183,7 +240,7 @@ async fn serve(
                 let _ = done.send(());
             }
             Some(client) = accept(&listener) => {
-                connections.spawn(connection(client, target, mode.subscribe(), reset.subscribe()));
+                connections.spawn(connection(client, target, gate.clone(), mode.subscribe(), reset.subscribe()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -201,6 +258,7 @@ async fn accept(listener: &Option<TcpListener>) -> Option<TcpStream> {
 async fn connection(
     mut client: TcpStream,
     target: SocketAddr,
+    gate: Arc<Gate>,
     mode: watch::Receiver<Mode>,
     mut reset: watch::Receiver<()>,
 ) {
@@ -208,7 +266,7 @@ async fn connection(
     let lost = tokio::select! {
         biased;
         _ = reset.changed() => true,
-        result = relay(&mut client, &mut server, target, mode) => result.is_err(),
+        result = relay(&mut client, &mut server, target, &gate, mode) => result.is_err(),
     };
     if lost {
         // With no time to linger, close sends RST instead of FIN.
@@ -223,6 +281,7 @@ async fn relay(
     client: &mut TcpStream,
     server: &mut Option<TcpStream>,
     target: SocketAddr,
+    gate: &Gate,
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     until(&mut mode, Mode::forwards_requests).await?;
@@ -233,9 +292,9 @@ async fn relay(
     let (replies, to_server) = server.split();
     let (queue, queued) = mpsc::unbounded_channel();
     tokio::try_join!(
-        forward_requests(requests, to_server, mode.clone()),
+        forward_requests(requests, to_server, gate, mode.clone()),
         collect_replies(replies, queue, mode.clone()),
-        deliver_replies(queued, to_client, mode),
+        deliver_replies(queued, to_client, gate, mode),
     )?;
     Ok(())
 }
@@ -243,6 +302,7 @@ async fn relay(
 async fn forward_requests(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
+    gate: &Gate,
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
@@ -251,6 +311,10 @@ async fn forward_requests(
         until(&mut mode, Mode::forwards_requests).await?;
         if length == 0 {
             return to.shutdown().await;
+        }
+        let limit = mode.borrow_and_update().requests();
+        if !gate.passes(limit) {
+            return stop(mode).await;
         }
         to.write_all(&chunk[..length]).await?;
     }
@@ -286,6 +350,7 @@ async fn collect_replies(
 async fn deliver_replies(
     mut queued: mpsc::UnboundedReceiver<Reply>,
     mut to: WriteHalf<'_>,
+    gate: &Gate,
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     while let Some(reply) = queued.recv().await {
@@ -294,9 +359,19 @@ async fn deliver_replies(
         if reply.bytes.is_empty() {
             return to.shutdown().await;
         }
+        let limit = mode.borrow_and_update().replies();
+        if !gate.passes(limit) {
+            return stop(mode).await;
+        }
         to.write_all(&reply.bytes).await?;
     }
     Ok(())
+}
+
+/// Holds a connection until the fault ends; what it was about to say is lost.
+async fn stop(mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+    let _ = mode.changed().await;
+    Err(closed())
 }
 
 async fn until(mode: &mut watch::Receiver<Mode>, allows: fn(Mode) -> bool) -> io::Result<()> {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::poll::wait_until;
 use super::spawn;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// strace at work on a process; ends on drop, which lets the process go on as before.
 #[derive(Debug)]

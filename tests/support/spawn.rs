@@ -87,7 +87,7 @@ pub fn wait_stopped(pid: u32) {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 'Z', 'X']) || rest.is_empty())
     };
-    wait_until("it has stopped", Duration::from_secs(10), || {
+    wait_until("it has stopped", Duration::from_secs(60), || {
         // Without tasks it has ended, which is as still as can be.
         std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().all(is_stopped)
     });

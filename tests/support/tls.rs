@@ -70,6 +70,6 @@ impl TlsFiles {
 fn openssl(dir: &Path, args: String) {
     let mut command = Command::new("openssl");
     command.current_dir(dir).args(args.split_whitespace());
-    let output = spawn::output(command, Duration::from_secs(30));
+    let output = spawn::output(command, Duration::from_secs(60));
     assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
