@@ -12,6 +12,16 @@ pub fn cpu_secs(pid: u32) -> f64 {
     nanoseconds.sum::<f64>() / 1e9
 }
 
+/// How often its threads have woken up to do something, so far.
+pub fn wake_ups(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process").flatten();
+    let waits = tasks.filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    waits.sum()
+}
+
 /// Its resident memory, in megabytes of 2^20 bytes.
 pub fn rss_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
