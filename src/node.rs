@@ -154,11 +154,7 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
-        if let Some(program) = self.command.first() {
-            guardian::look_for(program).map_err(cannot_run)?;
-            let too_long = |message| StartError { exit: Exit::Usage, message };
-            guardian::check_length(&self.command).map_err(too_long)?;
-        }
+        check_program(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
         let mut data_dir = open::data_dir(&self.config).await?;
@@ -260,6 +256,13 @@ fn payload(
     let watchdog = timeout(config.meta.main_loop_timeout_secs)
         .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
     Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
+}
+
+/// What can be said of a program before it is its turn; without one there is nothing to say.
+fn check_program(command: &[String]) -> Result<(), StartError> {
+    let Some(program) = command.first() else { return Ok(()) };
+    guardian::look_for(program).map_err(cannot_run)?;
+    guardian::check_length(command).map_err(|message| StartError { exit: Exit::Usage, message })
 }
 
 fn cannot_run(refused: Refused) -> StartError {

@@ -9,6 +9,7 @@ use support::crew::{PATIENCE, assert_not_early, leads, report, tenures};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
 use support::poll::{boot_ns, holds_within, wait_until};
+use support::usage::wake_ups;
 use support::{history, sudo, witness};
 
 /// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
@@ -175,6 +176,21 @@ fn a_guardian_that_dies_again_and_again_leaves_no_zombie() {
         pids.filter(is_child).filter(is_zombie).collect::<Vec<_>>()
     };
     assert!(holds_within(Duration::from_secs(2), || zombies().is_empty()), "{:?}", zombies());
+}
+
+#[test]
+fn it_sleeps_while_nothing_happens() {
+    let etcd = EtcdCluster::start(1);
+    let node = on_etcd("a", &etcd, 15).payload(&["sleep", "1000"]).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let guardian = node.guardian();
+    std::thread::sleep(Duration::from_secs(1)); // it gets its connection ready
+    let (began, before) = (boot_ns(), wake_ups(guardian));
+    std::thread::sleep(Duration::from_secs(5));
+    let woken = wake_ups(guardian) - before;
+    let secs = Duration::from_nanos(boot_ns() - began).as_secs_f64();
+    assert!(woken > 0, "twin: it moves its timer and answers pings");
+    assert!((woken as f64) < 5.0 * secs, "woken {woken} times in {secs:.1} s");
 }
 
 #[test]

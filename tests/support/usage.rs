@@ -17,6 +17,16 @@ pub fn cpu_secs_if_alive(pid: u32) -> Option<f64> {
     Some(nanoseconds.sum::<f64>() / 1e9)
 }
 
+/// How often its threads have woken up to do something, so far.
+pub fn wake_ups(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process").flatten();
+    let waits = tasks.filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    waits.sum()
+}
+
 /// Its resident memory, in megabytes of 2^20 bytes.
 pub fn rss_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
