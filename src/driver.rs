@@ -12,6 +12,7 @@ pub mod data_dir;
 mod diagnosis;
 mod dir_lock;
 pub mod fuse;
+mod gone;
 mod handle;
 mod handover;
 pub mod history;
@@ -277,6 +278,7 @@ impl Driver {
             self.reports.clone(),
             self.parts.trouble.clone(),
         ));
+        self.watch_for_loss();
         self.call_witness();
         let reading = self.begin_reading();
         loop {

@@ -10,6 +10,7 @@
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
 mod failback;
+mod store_changed;
 mod tenure;
 
 use std::collections::VecDeque;
@@ -336,6 +337,7 @@ impl Elector {
             Event::MainLoopEnded(code) => self.on_main_loop_ended(now, code),
             Event::MainLoopHung => self.on_main_loop_hung(now),
             Event::Fenced(token) => self.on_fenced(now, token),
+            Event::StoreChanged(how) => self.on_store_changed(now, how),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
             Event::Prepare(token) => self.on_prepare(now, token),

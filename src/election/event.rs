@@ -59,6 +59,9 @@ pub enum Event {
     MainLoopHung,
     /// The store refused a write of the main loop because of our token.
     Fenced(Token),
+    /// The store is not the one it was: it went back in time, or another cluster answers. The text says how that is
+    /// known, and which command accepts it.
+    StoreChanged(String),
     /// Somebody asked us to stop.
     Shutdown(Reason),
     /// An operator asked us to step down, in favour of this candidate or of any.
