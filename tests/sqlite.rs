@@ -215,7 +215,7 @@ fn a_process_that_stands_still_inside_of_a_write_is_named_with_the_command_that_
     let leader = shelf.node("a").spawn();
     leader.wait_for("main_loop_started", PATIENCE);
     let nodes = [leader, shelf.node("b").spawn(), shelf.node("c").spawn()];
-    nodes[1..].iter().for_each(|n| drop(n.wait_for("leader_changed", PATIENCE)));
+    nodes[1..].iter().for_each(|n| drop(n.wait_for("joined", PATIENCE))); // its data dir syncs before that
     // Its next renewal stands still where it has the lock and waits for the disk.
     let slow = SlowDisk::under(nodes[1].pid(), Duration::from_secs(600));
     assert_eq!(nodes[0].wait_exit(LEASE + PATIENCE), 75, "{}", nodes[0].report());
