@@ -209,7 +209,9 @@ fn said(node: &Node) -> String {
     node.events().iter().map(|e| e.json.to_string()).collect::<Vec<_>>().join("\n") + &node.stderr()
 }
 
+/// Where strace stops the other process is left to chance: sometimes outside of a write, and then nothing happens.
 #[test]
+#[ignore = "does not always bring the process to a standstill inside of a write"]
 fn a_process_that_stands_still_inside_of_a_write_is_named_with_the_command_that_ends_it() {
     let shelf = Shelf::new();
     let leader = shelf.node("a").spawn();
