@@ -13,6 +13,7 @@ pub mod data_dir;
 mod diagnosis;
 mod dir_lock;
 pub mod fuse;
+mod gone;
 mod handle;
 mod handover;
 pub mod history;
@@ -279,6 +280,7 @@ impl Driver {
         if self.parts.data_dir.lock().await.pin().is_some() {
             self.begin_watching(); // else once we know which store is the right one
         }
+        self.watch_for_loss();
         self.call_witness();
         let reading = self.begin_reading();
         loop {

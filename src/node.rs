@@ -162,8 +162,6 @@ impl NodeBuilder {
             data_dir.forget_pin();
         }
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
-        let no_thread =
-            |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
         let fuse = Fuse::start().map_err(no_thread)?;
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let desk = Desk::default();
@@ -218,6 +216,10 @@ impl NodeBuilder {
         node.serve_beside(checking);
         Ok(node)
     }
+}
+
+fn no_thread(e: std::io::Error) -> StartError {
+    StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") }
 }
 
 /// The guardian; or why there is none, which is said loudly unless the configuration wants it so.

@@ -316,6 +316,18 @@ pub trait Store: Send + Sync + 'static {
         vec![]
     }
 
+    /// Resolves when this store is lost for good, and says how: its file was deleted or replaced. A store that can come
+    /// back is never lost.
+    async fn until_gone(&self) -> String {
+        std::future::pending().await
+    }
+
+    /// What is wrong with the store itself, in words for an operator, if its last write failed. A store that is watched
+    /// in other ways has nothing to say.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
+
     /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
     /// a few seconds.
     async fn diagnose(&self) -> String {

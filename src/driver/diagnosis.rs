@@ -47,6 +47,7 @@ pub(super) struct Worry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Look {
     sights: Vec<Sight>,
+    complaint: Option<String>,
     peers: Vec<Peer>,
     /// For how long the store had confirmed nothing when the peers were asked.
     silent_for: Duration,
@@ -106,6 +107,7 @@ impl Look {
             registration_gone: false,
             standstill: worry.standstill,
             sights: self.sights.clone(),
+            complaint: self.complaint.clone(),
             peers: self.peers.clone(),
             silent_for: self.silent_for,
             hears_every: worry.hears_every,
@@ -149,7 +151,7 @@ impl Looking {
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Look { sights, peers, silent_for }
+        Look { sights, complaint: self.store.complaint(), peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

@@ -42,6 +42,8 @@ pub enum Verdict {
     EtcdDown(Vec<Silent>),
     /// etcd is full.
     EtcdFull,
+    /// The file of the embedded store: what it said.
+    StoreFile(String),
     /// Somebody deleted the leader record.
     RecordDeleted,
     /// Somebody revoked the lease, or etcd let it end.
@@ -107,6 +109,8 @@ pub struct Evidence {
     pub standstill: Option<Standstill>,
     /// Each etcd member, as it was seen last.
     pub sights: Vec<Sight>,
+    /// What is wrong with the store, if it is in one place and says so.
+    pub complaint: Option<String>,
     /// The other meta nodes, if they were asked.
     pub peers: Vec<Peer>,
     /// For how long the store had confirmed nothing to us when they were asked.
@@ -158,6 +162,9 @@ fn judge_store(e: &Evidence) -> Verdict {
     let answers = || e.sights.iter().filter_map(|s| s.answer.as_ref());
     let silent: Vec<Silent> = e.sights.iter().filter(|s| !s.is_well()).map(silent).collect();
     let is_any_well = silent.len() < e.sights.len();
+    if let Some(why) = &e.complaint {
+        return Verdict::StoreFile(why.clone());
+    }
     match () {
         () if e.sights.is_empty() => Verdict::Well,
         () if !is_any_well && answers().next().is_none() => judge_silence(e, silent),
@@ -217,6 +224,7 @@ impl Verdict {
             Verdict::EtcdQuorum(_) => "etcd_quorum",
             Verdict::EtcdDown(_) => "etcd_down",
             Verdict::EtcdFull => "etcd_full",
+            Verdict::StoreFile(_) => "store_file",
             Verdict::RecordDeleted => "record_deleted",
             Verdict::LeaseGone => "lease_gone",
             Verdict::Deposed => "deposed",
@@ -268,17 +276,18 @@ impl fmt::Display for Verdict {
                 "it was etcd: it is full (alarm NOSPACE), grants no lease and takes no write; compact it, defragment \
                  each member, then: etcdctl alarm disarm",
             ),
+            Verdict::StoreFile(why) => write!(f, "it was {why}"),
             Verdict::RecordDeleted => {
-                f.write_str("it was somebody: the leader record was deleted, while our lease lived and etcd was well")
+                f.write_str("it was somebody: the leader record was deleted, while our lease lived and the store was well")
             }
             Verdict::LeaseGone => f.write_str(
-                "it was etcd, or somebody: our lease was revoked or had ended there, although we renewed it (a waking \
+                "it was the store, or somebody: our lease was revoked or had ended there, although we renewed it (a waking \
                  etcd leader may do that, and so may etcdctl lease revoke)",
             ),
             Verdict::Deposed => f.write_str("another member leads: the record names it, and the store refuses us"),
             Verdict::TooEarly => f.write_str("nobody of etcd answers; is it etcd, or the way there?"),
             Verdict::Unclear => f.write_str(
-                "renewals came too late, and etcd and the network work again; the headroom of the last minutes shows \
+                "renewals came too late, and the store and the way to it work again; the headroom of the last minutes shows \
                  when it began",
             ),
         }
@@ -432,6 +441,21 @@ mod tests {
         assert!(down.contains("lost its quorum") && down.contains("b refuses connections"), "{down}");
         let electing = text(["a", "b", "c"].map(leaderless).into());
         assert!(electing.contains("know no leader") && !electing.contains("are down"), "{electing}");
+    }
+
+    #[test]
+    fn the_file_of_the_embedded_store_is_named() {
+        let why = "the store's file /d/metad.db: database or disk is full";
+        let seen = Evidence { complaint: Some(why.into()), ..seen(vec![]) };
+        assert_eq!(judge(&seen).to_string(), format!("it was {why}"));
+        assert_judged(&[
+            (Evidence { reason: Some(Reason::RenewDeadline), ..seen.clone() }, "store_file"),
+            (Evidence { reason: Some(Reason::RenewDeadline), complaint: None, ..seen.clone() }, "unclear"),
+            (
+                Evidence { standstill: still(9_000, 10, 0), reason: Some(Reason::RenewDeadline), ..seen },
+                "process_stopped",
+            ),
+        ]);
     }
 
     #[test]

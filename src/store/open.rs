@@ -113,7 +113,8 @@ async fn open_with(
     match config.store.kind {
         StoreKind::Sqlite => {
             let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
-            Ok(Arc::new(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?))
+            let store = SqliteStore::open(&config.store.sqlite.path, busy, clock).await?;
+            Ok(Arc::new(store.answer_within(patience)))
         }
         StoreKind::Etcd => Ok(Arc::new(EtcdStore::new(etcd_options(config, patience)?, clock)?)),
     }

@@ -1,7 +1,8 @@
 //! The embedded store: one SQLite file elects among the processes of one machine.
 //!
 //! The same contract on the same path as etcd: registrations, leader record, revisions, leases, guarded
-//! transactions. Each verb is one `BEGIN IMMEDIATE` transaction with `synchronous = FULL`. A lease ends on
+//! transactions. Each verb that writes is one `BEGIN IMMEDIATE` transaction with `synchronous = FULL`; a read has a
+//! connection of its own and takes no lock, so that it is answered whoever holds the writers' one. A lease ends on
 //! `CLOCK_BOOTTIME`, read *inside* the transaction, after the lock is held, so never before its time to live
 //! has passed since the renewal left. A file that was left by another boot holds no living lease: whoever held
 //! one is dead.
@@ -9,11 +10,15 @@
 //! Not for several machines: SQLite's locks do not work over network file systems, so those are refused. Other
 //! processes' changes are noticed within 50 ms.
 
+mod complaint;
+mod place;
+mod queue;
 mod schema;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,17 +34,33 @@ use crate::clock::{Clock, Instant};
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 
+use complaint::Complaint;
+use place::Place;
+use queue::Queue;
 pub use schema::OpenError;
 
+/// How long a request may take beyond the wait for other processes.
+const WORK_PATIENCE: Duration = Duration::from_secs(1);
 /// For how many revisions deletions are remembered for watches that start in the past.
 const DELETIONS_REMEMBERED: i64 = 10_000;
 
 /// A SQLite file behind the contract.
 #[derive(Clone)]
 pub struct SqliteStore {
-    connection: tokio_rusqlite::Connection,
+    writer: Queue,
+    reader: Queue,
     clock: Arc<dyn Clock>,
     path: PathBuf,
+    place: Arc<Place>,
+    complaint: Arc<Complaint>,
+    /// The leases of which a renewal is under way: another one would only wait behind it.
+    renewing: Arc<Mutex<BTreeSet<LeaseId>>>,
+}
+
+/// A renewal under way; over when this is dropped.
+struct Renewing {
+    lease: LeaseId,
+    all: Arc<Mutex<BTreeSet<LeaseId>>>,
 }
 
 /// What the row of the store itself says.
@@ -59,33 +80,89 @@ impl SqliteStore {
     /// See [`OpenError`].
     pub async fn open(path: &Path, busy_timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let owned = path.to_owned();
-        let connection = tokio::task::spawn_blocking(move || schema::open(&owned, busy_timeout))
+        let opened = tokio::task::spawn_blocking(move || schema::open(&owned, busy_timeout))
             .await
             .map_err(|e| OpenError::io(path, e))??;
-        Ok(Self { connection: connection.into(), clock, path: path.to_owned() })
+        let patience = busy_timeout + WORK_PATIENCE;
+        Ok(Self {
+            writer: Queue::new(opened.writer, patience),
+            reader: Queue::new(opened.reader, patience),
+            clock,
+            path: path.to_owned(),
+            place: Arc::new(opened.place),
+            complaint: Arc::default(),
+            renewing: Arc::default(),
+        })
     }
 
-    /// Works on the connection outside of any transaction; an error may have left anything.
-    async fn with<R, F>(&self, work: F) -> Result<R, StoreError>
+    /// Waits for an answer for at least so long, however slow the disk is.
+    pub fn answer_within(mut self, patience: Duration) -> Self {
+        let patience = patience.max(self.patience());
+        self.writer.set_patience(patience);
+        self.reader.set_patience(patience);
+        self
+    }
+
+    fn patience(&self) -> Duration {
+        self.writer.patience()
+    }
+
+    /// Reads, without any lock.
+    async fn look<R, F>(&self, work: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
-        F: FnOnce(&mut Connection) -> rusqlite::Result<R> + Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<R, StoreError> + Send + 'static,
     {
-        self.connection.call(work).await.map_err(|e| StoreError::Unknown(e.to_string()))
+        let place = self.place.clone();
+        self.reader
+            .call(move |c| in_place(&place, || c.transaction().map_err(failed).and_then(|tx| work(&tx))))
+            .await
     }
 
+    /// Writes; or reads what only a writer can tell.
     async fn run<R, F>(&self, work: F) -> Result<R, StoreError>
     where
         R: Send + 'static,
         F: FnOnce(&Transaction<'_>, Instant) -> Result<R, StoreError> + Send + 'static,
     {
-        let clock = self.clock.clone();
-        let done = self.connection.call(move |c| transact(c, clock.as_ref(), work)).await;
-        done.map_err(|e| match e {
-            tokio_rusqlite::Error::Error(e) => e,
-            other => StoreError::Unknown(other.to_string()),
-        })
+        let (clock, place) = (self.clock.clone(), self.place.clone());
+        let done = self.writer.call(move |c| in_place(&place, || transact(c, clock.as_ref(), work))).await;
+        self.complaint.note(&self.path, self.place.index(), &done);
+        done
     }
+
+    /// What a transaction reads that writes nothing; `None`: a lease has ended, and only a writer can end it.
+    async fn read(&self, txn: &Txn) -> Result<Option<TxnReply>, StoreError> {
+        let (txn, clock) = (txn.clone(), self.clock.clone());
+        self.look(move |tx| {
+            // The snapshot begins with the first read, so what it does not show has not been done before we were asked.
+            let reply = txn_reply(tx, &txn)?;
+            let is_over = any_lease_over(tx, clock.now()).map_err(failed)?;
+            Ok((!is_over).then_some(reply))
+        })
+        .await
+    }
+
+    /// `None`: one is under way.
+    fn begin_renewal(&self, lease: LeaseId) -> Option<Renewing> {
+        let mut renewing = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        renewing.insert(lease).then(|| Renewing { lease, all: self.renewing.clone() })
+    }
+}
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.lease);
+    }
+}
+
+/// Does this on the file, if it is still where others find it, and counts only if it still is afterwards.
+fn in_place<R>(place: &Place, work: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
+    let lost = |how| StoreError::Refused(Refusal::NotAStore, how);
+    place.check().map_err(lost)?;
+    let done = work();
+    place.check().map_err(lost)?;
+    done
 }
 
 fn transact<R, F>(connection: &mut Connection, clock: &dyn Clock, work: F) -> Result<R, StoreError>
@@ -116,6 +193,12 @@ fn failed(e: rusqlite::Error) -> StoreError {
 #[async_trait]
 impl Store for SqliteStore {
     async fn call(&self, request: Request) -> Result<Response, StoreError> {
+        if let Request::Txn(txn) = &request
+            && !txn.writes()
+            && let Some(reply) = self.read(txn).await?
+        {
+            return Ok(Response::Txn(reply));
+        }
         self.run(move |tx, now| match request {
             Request::Grant { lease, ttl } => grant(tx, now, lease, ttl),
             Request::Renew(lease) => renew(tx, now, lease),
@@ -128,9 +211,13 @@ impl Store for SqliteStore {
         .await
     }
 
+    /// One renewal of a lease is under way at most: behind a stall many would only wait for each other's sync. One that
+    /// comes too early has no answer of its own.
     fn renew(&self, lease: LeaseId) -> BoxStream<'static, Result<Renewal, StoreError>> {
+        let Some(renewing) = self.begin_renewal(lease) else { return stream::empty().boxed() };
         let store = self.clone();
         stream::once(async move {
+            let _renewing = renewing;
             let stamp = store.clock.now();
             let answer = store.call(Request::Renew(lease)).await?;
             let ttl = if let Response::Renewed(_, ttl) = answer { ttl } else { None };
@@ -150,6 +237,14 @@ impl Store for SqliteStore {
 
     fn location(&self) -> String {
         self.path.display().to_string()
+    }
+
+    async fn until_gone(&self) -> String {
+        self.place.until_lost().await
+    }
+
+    fn complaint(&self) -> Option<String> {
+        self.complaint.get()
     }
 }
 
@@ -181,6 +276,12 @@ fn expire(tx: &Transaction<'_>, now: Instant) -> rusqlite::Result<()> {
     let mut over = tx.prepare_cached("SELECT id FROM lease WHERE ends_boot_ns <= ?1")?;
     let over: Vec<i64> = over.query_map([now_ns], |row| row.get(0))?.collect::<Result<_, _>>()?;
     over.into_iter().try_for_each(|id| end_lease(tx, LeaseId(id)))
+}
+
+/// Has a lease ended that nobody has noticed yet?
+fn any_lease_over(tx: &Connection, now: Instant) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM lease WHERE ends_boot_ns <= ?1)";
+    tx.query_row(sql, [now.boot_ns().cast_signed()], |row| row.get(0))
 }
 
 fn end_lease(tx: &Transaction<'_>, lease: LeaseId) -> rusqlite::Result<()> {

@@ -1,5 +1,6 @@
-//! A disk that syncs slowly, for one process: strace delays what it waits for.
+//! A disk that syncs slowly, or is full, for one process: strace delays what it waits for, or refuses it.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,9 +19,23 @@ impl SlowDisk {
     /// Delays each flush of the process by so much.
     #[track_caller]
     pub fn under(pid: u32, flush: Duration) -> Self {
+        let delay = format!("inject=fdatasync,fsync:delay_enter={}", flush.as_micros());
+        Self::attach(pid, &["-e", "trace=fdatasync,fsync", "-e", &delay])
+    }
+
+    /// Has no room for what the process writes to this file.
+    #[track_caller]
+    pub fn full(pid: u32, file: &Path) -> Self {
+        let file = file.to_str().expect("UTF-8");
+        let calls = "write,pwrite64,ftruncate,fallocate";
+        let (trace, refuse) = (format!("trace={calls}"), format!("inject={calls}:error=ENOSPC"));
+        Self::attach(pid, &["-P", file, "-e", &trace, "-e", &refuse])
+    }
+
+    #[track_caller]
+    fn attach(pid: u32, args: &[&str]) -> Self {
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-p", &pid.to_string()]);
-        strace.arg("-e").arg(format!("inject=fdatasync,fsync:delay_enter={}", flush.as_micros()));
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()]).args(args);
         strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let strace = spawn::spawn(strace).expect("no strace found: run `apt-get install strace`");
         let tracer = format!("TracerPid:\t{}\n", strace.id());

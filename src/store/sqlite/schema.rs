@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, ffi};
+
+use super::place::{FileId, Place};
 
 use crate::store::network_fs;
 
@@ -32,6 +34,13 @@ CREATE TABLE kv (
 CREATE INDEX kv_by_lease ON kv (lease) WHERE lease IS NOT NULL;
 CREATE TABLE gone (revision INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, key)) STRICT, WITHOUT ROWID;
 ";
+
+/// Which file it was when it was last opened. Not a part of the layout's version: whoever does not know it does without.
+const PLACE: &str = "CREATE TABLE IF NOT EXISTS place (
+    one INTEGER PRIMARY KEY CHECK (one = 1), device INTEGER NOT NULL, inode INTEGER NOT NULL
+) STRICT";
+/// How long a leader gets to notice that its file is gone: it hears of it at once, and of a mount over it within a second.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// Why the file cannot be used. Each says which file, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +95,44 @@ impl OpenError {
     }
 }
 
+/// A file that is open, once to write and once to read.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) reader: Connection,
+    pub(super) place: Place,
+}
+
 /// Opens the file and brings it up to date.
-pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Opened, OpenError> {
     let io = |e: rusqlite::Error| OpenError::io(path, e);
     refuse_network(path)?;
+    let writer = open_writer(path, busy_timeout)?;
+    let reader = Connection::open(path).map_err(io)?;
+    reader.busy_timeout(busy_timeout).map_err(io)?;
+    reader.pragma_update(None, "query_only", true).map_err(io)?;
+    let revision = |c: &Connection| c.query_row("SELECT revision FROM store", [], |row| row.get::<_, i64>(0));
+    revision(&reader).map_err(io)?;
+    let place = Place::of(path).map_err(|e| OpenError::io(path, e))?;
+    if has_moved(&writer) || has_moved(&reader) {
+        return Err(OpenError::io(path, "it was replaced while it was being opened"));
+    }
+    place.check().map_err(|how| OpenError::io(path, how))?;
+    Ok(Opened { writer, reader, place })
+}
+
+/// Is the file that is open another one than the one that lies there?
+fn has_moved(connection: &Connection) -> bool {
+    let mut moved: std::ffi::c_int = 0;
+    // SAFETY: the connection is open, "main" is its database, and this question is answered with one int.
+    let asked = unsafe {
+        let answer = std::ptr::from_mut(&mut moved).cast();
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_HAS_MOVED, answer)
+    };
+    asked == ffi::SQLITE_OK && moved != 0
+}
+
+fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
+    let io = |e: rusqlite::Error| OpenError::io(path, e);
     let mut connection = Connection::open(path).map_err(io)?;
     connection.busy_timeout(busy_timeout).map_err(io)?;
     let journal: Result<String, _> = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
@@ -143,7 +186,23 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     } else if known.1 != time_ns {
         return Err(OpenError::TimeNamespace { path: path.to_owned() });
     }
+    settle(&tx, path)?;
     tx.commit().map_err(io)
+}
+
+/// Waits before a file is used that was not used here before: new, copied, or brought back. It may lie where another one
+/// was a moment ago, with a leader that has yet to notice.
+fn settle(tx: &Connection, path: &Path) -> Result<(), OpenError> {
+    let io = |e: rusqlite::Error| OpenError::io(path, e);
+    let id = FileId::of(path).map_err(|e| OpenError::io(path, e))?;
+    let here = (id.device.cast_signed(), id.inode.cast_signed());
+    tx.execute_batch(PLACE).map_err(io)?;
+    let known = tx.query_row("SELECT device, inode FROM place", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    if known.optional().map_err(io)? != Some(here) {
+        std::thread::sleep(SETTLES);
+        tx.execute("INSERT OR REPLACE INTO place VALUES (1, ?1, ?2)", here).map_err(io)?;
+    }
+    Ok(())
 }
 
 /// The machine was booted since: every process that held a lease is dead.

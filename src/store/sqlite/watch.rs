@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use rusqlite::Connection;
+use rusqlite::Transaction;
 use rustix::fs::inotify;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{SqliteStore, StoreError, expire, store_row};
+use super::{SqliteStore, StoreError, failed, store_row};
 use crate::clock::Instant;
 use crate::election::record::Revision;
 use crate::store::{Change, KeyRange, Refusal, WatchBatch};
@@ -113,39 +113,39 @@ impl Watcher {
     async fn look(&self) -> Result<Look, StoreError> {
         let (range, seen, begun, clock) =
             (self.range.clone(), self.seen, self.begun, self.store.clock.clone());
-        self.store
-            .with(move |c| {
-                let sql = "SELECT revision, (SELECT min(ends_boot_ns) FROM lease) FROM store";
-                let (at, ends): (i64, Option<i64>) = c.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
-                // Leases end on the boot clock alone.
-                let next_end = ends.map(|ns| Instant::from_nanos(ns.cast_unsigned(), u64::MAX));
-                let is_due = next_end.is_some_and(|end| clock.now().reached(end));
-                let revision = super::revision(at);
-                if begun && revision <= seen && !is_due {
-                    return Ok(Ok(Look { revision, changes: vec![], next_end }));
-                }
-                thorough_look(c, clock.now(), &range, seen)
-            })
-            .await?
+        let looked = self.store.look(move |tx| look(tx, clock.now(), &range, begun, seen)).await?;
+        if let Some(look) = looked {
+            return Ok(look);
+        }
+        let range = self.range.clone();
+        // Each transaction of a writer begins by ending the leases that are due.
+        let looked = self.store.run(move |tx, now| look(tx, now, &range, false, seen)).await?;
+        looked.ok_or_else(|| StoreError::Unknown("a lease ended while it was looked for".into()))
     }
 }
 
-/// Ends the leases that are due, and tells what has changed.
-fn thorough_look(
-    connection: &mut Connection,
+/// What has changed; `None`: a lease is due, and only a writer can end it.
+fn look(
+    tx: &Transaction<'_>,
     now: Instant,
     range: &KeyRange,
+    begun: bool,
     seen: Revision,
-) -> rusqlite::Result<Result<Look, StoreError>> {
-    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    expire(&tx, now)?;
-    let row = store_row(&tx)?;
-    let Some(changes) = super::changes(&tx, row, range, seen)? else {
-        let why = format!("deletions after {seen} are forgotten");
-        return Ok(Err(StoreError::Refused(Refusal::Compacted, why)));
-    };
-    let ends: Option<i64> = tx.query_row("SELECT min(ends_boot_ns) FROM lease", [], |r| r.get(0))?;
-    tx.commit()?;
+) -> Result<Option<Look>, StoreError> {
+    let row = store_row(tx).map_err(failed)?;
+    let ends: Option<i64> =
+        tx.query_row("SELECT min(ends_boot_ns) FROM lease", [], |r| r.get(0)).map_err(failed)?;
+    // Leases end on the boot clock alone.
     let next_end = ends.map(|ns| Instant::from_nanos(ns.cast_unsigned(), u64::MAX));
-    Ok(Ok(Look { revision: row.revision, changes, next_end }))
+    if next_end.is_some_and(|end| now.reached(end)) {
+        return Ok(None);
+    }
+    let revision = row.revision;
+    if begun && revision <= seen {
+        return Ok(Some(Look { revision, changes: vec![], next_end }));
+    }
+    match super::changes(tx, row, range, seen).map_err(failed)? {
+        Some(changes) => Ok(Some(Look { revision, changes, next_end })),
+        None => Err(StoreError::Refused(Refusal::Compacted, format!("deletions after {seen} are forgotten"))),
+    }
 }
