@@ -282,7 +282,8 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: T
         },
         max_heartbeat_interval: Duration::from_secs(meta.max_heartbeat_interval_secs),
         start_timeout: Duration::from_secs(meta.start_timeout_secs),
-        tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
+        tick: (meta.tick_interval_ms > 0)
+            .then(|| TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) }),
         desk,
         clock,
         telemetry,
