@@ -182,7 +182,6 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
         let stores = Arc::new([store.clone(), main_store.clone()]);
         let (limits, limited) = watch::channel(self.config.checks.clone());
         let reloader = Reloader { config: Arc::new(self.config.clone()), stores, limits };
@@ -218,7 +217,6 @@ impl NodeBuilder {
         let look_command = store::open::look_command(&reloader.config).into();
         let rpc_parts = RpcParts { driver, look_command, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
-        node.serve_beside(looks);
         node.serve_beside(checking);
         Ok(node)
     }
