@@ -56,11 +56,14 @@ fn main() {
     }
     etcd_refuses(&etcd);
     messages("etcd, 1 member", &etcd);
-    idle("SQLite", &NodeBuilder::new("idle").lease_secs(15));
-    idle("etcd, 3 members", &NodeBuilder::new("idle").lease_secs(15).cluster("idle").etcd(&three));
+    idle("SQLite", &NodeBuilder::new("idle").lease_secs(15).without_tick());
+    idle(
+        "etcd, 3 members",
+        &NodeBuilder::new("idle").lease_secs(15).without_tick().cluster("idle").etcd(&three),
+    );
     idle(
         "etcd, 3 members, lease 86400 s",
-        &NodeBuilder::new("idle").lease_secs(86_400).cluster("long").etcd(&three),
+        &NodeBuilder::new("idle").lease_secs(86_400).without_tick().cluster("long").etcd(&three),
     );
 }
 
@@ -91,6 +94,7 @@ fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
 fn hand_over(what: &str, etcd: &EtcdCluster) {
     let mut bare = Bare::new(etcd);
     let (mut all, mut bare_all) = (Vec::new(), Vec::new());
+    let mut stages: [Vec<f64>; 4] = Default::default();
     for i in 0..RUNS {
         let node = |id: &str| NodeBuilder::new(id).cluster(&format!("h{i}")).etcd(etcd).spawn();
         let (first, second) = pair(node);
@@ -99,11 +103,24 @@ fn hand_over(what: &str, etcd: &EtcdCluster) {
         let asked = boot_ns();
         first.signal(Signal::TERM);
         all.push((started_ns(&second) - asked) as f64 / 1e6);
+        let at = |node: &Node, kind: &str| node.wait_for(kind, PATIENCE).at_ns();
+        let marks = [
+            asked,
+            at(&first, "main_loop_stopping"),
+            at(&first, "main_loop_stopped"),
+            at(&second, "leadership_won"),
+            at(&second, "main_loop_started"),
+        ];
+        for (stage, pair) in stages.iter_mut().zip(marks.windows(2)) {
+            stage.push((pair[1] as f64 - pair[0] as f64) / 1e6);
+        }
     }
+    let [told, ended, seen, started] = stages.map(median);
     let (took, bare) = (median(all), median(bare_all));
     println!(
         "SIGTERM to the next main loop, {what}: {took:.2} ms; a bare put and its watch event: {bare:.2} ms; \
-         ratio {:.1}",
+         ratio {:.1}; of it: {told:.2} until the main loop was told, {ended:.2} until it had ended, {seen:.2} until the \
+         next node saw the record, {started:.2} until its main loop started",
         took / bare
     );
 }
@@ -206,7 +223,8 @@ fn etcd_refuses(etcd: &EtcdCluster) {
 fn messages(what: &str, etcd: &EtcdCluster) {
     for lease_secs in [5, 15, 86_400] {
         let node = |id: &str| {
-            NodeBuilder::new(id).lease_secs(lease_secs).cluster(&format!("m{lease_secs}")).etcd(etcd).spawn()
+            let node = NodeBuilder::new(id).lease_secs(lease_secs).cluster(&format!("m{lease_secs}"));
+            node.without_tick().etcd(etcd).spawn()
         };
         let _nodes = pair(node);
         let before = received(etcd);
@@ -282,23 +300,20 @@ fn idle(what: &str, builder: &NodeBuilder) {
     started_ns(&node);
     std::thread::sleep(Duration::from_secs(2));
     // The least disturbed of a few windows: on a virtual machine the count includes what the host takes away.
-    let guardian = node.guardian();
-    let mut woken = (0, 0);
-    let mut window = |_| {
-        let before = cpu_secs(node.pid()) + cpu_secs(guardian);
-        let count = [node.pid(), guardian].map(wake_ups);
-        std::thread::sleep(IDLE);
-        woken = (wake_ups(node.pid()) - count[0], wake_ups(guardian) - count[1]);
-        (cpu_secs(node.pid()) + cpu_secs(guardian) - before) * 60.0 / IDLE.as_secs_f64()
-    };
-    let all: Vec<f64> = (0..IDLE_WINDOWS).map(&mut window).collect();
-    let per_sec = |count: u64| count as f64 / IDLE.as_secs_f64();
-    let (least, most) = all.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
-    println!(
-        "idle leader, {what}: {:.1} MB RSS, with its guardian {least:.3} CPU s per minute (most: {most:.3}); wake-ups \
-         per second: {:.1}, guardian {:.1}",
-        rss_mb(node.pid()),
-        per_sec(woken.0),
-        per_sec(woken.1)
-    );
+    for (name, pid) in [("main process", node.pid()), ("guardian", node.guardian())] {
+        let woken = wake_ups(pid);
+        let window = |_| {
+            let before = cpu_secs(pid);
+            std::thread::sleep(IDLE);
+            (cpu_secs(pid) - before) * 60.0 / IDLE.as_secs_f64()
+        };
+        let all: Vec<f64> = (0..IDLE_WINDOWS).map(window).collect();
+        let (least, most) = all.iter().fold((f64::MAX, 0.0_f64), |(a, b), x| (a.min(*x), b.max(*x)));
+        let per_second = (wake_ups(pid) - woken) as f64 / (IDLE * IDLE_WINDOWS as u32).as_secs_f64();
+        println!(
+            "idle leader, {what}, {name}: {:.1} MB RSS, {least:.3} CPU s per minute (most: {most:.3}), woken \
+             {per_second:.1} times a second",
+            rss_mb(pid)
+        );
+    }
 }

@@ -96,7 +96,7 @@ pub struct MetaConfig {
     pub main_loop_timeout_secs: u64,
     /// What becomes of leadership when the program of `metad run` fails. Default: [`Restart::No`].
     pub restart: Restart,
-    /// Time between two fenced writes of the built-in main loop, in milliseconds. Default: 3000.
+    /// Time between two ticks of the built-in main loop, in milliseconds; 0: none. Default: 0.
     pub tick_interval_ms: u64,
     /// How long a worker may be silent before it expires, in seconds. Default: 60.
     pub max_heartbeat_interval_secs: u64,

@@ -176,7 +176,6 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let looks = watching::look_at_store(main_store.clone(), keys.clone(), telemetry.clone());
         let stores = Arc::new([store.clone(), main_store.clone()]);
         let (limits, limited) = watch::channel(self.config.checks.clone());
         let reloader = Reloader { config: Arc::new(self.config.clone()), stores, limits };
@@ -212,7 +211,6 @@ impl NodeBuilder {
         let look_command = store::open::look_command(&reloader.config).into();
         let rpc_parts = RpcParts { driver, look_command, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
-        node.serve_beside(looks);
         node.serve_beside(checking);
         Ok(node)
     }
@@ -287,7 +285,8 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: T
         },
         max_heartbeat_interval: Duration::from_secs(meta.max_heartbeat_interval_secs),
         start_timeout: Duration::from_secs(meta.start_timeout_secs),
-        tick: TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) },
+        tick: (meta.tick_interval_ms > 0)
+            .then(|| TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) }),
         desk,
         clock,
         telemetry,

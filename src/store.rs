@@ -191,15 +191,6 @@ pub struct Renewal {
     pub ttl: Option<Duration>,
 }
 
-/// A look at one place of a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// The place, as it was configured.
-    pub place: String,
-    /// How soon it answered; `None`: it did not, or with an error.
-    pub rtt: Option<Duration>,
-}
-
 /// Which cluster a place belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Belongs {
@@ -281,13 +272,6 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Asks every place of this store by itself, each for at most `patience`: whether it answers, and how soon. A
-    /// store that is in one place only has nothing to tell.
-    async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
-        let _ = (request, patience);
-        vec![]
-    }
-
     /// Uses these certificates for every connection from now on; what is open stays open.
     ///
     /// # Errors
@@ -297,10 +281,10 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Looks at every place of this store by itself, each for at most `patience`. A store that is in one place only
-    /// has nothing to show.
-    async fn sights(&self, patience: Duration) -> Vec<Sight> {
-        let _ = patience;
+    /// Looks at every place of this store by itself, and asks it `question`, each for at most `timeout`. A store that
+    /// is in one place only has nothing to show.
+    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
+        let _ = (question, timeout);
         vec![]
     }
 

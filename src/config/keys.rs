@@ -155,9 +155,9 @@ pub static KEYS: [Key; 62] = [
         "With on-failure a program of `metad run` that fails is started again, under the same leadership, after a \
          pause that grows from 0.5 s to 30 s. With no its end gives leadership up and ends the node.",
     ),
-    Key::new("meta.tick_interval_ms", int(10, MINUTE_MS), Fallback::Integer(3000)).milliseconds().help(
-        "The built-in main loop makes one fenced write per interval, so that everybody can see who leads; at \
-             most the lease.",
+    Key::new("meta.tick_interval_ms", int(0, MINUTE_MS), Fallback::Integer(0)).milliseconds().help(
+        "The built-in main loop writes the key state/tick once per interval, under its fencing token, as a sign of \
+         life in the store itself; at most the lease. 0: never, so that an idle leader writes nothing.",
     ),
     Key::new("meta.max_heartbeat_interval_secs", int(1, HOUR_SECS), Fallback::Integer(60))
         .seconds()

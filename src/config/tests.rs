@@ -51,7 +51,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.meta.group, "meta");
     assert_eq!(config.meta.stop_timeout_secs, 10);
     assert_eq!(config.meta.start_timeout_secs, 10);
-    assert_eq!(config.meta.tick_interval_ms, 3000);
+    assert_eq!(config.meta.tick_interval_ms, 0);
     assert_eq!(config.store.kind, StoreKind::Sqlite);
     assert_eq!(config.store.etcd.endpoints, Vec::<String>::new());
     assert_eq!(config.store.etcd.connect_timeout_ms, 1000);

@@ -1,4 +1,4 @@
-//! Gathers the evidence for the verdict, and says each verdict once. It looks every few seconds while all is well, and
+//! Looks at etcd's members, for the verdict and for the metrics, and says each verdict once. It looks every few seconds while all is well, and
 //! again and again while renewals are late.
 //!
 //! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs. It only looks, and
@@ -16,8 +16,8 @@ use crate::client::MemberClient;
 use crate::clock::{Clock, Instant};
 use crate::election::history::Reason;
 use crate::election::record::Member;
-use crate::store::Store;
 use crate::store::sight::Sight;
+use crate::store::{Request, Store};
 use crate::telemetry::{Event, Telemetry};
 
 /// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
@@ -25,7 +25,7 @@ const CALM_PAUSE: Duration = Duration::from_secs(5);
 const WRONG_PAUSE: Duration = Duration::from_secs(2);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(300);
 /// How long a member of etcd, and another meta node, gets to answer.
-const SIGHT_PATIENCE: Duration = Duration::from_millis(800);
+const SIGHT_TIMEOUT: Duration = Duration::from_millis(800);
 const PEER_PATIENCE: Duration = Duration::from_millis(500);
 /// The most meta nodes that are asked.
 const PEERS_MAX: usize = 8;
@@ -56,6 +56,8 @@ pub(super) struct Look {
 /// The looking task's parts.
 pub(super) struct Looking {
     pub(super) store: Arc<dyn Store>,
+    /// What each place is asked: something that only a quorum can answer, as everything that the election asks.
+    pub(super) question: Request,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
     pub(super) ttl: Duration,
@@ -146,7 +148,10 @@ impl Looking {
     }
 
     async fn look(&self) -> Look {
-        let sights = self.store.sights(SIGHT_PATIENCE).await;
+        let sights = self.store.sights(&self.question, SIGHT_TIMEOUT).await;
+        for sight in &sights {
+            self.telemetry.metrics().endpoint_looked_at(&sight.place, sight.rtt);
+        }
         // Only when nobody of etcd answers do the others know more.
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);

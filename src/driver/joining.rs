@@ -120,6 +120,8 @@ async fn on_disk<T: Send + 'static>(
 /// Is a failure final? `None`: try again.
 async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
     match failure {
+        // A password that is being changed is refused for a while; who has led or followed waits for it.
+        JoinFailure::Denied(_) if shared.has_joined() => None,
         JoinFailure::Denied(why) => {
             let detail = format!(
                 "{why}; check store.etcd.username and password_file, and that the user's role may read and write \

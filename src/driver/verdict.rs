@@ -40,6 +40,8 @@ pub enum Verdict {
     EtcdQuorum(Vec<Silent>),
     /// All of etcd.
     EtcdDown(Vec<Silent>),
+    /// etcd answers, and refuses this node's login or token: why.
+    EtcdRefuses(String),
     /// etcd is full.
     EtcdFull,
     /// The file of the embedded store: what it said.
@@ -76,6 +78,8 @@ pub enum How {
     IsUnreachable,
     /// It answers, and knows no leader.
     HasNoLeader,
+    /// It answers, and refuses our login or our token.
+    Refuses,
 }
 
 /// The process did nothing for a while, although it should have.
@@ -160,6 +164,7 @@ fn stood_still(s: &Standstill) -> Verdict {
 
 fn judge_store(e: &Evidence) -> Verdict {
     let answers = || e.sights.iter().filter_map(|s| s.answer.as_ref());
+    let refused = || answers().find_map(|a| a.refused.clone());
     let silent: Vec<Silent> = e.sights.iter().filter(|s| !s.is_well()).map(silent).collect();
     let is_any_well = silent.len() < e.sights.len();
     if let Some(why) = &e.complaint {
@@ -168,6 +173,8 @@ fn judge_store(e: &Evidence) -> Verdict {
     match () {
         () if e.sights.is_empty() => Verdict::Well,
         () if !is_any_well && answers().next().is_none() => judge_silence(e, silent),
+        // A refusal is an answer: whoever decides on it has a quorum, or had one when it made the rule.
+        () if !is_any_well && let Some(why) = refused() => Verdict::EtcdRefuses(why),
         () if !is_any_well => Verdict::EtcdQuorum(silent),
         () if answers().any(|a| a.is_full) => Verdict::EtcdFull,
         () if silent.is_empty() => Verdict::Well,
@@ -199,6 +206,7 @@ fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
 
 fn silent(sight: &Sight) -> Silent {
     let how = match (&sight.answer, sight.reach) {
+        (Some(a), _) if a.refused.is_some() => How::Refuses,
         (Some(_), _) => How::HasNoLeader,
         (None, Reach::Open) => How::Hangs,
         (None, Reach::Refused) => How::IsDown,
@@ -223,6 +231,7 @@ impl Verdict {
             Verdict::EtcdMember(_) => "etcd_member",
             Verdict::EtcdQuorum(_) => "etcd_quorum",
             Verdict::EtcdDown(_) => "etcd_down",
+            Verdict::EtcdRefuses(_) => "etcd_refuses",
             Verdict::EtcdFull => "etcd_full",
             Verdict::StoreFile(_) => "store_file",
             Verdict::RecordDeleted => "record_deleted",
@@ -272,6 +281,11 @@ impl fmt::Display for Verdict {
                 write!(f, "it was etcd: {what}: {}; {fix}", Listed(silent))
             }
             Verdict::EtcdDown(silent) => write!(f, "it was all of etcd: {}", Listed(silent)),
+            Verdict::EtcdRefuses(why) => write!(
+                f,
+                "it was etcd's access control: etcd answers and refuses this node: {why}; check store.etcd.username, the \
+                 password in store.etcd.password_file, and the role of that user",
+            ),
             Verdict::EtcdFull => f.write_str(
                 "it was etcd: it is full (alarm NOSPACE), grants no lease and takes no write; compact it, defragment \
                  each member, then: etcdctl alarm disarm",
@@ -306,6 +320,7 @@ impl fmt::Display for Listed<'_> {
                 How::IsDown => "refuses connections",
                 How::IsUnreachable => "cannot be reached",
                 How::HasNoLeader => "answers but knows no leader",
+                How::Refuses => "refuses our login",
             };
             write!(f, "{comma}{} {how}", silent.place)?;
         }
@@ -321,17 +336,22 @@ mod tests {
     const TTL: Duration = Duration::from_secs(10);
 
     fn well(place: &str) -> Sight {
-        let answer = Answer { has_leader: true, is_full: false };
-        Sight { place: place.into(), reach: Reach::Open, answer: Some(answer) }
+        let answer = Answer { has_leader: true, is_full: false, refused: None };
+        Sight { place: place.into(), reach: Reach::Open, answer: Some(answer), rtt: None }
     }
 
     fn silent(place: &str, reach: Reach) -> Sight {
-        Sight { place: place.into(), reach, answer: None }
+        Sight { place: place.into(), reach, answer: None, rtt: None }
     }
 
     fn leaderless(place: &str) -> Sight {
-        let answer = Answer { has_leader: false, is_full: false };
+        let answer = Answer { has_leader: false, is_full: false, refused: None };
         Sight { answer: Some(answer), ..well(place) }
+    }
+
+    fn refusing(place: &str) -> Sight {
+        let refused = Some("etcdserver: invalid auth token".into());
+        Sight { answer: Some(Answer { has_leader: true, is_full: false, refused }), ..well(place) }
     }
 
     fn peer(age_ms: Option<u64>) -> Peer {
@@ -368,7 +388,8 @@ mod tests {
     #[test]
     fn what_is_seen_of_etcd_has_its_verdict() {
         let of_three = |one: Sight| seen(vec![well("a"), one, well("c")]);
-        let full = Sight { answer: Some(Answer { has_leader: true, is_full: true }), ..well("b") };
+        let full =
+            Sight { answer: Some(Answer { has_leader: true, is_full: true, refused: None }), ..well("b") };
         let two_down = vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)];
         assert_judged(&[
             (seen(vec![]), "well"),
@@ -378,6 +399,13 @@ mod tests {
             (of_three(silent("b", Reach::Nothing)), "etcd_member"),
             (of_three(full), "etcd_full"),
             (seen(two_down), "etcd_quorum"),
+            (of_three(refusing("b")), "etcd_member"),
+            (seen(["a", "b", "c"].map(refusing).into()), "etcd_refuses"),
+            (
+                seen(vec![refusing("a"), silent("b", Reach::Refused), silent("c", Reach::Open)]),
+                "etcd_refuses",
+            ),
+            (Evidence { reason: Some(Reason::RenewDeadline), ..seen(vec![refusing("a")]) }, "etcd_refuses"),
             (seen(all(Reach::Open)), "etcd_down"),
             (seen(all(Reach::Refused)), "etcd_down"),
             (seen(all(Reach::Nothing)), "cut_off"),

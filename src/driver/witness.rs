@@ -10,6 +10,7 @@ use super::status::Role;
 use crate::clock::Instant;
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseTiming;
+use crate::store::{Op, Request, Txn};
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
 const WORRY_MIN: Duration = Duration::from_millis(500);
@@ -30,6 +31,7 @@ impl Driver {
         let (worry, worried) = watch::channel(Worry::default());
         let looking = Looking {
             store: self.parts.store.clone(),
+            question: Request::Txn(Txn::read(vec![Op::Get(self.parts.keys.leader())])),
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),
             ttl,

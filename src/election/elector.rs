@@ -336,7 +336,7 @@ impl Elector {
             Event::Joined(joined) => self.on_joined(now, joined),
             Event::JoinFailed(ending) => self.on_join_failed(now, ending),
             Event::Seen(view) => self.observe(now, view),
-            Event::Renewed { lease, stamp, answer } => self.on_renewed(lease, stamp, answer),
+            Event::Renewed { lease, stamp, answer } => self.on_renewed(now, lease, stamp, answer),
             Event::Read { id, answer } => self.on_read(now, id, answer),
             Event::Claimed { nonce, answer, seen } => self.on_claimed(now, nonce, answer, seen),
             Event::Registered(generation) => self.on_registered(generation),
@@ -399,7 +399,7 @@ impl Elector {
         if self.is_candidate() { timing.candidate_cadence() } else { timing.leader_cadence() }
     }
 
-    fn on_renewed(&mut self, id: LeaseId, stamp: Instant, answer: RenewAnswer) {
+    fn on_renewed(&mut self, now: Instant, id: LeaseId, stamp: Instant, answer: RenewAnswer) {
         let Some(lease) = self.lease.filter(|l| l.id() == id) else {
             return;
         };
@@ -407,12 +407,12 @@ impl Elector {
         match answer {
             RenewAnswer::Alive { ttl, raft_term } if ttl >= Duration::from_secs(1) => {
                 if self.renewal.acked(stamp, ttl, raft_term) {
-                    self.read();
+                    self.read_for_answer(now);
                 }
             }
             // One member's word. The read decides whether it is true (a member that is behind may not know a
             // lease yet).
-            RenewAnswer::Alive { .. } | RenewAnswer::NotFound => self.read(),
+            RenewAnswer::Alive { .. } | RenewAnswer::NotFound => self.read_for_answer(now),
         }
     }
 
@@ -421,7 +421,17 @@ impl Elector {
         self.actions.push_back(Action::Read(id));
     }
 
+    fn read_for_answer(&mut self, now: Instant) {
+        let Some(lease) = self.lease else { return };
+        if let Some(id) = self.renewal.begin_read_for_answer(now, lease.timing().retry_cadence()) {
+            self.actions.push_back(Action::Read(id));
+        }
+    }
+
     fn on_read(&mut self, now: Instant, id: ReadId, answer: Option<ReadAnswer>) {
+        if self.renewal.read_ended(id) {
+            self.read_for_answer(now);
+        }
         let Some(ReadAnswer { view, raft_term }) = answer else {
             return;
         };

@@ -35,6 +35,10 @@ pub struct Renewal {
     raft_term: u64,
     next_read: ReadId,
     pending: VecDeque<Ack>,
+    /// The read that was begun for an ack and is under way, and since when.
+    reading: Option<(ReadId, Instant)>,
+    /// Did an ack arrive meanwhile?
+    is_read_owed: bool,
 }
 
 impl Renewal {
@@ -44,6 +48,8 @@ impl Renewal {
         self.sent_at = stamp;
         self.raft_term = self.raft_term.max(raft_term);
         self.pending.clear();
+        self.reading = None;
+        self.is_read_owed = false;
     }
 
     /// When the next attempt is due.
@@ -87,6 +93,28 @@ impl Renewal {
         id
     }
 
+    /// Numbers a read for an answer that arrived now. `None`: one is under way; one more follows it for all that have
+    /// arrived until then, because after a stall they come by the dozen. One that takes longer than `patience` may be
+    /// lost, and is not waited for.
+    pub fn begin_read_for_answer(&mut self, now: Instant, patience: Duration) -> Option<ReadId> {
+        self.is_read_owed = self.reading.is_some_and(|(_, since)| now.since(since) < patience);
+        if self.is_read_owed {
+            return None;
+        }
+        let id = self.begin_read();
+        self.reading = Some((id, now));
+        Some(id)
+    }
+
+    /// A read has ended, well or badly; `true`: another one is owed.
+    pub fn read_ended(&mut self, id: ReadId) -> bool {
+        if self.reading.is_none_or(|(under_way, _)| under_way > id) {
+            return false;
+        }
+        self.reading = None;
+        std::mem::take(&mut self.is_read_owed)
+    }
+
     /// The acks that this read is the validation of. Those of an older term can never be validated any more.
     pub fn validated(&mut self, id: ReadId, raft_term: u64) -> Vec<Ack> {
         self.raft_term = self.raft_term.max(raft_term);
@@ -117,6 +145,24 @@ mod tests {
         assert!(r.validated(before, 3).is_empty());
         assert_eq!(r.validated(after, 3).len(), 1);
         assert!(r.validated(after, 3).is_empty(), "and only once");
+    }
+
+    #[test]
+    fn answers_that_arrive_together_are_validated_by_two_reads() {
+        let (mut r, patience) = (Renewal::default(), Duration::from_millis(100));
+        let mut reads = Vec::new();
+        for i in 0..80 {
+            assert!(r.acked(at(i), TTL, 3));
+            reads.extend(r.begin_read_for_answer(at(1_000 + i), patience));
+        }
+        assert_eq!(reads.len(), 1, "the first ack is read for at once");
+        assert_eq!(r.validated(reads[0], 3).len(), 0, "it was dropped for a better one");
+        assert!(r.read_ended(reads[0]));
+        let last = r.begin_read_for_answer(at(1_090), patience).expect("nothing is under way");
+        assert_eq!(r.validated(last, 3).len(), PENDING_ACKS_MAX);
+        assert!(!r.read_ended(last), "nothing has arrived since");
+        let lost = r.begin_read_for_answer(at(2_000), patience);
+        assert!(lost.is_some() && r.begin_read_for_answer(at(2_100), patience).is_some(), "a lost one");
     }
 
     #[test]

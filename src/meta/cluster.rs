@@ -1,4 +1,4 @@
-//! The built-in main loop: keeps the workers' registry, sends barriers, and writes its tick.
+//! The built-in main loop: keeps the workers' registry, sends barriers, and writes a tick if it is told to.
 //!
 //! One task owns registry and barriers. Requests come through the desk; writes go out as futures of their own,
 //! so that nobody waits for the store but those who asked for what is written. Edits of the registry are written
@@ -49,8 +49,8 @@ pub struct ClusterLoop {
     pub max_heartbeat_interval: Duration,
     /// How long it may take to read what the predecessor has left.
     pub start_timeout: Duration,
-    /// The tick that shows who leads.
-    pub tick: TickLoop,
+    /// The tick, if there is to be one.
+    pub tick: Option<TickLoop>,
     /// Where requests come from.
     pub desk: Desk,
     /// The clock.
@@ -98,7 +98,7 @@ impl MainLoop for ClusterLoop {
                 biased;
                 _ = leadership.lost() => MainLoopEnd::default(),
                 end = self.work(&leadership) => end,
-                end = self.tick.tick_until_fenced(&leadership) => end,
+                end = tick(self.tick, &leadership) => end,
             }
         })
     }
@@ -135,6 +135,13 @@ impl ClusterLoop {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
+    }
+}
+
+async fn tick(tick: Option<TickLoop>, leadership: &Leadership) -> MainLoopEnd {
+    match tick {
+        Some(tick) => tick.tick_until_fenced(leadership).await,
+        None => std::future::pending().await,
     }
 }
 

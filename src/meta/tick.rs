@@ -1,4 +1,4 @@
-//! The tick: one fenced key, written again and again, so that everybody can see who leads.
+//! The tick: one fenced key, written again and again, where `meta.tick_interval_ms` asks for it.
 
 use std::time::Duration;
 

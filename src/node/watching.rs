@@ -1,38 +1,11 @@
-//! What a node measures beside its work: etcd's members, each by itself, and the values that are computed when
-//! somebody looks.
+//! The values of a node that are computed when somebody looks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::driver::DriverHandle;
-use crate::store::codec::Keys;
-use crate::store::{Op, Request, Store, Txn};
 use crate::telemetry::Telemetry;
-
-/// How often each member of etcd is looked at. The election asks the one that answers best, so it does not learn how
-/// the others are.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long a look may take; beyond it the member counts as down.
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Looks at each place of the store again and again. It uses the main loop's connections and runtime: the election's
-/// thread has better things to do. Ends at once for a store that is in one place only.
-pub(super) async fn look_at_store(store: Arc<dyn Store>, keys: Keys, telemetry: Telemetry) {
-    let request = Request::Txn(Txn::read(vec![Op::Get(keys.leader())]));
-    let mut timer = tokio::time::interval(LOOK_EVERY);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        timer.tick().await;
-        let looks = store.look_at_each(&request, LOOK_PATIENCE).await;
-        if looks.is_empty() {
-            return;
-        }
-        for look in looks {
-            telemetry.metrics().endpoint_looked_at(&look.place, look.rtt);
-        }
-    }
-}
 
 /// Registers what is read from the driver's snapshot at each look.
 pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {

@@ -11,6 +11,7 @@
 mod convert;
 pub mod inspect;
 mod keepalive;
+mod login;
 mod member;
 mod probe;
 mod stray;
@@ -27,12 +28,13 @@ use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
 use super::sight::{Reach, Sight};
-use super::{Belongs, KeyRange, Look, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::{Belongs, KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 use member::Member;
 
+pub use login::Login;
 pub use member::ConnectError;
 
 /// The shortest time after which a second member is asked.
@@ -50,8 +52,8 @@ pub struct EtcdOptions {
     pub endpoints: Vec<String>,
     /// Certificates, for `https://`.
     pub tls: Option<TlsFiles>,
-    /// User and password.
-    pub login: Option<(String, String)>,
+    /// Who logs in, for an etcd that asks for it.
+    pub login: Option<Login>,
     /// How long a TCP connection, and again a TLS handshake, may take.
     pub connect_timeout: Duration,
     /// How long a call may take with all its hedges.
@@ -159,16 +161,6 @@ impl Store for EtcdStore {
         Some((slow.name().to_owned(), slow.latency(now)))
     }
 
-    async fn look_at_each(&self, request: &Request, patience: Duration) -> Vec<Look> {
-        let looks = self.shared.members.iter().map(|member| async move {
-            let asked_at = self.shared.clock.now();
-            let answer = tokio::time::timeout(patience, self.shared.ask_own(member, request)).await;
-            let rtt = matches!(answer, Ok(Ok(_))).then(|| self.shared.clock.now().since(asked_at));
-            Look { place: member.name().to_owned(), rtt }
-        });
-        futures_util::future::join_all(looks).await
-    }
-
     fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
         // All of them or none.
         let members = &self.shared.members;
@@ -177,21 +169,21 @@ impl Store for EtcdStore {
         Ok(())
     }
 
-    async fn sights(&self, patience: Duration) -> Vec<Sight> {
+    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
         let clock = self.shared.clock.as_ref();
         let looks = self.shared.members.iter().map(|member| async move {
-            let told = pin!(tokio::time::timeout(patience, member.tell(clock)));
+            let told = pin!(member.look(clock, question, timeout));
             // Who answers at once needs no connection more.
             let reached = pin!(async {
                 tokio::time::sleep(REACH_AFTER).await;
-                probe::reach(member.name(), patience).await
+                probe::reach(member.name(), timeout).await
             });
-            let (reach, told) = match select(told, reached).await {
-                Either::Left((Ok(Some(told)), _)) => (Reach::Open, Some(told)),
-                Either::Left((_, reached)) => (reached.await, None),
-                Either::Right((reach, told)) => (reach, told.await.ok().flatten()),
+            let (reach, (answer, rtt)) = match select(told, reached).await {
+                Either::Left(((Some(told), rtt), _)) => (Reach::Open, (Some(told), rtt)),
+                Either::Left(((None, _), reached)) => (reached.await, (None, None)),
+                Either::Right((reach, told)) => (reach, told.await),
             };
-            Sight { place: member.name().to_owned(), reach, answer: told }
+            Sight { place: member.name().to_owned(), reach, answer, rtt }
         });
         futures_util::future::join_all(looks).await
     }

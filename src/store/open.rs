@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Store;
 use super::codec::Keys;
 use super::etcd::inspect::Inspector;
-use super::etcd::{ConnectError, EtcdOptions, EtcdStore, TlsFiles};
+use super::etcd::{ConnectError, EtcdOptions, EtcdStore, Login, TlsFiles};
 use super::sqlite::{self, SqliteStore};
 use crate::clock::Clock;
 use crate::config::{Config, EtcdConfig, StoreKind};
@@ -145,17 +145,15 @@ fn tls(etcd: &EtcdConfig) -> Result<Option<TlsFiles>, OpenError> {
     Ok(asked.then_some(TlsFiles { ca, identity }))
 }
 
-fn login(etcd: &EtcdConfig) -> Result<Option<(String, String)>, OpenError> {
+fn login(etcd: &EtcdConfig) -> Result<Option<Login>, OpenError> {
     let (Some(user), Some(file)) = (&etcd.username, &etcd.password_file) else { return Ok(None) };
     let key = "store.etcd.password_file";
-    let password = String::from_utf8(read(file, key)?);
-    let password = password.map_err(|_| OpenError::File {
-        file: file.display().to_string(),
-        key,
-        why: "it is not UTF-8 text".into(),
+    let login = Login::new(user.clone(), file.clone()).map_err(|e| {
+        let is_binary = e.kind() == std::io::ErrorKind::InvalidData;
+        let why = if is_binary { "it is not UTF-8 text".into() } else { e.to_string() };
+        OpenError::File { file: file.display().to_string(), key, why }
     })?;
-    // Editors and `echo` end a file with a line feed; a password does not.
-    Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+    Ok(Some(login))
 }
 
 fn read(file: &Path, key: &'static str) -> Result<Vec<u8>, OpenError> {

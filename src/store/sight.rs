@@ -1,5 +1,7 @@
 //! A look at one place of a store, for the verdict: can its host be reached, and what does it say?
 
+use std::time::Duration;
+
 /// One place, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -9,6 +11,8 @@ pub struct Sight {
     pub reach: Reach,
     /// What was answered in time, if anything.
     pub answer: Option<Answer>,
+    /// How long a question of the election's kind took; `None`: it had no good answer in time.
+    pub rtt: Option<Duration>,
 }
 
 /// What became of a new connection.
@@ -31,11 +35,13 @@ pub struct Answer {
     pub has_leader: bool,
     /// Is it full?
     pub is_full: bool,
+    /// Why it refuses our login or our token, if it does.
+    pub refused: Option<String>,
 }
 
 impl Sight {
     /// Does it work, as far as can be seen?
     pub fn is_well(&self) -> bool {
-        self.answer.as_ref().is_some_and(|a| a.has_leader)
+        self.answer.as_ref().is_some_and(|a| a.has_leader && a.refused.is_none())
     }
 }

@@ -153,6 +153,16 @@ impl EtcdCluster {
         self.members[i].client_addr()
     }
 
+    /// Where member `i` serves its metrics in plain HTTP.
+    pub fn metrics_addr(&self, i: usize) -> SocketAddr {
+        self.members[i].metrics_addr()
+    }
+
+    /// The program.
+    pub fn program(&self) -> &std::path::Path {
+        &self.install.etcd
+    }
+
     /// The clients' address of member `i` as `127.0.0.1:port`.
     pub fn endpoint(&self, i: usize) -> String {
         self.addr(i).to_string()

@@ -27,6 +27,8 @@ use super::{spawn, witness};
 const MARKER: &str = "TEST_NODE_MARKER";
 /// A guardian's name in `top`.
 const GUARDIAN: &str = "metad: guardian";
+/// How often the built-in main loop writes, for what is checked in its writes.
+const TICK: &str = "METAD_META__TICK_INTERVAL_MS";
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -63,7 +65,7 @@ pub struct Node {
 // === impl NodeBuilder ===
 
 impl NodeBuilder {
-    /// A node of this id, with a lease of 5 s, a temporary data dir and, until told otherwise, SQLite in it.
+    /// A node of this id, whose built-in main loop writes its tick, with a lease of 5 s, a temporary data dir and, until told otherwise, SQLite in it.
     pub fn new(id: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("metad-node-").tempdir().expect("a temporary directory");
         Self {
@@ -73,11 +75,16 @@ impl NodeBuilder {
             cluster: "default".into(),
             lease_secs: 5,
             args: Vec::new(),
-            env: Vec::new(),
+            env: vec![(TICK.into(), "3000".into())],
             payload: Vec::new(),
             place: None,
             descriptors: None,
         }
+    }
+
+    /// Its built-in main loop writes nothing by itself.
+    pub fn without_tick(self) -> Self {
+        self.env(TICK, "0")
     }
 
     /// Elects in this etcd cluster, with its client certificate if it has one.

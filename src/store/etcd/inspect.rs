@@ -19,7 +19,10 @@ use super::{ConnectError, EtcdOptions};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
-use crate::store::{Refusal, StoreError};
+use crate::store::{Refusal, Request, StoreError, Txn};
+
+/// A login that nothing was answered under for so long may have ended.
+const LOGIN_IDLE: Duration = Duration::from_secs(2);
 
 /// A message that announces 2,139,062,143 bytes and sends none: whoever reads it names its own limit.
 const ANNOUNCED: &str = "\0\u{7f}\u{7f}\u{7f}\u{7f}";
@@ -273,8 +276,14 @@ impl Inspector {
         Ok(read(body, path, PAGE_BYTES_MAX).await?.0)
     }
 
-    /// A connection, made if there is none. Nothing is sent yet, but for a login.
+    /// A connection, made if there is none. Nothing is sent yet, but for what a login takes.
     async fn connection(&self) -> Result<Connection, String> {
+        if self.member.is_login_idle(self.clock.now(), LOGIN_IDLE) {
+            // The token may be none any more: this question gets another one then.
+            let question = Request::Txn(Txn::default());
+            let asked = self.member.call(self.clock.as_ref(), &question);
+            let _ = tokio::time::timeout(self.patience, asked).await; // whatever is wrong, the real question says it
+        }
         let made = tokio::time::timeout(self.patience, self.member.connection(self.clock.now())).await;
         made.map_err(|_| self.silence())?.map_err(words)
     }

@@ -1,21 +1,23 @@
 //! One etcd member: its connection, made anew when it stays silent, and its errors, put into our words.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::codegen::http;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+use tower::ServiceExt;
 
 use super::super::sight::Answer;
 use super::super::{Refusal, Request, Response, StoreError};
+use super::login::Session;
 use super::{EtcdOptions, TlsFiles, convert};
 use crate::clock::{Clock, Instant};
-use crate::proto::etcd::auth_client::AuthClient;
-use crate::proto::etcd::{AuthenticateRequest, lease_client::LeaseClient};
+use crate::proto::etcd::lease_client::LeaseClient;
 
 /// A member that left a request unanswered for so long gets a new connection: after a partition heals, the old
 /// one may wait as long again for its next retransmission, a new one goes through at once.
@@ -45,7 +47,8 @@ pub(super) struct Member {
     name: String,
     /// How to connect; replaced when there are new certificates.
     endpoint: Mutex<Endpoint>,
-    login: Option<(String, String)>,
+    /// Our login here, which outlives connections.
+    session: Option<Arc<Session>>,
     connect_timeout: Duration,
     /// Does it have to know a leader to be asked?
     requires_leader: bool,
@@ -81,7 +84,7 @@ struct Renewals {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
+    session: Option<Arc<Session>>,
 }
 
 // === impl Member ===
@@ -96,7 +99,7 @@ impl Member {
         Ok(Self {
             name: url,
             endpoint: Mutex::new(e),
-            login: options.login.clone(),
+            session: options.login.clone().map(Session::new).map(Arc::new),
             requires_leader: true,
             slot: Mutex::default(),
             resolved: Mutex::default(),
@@ -132,31 +135,82 @@ impl Member {
         &self.name
     }
 
-    /// Asks this member, for as long as the caller waits.
+    /// Asks this member, for as long as the caller waits. What it refuses because of our token is asked once more
+    /// under a new one: it has not happened.
     pub(super) async fn call(&self, clock: &dyn Clock, request: &Request) -> Result<Response, StoreError> {
-        let stamp = clock.now();
-        let mut connection = self.connection(stamp).await?;
-        let answer = convert::call(&mut connection.client, request).await;
-        self.heard(stamp, !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))));
-        if answer.as_ref().is_err_and(wants_a_new_login) {
-            self.forget_connection();
+        let mut is_repeated = false;
+        loop {
+            let stamp = clock.now();
+            let mut connection = self.connection(stamp).await?;
+            let answer = convert::call(&mut connection.client, request).await;
+            self.heard(stamp, !matches!(answer, Err(StoreError::Refused(Refusal::NotSent, _))));
+            let wants_login = self.note_login(stamp, answer.as_ref().err());
+            if !(wants_login && matches!(answer, Err(StoreError::Refused(..)))) || is_repeated {
+                return answer;
+            }
+            is_repeated = true;
         }
-        answer
     }
 
-    /// What it says of itself, for the verdict. `None`: nothing.
-    pub(super) async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
+    /// Notes what an answer to a request that left at `stamp` says of our login; `true`: a new one is needed.
+    pub(super) fn note_login(&self, stamp: Instant, failure: Option<&StoreError>) -> bool {
+        let Some(session) = &self.session else { return false };
+        match failure {
+            None => session.worked(stamp),
+            Some(e) if wants_a_new_login(e) => {
+                session.refused(stamp);
+                return true;
+            }
+            Some(_) => {}
+        }
+        false
+    }
+
+    /// Has nothing been answered under our login for so long?
+    pub(super) fn is_login_idle(&self, now: Instant, for_so_long: Duration) -> bool {
+        self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))
+    }
+
+    /// Looks at this member, for at most `timeout`: what it says of itself, and how it takes a question that the
+    /// election might ask. `None`: nothing was answered.
+    pub(super) async fn look(
+        &self,
+        clock: &dyn Clock,
+        question: &Request,
+        timeout: Duration,
+    ) -> (Option<Answer>, Option<Duration>) {
+        let asked = async {
+            let asked_at = clock.now();
+            let answer = self.call(clock, question).await;
+            answer.map(|_| clock.now().since(asked_at))
+        };
+        let told = tokio::time::timeout(timeout, self.tell(clock));
+        let (told, asked) = tokio::join!(told, tokio::time::timeout(timeout, asked));
+        let (rtt, refused) = match asked {
+            Ok(Ok(rtt)) => (Some(rtt), None),
+            Ok(Err(StoreError::Refused(Refusal::Denied, why))) => (None, Some(why)),
+            _ => (None, None),
+        };
+        let answers = rtt.is_some() || refused.is_some();
+        let answered = || answers.then_some(Answer { has_leader: true, is_full: false, refused: None });
+        let told = told.ok().flatten().or_else(answered);
+        (told.map(|told| Answer { refused, ..told }), rtt)
+    }
+
+    /// What it says of itself. `None`: nothing.
+    async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
         let stamp = clock.now();
-        let mut connection = self.connection(stamp).await.ok()?;
+        // Not logged in: etcd tells that to everybody, and a login may take longer than a look.
+        let mut connection = self.connected(stamp).await.ok()?;
         match connection.client.status().await {
             Ok(status) => {
                 self.heard(stamp, true);
                 let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
-                Some(Answer { has_leader: status.leader() != 0, is_full })
+                Some(Answer { has_leader: status.leader() != 0, is_full, refused: None })
             }
             // It refuses to be asked while it knows no leader.
             Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
-                Some(Answer { has_leader: false, is_full: false })
+                Some(Answer { has_leader: false, is_full: false, refused: None })
             }
             Err(_) => None,
         }
@@ -172,7 +226,15 @@ impl Member {
     }
 
     /// The connection, or a new one if there is none or the member has been silent for too long.
-    pub(super) async fn connection(self: &Member, now: Instant) -> Result<Connection, StoreError> {
+    pub(super) async fn connection(&self, now: Instant) -> Result<Connection, StoreError> {
+        let connection = self.connected(now).await?;
+        if let Some(session) = &self.session {
+            session.ready(&connection.channel, now).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn connected(&self, now: Instant) -> Result<Connection, StoreError> {
         {
             let mut slot = self.slot();
             let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
@@ -234,11 +296,6 @@ impl Member {
         LeaseClient::new(connection.channel.clone())
     }
 
-    /// Makes the next request connect anew, and log in anew.
-    pub(super) fn forget_connection(&self) {
-        self.slot().connection = None;
-    }
-
     fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -256,15 +313,13 @@ impl Member {
             }
         });
         let channel = self.endpoint().connect_with_connector_lazy(connector);
-        let mut options = ConnectOptions::new().with_require_leader(self.requires_leader);
-        let mut token = None;
-        if let Some((user, password)) = &self.login {
-            token = Some(authenticate(channel.clone(), user, password).await?);
-            options = options.with_user(user.clone(), password.clone()).with_auto_token_refresh(true);
-        }
-        let shared = etcd_client::Channel::Tonic(channel.clone());
+        let options = ConnectOptions::new().with_require_leader(self.requires_leader);
+        let shared = match &self.session {
+            None => etcd_client::Channel::Tonic(channel.clone()),
+            Some(session) => under_token(channel.clone(), session.clone()),
+        };
         let client = Client::from_channel(shared, Some(options)).await.map_err(|e| error(&e))?;
-        Ok(Connection { client, channel, token })
+        Ok(Connection { client, channel, session: self.session.clone() })
     }
 
     /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member
@@ -294,10 +349,23 @@ impl Connection {
     /// Puts on a request what etcd-client puts on its own: refuse without a leader, and the token.
     pub(super) fn dress<T>(&self, request: &mut tonic::Request<T>) {
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
+        if let Some(token) = self.session.as_ref().and_then(|s| s.token()) {
+            request.metadata_mut().insert("token", token);
         }
     }
+}
+
+/// A channel on which each request carries the token as it is then.
+fn under_token(channel: Channel, session: Arc<Session>) -> etcd_client::Channel {
+    let with_token = move |mut request: http::Request<tonic::body::Body>| {
+        let token = session.token().and_then(|t| http::HeaderValue::from_bytes(t.as_bytes()).ok());
+        if let Some(token) = token {
+            request.headers_mut().insert("token", token);
+        }
+        request
+    };
+    let service = channel.map_request(with_token).map_err(tower::BoxError::from);
+    etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(service))
 }
 
 async fn connect_to_one(addresses: &[SocketAddr], each: Duration) -> std::io::Result<TcpStream> {
@@ -312,13 +380,15 @@ async fn connect_to_one(addresses: &[SocketAddr], each: Duration) -> std::io::Re
     Err(last)
 }
 
-/// Does the member not know our token (any more)?
-pub(super) fn wants_a_new_login(e: &StoreError) -> bool {
-    match e {
-        StoreError::Refused(refusal, _) => *refusal == Refusal::Denied,
+/// Does the member not know our token (any more)? A lack of permission is no such thing. The texts are etcd's.
+fn wants_a_new_login(e: &StoreError) -> bool {
+    let why = match e {
         // Users or roles were changed (etcd's ErrAuthOldRevision); the request itself may be repeated.
-        StoreError::Unknown(why) => why.contains("auth store is old"),
-    }
+        StoreError::Unknown(why) => return why.contains("auth store is old"),
+        StoreError::Refused(Refusal::Denied, why) => why,
+        StoreError::Refused(..) => return false,
+    };
+    why.contains("invalid auth token") || why.contains("user name is empty")
 }
 
 /// The error is for the one who named the endpoint.
@@ -341,17 +411,6 @@ fn endpoint_of(url: &str, tls: Option<&TlsFiles>, connect_timeout: Duration) -> 
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
     e.tls_config(tls).map_err(|e| chain(&e))
-}
-
-async fn authenticate(
-    channel: Channel,
-    user: &str,
-    password: &str,
-) -> Result<MetadataValue<Ascii>, StoreError> {
-    let request = AuthenticateRequest { name: user.to_owned(), password: password.to_owned() };
-    let answer = AuthClient::new(channel).authenticate(request).await.map_err(|s| status_error(&s))?;
-    let token = answer.into_inner().token;
-    token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
 }
 
 /// An error of etcd-client in our words.
