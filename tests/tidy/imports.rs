@@ -7,6 +7,7 @@ use super::source::{Path, Source};
 pub const ORDER: [&str; 18] = [
     "docs",
     "clock",
+    "files",
     "election",
     "config",
     "telemetry",
