@@ -115,14 +115,14 @@ impl Worker {
                     Ok(())
                 }
                 Ok(BarrierEvent::Dropped(dropped)) => {
-                    eprintln!("metad: epoch {} was dropped", dropped.epoch);
+                    output::say(&format!("epoch {} was dropped", dropped.epoch));
                     Ok(())
                 }
                 Ok(BarrierEvent::SetAside(aside)) => {
-                    eprintln!(
-                        "metad: set aside: {} barriers in a row failed because of this worker",
+                    output::say(&format!(
+                        "set aside: {} barriers in a row failed because of this worker",
                         aside.failures
-                    );
+                    ));
                     Ok(())
                 }
                 Err(e) => Err(e),
