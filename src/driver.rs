@@ -81,7 +81,7 @@ const INBOX_MAX: usize = 1024;
 /// The longest sleep: a timer may be late (suspend, a starved CPU), the clock is not.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long revoking our own lease may take when we leave.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The exit code of a process that lost its leadership (`node::exit` knows it as well).
 const LOST_EXIT_CODE: i32 = 75;
@@ -124,6 +124,8 @@ pub struct DriverParts {
     pub main_loop: Box<dyn MainLoop>,
     /// Where it runs.
     pub main_runtime: tokio::runtime::Handle,
+    /// Told when this member has decided to end, before it takes its leave of disk and store.
+    pub on_end: fn(&Ending),
 }
 
 struct Driver {
@@ -146,6 +148,7 @@ struct Driver {
     remembered: Remembered,
     watches: bool,
     stopped_by: Option<Ending>,
+    on_end: fn(&Ending),
 }
 
 /// What the tasks share with the driver.
@@ -272,6 +275,7 @@ impl Driver {
             remembered: Remembered::default(),
             watches: false,
             stopped_by: None,
+            on_end: parts.on_end,
         };
         (driver, handle)
     }
@@ -286,6 +290,7 @@ impl Driver {
         loop {
             self.act();
             if let Some(ending) = self.stopped_by.take() {
+                (self.on_end)(&ending);
                 self.leave(&ending).await;
                 reading.abort();
                 return ending;
