@@ -290,13 +290,6 @@ fn payload(
     Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
 }
 
-/// What can be said of a program before it is its turn; without one there is nothing to say.
-fn check_program(command: &[String]) -> Result<(), StartError> {
-    let Some(program) = command.first() else { return Ok(()) };
-    guardian::look_for(program).map_err(cannot_run)?;
-    guardian::check_length(command).map_err(|message| StartError { exit: Exit::Usage, message })
-}
-
 fn cannot_run(refused: Refused) -> StartError {
     let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
     StartError {

@@ -107,12 +107,14 @@ pub(super) fn bury_all(mut buried: impl FnMut(Pid, WaitStatus)) -> bool {
     }
 }
 
-/// Signals a program and everything in its group. By its number as well: it may have left the group.
+/// Signals a program and everything in its group, each process once: many programs take a second SIGTERM for an order
+/// to drop what they are doing. One that has left the group is signalled by its number.
 pub(super) fn signal_group(leader: Pid, signal: Signal) -> Option<Refusal> {
     let group = kill_process_group(leader, signal);
-    let itself = kill_process(leader, signal);
+    let has_left = rustix::process::getpgid(Some(leader)).is_ok_and(|group| group != leader);
+    // The kernel says that a group was signalled as soon as one of it was; KILL may be said twice.
+    let itself = if has_left || signal == Signal::KILL { kill_process(leader, signal) } else { Ok(()) };
     let refused = |sent: Result<(), Errno>| sent.err().filter(|why| *why != Errno::SRCH);
-    // Some of the group may refuse it while the program itself does not, and the other way round.
     refused(itself).or(refused(group)).map(|why| Refusal { pid: leader, why })
 }
 

@@ -27,17 +27,6 @@ pub fn wake_ups(pid: u32) -> u64 {
     waits.sum()
 }
 
-/// How often its threads that live have gone to sleep, and so were woken up.
-pub fn wake_ups(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process").flatten();
-    let of_task = tasks.filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("status")).ok()?;
-        let line = text.lines().find(|l| l.starts_with("voluntary_ctxt_switches"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    of_task.sum()
-}
-
 /// Its resident memory, in megabytes of 2^20 bytes.
 pub fn rss_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
