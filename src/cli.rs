@@ -1,12 +1,14 @@
 //! The command line: parse, dispatch, and one place that prints errors.
 //!
 //! Data goes to stdout, words to stderr. Wrong usage exits 64; `status` and its kin exit 0 (fine), 1 (cannot
-//! ask) or 2 (no leader); the daemon's codes are [`crate::node::exit::Exit`]'s.
+//! ask) or 2 (no leader); the daemon's codes are [`crate::node::exit::Exit`]'s. Nothing here writes to stdout or stderr
+//! but `output`.
 
 mod args;
 mod doctor;
 mod history;
 mod output;
+mod panics;
 mod query;
 mod release;
 mod reload;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::node::exit_timer;
 use args::{Cli, Command};
 
 /// Something that went wrong: for a person, and as a code.
@@ -30,21 +33,36 @@ struct Failure {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    panics::end_the_process();
     crate::guardian::run_if_asked();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
+    let done = match Cli::try_parse() {
+        Ok(cli) => command(cli.command),
+        Err(e) if e.use_stderr() => {
+            exit_timer::arm(64); // nobody may read it
             let _ = e.print();
-            return exit_code(if e.use_stderr() { 64 } else { 0 });
+            Ok(64)
         }
+        Err(help) => output::done(help.print()).map(|()| 0),
     };
-    let done = match cli.command {
+    exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
+    match done {
+        Ok(code) => exit_code(code),
+        Err(failure) => {
+            output::say(&failure.message);
+            exit_code(failure.code)
+        }
+    }
+}
+
+fn command(command: Command) -> Result<i32, Failure> {
+    match command {
         Command::Serve(args) => serve::serve(args, vec![]),
         Command::Run(args) => serve::serve(args.serve, args.command),
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "metad", &mut std::io::stdout());
-            Ok(0)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "metad", &mut script);
+            output::print(&String::from_utf8_lossy(&script)).map(|()| 0)
         }
         Command::Status(args) => query::run(query::status(args)),
         Command::Leader(args) => query::run(query::leader(args)),
@@ -58,13 +76,6 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => query::run(doctor::doctor(args)),
         Command::Check(args) => query::run(doctor::check(args)),
         Command::Health(args) => query::run(query::health(args)),
-    };
-    match done {
-        Ok(code) => exit_code(code),
-        Err(failure) => {
-            eprintln!("metad: {}", failure.message);
-            exit_code(failure.code)
-        }
     }
 }
 

@@ -75,7 +75,7 @@ const INBOX_MAX: usize = 1024;
 /// The longest sleep: a timer may be late (suspend, a starved CPU), the clock is not.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long revoking our own lease may take when we leave.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The exit code of a process that lost its leadership (`node::exit` knows it as well).
 const LOST_EXIT_CODE: i32 = 75;
@@ -118,6 +118,8 @@ pub struct DriverParts {
     pub main_loop: Box<dyn MainLoop>,
     /// Where it runs.
     pub main_runtime: tokio::runtime::Handle,
+    /// Told when this member has decided to end, before it takes its leave of disk and store.
+    pub on_end: fn(&Ending),
 }
 
 struct Driver {
@@ -138,6 +140,7 @@ struct Driver {
     last_leader: Option<LeaderRecord>,
     notes: Notes,
     stopped_by: Option<Ending>,
+    on_end: fn(&Ending),
 }
 
 /// What the tasks share with the driver.
@@ -196,9 +199,8 @@ fn end_process(ending: &Ending, last_words: impl FnOnce() + Send + 'static) -> !
 
 impl Driver {
     fn new(mut parts: DriverParts) -> (Self, DriverHandle) {
-        let mut registration = parts.registration;
-        registration.member.uuid = parts.data_dir.uuid();
-        registration.member.incarnation = parts.data_dir.incarnation();
+        let (mut registration, dir) = (parts.registration, &parts.data_dir);
+        (registration.member.uuid, registration.member.incarnation) = (dir.uuid(), dir.incarnation());
         let now = parts.clock.now();
         let elector = Elector::new(ElectorSettings {
             me: registration.member.clone(),
@@ -262,6 +264,7 @@ impl Driver {
             last_leader: None,
             notes,
             stopped_by: None,
+            on_end: parts.on_end,
         };
         (driver, handle)
     }
@@ -282,6 +285,7 @@ impl Driver {
         loop {
             self.act();
             if let Some(ending) = self.stopped_by.take() {
+                (self.on_end)(&ending);
                 self.leave(&ending).await;
                 reading.abort();
                 return ending;

@@ -87,6 +87,8 @@
 //! ```
 
 #![deny(missing_docs)]
+// They panic where the output cannot be written; `cli::output` is the one place that writes.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod cli;
 pub mod client;

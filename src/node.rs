@@ -4,6 +4,7 @@
 //! driver, serve. Nothing outside the data dir (and the store) is written.
 
 pub mod exit;
+pub mod exit_timer;
 mod open;
 mod signals;
 mod watching;
@@ -50,7 +51,9 @@ use crate::telemetry::{Event, Telemetry};
 use exit::Exit;
 
 /// How long the servers get to finish what they are doing when the node stops.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the end waits for a reader of the events.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a node could not be started: what happened, to which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,7 @@ pub struct NodeBuilder {
     guardian_program: Option<PathBuf>,
     events: Option<Printer>,
     accept_new_store: bool,
+    ends_process: bool,
 }
 
 /// A running member of the cluster.
@@ -148,6 +152,13 @@ impl NodeBuilder {
         self
     }
 
+    /// This process is there for the node alone: once the node has decided to end, the process ends within
+    /// [`exit_timer::EXIT_LIMIT`], with the node's exit code, whatever still hangs by then.
+    pub fn ends_process(mut self) -> Self {
+        self.ends_process = true;
+        self
+    }
+
     /// Starts the node on the present runtime, where its main loop will run too.
     ///
     /// # Errors
@@ -204,6 +215,11 @@ impl NodeBuilder {
             telemetry: telemetry.clone(),
             main_loop,
             main_runtime: tokio::runtime::Handle::current(),
+            on_end: if self.ends_process {
+                |ending| exit_timer::arm(Exit::of(ending).code())
+            } else {
+                |_| {}
+            },
         };
         telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
@@ -369,6 +385,7 @@ impl Node {
             guardian_program: None,
             events: None,
             accept_new_store: false,
+            ends_process: false,
         }
     }
 
@@ -489,7 +506,7 @@ impl Node {
         let exit = Exit::of(&ending);
         let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());
         self.telemetry.emit(Event::Stopped { reason, detail, code });
-        self.telemetry.flushed().await;
+        let _ = tokio::time::timeout(FLUSH_PATIENCE, self.telemetry.flushed()).await;
         self.stop_servers.cancel();
         let drained = async { while self.servers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us

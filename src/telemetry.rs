@@ -8,9 +8,11 @@
 
 pub mod event;
 pub mod headroom;
+mod lines;
 pub mod log;
 pub mod metrics;
 pub mod printer;
+pub mod terminal;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -13,6 +13,7 @@ use crate::doctor::examine::{self, Plan, UnknownCheck};
 use crate::doctor::facts::MetaFacts;
 use crate::doctor::render::{self, Colours};
 use crate::doctor::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
+use crate::telemetry::terminal::plain;
 
 /// Wrong usage.
 const USAGE: i32 = 64;
@@ -26,8 +27,7 @@ const CHECK_SAMPLE: Duration = Duration::from_secs(1);
 /// `metad doctor`.
 pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
-        output::print(&catalogue());
-        return Ok(0);
+        return output::print(&catalogue()).map(|()| 0);
     }
     let loaded = settings::load(&args.settings)?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
@@ -41,17 +41,19 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     };
     plan.check_names().map_err(unknown)?;
     let is_table = args.output == DoctorFormat::Table;
+    let mut printed = Ok(());
     let report = examine::examine(&plan, Arc::new(OsClock), |group, report| {
-        if is_table {
-            output::print(&render::group(group, report, colours()));
+        if is_table && printed.is_ok() {
+            printed = output::print(&render::group(group, report, colours()));
         }
     })
     .await;
+    printed?;
     match args.output {
         DoctorFormat::Table => output::print(&format!("{}{}", skipped(&report), render::summary(&report))),
         DoctorFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
         DoctorFormat::Markdown => output::print(&render::markdown(&report)),
-    }
+    }?;
     Ok(report.status().code())
 }
 
@@ -79,11 +81,11 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
     match args.output {
         CheckFormat::Text => {
             let lines: String = report.findings.iter().map(|f| render::finding(f, colours())).collect();
-            output::print(&format!("{lines}{}", skipped(&report)));
+            output::print(&format!("{lines}{}", skipped(&report)))
         }
         CheckFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
         CheckFormat::Nagios => output::print(&render::nagios(&report)),
-    }
+    }?;
     Ok(code_of(&report))
 }
 
@@ -128,7 +130,7 @@ fn colours() -> Colours {
 }
 
 fn skipped(report: &Report) -> String {
-    let lines = report.skipped.iter().map(|s| format!("  - {} skipped: {}\n", s.code, s.why));
+    let lines = report.skipped.iter().map(|s| format!("  - {} skipped: {}\n", s.code, plain(&s.why)));
     let lines: String = lines.collect();
     if lines.is_empty() { lines } else { format!("not looked at\n{lines}") }
 }

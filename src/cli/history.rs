@@ -8,6 +8,7 @@ use super::{Failure, output};
 use crate::clock::wall_clock_ms;
 use crate::proto::metad::{TenureEnd, TenureInfo, TenureSeen};
 use crate::store::codec::rfc3339;
+use crate::telemetry::terminal::plain;
 
 /// Oldest first, so that the newest stands just above the prompt.
 pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
@@ -23,8 +24,8 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
             "tenures": answer.tenures.iter().map(tenure_json).collect::<Value>(),
             "age_ms": age_ms,
             "answerer": output::answerer_json(answer.answerer.as_ref()),
-        })),
-        Format::Table => output::print(&table(&answer.tenures, wall_clock_ms())),
+        }))?,
+        Format::Table => output::print(&table(&answer.tenures, wall_clock_ms()))?,
     }
     Ok(0)
 }
@@ -35,14 +36,14 @@ fn table(tenures: &[TenureInfo], now_ms: u64) -> String {
         let end = tenure.end.as_ref();
         let held_ms = end.map_or(now_ms, |e| e.at_ms).saturating_sub(tenure.from_ms);
         t.add_row([
-            rfc3339(tenure.from_ms),
-            tenure.node.clone(),
-            tenure.token.to_string(),
-            span(held_ms),
-            tenure.gap_ms.map_or_else(|| "?".to_owned(), span),
-            end.map_or_else(|| "(leads)".to_owned(), |e| e.reason.clone()),
-            end.map_or("", |e| if e.planned { "yes" } else { "no" }).to_owned(),
-            end.map(seen).unwrap_or_default(),
+            rfc3339(tenure.from_ms).into(),
+            plain(&tenure.node),
+            tenure.token.to_string().into(),
+            span(held_ms).into(),
+            tenure.gap_ms.map_or_else(|| "?".to_owned(), span).into(),
+            end.map_or("(leads)".into(), |e| plain(&e.reason)),
+            end.map_or("", |e| if e.planned { "yes" } else { "no" }).into(),
+            plain(&end.map(seen).unwrap_or_default()).into_owned().into(),
         ]);
     }
     format!("{t}\n")

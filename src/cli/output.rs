@@ -1,16 +1,61 @@
-//! Tables and JSON, and writing them to a stdout that may be closed.
+//! Tables and JSON, and the one place that writes to stdout and stderr.
+//!
+//! A reader that has gone away (`metad members | head`) is no error: nothing more is printed, the exit code stays, and
+//! what would never end does. Any other failure to print is exit code 74.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use super::Failure;
+use crate::node::exit::Exit;
 use crate::proto::metad::{Answerer, ForeignCandidate, LeaderInfo, MemberInfo};
+use crate::telemetry::terminal::{plain, plain_lines};
 
-/// Writes to stdout; a reader that has gone away (`metad members | head`) is no error.
-pub(super) fn print(text: &str) {
+/// Writes to stdout, as it is: what comes from outside is in JSON, or made [`plain`].
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    done(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// What became of writing to stdout.
+pub(super) fn done(written: std::io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Io.code(), format!("cannot write the output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says something to people, on stderr. If that takes nothing, there is nobody left to tell.
+pub(super) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("metad: {}\n", plain_lines(text)).as_bytes());
+}
+
+/// Asks a person something, on stderr.
+pub(super) fn ask(question: &str) {
+    let mut err = std::io::stderr();
+    let _ = err.write_all(plain(question).as_bytes()).and_then(|()| err.flush());
+}
+
+/// Waits until nobody can read our stdout any more. A file never comes to that.
+pub(super) async fn reader_gone() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // Asks for no event at all: the end of the other side is told nevertheless. The thread ends with the process.
+    let watch = move || {
+        let stdout = std::io::stdout();
+        let mut fds = [rustix::event::PollFd::new(&stdout, rustix::event::PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut fds, None) {}
+        let _ = tell.send(fds[0].revents());
+    };
+    let watched = std::thread::Builder::new().name("stdout".into()).spawn(watch).is_ok();
+    let gone = rustix::event::PollFlags::ERR | rustix::event::PollFlags::HUP;
+    match told.await {
+        Ok(events) if watched && events.intersects(gone) => {}
+        _ => std::future::pending().await, // then a write has to find out
+    }
 }
 
 /// A table of members; the leader is marked.
@@ -18,14 +63,14 @@ pub(super) fn members_table(members: &[MemberInfo]) -> String {
     let mut t = table(&["NODE", "ROLE", "ADDRESS", "HTTP", "PRIORITY", "LEASE", "START", "VERSION"]);
     for m in members {
         t.add_row([
-            m.node.clone(),
-            if m.is_leader { "leader".to_owned() } else { "follower".to_owned() },
-            m.rpc_address.clone(),
-            m.http_address.clone(),
-            m.priority.to_string(),
-            format!("{} s", m.lease_ttl_secs),
-            m.incarnation.to_string(),
-            m.version.clone(),
+            plain(&m.node),
+            if m.is_leader { "leader".into() } else { "follower".into() },
+            plain(&m.rpc_address),
+            plain(&m.http_address),
+            m.priority.to_string().into(),
+            format!("{} s", m.lease_ttl_secs).into(),
+            m.incarnation.to_string().into(),
+            plain(&m.version),
         ]);
     }
     format!("{t}\n")
@@ -36,13 +81,13 @@ pub(super) fn leader_table(leader: Option<&LeaderInfo>) -> String {
     let Some(l) = leader else { return "no leader\n".to_owned() };
     let mut t = table(&["LEADER", "ADDRESS", "TOKEN", "SINCE", "LEASE", "LEASE ID", "CHANGES"]);
     t.add_row([
-        l.node.clone(),
-        l.address.clone(),
-        l.token.to_string(),
-        crate::store::codec::rfc3339(l.acquired_ms),
-        format!("{} s", l.lease_ttl_secs),
-        l.lease.clone(),
-        l.transitions.to_string(),
+        plain(&l.node),
+        plain(&l.address),
+        l.token.to_string().into(),
+        crate::store::codec::rfc3339(l.acquired_ms).into(),
+        format!("{} s", l.lease_ttl_secs).into(),
+        plain(&l.lease),
+        l.transitions.to_string().into(),
     ]);
     format!("{t}\n")
 }
@@ -53,7 +98,9 @@ pub(super) fn foreign_line(foreign: Option<&ForeignCandidate>) -> String {
         format!(
             "foreign candidate: the key {:?}, which says {:?}, is where only the leader record belongs; nobody can be \
              elected before it is gone\nlook at it: {}\n",
-            f.key, f.value, f.look
+            f.key,
+            f.value,
+            plain(&f.look)
         )
     })
 }
@@ -71,7 +118,8 @@ pub(super) fn answerer_line(a: Option<&Answerer>) -> String {
         } else {
             String::new()
         };
-        format!("as seen by {} ({}{lease}) {} ms ago, cluster {}\n", a.node, a.role, a.age_ms, a.cluster)
+        let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
+        format!("as seen by {node} ({role}{lease}) {} ms ago, cluster {cluster}\n", a.age_ms)
     })
 }
 

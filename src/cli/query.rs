@@ -11,6 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
+use crate::node::exit::Exit;
 use crate::proto::metad::{LeaderResponse, MembersResponse};
 
 /// How long a member gets to answer.
@@ -41,12 +42,12 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
                 "foreign": output::foreign_json(leader.foreign.as_ref()),
                 "members": output::members_json(&members.members),
                 "answerer": output::answerer_json(leader.answerer.as_ref()),
-            })),
+            }))?,
             Format::Table => {
                 let who = output::answerer_line(leader.answerer.as_ref());
                 let (l, m) = (output::leader_table(l), output::members_table(&members.members));
                 let foreign = output::foreign_line(leader.foreign.as_ref());
-                output::print(&format!("{l}{foreign}\n{m}\n{who}"));
+                output::print(&format!("{l}{foreign}\n{m}\n{who}"))?;
             }
         }
         Ok(code)
@@ -65,9 +66,9 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
                 "leader": output::leader_json(l),
                 "foreign": output::foreign_json(answer.foreign.as_ref()),
                 "answerer": output::answerer_json(answer.answerer.as_ref()),
-            })),
+            }))?,
             Format::Table => {
-                output::print(&(output::leader_table(l) + &output::foreign_line(answer.foreign.as_ref())));
+                output::print(&(output::leader_table(l) + &output::foreign_line(answer.foreign.as_ref())))?;
             }
         }
         Ok(code_of(&answer))
@@ -84,8 +85,8 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
                 "schema": 1,
                 "members": output::members_json(&answer.members),
                 "answerer": output::answerer_json(answer.answerer.as_ref()),
-            })),
-            Format::Table => output::print(&output::members_table(&answer.members)),
+            }))?,
+            Format::Table => output::print(&output::members_table(&answer.members))?,
         }
         Ok(0)
     })
@@ -150,7 +151,7 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
         .map_err(|_| fail(format!("no answer within {TIMEOUT:?}")))??;
     match answer.into_inner().status() {
         ServingStatus::Serving => {
-            output::print("healthy\n");
+            output::print("healthy\n")?;
             Ok(0)
         }
         other => Err(fail(format!(
@@ -190,22 +191,31 @@ fn code_of(answer: &LeaderResponse) -> i32 {
     if answer.leader.is_some() { 0 } else { NO_LEADER }
 }
 
-pub(super) fn print_json(value: &serde_json::Value) {
-    output::print(&format!("{value:#}\n"));
+pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    output::print(&format!("{value:#}\n"))
 }
 
-/// Once, or again and again until interrupted; then a failure to ask is shown and the next look tries again.
+/// Once, or again and again until interrupted, or until nobody reads it; then a failure to ask is shown and the next look
+/// tries again.
 async fn repeat<F, Fut>(every: Option<Duration>, look: F) -> Result<i32, Failure>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<i32, Failure>>,
 {
     let Some(every) = every else { return look().await };
-    loop {
-        if let Err(e) = look().await {
-            eprintln!("metad: {}", e.message);
+    let again = async {
+        loop {
+            match look().await {
+                Err(e) if e.code == Exit::Io.code() => return Err(e),
+                Err(e) => output::say(&e.message),
+                Ok(_) => {}
+            }
+            tokio::time::sleep(every).await;
+            output::print("\n")?;
         }
-        tokio::time::sleep(every).await;
-        output::print("\n");
+    };
+    tokio::select! {
+        failed = again => failed,
+        () = output::reader_gone() => Ok(0),
     }
 }

@@ -17,6 +17,7 @@ use crate::election::record::{MemberUuid, View};
 use crate::node::exit::Exit;
 use crate::store::codec::Keys;
 use crate::store::{Request, Store, ask, open, verbs};
+use crate::telemetry::terminal::plain;
 
 /// How long the node gets to show that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,7 +59,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
     let what =
         if remains.leads { "its registration and the leader record are" } else { "its registration is" };
     let leases: Vec<String> = remains.leases.iter().map(LeaseId::to_string).collect();
-    output::print(&format!("{}: lease {} revoked; {what} gone\n", args.node, leases.join(", ")));
+    output::print(&format!("{}: lease {} revoked; {what} gone\n", plain(&args.node), leases.join(", ")))?;
     Ok(0)
 }
 

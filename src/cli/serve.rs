@@ -5,8 +5,8 @@ use super::reload::Reload;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
 use crate::node::exit::Exit;
-use crate::node::{Node, StartError};
-use crate::telemetry::log::{self, Format};
+use crate::node::{Node, StartError, exit_timer};
+use crate::telemetry::log::{self, Format, LogError};
 use crate::telemetry::printer::Printer;
 
 /// Runs a node until it is done. With a command, that is the main loop.
@@ -18,19 +18,27 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
         LogFormat::Text => Some(Format::Text),
         LogFormat::Json => Some(Format::Json),
     };
-    let guard = log::start(&config.log.filter, format)
-        .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))?;
+    let filter = log::start(&config.log.filter, format).map_err(no_log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
-    let reload = Reload { args: args.settings, running: config.clone(), filter: guard.filter() };
+    let reload = Reload { args: args.settings, running: config.clone(), filter };
     let done = runtime.block_on(run(config, command, events, args.accept_new_store, reload));
+    exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
-    drop(guard); // writes what is left of the log
+    log::flush();
     done
+}
+
+fn no_log(e: LogError) -> Failure {
+    let exit = match e {
+        LogError::Filter(_) => Exit::Config,
+        LogError::Thread(_) => Exit::Internal,
+    };
+    Failure::new(exit.code(), e.to_string())
 }
 
 async fn run(
@@ -40,7 +48,7 @@ async fn run(
     accept_new_store: bool,
     mut reload: Reload,
 ) -> Result<i32, Failure> {
-    let mut builder = Node::builder(config).accept_new_store(accept_new_store);
+    let mut builder = Node::builder(config).accept_new_store(accept_new_store).ends_process();
     if let Some(printer) = events {
         builder = builder.events(printer);
     }

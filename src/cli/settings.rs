@@ -25,11 +25,11 @@ pub(super) fn config(args: &ConfigArgs) -> Result<i32, Failure> {
     };
     let loaded = load(settings)?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        super::output::say(&format!("warning: {warning}"));
     }
     match print {
         Some(origins) => super::output::print(&loaded.render(origins)),
         None => super::output::print("the configuration is valid\n"),
-    }
+    }?;
     Ok(0)
 }

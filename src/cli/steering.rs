@@ -1,6 +1,6 @@
 //! `metad step-down`: asks the leader to hand over, and says who leads then.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
 
 use super::args::StepDownArgs;
@@ -8,6 +8,7 @@ use super::query::{CANNOT_ASK, NO_LEADER, TIMEOUT, WAIT_PAUSE, cannot_ask, conne
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
+use crate::telemetry::terminal::plain;
 
 /// How long the leader gets to find out whether the target can take over.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
@@ -30,14 +31,15 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     }
     // The member that was asked first may be the one that is just ending.
     let addresses = [args.meta.addresses(), members.into_iter().map(|m| m.rpc_address).collect()].concat();
-    let mut client = MemberClient::connect(&leader.address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
+    let address = leader_address(&args, &leader).await;
+    let mut client = MemberClient::connect(&address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
     client.step_down(args.to.as_deref()).await.map_err(not_done)?;
     let next =
         tokio::time::timeout(HAND_OVER_PATIENCE, next_leader(&addresses, &leader)).await.map_err(|_| {
             let message = format!("{} steps down, but nobody leads yet; see metad status", leader.node);
             Failure::new(NO_LEADER, message)
         })?;
-    output::print(&format!("{} leads now, token {}\n", next.node, next.token));
+    output::print(&format!("{} leads now, token {}\n", plain(&next.node), next.token))?;
     match &args.to {
         Some(wanted) if *wanted != next.node => {
             let message = format!("{wanted} was wanted, but did not take over; see metad history");
@@ -45,6 +47,20 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         }
         _ => Ok(0),
     }
+}
+
+/// Where the leader is to be asked: at the address that we were given, if that is one of its own; the one that it
+/// advertises may mean nothing where we are.
+async fn leader_address(args: &StepDownArgs, leader: &LeaderInfo) -> String {
+    for address in args.meta.addresses() {
+        if let Ok(mut client) = MemberClient::connect(&address, TIMEOUT).await
+            && let Ok(answer) = client.leader().await
+            && answer.answerer.is_some_and(|a| a.uuid == leader.uuid)
+        {
+            return address;
+        }
+    }
+    leader.address.clone()
 }
 
 /// A leader that does not answer may have heard us all the same.
@@ -57,11 +73,10 @@ fn not_done(e: CallError) -> Failure {
 /// Whoever has asked may read on; only a clear yes counts.
 fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
     let heir = to.unwrap_or("any member that is ready");
-    eprint!(
+    output::ask(&format!(
         "{} leads with token {}. End its main loop and hand over to {heir}? [y/N] ",
         leader.node, leader.token
-    );
-    let _ = std::io::stderr().flush();
+    ));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())

@@ -36,6 +36,8 @@ enum Ended {
     Unregistered,
     /// Another leader, or none.
     Broken(ClientError),
+    /// stdout does not take any more.
+    CannotPrint(Failure),
 }
 
 /// Works until interrupted, or until so many epochs are committed. Fails if nobody registers it at the beginning.
@@ -50,13 +52,14 @@ pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
         registered = worker.register() => registered.map_err(|e| failure(&e))?,
         () = either(&mut term, &mut int) => return Ok(0),
     };
-    tokio::select! {
-        () = worker.work(&mut registered) => {}
-        () = either(&mut term, &mut int) => {}
-    }
+    let worked = tokio::select! {
+        worked = worker.work(&mut registered) => worked,
+        () = either(&mut term, &mut int) => Ok(()),
+        () = output::reader_gone() => Ok(()),
+    };
     let leaving = worker.client.clone().deadline(LEAVE_TIMEOUT);
     tokio::select! {
-        left = leaving.deregister(registered.worker_id) => left.map(|()| 0).map_err(|e| failure(&e)),
+        left = leaving.deregister(registered.worker_id) => worked.and(left.map(|()| 0).map_err(|e| failure(&e))),
         () = either(&mut term, &mut int) => Err(Failure::new(CANNOT_ASK, "second signal: left without deregistering")),
     }
 }
@@ -66,12 +69,12 @@ pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
 impl Worker {
     async fn register(&self) -> Result<Registered, ClientError> {
         let registered = self.client.register_worker(self.spec.clone()).await?;
-        eprintln!("metad: registered as worker {}", registered.worker_id);
+        output::say(&format!("registered as worker {}", registered.worker_id));
         Ok(registered)
     }
 
     /// Whatever happens to the leader, this goes on.
-    async fn work(&mut self, registered: &mut Registered) {
+    async fn work(&mut self, registered: &mut Registered) -> Result<(), Failure> {
         loop {
             let now = *registered;
             let client = self.client.clone();
@@ -80,12 +83,13 @@ impl Worker {
                 () = give_signs(&client, now) => Ended::Unregistered,
             };
             match ended {
-                Ended::Enough => return,
+                Ended::Enough => return Ok(()),
+                Ended::CannotPrint(failure) => return Err(failure),
                 Ended::Unregistered => match self.register().await {
                     Ok(again) => *registered = again,
-                    Err(e) => eprintln!("metad: {e}"),
+                    Err(e) => output::say(&e.to_string()),
                 },
-                Ended::Broken(e) => eprintln!("metad: {e}"),
+                Ended::Broken(e) => output::say(&e.to_string()),
             }
             tokio::time::sleep(OPEN_PAUSE).await;
         }
@@ -102,21 +106,23 @@ impl Worker {
             let done = match barriers.next().await {
                 Ok(BarrierEvent::Barrier(barrier)) => barriers.collected(barrier.epoch).await,
                 Ok(BarrierEvent::Committed(committed)) => {
-                    self.show(committed, barriers.leader_token());
+                    if let Err(failure) = self.show(committed, barriers.leader_token()) {
+                        return Ended::CannotPrint(failure);
+                    }
                     if self.left == Some(0) {
                         return Ended::Enough;
                     }
                     Ok(())
                 }
                 Ok(BarrierEvent::Dropped(dropped)) => {
-                    eprintln!("metad: epoch {} was dropped", dropped.epoch);
+                    output::say(&format!("epoch {} was dropped", dropped.epoch));
                     Ok(())
                 }
                 Ok(BarrierEvent::SetAside(aside)) => {
-                    eprintln!(
-                        "metad: set aside: {} barriers in a row failed because of this worker",
+                    output::say(&format!(
+                        "set aside: {} barriers in a row failed because of this worker",
                         aside.failures
-                    );
+                    ));
                     Ok(())
                 }
                 Err(e) => Err(e),
@@ -129,9 +135,9 @@ impl Worker {
         }
     }
 
-    fn show(&mut self, Committed { epoch, checkpoint }: Committed, leader_token: u64) {
+    fn show(&mut self, Committed { epoch, checkpoint }: Committed, leader_token: u64) -> Result<(), Failure> {
         if epoch <= self.newest {
-            return;
+            return Ok(());
         }
         self.newest = epoch;
         let text = match self.format {
@@ -143,8 +149,8 @@ impl Worker {
                 format!("epoch {epoch}  {kind}  leader token {leader_token}")
             }
         };
-        output::print(&format!("{text}\n"));
         self.left = self.left.map(|left| left.saturating_sub(1));
+        output::print(&format!("{text}\n"))
     }
 }
 
@@ -156,7 +162,7 @@ async fn give_signs(client: &MetaClient, registered: Registered) {
         match client.heartbeat(registered.worker_id).await {
             Ok(()) => {}
             Err(ClientError::NotFound { .. }) => return,
-            Err(e) => eprintln!("metad: {e}"),
+            Err(e) => output::say(&e.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::catalog::Group;
 use super::{Finding, Report, Skipped, Status};
+use crate::telemetry::terminal::{plain, plain_lines};
 
 /// Does the reader see colours?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +26,12 @@ pub fn group(group: Group, report: &Report, colours: Colours) -> String {
 
 /// One finding, as lines of text: one if it passed, else with reason and remedy.
 pub fn finding(f: &Finding, colours: Colours) -> String {
-    let mut text = format!("  {} {} {}: {}", sign(f.status, colours), f.code, f.title, f.measured);
+    let (title, measured) = (plain(&f.title), plain_lines(&f.measured));
+    let mut text = format!("  {} {} {title}: {measured}", sign(f.status, colours), plain(&f.code));
     if f.status != Status::Pass {
-        text.push_str(&format!(" (limit: {})\n      Why: {}", f.limit, f.why));
+        text.push_str(&format!(" (limit: {})\n      Why: {}", plain_lines(&f.limit), plain_lines(&f.why)));
         if !f.fix.is_empty() {
-            text.push_str(&format!("\n      Fix: {}", f.fix));
+            text.push_str(&format!("\n      Fix: {}", plain_lines(&f.fix)));
         }
     }
     text.push('\n');
@@ -88,7 +90,7 @@ pub fn json(report: &Report) -> Value {
 
 /// A report for a ticket: a table, and what does not pass below it.
 pub fn markdown(report: &Report) -> String {
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    let cell = |text: &str| plain(&text.replace('|', "\\|").replace('\n', " ")).into_owned();
     let mut text = format!("# metad doctor: {}\n\n", report.status().as_str());
     text.push_str("| code | check | status | measured | limit |\n| --- | --- | --- | --- | --- |\n");
     for f in &report.findings {
@@ -125,6 +127,7 @@ pub fn nagios(report: &Report) -> String {
     let said = findings.iter().map(|f| format!("{} {}", f.code, f.measured));
     let skipped = report.skipped.iter().map(|s| format!("{} skipped: {}", s.code, s.why));
     let text = said.chain(skipped).collect::<Vec<_>>().join("; ").replace('|', "/").replace('\n', " ");
+    let text = plain(&text);
     let perf = report.findings.iter().filter_map(|f| {
         let r = f.reading.as_ref()?;
         // "10:" is a range that begins at 10 (Nagios' plug-in guidelines, "threshold and ranges").

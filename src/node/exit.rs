@@ -35,7 +35,7 @@ pub const EXITS: [(Exit, &str); 10] = [
     (Exit::Stopped, "stopped by SIGTERM or SIGINT"),
     (Exit::Usage, "wrong command line"),
     (Exit::StoreUnavailable, "the store was not reachable at the start"),
-    (Exit::Internal, "internal error"),
+    (Exit::Internal, "internal error, such as a panic; or no thread or memory left"),
     (Exit::InUse, "data dir, node id or port in use"),
     (Exit::Io, "disk error"),
     (Exit::LeadershipLost, "leadership lost, or given up on request: restart me"),

@@ -5,9 +5,11 @@ use std::io;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::exit_timer;
 use crate::driver::DriverHandle;
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
+use crate::telemetry::log;
 
 /// Passed on to the program of `metad run`. The others either end the node or have a meaning for the process
 /// that gets them (SIGQUIT, SIGTSTP, SIGCONT).
@@ -23,8 +25,10 @@ pub(super) fn stop_on_them(driver: DriverHandle) -> io::Result<()> {
                 _ = int.recv() => 2,
             };
             if count > 0 {
+                exit_timer::arm(128 + number);
                 tracing::warn!("second signal: stopping at once; the lease is left to end by itself");
-                std::process::exit(128 + number);
+                log::flush();
+                exit_timer::end_now(128 + number);
             }
             driver.shutdown(Reason::ResignedSignal);
         }
