@@ -365,9 +365,9 @@ impl EtcdConfig {
     /// as etcdctl does it, and `http://` otherwise.
     pub fn urls(&self) -> Vec<String> {
         let scheme = if self.ca_file.is_some() || self.cert_file.is_some() { "https" } else { "http" };
-        let with_scheme = |endpoint: &String| match endpoint.contains("://") {
-            true => endpoint.clone(),
-            false => format!("{scheme}://{endpoint}"),
+        let with_scheme = |endpoint: &String| {
+            let endpoint = endpoint.strip_suffix('/').unwrap_or(endpoint);
+            if endpoint.contains("://") { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") }
         };
         self.endpoints.iter().map(with_scheme).collect()
     }

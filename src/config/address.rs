@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Address<'_>, String> {
     Ok(Address { host, port: parse_port(port)? })
 }
 
-/// Takes an etcd endpoint apart. A port of 0 is refused: nothing can be reached there.
+/// Takes an etcd endpoint apart; a slash may stand behind it. A port of 0 is refused: nothing can be reached there.
 pub(super) fn parse_endpoint(text: &str) -> Result<Scheme, String> {
     let (scheme, rest) = match text.split_once("://") {
         None => (Scheme::Bare, text),
@@ -52,6 +52,7 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Scheme, String> {
         Some(("https", rest)) => (Scheme::Https, rest),
         Some((other, _)) => return Err(format!("has the scheme `{other}`, only http and https are known")),
     };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
         return Err("must end after the port".to_owned());
     }

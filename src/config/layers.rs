@@ -81,9 +81,11 @@ fn parse_text(key: &Key, text: &str) -> Option<Value> {
     match key.kind {
         Kind::Integer { .. } => text.trim().parse().ok().map(Value::Integer),
         Kind::Switch => text.trim().parse().ok().map(Value::Boolean),
-        Kind::Endpoints if text.trim().is_empty() => Some(Value::Array(Vec::new())),
         Kind::Endpoints => {
-            Some(Value::Array(text.split(',').map(|item| Value::String(item.trim().to_owned())).collect()))
+            // As etcdctl takes it: a comma may stand behind the last one, too.
+            let text = text.trim();
+            let items = text.strip_suffix(',').unwrap_or(text).split(',');
+            Some(Value::Array(items.map(|item| Value::String(item.trim().to_owned())).collect()))
         }
         Kind::Name | Kind::Text | Kind::Path | Kind::Address | Kind::Choice(_) => {
             Some(Value::String(text.to_owned()))

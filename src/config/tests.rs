@@ -131,9 +131,8 @@ fn defaults_that_follow_from_others() {
     let list = run(None, &[("METAD_STORE__ETCD__ENDPOINTS", "a:1, [::1]:2")], NODE).unwrap();
     assert_eq!(list.config.store.etcd.endpoints, ["a:1", "[::1]:2"]);
 
-    let emptied =
-        run(Some("[store.etcd]\nendpoints = [\"a:1\"]"), &[("METAD_STORE__ETCD__ENDPOINTS", "")], NODE);
-    assert_eq!(emptied.unwrap().config.store.kind, StoreKind::Sqlite);
+    let as_etcdctl = run(None, &[("METAD_STORE__ETCD__ENDPOINTS", "http://a:1/, b:2/,")], NODE).unwrap();
+    assert_eq!(as_etcdctl.config.store.etcd.urls(), ["http://a:1", "http://b:2"]);
 
     let tls = from_file("[store.etcd]\nendpoints = [\"a:1\"]\nca_file = \"ca.pem\"").unwrap();
     assert_eq!(tls.config.store.etcd.urls(), ["https://a:1"]);

@@ -154,6 +154,8 @@ fn variables_and_flags_are_named() {
         ("METAD_LOG__FORMAT", "xml", &["environment METAD_LOG__FORMAT", "\"xml\"", "auto, text, json"]),
         ("METAD_LOG__FILTER", "info\n", &["\"info\\u000A\"", "a line end"]),
         ("METAD_STORE__ETCD__ENDPOINTS", "a:1,,b:2", &["\"\": is empty"]),
+        ("METAD_STORE__ETCD__ENDPOINTS", "", &["METAD_STORE__ETCD__ENDPOINTS", "is empty"]),
+        ("METAD_STORE__ETCD__ENDPOINTS", " , ", &["is empty"]),
     ];
     for (name, value, parts) in env {
         assert_refused(name, run(None, &[(name, value)], NODE), parts);
@@ -229,7 +231,8 @@ fn endpoints_that_cannot_be_used() {
         ("h:65536", "port 65536"),
         ("h:-1", "port `-1`, which is not a number"),
         ("h:http", "port `http`"),
-        ("http://h:2379/", "must end after the port"),
+        ("http://h:2379/v3", "must end after the port"),
+        ("http://h:2379//", "must end after the port"),
         ("h!:2379", "character `!`"),
         ("256.0.0.1:2379", "not an IPv4 address"),
         ("::1:2379", "in brackets"),

@@ -112,6 +112,23 @@ async fn on_disk<T: Send + 'static>(
     done.unwrap_or_else(|e| Err(e.to_string()))
 }
 
+/// What etcd says itself when it refuses, and what to do about it; then nothing has to be guessed.
+const KNOWN_REFUSALS: [(&str, &str); 3] = [
+    (
+        "database space exceeded",
+        "etcd is full (alarm NOSPACE); compact it, defragment each member, then: etcdctl alarm disarm",
+    ),
+    (
+        "corrupt",
+        "etcd has found a member's data damaged (alarm CORRUPT); see etcdctl alarm list, replace that member, then: \
+         etcdctl alarm disarm",
+    ),
+    (
+        "learner",
+        "this member is a learner, which answers no requests yet; name the voting members, or: etcdctl member promote",
+    ),
+];
+
 /// Is a failure final? `None`: try again.
 async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
     match failure {
@@ -129,11 +146,10 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
         }
         JoinFailure::Disk(why) => Some(Ending::with_detail(Reason::DiskFailed, why)),
         JoinFailure::Retry(why) if !is_running(shared) => {
-            let found = if why.contains("database space exceeded") {
-                "etcd is full (alarm NOSPACE); compact it, defragment each member, then: etcdctl alarm disarm"
-                    .into()
-            } else {
-                shared.store.diagnose().await
+            let known = KNOWN_REFUSALS.iter().find(|(said, _)| why.contains(said));
+            let found = match known {
+                Some((_, advice)) => (*advice).to_owned(),
+                None => shared.store.diagnose().await,
             };
             Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
         }

@@ -8,6 +8,9 @@ use crate::election::history::Reason;
 use crate::election::history::row::{End, Row, Seen};
 use crate::election::record::{Incarnation, MemberId, Revision, Token};
 
+/// The end of the year 9999. Whatever a row says, it must not be later: who shows it has to write it as a date.
+const LAST_MS: u64 = 253_402_300_799_999;
+
 #[derive(Serialize, Deserialize)]
 struct RowJson {
     token: u64,
@@ -51,7 +54,7 @@ pub fn decode_row(value: &[u8]) -> Option<Row> {
     let end = match &json.reason {
         None => None,
         Some(reason) => Some(End {
-            at_ms: json.to_ms?,
+            at_ms: json.to_ms?.min(LAST_MS),
             reason: Reason::parse(reason)?,
             detail: json.detail.unwrap_or_default(),
             seen: json.seen.map(Seen::from),
@@ -66,8 +69,8 @@ pub fn decode_row(value: &[u8]) -> Option<Row> {
             incarnation: Incarnation(json.incarnation),
         },
         address: json.address,
-        from_ms: json.from_ms,
-        gap_ms: json.gap_ms,
+        from_ms: json.from_ms.min(LAST_MS),
+        gap_ms: json.gap_ms.map(|ms| ms.min(LAST_MS)),
         previous: json.previous,
         end,
     })
@@ -139,6 +142,8 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("\"planned\":false"), "{text}");
         assert_eq!(decode_row(text.replace("renew_deadline", "bad_luck").as_bytes()), None);
+        let late = text.replace("\"from_ms\":5", "\"from_ms\":18446744073709551615");
+        assert_eq!(decode_row(late.as_bytes()).map(|row| row.from_ms), Some(LAST_MS), "still a date");
         row.end = None;
         assert_eq!(decode_row(&encode_row(&row)), Some(row), "an open one");
     }

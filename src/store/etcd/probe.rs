@@ -83,7 +83,8 @@ fn judge(url: &str, answer: &[u8]) -> String {
     }
     if is_tls {
         return format!(
-            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file"
+            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file (an etcd that \
+             misses a client certificate may just close the connection: broken pipe)"
         );
     }
     if text.contains("etcdserver") && wants_tls {
