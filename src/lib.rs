@@ -98,6 +98,7 @@ pub mod docs;
 pub mod doctor;
 pub mod driver;
 pub mod election;
+pub mod files;
 pub mod guardian;
 pub mod http;
 pub mod limits;

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, OsClock};
+use crate::clock::{Clock, OsClock, wall_clock_ms};
 use crate::config::{ChecksConfig, Config};
 use crate::doctor::background::{self, BackgroundParts};
 use crate::driver::fuse::Fuse;
@@ -41,7 +41,7 @@ use crate::meta::cluster::ClusterLoop;
 use crate::meta::desk::{Desk, Served};
 use crate::meta::payload::Payload;
 use crate::meta::tick::TickLoop;
-use crate::meta::watchdog::{NOTIFY_SOCKET, Watchdog};
+use crate::meta::watchdog::Watchdog;
 use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
 use crate::store::open::OpenError;
@@ -53,7 +53,7 @@ use exit::Exit;
 /// How long the servers get to finish what they are doing when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the end waits for a reader of the events.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why a node could not be started: what happened, to which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ pub struct NodeBuilder {
     guardian_program: Option<PathBuf>,
     events: Option<Printer>,
     accept_new_store: bool,
-    ends_process: bool,
+    on_end: fn(&Ending),
 }
 
 /// A running member of the cluster.
@@ -155,7 +155,7 @@ impl NodeBuilder {
     /// This process is there for the node alone: once the node has decided to end, the process ends within
     /// [`exit_timer::EXIT_LIMIT`], with the node's exit code, whatever still hangs by then.
     pub fn ends_process(mut self) -> Self {
-        self.ends_process = true;
+        self.on_end = |ending| exit_timer::arm(Exit::of(ending).code());
         self
     }
 
@@ -165,17 +165,15 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
-        if let Some(program) = self.command.first() {
-            guardian::look_for(program).map_err(cannot_run)?;
-            let too_long = |message| StartError { exit: Exit::Usage, message };
-            guardian::check_length(&self.command).map_err(too_long)?;
-        }
+        check_wall_clock()?;
+        check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
         let mut data_dir = open::data_dir(&self.config).await?;
         if self.accept_new_store {
             data_dir.forget_pin();
         }
+        let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
         let (store, main_store) = open::stores(&self.config, clock.clone()).await?;
         let no_thread =
             |e| StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") };
@@ -215,11 +213,7 @@ impl NodeBuilder {
             telemetry: telemetry.clone(),
             main_loop,
             main_runtime: tokio::runtime::Handle::current(),
-            on_end: if self.ends_process {
-                |ending| exit_timer::arm(Exit::of(ending).code())
-            } else {
-                |_| {}
-            },
+            on_end: self.on_end,
         };
         telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
@@ -235,9 +229,28 @@ impl NodeBuilder {
         let rpc_parts = RpcParts { driver, look_command, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(looks);
+        node.serve_beside(held);
         node.serve_beside(checking);
         Ok(node)
     }
+}
+
+/// Could the program be started, if there is one?
+fn check_command(command: &[String]) -> Result<(), StartError> {
+    let Some(program) = command.first() else { return Ok(()) };
+    guardian::look_for(program).map_err(cannot_run)?;
+    let too_long = |message| StartError { exit: Exit::Usage, message };
+    guardian::check_length(command).map_err(too_long)
+}
+
+/// No answer over HTTP can be dated before the epoch.
+fn check_wall_clock() -> Result<(), StartError> {
+    if wall_clock_ms() > 0 {
+        return Ok(());
+    }
+    let message =
+        "this machine's clock says that it is before 1970\nfix: set it (date -s, or NTP), then start again";
+    Err(StartError { exit: Exit::Internal, message: message.into() })
 }
 
 /// The guardian; or why there is none, which is said loudly unless the configuration wants it so.
@@ -273,8 +286,7 @@ fn payload(
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
-    let watchdog = timeout(config.meta.main_loop_timeout_secs)
-        .map(|timeout| Watchdog { socket: config.node.data_dir.join(NOTIFY_SOCKET), timeout });
+    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(Watchdog::new);
     Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
 }
 
@@ -338,6 +350,10 @@ async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, S
             std::io::ErrorKind::AddrInUse => {
                 (Exit::InUse, "stop the process that listens there, or choose another")
             }
+            std::io::ErrorKind::PermissionDenied => (
+                Exit::Config,
+                "ports below 1024 need the capability CAP_NET_BIND_SERVICE; grant it, or choose a higher port",
+            ),
             _ => (Exit::Config, "choose an address of this machine"),
         };
         StartError {
@@ -385,7 +401,7 @@ impl Node {
             guardian_program: None,
             events: None,
             accept_new_store: false,
-            ends_process: false,
+            on_end: |_| {},
         }
     }
 
@@ -506,7 +522,7 @@ impl Node {
         let exit = Exit::of(&ending);
         let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());
         self.telemetry.emit(Event::Stopped { reason, detail, code });
-        let _ = tokio::time::timeout(FLUSH_PATIENCE, self.telemetry.flushed()).await;
+        let _ = tokio::time::timeout(FLUSH_LIMIT, self.telemetry.flushed()).await;
         self.stop_servers.cancel();
         let drained = async { while self.servers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us

@@ -4,13 +4,14 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use support::etcd::EtcdCluster;
 use support::history;
 use support::node::{Node, NodeBuilder};
 use support::poll::holds_within;
+use support::spawn;
 
 /// Starting processes and etcd on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,9 +34,7 @@ fn runs(program: &str, id: &str, etcd: &EtcdCluster) -> NodeBuilder {
 
 /// sd_notify(3), as any program of a service does it.
 fn notify(message: &str) {
-    let socket = std::env::var("NOTIFY_SOCKET").expect("metad names its socket");
-    let ours = UnixDatagram::unbound().expect("a socket");
-    ours.send_to(message.as_bytes(), socket).expect("metad listens");
+    spawn::notify(message);
 }
 
 #[test]
@@ -90,6 +89,12 @@ fn programs_that_live_or_promised_nothing_keep_leadership() {
     for program in ["program_that_gives_signs_of_life", "program_that_has_never_heard_of_it"] {
         let node = runs(program, "a", &etcd).cluster(program).spawn();
         node.wait_for("main_loop_started", PATIENCE);
+        // What hears them has no file that could be deleted.
+        for file in std::fs::read_dir(node.data_dir()).expect("a data dir").flatten() {
+            if file.file_type().is_ok_and(|kind| kind.is_socket()) {
+                std::fs::remove_file(file.path()).expect("it goes");
+            }
+        }
         assert_kept(&node, Duration::from_secs(8));
     }
 }

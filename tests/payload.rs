@@ -344,8 +344,7 @@ fn what_ends_leadership_does_not_wait_for_the_next_start() {
 #[test]
 #[ignore = "a program that the other tests run, not a test"]
 fn program_that_gives_a_sign_of_life_and_fails() {
-    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    socket.send_to(b"WATCHDOG=1", std::env::var("NOTIFY_SOCKET").expect("its name")).expect("metad listens");
+    spawn::notify("WATCHDOG=1");
     std::process::exit(1);
 }
 

@@ -1,7 +1,7 @@
 //! The data dir: what one node must remember from start to start, and the proof that it is alone.
 //!
-//! `lock` is held with flock(2) for the life of the process: a dead process holds none, so getting it proves
-//! that no earlier start on this data dir is alive. `identity` is the uuid; it is bound to the machine and the
+//! The folder itself is locked with flock(2) for the life of the process: a dead process holds none, so getting it
+//! proves that no earlier start on this data dir is alive. `lock` says who has it. `identity` is the uuid; it is bound to the machine and the
 //! folder, so a copy is noticed and gets a uuid of its own. `state` is rewritten (temporary file, fsync,
 //! rename, fsync of the folder) *before* the store hears of a new lease, so that a crash at any point leaves
 //! the name of every lease that was ever granted to us.
@@ -19,6 +19,7 @@ use super::last_words::{self, LastWords};
 use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
+use crate::files;
 use crate::store::codec::parse_lease;
 
 /// How many older leases are remembered. Those beyond it end by themselves.
@@ -108,7 +109,7 @@ impl DataDir {
     /// See [`DataDirError`].
     pub fn open(path: &Path, node: &str) -> Result<Self, DataDirError> {
         let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
-        std::fs::create_dir_all(path).map_err(io("creating it"))?;
+        files::make_private_dir(path).map_err(io("creating it"))?;
         let lock = dir_lock::take(path, node).map_err(|e| match e {
             LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
             LockError::Io(what, source) => io(what)(source),
@@ -245,7 +246,7 @@ impl DataDir {
     fn write(&self, name: &'static str, value: &impl Serialize) -> Result<(), DataDirError> {
         let replace = || -> std::io::Result<()> {
             let temporary = self.path.join(format!("{name}.new"));
-            let mut file = File::create(&temporary)?;
+            let mut file = files::create(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(value)?)?;
             file.sync_all()?;
             std::fs::rename(&temporary, self.path.join(name))?;
@@ -257,6 +258,11 @@ impl DataDir {
     fn io(&self, what: &'static str, source: std::io::Error) -> DataDirError {
         DataDirError::Io { path: self.path.clone(), what, source }
     }
+}
+
+/// Is the folder that `held` has locked the one that others find at `path`?
+pub fn is_still_there(held: &File, path: &Path) -> bool {
+    dir_lock::is_still_there(held, path)
 }
 
 /// What a copy of the folder has not got: its machine and its inode.

@@ -4,12 +4,20 @@
 //! closes it only when nothing of a dead node's program is left. So whoever gets the lock may start a main loop on
 //! the dead one's record. A start that finds a dead holder waits for that; one that finds a living holder is
 //! refused at once.
+//!
+//! What is locked is the folder itself: a file in it could be removed, and the next one of that name locked as well.
+//! The file `lock` only says who has it.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::files;
+
+/// Says who has the lock.
+const NOTE: &str = "lock";
 /// How long a start waits for what a dead process has left behind.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a child of ours may take from its fork to its exec.
@@ -25,67 +33,99 @@ pub(super) enum LockError {
     Io(&'static str, io::Error),
 }
 
+/// Who has the lock, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    text: String,
+    pid: Option<u32>,
+    /// In which its process id has a meaning; `None`: in ours, as far as we know.
+    pid_namespace: Option<u64>,
+}
+
 /// Takes the lock and notes who has it. Blocks while a dead holder's guardian is at work.
 ///
 /// # Errors
 /// Somebody else has it.
 pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(dir.join("lock")).map_err(|e| LockError::Io("opening its lock", e))?;
+    let folder = File::open(dir).map_err(|e| LockError::Io("opening it", e))?;
     let mut looks = 0;
     loop {
-        match file.try_lock() {
+        match folder.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(e)) => return Err(LockError::Io("locking it", e)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let holder = read_note(&mut file);
-        let patience = patience_with(process_in(&holder));
+        let holder = Holder::read(dir);
+        let patience = holder.patience();
         if LOOK_EVERY * looks >= patience {
-            return Err(LockError::Held(describe(&holder, patience == PATIENCE)));
+            return Err(LockError::Held(holder.describe(patience == PATIENCE)));
         }
         looks += 1;
         std::thread::sleep(LOOK_EVERY);
     }
-    write_note(&mut file, node).map_err(|e| LockError::Io("writing its lock", e))?;
-    Ok(file)
-}
-
-/// How long a holder may take to be gone.
-fn patience_with(holder: Option<u32>) -> Duration {
-    match holder {
-        // A child that this process is just starting has our files until its exec: also the one we have closed.
-        Some(pid) if pid == std::process::id() => OWN_CHILD_PATIENCE,
-        Some(pid) if !is_alive(pid) => PATIENCE,
-        Some(_) | None => Duration::ZERO,
+    if !is_still_there(&folder, dir) {
+        return Err(LockError::Io(
+            "locking it",
+            io::Error::other("another folder was put in its place meanwhile"),
+        ));
     }
+    let namespace = pid_namespace().map_or_else(String::new, |inode| format!(" of PID namespace {inode}"));
+    let note = format!("node {node}, process {}{namespace}\n", std::process::id());
+    files::write(&dir.join(NOTE), note.as_bytes()).map_err(|e| LockError::Io("noting who holds it", e))?;
+    Ok(folder)
 }
 
-fn read_note(file: &mut File) -> String {
-    let mut note = String::new();
-    let _ = file.rewind().and_then(|()| file.read_to_string(&mut note)); // unreadable: nobody in particular
-    note.trim().to_owned()
+/// Is the folder that we hold the one that others find there?
+pub(super) fn is_still_there(held: &File, dir: &Path) -> bool {
+    let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
+    let (held, there) = (held.metadata().map(identity), std::fs::metadata(dir).map(identity));
+    held.is_ok_and(|held| there.is_ok_and(|there| held == there))
 }
 
-fn write_note(file: &mut File, node: &str) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "node {node}, process {}", std::process::id())
+/// Process ids mean something within it only.
+fn pid_namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|m| m.ino())
 }
 
-fn describe(holder: &str, waited: bool) -> String {
-    match (holder, waited) {
-        ("", _) => "another process".to_owned(),
-        (holder, true) => {
-            format!("{holder}, which is dead, but whose program its guardian has not ended yet")
+// === impl Holder ===
+
+impl Holder {
+    fn read(dir: &Path) -> Self {
+        let note = std::fs::read_to_string(dir.join(NOTE)).unwrap_or_default(); // unreadable: nobody in particular
+        Self::parse(note.trim())
+    }
+
+    fn parse(note: &str) -> Self {
+        let (text, namespace) = note.split_once(" of PID namespace ").unwrap_or((note, ""));
+        let pid = text.rsplit_once("process ").and_then(|(_, pid)| pid.parse().ok());
+        Self { text: text.to_owned(), pid, pid_namespace: namespace.parse().ok() }
+    }
+
+    /// In another container, perhaps; whether its process lives cannot be seen from here.
+    fn is_elsewhere(&self) -> bool {
+        self.pid_namespace.is_some() && self.pid_namespace != pid_namespace()
+    }
+
+    /// How long it may take to be gone.
+    fn patience(&self) -> Duration {
+        match self.pid {
+            _ if self.is_elsewhere() => Duration::ZERO,
+            // A child that this process is just starting has our files until its exec: also the one we have closed.
+            Some(pid) if pid == std::process::id() => OWN_CHILD_PATIENCE,
+            Some(pid) if !is_alive(pid) => PATIENCE,
+            Some(_) | None => Duration::ZERO,
         }
-        (holder, false) => holder.to_owned(),
     }
-}
 
-fn process_in(note: &str) -> Option<u32> {
-    note.rsplit_once("process ")?.1.parse().ok()
+    fn describe(&self, waited: bool) -> String {
+        let text = &self.text;
+        match (text.as_str(), waited) {
+            ("", _) => "another process".to_owned(),
+            (_, true) => format!("{text}, which is dead, but whose program its guardian has not ended yet"),
+            _ if self.is_elsewhere() => format!("{text} of another PID namespace, such as another container"),
+            (_, false) => text.clone(),
+        }
+    }
 }
 
 /// A process that has ended and that nobody has waited for yet is dead, too.
@@ -133,5 +173,31 @@ mod tests {
         }
         child.wait().expect("it was a zombie");
         assert!(is_alive(std::process::id()));
+    }
+
+    #[test]
+    fn who_lives_in_another_container_is_not_taken_for_dead() {
+        let (ours, other) = (pid_namespace().expect("/proc is mounted"), 7);
+        let note = |namespace| format!("node n1, process 4000000 of PID namespace {namespace}");
+        let (dead, unknown) = (Holder::parse(&note(ours)), Holder::parse(&note(other)));
+        assert_eq!((dead.patience(), unknown.patience()), (PATIENCE, Duration::ZERO));
+        assert_eq!(
+            unknown.describe(false),
+            "node n1, process 4000000 of another PID namespace, such as another container"
+        );
+    }
+
+    #[test]
+    fn nothing_that_is_removed_lets_a_second_process_in() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let held = take(dir.path(), "n1").expect("free");
+        std::fs::remove_file(dir.path().join(NOTE)).expect("it was there");
+        assert!(matches!(take(dir.path(), "n1"), Err(LockError::Held(who)) if who == "another process"));
+        assert!(is_still_there(&held, dir.path()));
+        std::fs::rename(dir.path(), dir.path().with_extension("moved")).expect("it moves");
+        assert!(!is_still_there(&held, dir.path()), "gone");
+        std::fs::create_dir(dir.path()).expect("a new one");
+        assert!(!is_still_there(&held, dir.path()), "another one");
+        std::fs::remove_dir_all(dir.path().with_extension("moved")).expect("it goes");
     }
 }

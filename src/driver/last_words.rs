@@ -12,6 +12,7 @@ use crate::clock::{unix_ms, wall_clock_ms};
 use crate::election::history::Reason;
 use crate::election::history::row::{End, Row};
 use crate::election::record::MemberUuid;
+use crate::files;
 use crate::guardian::obituary::Obituary;
 use crate::store::codec::history::{decode_row, encode_row};
 
@@ -83,7 +84,7 @@ impl LastWords {
 
     fn write(&self, row: &Row) {
         let temporary = self.dir.join(format!("{FILE}.new"));
-        let written = std::fs::write(&temporary, encode_row(row))
+        let written = files::write(&temporary, &encode_row(row))
             .and_then(|()| std::fs::rename(&temporary, self.dir.join(FILE)));
         if let Err(e) = written {
             tracing::warn!(error = %e, "the data dir does not know of this tenure; its next start cannot say why it ended");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 use crate::election::history::Reason;
+use crate::files;
 
 /// The file's name in the data dir.
 const FILE: &str = "obituary";
@@ -59,7 +60,7 @@ impl Obituary {
         let write = move || {
             let json = ObituaryJson { reason: self.reason.as_str().to_owned(), at_ms: self.at_ms };
             let bytes = serde_json::to_vec(&json).unwrap_or_default();
-            let _ = std::fs::write(data_dir.join(FILE), bytes); // without it the next start knows less
+            let _ = files::write(&data_dir.join(FILE), &bytes); // without it the next start knows less
             let _ = done.send(());
         };
         let _ = std::thread::Builder::new().name("obituary".into()).spawn(write);

@@ -27,6 +27,20 @@ const POINTER_BYTES: usize = size_of::<usize>();
 pub(super) const IGNORED_BY_GUARDIAN: [i32; 6] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2];
 
+/// What our own parent tells us and nobody else: a program that believed it to be meant for itself would answer our
+/// service manager in our place, take over our sockets, or read our secrets.
+const OURS_ALONE: [&str; 9] = [
+    FDS_VARIABLE,
+    "CREDENTIALS_DIRECTORY",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "MAINPID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// Starts it in a process group of its own.
 pub(super) fn start(program: &Program, streams: Vec<OwnedFd>) -> Result<Pid, Refused> {
     let name = &program.command[0];
@@ -37,11 +51,12 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
     let [stdin, stdout, stderr] =
         <[OwnedFd; 3]>::try_from(streams).map_err(|_| io::Error::other("the streams did not arrive"))?;
     let mut command = Command::new(&program.command[0]);
+    for name in OURS_ALONE {
+        command.env_remove(name);
+    }
     command
         .args(&program.command[1..])
         .envs(program.env.iter().cloned())
-        .env_remove(FDS_VARIABLE)
-        .env_remove("WATCHDOG_PID") // names us, if we are watched ourselves
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))

@@ -136,7 +136,7 @@ impl Payload {
                 leadership.started().await;
                 tokio::select! {
                     end = attend(run, guardian, leadership) => end,
-                    end = watchdog::hear(socket, leadership) => match end {},
+                    end = watchdog::hear(socket, guardian.pid(), leadership) => match end {},
                 }
             }
             Err(RunError::Refused(refused)) if refused.may_pass => End::NotYet(refused.why),

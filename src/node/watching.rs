@@ -1,14 +1,16 @@
 //! What a node measures beside its work: etcd's members, each by itself, and the values that are computed when
 //! somebody looks.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::driver::DriverHandle;
+use crate::driver::{DriverHandle, data_dir};
 use crate::store::codec::Keys;
 use crate::store::{Op, Request, Store, Txn};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Event, Telemetry};
 
 /// How often each member of etcd is looked at. The election asks the one that answers best, so it does not learn how
 /// the others are.
@@ -31,6 +33,22 @@ pub(super) async fn look_at_store(store: Arc<dyn Store>, keys: Keys, telemetry: 
         for look in looks {
             telemetry.metrics().endpoint_looked_at(&look.place, look.rtt);
         }
+    }
+}
+
+/// Looks every few seconds whether the data dir is still the one that this node holds, and says it once if it is not.
+pub(super) async fn look_at_data_dir(dir: PathBuf, held: Arc<File>, telemetry: Telemetry) {
+    let mut was_there = true;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (path, file) = (dir.clone(), held.clone());
+        // On a thread of its own: the disk may hang, and then this waits.
+        let look = tokio::task::spawn_blocking(move || data_dir::is_still_there(&file, &path));
+        let is_there = look.await.unwrap_or(was_there);
+        if was_there && !is_there {
+            telemetry.emit(Event::DataDirLost { path: dir.display().to_string() });
+        }
+        was_there = is_there;
     }
 }
 

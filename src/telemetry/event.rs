@@ -42,6 +42,11 @@ pub enum Event {
     },
     /// The history says why a tenure has ended, or corrects what it said.
     TenureEnded(Box<Ended>),
+    /// The data dir was deleted, or another folder is in its place.
+    DataDirLost {
+        /// The folder.
+        path: String,
+    },
     /// A member appeared.
     MemberJoined {
         /// Its node id.
@@ -182,6 +187,7 @@ impl Event {
             Event::Rejoining => "rejoining",
             Event::LeaderChanged { .. } => "leader_changed",
             Event::TenureEnded(_) => "tenure_ended",
+            Event::DataDirLost { .. } => "data_dir_lost",
             Event::MemberJoined { .. } => "member_joined",
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
@@ -215,6 +221,7 @@ impl Event {
                 "gap_ms": gap_ms,
             }),
             Event::TenureEnded(ended) => ended.fields(),
+            Event::DataDirLost { path } => json!({ "path": path }),
             Event::MemberJoined { member, address } => json!({ "member": member, "address": address }),
             Event::MemberLeft { member } => json!({ "member": member }),
             Event::LeadershipWon { token }
@@ -255,6 +262,13 @@ impl Event {
                 info!(event, previous = previous.as_deref(), reason, "no leader");
             }
             Event::TenureEnded(ended) => ended.log(event),
+            Event::DataDirLost { path } => tracing::error!(
+                event,
+                path,
+                "the data dir is gone, or another folder is in its place: this node goes on as long as it writes \
+                 nothing there, but its next start will be a new node, which waits until this one's lease has ended; \
+                 put the folder back, or restart this node with step-down when it suits"
+            ),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
             Event::LeadershipWon { token } => info!(event, %token, "leadership won"),

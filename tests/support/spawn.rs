@@ -4,6 +4,8 @@
 //! the test harness ends a thread with each test. So one thread that never ends forks all the children.
 
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -72,6 +74,17 @@ pub fn metad(args: &[&str], timeout: Duration) -> (i32, String, String) {
     let output = output(command, timeout);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// sd_notify(3), as any program of a service does it.
+pub fn notify(message: &str) {
+    let name = std::env::var("NOTIFY_SOCKET").expect("metad names its socket");
+    let socket = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let ours = UnixDatagram::unbound().expect("a socket");
+    ours.send_to_addr(message.as_bytes(), &socket.expect("a name")).expect("metad listens");
 }
 
 /// Sends a signal to a process; a process that is gone already is not an error.

@@ -4,9 +4,10 @@ use super::finding::Finding;
 use super::source::{Path, Source};
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-pub const ORDER: [&str; 18] = [
+pub const ORDER: [&str; 19] = [
     "docs",
     "clock",
+    "files",
     "election",
     "config",
     "telemetry",

@@ -10,6 +10,7 @@ use super::super::facts::{HostFacts, OwnFacts, Syncs};
 use super::Depth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::files;
 
 /// How many syncs are measured, of how much, and how long they may take together.
 const SYNCS: usize = 50;
@@ -128,7 +129,7 @@ async fn syncs(dir: PathBuf, clock: Arc<dyn Clock>) -> Syncs {
 
 fn write_and_sync(path: &Path, clock: &dyn Clock) -> std::io::Result<Vec<Duration>> {
     use std::io::Write;
-    let mut file = std::fs::File::create(path)?;
+    let mut file = files::create(path)?;
     let (began, mut all) = (clock.now(), Vec::new());
     while all.len() < SYNCS && clock.now().since(began) < SYNCS_TIME_MAX {
         let stamp = clock.now();

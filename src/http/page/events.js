@@ -25,6 +25,7 @@ const SAYINGS = {
   main_loop_stopping: (e) => `main loop is told to stop: ${e.reason}`,
   main_loop_stopped: (e) => `main loop has stopped: ${e.reason}`,
   leadership_resigned: () => "gave the leadership up",
+  data_dir_lost: (e) => `the data dir ${or(e.path)} is gone, or another folder is in its place`,
   store_trouble: (e) => `the store does not answer as it should: ${or(e.error)}`,
   store_recovered: (e) => `the store answers again, after ${span(e.after_ms)}`,
   check_changed: (e) => `check ${or(e.code ?? e.name)} is ${or(e.status)} now`,
@@ -32,7 +33,7 @@ const SAYINGS = {
   missed: (e) => `${e.missed} events were too fast for this page`,
 };
 
-const ALARMING = ["write_fenced", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
+const ALARMING = ["write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
 
 function before(event) {
   if (!event.previous) return "";

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::files;
+
 /// "metd": marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6d65_7464;
 /// The layout's version (`PRAGMA user_version`).
@@ -101,6 +103,7 @@ impl OpenError {
 pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenError> {
     let io = |e: rusqlite::Error| OpenError::io(path, e);
     refuse_network(path)?;
+    let _ = files::make(path); // SQLite gives its other files the same mode, and says what is wrong here
     let mut connection = Connection::open(path).map_err(io)?;
     connection.busy_timeout(busy_timeout).map_err(io)?;
     let journal: Result<String, _> = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));

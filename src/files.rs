@@ -1,0 +1,119 @@
+//! The files that a node keeps for itself: nobody else reads them, and none is written through a link.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+const PRIVATE_DIR: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+/// Every data dir has it, so one that holds it is ours.
+const OURS: &str = "identity";
+
+/// Makes the folder, if it is not there, so that only this user may enter it. One that is there must not be another
+/// user's to change: whoever can replace the files of a node can take its place.
+///
+/// # Errors
+/// It cannot be made, or it belongs to somebody else, or everybody may write to it.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(PRIVATE_DIR).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    let (found, us) = (std::fs::metadata(path)?, rustix::process::geteuid().as_raw());
+    if found.uid() != us && found.uid() != 0 {
+        let owner = found.uid();
+        return Err(io::Error::other(format!(
+            "it belongs to user {owner}, who could take this node's place, and metad runs as user {us}; chown it to {us}"
+        )));
+    }
+    // A folder that holds other things as well keeps its mode: it may be one that others need.
+    if found.uid() == us && found.mode() & 0o077 != 0 && is_ours_alone(path) {
+        return std::fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIR));
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err(io::Error::other(
+            "everybody may write to it; name a folder of its own, or chmod it to 700",
+        ));
+    }
+    Ok(())
+}
+
+fn is_ours_alone(path: &Path) -> bool {
+    path.join(OURS).exists() || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// An empty file that only this user may read. A link in its place is refused.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(PRIVATE_FILE).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path)?;
+    if file.metadata()?.mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(PRIVATE_FILE))?; // it was there before
+    }
+    Ok(file)
+}
+
+/// An empty file that only this user may read, unless there is one already.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(PRIVATE_FILE);
+    options.open(path).map(drop)
+}
+
+/// Replaces the file's content.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create(path)?.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_a_node_writes_is_its_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, file) = (tmp.path().join("a/b"), tmp.path().join("a/b/f"));
+        make_private_dir(&dir).unwrap();
+        write(&file, b"1").unwrap();
+        assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
+        for (path, loose) in [(&dir, 0o755), (&file, 0o644)] {
+            std::fs::set_permissions(path, Permissions::from_mode(loose)).unwrap();
+        }
+        write(&file, b"2").unwrap();
+        assert_eq!(mode(&file), 0o600, "one of an older version, too");
+        make_private_dir(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o755, "it holds other things");
+        std::fs::rename(&file, dir.join(OURS)).unwrap();
+        make_private_dir(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+    }
+
+    #[test]
+    fn a_link_and_a_folder_of_everybody_are_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (secret, link) = (tmp.path().join("secret"), tmp.path().join("link"));
+        std::fs::write(&secret, "kept").unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        write(&link, b"lost").unwrap_err();
+        assert_eq!(std::fs::read(&secret).unwrap(), b"kept");
+        std::fs::set_permissions(tmp.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(make_private_dir(tmp.path()).unwrap_err().to_string().contains("everybody may write"));
+    }
+}
