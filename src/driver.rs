@@ -207,9 +207,8 @@ fn end_process(ending: &Ending, last_words: impl FnOnce() + Send + 'static) -> !
 
 impl Driver {
     fn new(mut parts: DriverParts) -> (Self, DriverHandle) {
-        let mut registration = parts.registration;
-        registration.member.uuid = parts.data_dir.uuid();
-        registration.member.incarnation = parts.data_dir.incarnation();
+        let (mut registration, dir) = (parts.registration, &parts.data_dir);
+        (registration.member.uuid, registration.member.incarnation) = (dir.uuid(), dir.incarnation());
         let now = parts.clock.now();
         let elector = Elector::new(ElectorSettings {
             me: registration.member.clone(),
