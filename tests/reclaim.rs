@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::crew::{PATIENCE, SCHEDULING_SLACK, assert_kept, between, leads, report, slack, started_ns, tenures};
+use support::crew::{
+    PATIENCE, SCHEDULING_SLACK, assert_kept, between, leads, report, slack, started_ns, tenures,
+};
 use support::disaster::copy_dir;
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};

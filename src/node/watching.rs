@@ -28,22 +28,6 @@ pub(super) async fn look_at_data_dir(dir: PathBuf, held: Arc<File>, telemetry: T
     }
 }
 
-/// Looks every few seconds whether the data dir is still the one that this node holds, and says it once if it is not.
-pub(super) async fn look_at_data_dir(dir: PathBuf, held: Arc<File>, telemetry: Telemetry) {
-    let mut was_there = true;
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let (path, file) = (dir.clone(), held.clone());
-        // On a thread of its own: the disk may hang, and then this waits.
-        let look = tokio::task::spawn_blocking(move || data_dir::is_still_there(&file, &path));
-        let is_there = look.await.unwrap_or(was_there);
-        if was_there && !is_there {
-            telemetry.emit(Event::DataDirLost { path: dir.display().to_string() });
-        }
-        was_there = is_there;
-    }
-}
-
 /// Registers what is read from the driver's snapshot at each look.
 pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
     let metrics = telemetry.metrics();

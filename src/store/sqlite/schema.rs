@@ -11,8 +11,6 @@ use crate::store::network_fs;
 
 use crate::files;
 
-use crate::files;
-
 /// "metd": marks the file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x6d65_7464;
 /// The layout's version (`PRAGMA user_version`).
