@@ -125,6 +125,11 @@ impl Bounds {
             costly_per_sec: u32::try_from(config.max_costly_requests_per_sec).unwrap_or(u32::MAX),
         }
     }
+
+    /// How many may follow the events: no more than leave half of the connections to others.
+    pub fn readers(&self, wanted: u64) -> usize {
+        number(wanted).min(self.connections / 2)
+    }
 }
 
 fn number(n: u64) -> usize {

@@ -427,7 +427,7 @@ impl Node {
         let config = reloader.config.clone();
         descriptors::raise();
         let room = descriptors::room(config.node.reserved_descriptors);
-        let bounds = Bounds::rpc(&config.rpc, room);
+        let (bounds, web) = (Bounds::rpc(&config.rpc, room), Bounds::http(&config.http, room));
         servers.spawn(async move {
             if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, bounds, stop).await {
                 tracing::error!(error = %e, "the gRPC listener failed");
@@ -442,13 +442,11 @@ impl Node {
             telemetry: telemetry.clone(),
             store,
             checks,
-            readers: Arc::new(Readers::new(
-                usize::try_from(config.http.max_event_readers).unwrap_or(usize::MAX),
-            )),
+            readers: Arc::new(Readers::new(web.readers(config.http.max_event_readers))),
             hosts: Arc::new(Hosts::new(config.http.allowed_hosts.as_deref())),
         };
         let stop = stop_servers.clone().cancelled_owned();
-        servers.spawn(http::serve(listeners.http, http_parts, Bounds::http(&config.http, room), stop));
+        servers.spawn(http::serve(listeners.http, http_parts, web, stop));
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
         Self {
             driver,

@@ -17,7 +17,7 @@ pub const METHODS: [(&str, usize); 18] = [
     ("metad.v1.ClusterService/Deregister", SMALL),
     ("metad.v1.ClusterService/List", SMALL),
     ("metad.v1.ClusterService/Watch", SMALL),
-    (BARRIERS, SMALL),
+    (BARRIERS, REPORT),
     ("metad.v1.StateService/Get", LARGE),
     ("metad.v1.StateService/Range", LARGE),
     ("metad.v1.StateService/Put", LARGE),
@@ -27,6 +27,7 @@ pub const METHODS: [(&str, usize); 18] = [
     ("meta.MetaMemberService/Members", SMALL),
 ];
 pub const BARRIERS: &str = "metad.v1.BarrierService/Stream";
+const REPORT: usize = 1024;
 const SMALL: usize = 64 * 1024;
 const LARGE: usize = 4 * 1024 * 1024;
 const NOT_TEXT: &[u8] = b"a\xff\xfeb";
