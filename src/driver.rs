@@ -203,10 +203,21 @@ fn end_process(ending: &Ending, last_words: impl FnOnce() + Send + 'static) -> !
     fuse::end_process(LOST_EXIT_CODE)
 }
 
+fn history_of(parts: &DriverParts) -> History {
+    History::new(
+        parts.keys.clone(),
+        parts.main_store.clone(),
+        parts.clock.clone(),
+        parts.telemetry.clone(),
+        LastWords::new(parts.data_dir.path()),
+    )
+}
+
 // === impl Driver: the loop ===
 
 impl Driver {
     fn new(mut parts: DriverParts) -> (Self, DriverHandle) {
+        let history = history_of(&parts);
         let (mut registration, dir) = (parts.registration, &parts.data_dir);
         (registration.member.uuid, registration.member.incarnation) = (dir.uuid(), dir.incarnation());
         let now = parts.clock.now();
@@ -220,13 +231,6 @@ impl Driver {
         let (status, watched) = watch::channel(status);
         let (reports, inbox) = mpsc::channel(INBOX_MAX);
         let ticked_boot_ns = Arc::new(AtomicU64::new(now.boot_ns()));
-        let history = History::new(
-            parts.keys.clone(),
-            parts.main_store.clone(),
-            parts.clock.clone(),
-            parts.telemetry.clone(),
-            LastWords::new(parts.data_dir.path()),
-        );
         let (past, past_watched) = watch::channel(Arc::default());
         let notes = Notes::new(parts.data_dir.take_past(), past);
         let handle = DriverHandle {

@@ -13,7 +13,7 @@ use metad::election::lease::LeaseId;
 use metad::store::sqlite::SqliteStore;
 use metad::store::{Op, Refusal, Request, Response, Store, StoreError, Txn};
 use support::crew::{PATIENCE, SCHEDULING_SLACK, between, leads, report};
-use support::node::{Node, NodeBuilder};
+use support::node::NodeBuilder;
 use support::poll::{boot_ns, wait_until};
 use support::slow_disk::SlowDisk;
 use tempfile::TempDir;
@@ -203,34 +203,6 @@ fn what_waits_for_the_file_is_bounded_and_what_is_late_is_never_done() {
         let renewed: Vec<Result<_, StoreError>> = store.renew(lease).collect().await;
         assert!(matches!(&renewed[..], [Ok(r)] if r.ttl.is_some()), "twin: the next one is answered");
     });
-}
-
-fn said(node: &Node) -> String {
-    node.events().iter().map(|e| e.json.to_string()).collect::<Vec<_>>().join("\n") + &node.stderr()
-}
-
-/// Where strace stops the other process is left to chance: sometimes outside of a write, and then nothing happens.
-#[test]
-#[ignore = "does not always bring the process to a standstill inside of a write"]
-fn a_process_that_stands_still_inside_of_a_write_is_named_with_the_command_that_ends_it() {
-    let shelf = Shelf::new();
-    let leader = shelf.node("a").spawn();
-    leader.wait_for("main_loop_started", PATIENCE);
-    let nodes = [leader, shelf.node("b").spawn(), shelf.node("c").spawn()];
-    nodes[1..].iter().for_each(|n| drop(n.wait_for("joined", PATIENCE))); // its data dir syncs before that
-    // Its next renewal stands still where it has the lock and waits for the disk.
-    let slow = SlowDisk::under(nodes[1].pid(), Duration::from_secs(600));
-    assert_eq!(nodes[0].wait_exit(LEASE + PATIENCE), 75, "{}", nodes[0].report());
-    let said = said(&nodes[0]);
-    let named = format!("process {} ", nodes[1].pid());
-    let command = format!("kill -KILL {}", nodes[1].pid());
-    assert!(said.contains(&named) && said.contains("holds its lock"), "{named}\n{said}");
-    assert!(said.contains(&command), "{command}\n{said}");
-    assert!(!leads(&nodes[2]), "nobody can lead meanwhile");
-    nodes[1].kill();
-    drop(slow);
-    wait_until("another leads", LEASE + PATIENCE, || leads(&nodes[2]));
-    support::crew::tenures(&nodes);
 }
 
 #[test]

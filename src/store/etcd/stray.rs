@@ -82,13 +82,14 @@ impl Shared {
             async move { (i, member.which_cluster(clock.as_ref()).await) }
         };
         let mut asked: FuturesUnordered<_> = self.members.iter().enumerate().map(ask).collect();
-        let mut deadline = tokio::time::Instant::now() + timeout;
+        let now = || self.clock.now();
+        let mut deadline = now() + timeout;
         let mut answered = 0;
-        while let Ok(Some((i, cluster))) = tokio::time::timeout_at(deadline, asked.next()).await {
+        while let Ok(Some((i, cluster))) = tokio::time::timeout(now().until(deadline), asked.next()).await {
             all[i].cluster = cluster;
             answered += usize::from(cluster.is_some());
             if answered * 2 > all.len() {
-                deadline = deadline.min(tokio::time::Instant::now() + SLOWER_TIMEOUT);
+                deadline = deadline.earlier(now() + SLOWER_TIMEOUT);
             }
         }
         all
