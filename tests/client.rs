@@ -110,9 +110,15 @@ fn writes_go_on_through_kill_9_of_the_leader_and_each_is_done_or_reported() {
         (100..400).for_each(&mut write);
     });
     assert!(unknown.len() <= 1, "one write was under way: {unknown:?}");
-    let page = block_on(client.range("n/", "", 0)).unwrap();
+    let (mut entries, mut after, mut more) = (Vec::new(), String::new(), true);
+    while more {
+        let page = block_on(client.range("n/", &after, 0)).unwrap();
+        entries.extend(page.entries);
+        after = entries.last().map_or(after, |last| last.key.clone());
+        more = page.more;
+    }
     let found: Vec<u32> =
-        page.entries.iter().map(|e| String::from_utf8_lossy(&e.value).parse().expect("a number")).collect();
+        entries.iter().map(|e| String::from_utf8_lossy(&e.value).parse().expect("a number")).collect();
     assert!(found.is_sorted_by(|a, b| a < b));
     let missing: Vec<_> = acknowledged.iter().filter(|n| !found.contains(n)).collect();
     assert!(missing.is_empty(), "acknowledged, but not there: {missing:?}");

@@ -148,11 +148,22 @@ fn the_page_of_failures_names_tests_that_exist() {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
         let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
         let (file, tests) = names.split_first().unwrap_or_else(|| panic!("no test in: {row}"));
-        let source = read(&format!("tests/{file}.rs"));
+        let source = source_of_tests(file);
         for test in tests {
-            assert!(source.contains(&format!("fn {test}()")), "tests/{file}.rs has no {test}");
+            assert!(
+                source.contains(&format!("fn {test}()")),
+                "tests/{file}.rs and tests/{file}/ have no {test}"
+            );
             shown += 1;
         }
     }
     assert!(shown >= 10, "the table was not understood");
+}
+
+/// The file of this name, and the modules in the folder beside it.
+fn source_of_tests(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let modules = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let modules = modules.filter_map(|module| std::fs::read_to_string(module.path()).ok());
+    read(&format!("tests/{name}.rs")) + &modules.collect::<String>()
 }

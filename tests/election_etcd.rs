@@ -214,7 +214,7 @@ fn a_claim_that_a_full_etcd_refuses_is_called_that_and_is_not_repeated_in_a_loop
     let nodes = ["e0", "e1"].map(|id| NodeBuilder::new(id).etcd(&etcd).spawn());
     let first = wait_for_leader(&nodes, PATIENCE);
     wait_until_all_know_all(&nodes);
-    let much = "x".repeat(500_000);
+    let much = "x".repeat(100_000);
     wait_until("etcd is full", PATIENCE, || !etcd.etcdctl(&["put", "much", &much]).status.success());
     nodes[first].kill();
     let refused = || nodes[1 - first].events().iter().filter(|e| e.kind() == "claim_refused").count();

@@ -68,7 +68,8 @@ impl Held {
     }
 }
 
-/// The guardian is off, and a fuse cannot fire in a process that stands still: only the fence is left.
+/// The guardian is off, and a fuse cannot fire in a process that stands still: the kernel timer ends it (137), and the
+/// fence refuses what it had already sent.
 #[test]
 fn a_leader_that_freezes_in_the_middle_of_a_write_for_three_leases_writes_nothing() {
     let held = Held::new();
@@ -76,7 +77,7 @@ fn a_leader_that_freezes_in_the_middle_of_a_write_for_three_leases_writes_nothin
     std::thread::sleep(Duration::from_secs(3 * LEASE_SECS));
     held.release();
     held.old.resume();
-    assert!([75, 76].contains(&held.old.wait_exit(PATIENCE)), "{}", held.old.report());
+    assert!([75, 76, 137].contains(&held.old.wait_exit(PATIENCE)), "{}", held.old.report());
     held.check();
 }
 

@@ -57,8 +57,9 @@ impl MetaClient {
         Ok(self.ask("cannot get", Repeat::Harmless, call).await?.entry)
     }
 
-    /// Reads at most `limit` (0: 1000, also the most) keys that begin with `prefix` and come after `after` ("": from
-    /// the first one on), all at one revision. Two pages may be of two revisions.
+    /// Reads at most `limit` keys that begin with `prefix` and come after `after` ("": from the first one on), all at
+    /// one revision. A page has at most 64 keys, whatever the limit (0: no other one); [`Page::more`] says whether to ask
+    /// again. Two pages may be of two revisions.
     ///
     /// # Errors
     /// See [`ClientError`]; `OutOfRange`: the page has more than 64 MiB, ask for fewer keys.
