@@ -45,12 +45,12 @@ faults soak: export RUST_TEST_THREADS ?= 4
 faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
 	@$(SETUP) test
 	@set -e; for etcd in $(ETCD); do for run in 1 2 3; do for lease in 5 10 30; do \
-	  tests='--test faults --test starvation --test partition --test saturation'; only=; \
-	  [ $$lease -lt 30 ] || { tests='--test faults'; only=stall; }; \
+	  tests='faults:: starvation:: partition:: saturation::'; \
+	  [ $$lease -lt 30 ] || tests=stall; \
 	  echo "== $$etcd, lease $$lease s, run $$run"; \
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
 	    METAD_FAULT_STARVE_SECS=60 METAD_FAULT_SATURATE_SECS=60 \
-	    $(CARGO) test --locked $$tests $$only; \
+	    $(CARGO) test --locked --test fault --test real -- $$tests; \
 	done; done; done
 
 MINUTES ?= 30
@@ -58,12 +58,12 @@ MINUTES ?= 30
 .PHONY: soak
 soak: ## Random faults for MINUTES=30, with the history checker, on the newest etcd (or METAD_TEST_ETCD=path)
 	@$(SETUP) test
-	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test soak -- --nocapture
+	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test real soak:: -- --nocapture
 
 .PHONY: screenshots
 screenshots: ## Take the README's pictures of the page anew
 	@$(SETUP) test
-	$(CARGO) test --locked --test page screenshots -- --ignored --nocapture
+	$(CARGO) test --locked --test real page::screenshots -- --ignored --nocapture
 
 .PHONY: lint
 lint: ## Check formatting and clippy's warnings

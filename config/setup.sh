@@ -40,12 +40,12 @@ main() {
 
 # What drives the browser comes from npm, in the versions and with the hashes of the lock file.
 supply_browser_driver() {
-    lock=tests/page/package-lock.json
-    [ ! tests/page/node_modules/.package-lock.json -nt "$lock" ] || return 0
-    echo "Installing what tests/page/package.json names into tests/page/node_modules (npm ci)."
+    lock=tests/real/page/package-lock.json
+    [ ! tests/real/page/node_modules/.package-lock.json -nt "$lock" ] || return 0
+    echo "Installing what tests/real/page/package.json names into tests/real/page/node_modules (npm ci)."
     [ -z "$dry_run" ] || return 0
-    (cd tests/page && npm ci --no-progress) || die "npm ci failed in tests/page: the tests of the page need it"
-    touch tests/page/node_modules/.package-lock.json
+    (cd tests/real/page && npm ci --no-progress) || die "npm ci failed in tests/real/page: the tests of the page need it"
+    touch tests/real/page/node_modules/.package-lock.json
 }
 
 supply() {

@@ -18,7 +18,7 @@
 //!
 //! # Code map, in the order of imports
 //!
-//! A module imports only modules further up in this list; `tests/tidy.rs` proves it.
+//! A module imports only modules further up in this list; `tests/fast/tidy.rs` proves it.
 //!
 //! - [`clock`]: the only place that reads a clock; an instant is a pair of readings.
 //! - [`election`]: the rules, as values: elector, lease arithmetic, records, reasons. No input, no output.

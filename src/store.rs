@@ -3,7 +3,7 @@
 //! The contract is small on purpose: a lease can be granted, renewed and revoked; a transaction compares
 //! revisions and then puts, deletes and gets; a watch tells what changed. What the election makes of it
 //! (claim, register, release, …) is written once, in [`verbs`], for all stores, and one conformance suite
-//! (`tests/store_conformance.rs`) holds every store to it.
+//! (`tests/real/store_conformance.rs`) holds every store to it.
 //!
 //! What a store promises:
 //!

@@ -15,6 +15,7 @@ use std::{env, thread};
 use tempfile::TempDir;
 
 use super::node::NodeBuilder;
+use super::ourselves;
 use super::poll::{boot_ns, holds_within};
 
 /// The program itself.
@@ -69,10 +70,8 @@ impl Families {
     }
 
     /// Makes the program of `test` (which must do nothing but [`live`]) the node's, with these members.
-    pub fn of(&self, node: NodeBuilder, test: &str, members: &[&str]) -> NodeBuilder {
-        let this = env::current_exe().expect("this test's own program");
-        let this = this.to_str().expect("a path of text");
-        node.payload(&[this, "--exact", test, "--ignored", "--nocapture"])
+    pub fn of<T>(&self, node: NodeBuilder, test: T, members: &[&str]) -> NodeBuilder {
+        node.payload(&ourselves::calling(test))
             .env(FOLDER, self.folder.path())
             .env(MEMBERS, members.join(","))
     }

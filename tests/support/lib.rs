@@ -1,6 +1,6 @@
 //! What the integration tests share: real etcd clusters, real metad processes, and faults between them.
 //!
-//! A test target includes this file with `#[path = "support/lib.rs"] mod support;`.
+//! A test target includes this file with `#[path = "../support/lib.rs"] mod support;`.
 //!
 //! - [`etcd`] starts etcd clusters and pauses, kills and restarts their members;
 //! - [`disaster`] gives a cluster another past: an older state, or none;
@@ -32,6 +32,7 @@ pub mod install;
 pub mod member;
 pub mod network;
 pub mod node;
+pub mod ourselves;
 pub mod output;
 pub mod poll;
 pub mod ports;

@@ -2,7 +2,7 @@
 //!
 //! A [`Node`] is one process. Its builder can be spawned again to restart the node on the same data dir.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ impl NodeBuilder {
     }
 
     /// Runs this command as the main loop: `metad run … -- CMD` instead of `metad serve`.
-    pub fn payload(mut self, command: &[&str]) -> Self {
+    pub fn payload<W: AsRef<OsStr>>(mut self, command: &[W]) -> Self {
         self.payload = command.iter().map(OsString::from).collect();
         self
     }

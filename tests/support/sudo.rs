@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use super::spawn;
+use super::{ourselves, spawn};
 
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// What of our environment the test needs with sudo as well.
@@ -14,19 +14,18 @@ const KEPT: [&str; 5] = ["METAD_", "RUST_", "CARGO_", "PATH", "TMPDIR"];
 /// caller has nothing left to do. `needs` says for what.
 #[must_use]
 #[track_caller]
-pub fn runs<T>(_test: T, needs: &str) -> bool {
+pub fn runs<T>(test: T, needs: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
     }
-    let name = std::any::type_name::<T>().split_once("::").expect("a function of a crate").1;
+    let name = ourselves::name_of(test);
     say(&format!("{name} needs {needs}, which only root may have: it is run with sudo\n"));
     let mut command = Command::new("sudo");
     command.args(["-n", "env"]);
     let is_kept = |name: &str| KEPT.iter().any(|kept| name.starts_with(kept));
     let kept =
         std::env::vars().filter(|(name, _)| is_kept(name)).map(|(name, value)| format!("{name}={value}"));
-    command.args(kept).arg(std::env::current_exe().expect("this test's own program"));
-    command.args(["--exact", name, "--nocapture"]);
+    command.args(kept).arg(ourselves::path()).args(["--exact", name, "--nocapture"]);
     let output = spawn::output(command, TIMEOUT);
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (said, log) = (said(&output.stdout), said(&output.stderr));

@@ -1,4 +1,4 @@
-//! Any bytes as a request of `metad.v1`, see `tests/decoders/requests.rs`.
+//! Any bytes as a request of `metad.v1`, see `tests/fast/decoders/requests.rs`.
 #![no_main]
 
 #[path = "../../decoders/requests.rs"]

@@ -1,4 +1,4 @@
-//! Any bytes as keys and values of the store, see `tests/decoders/state_keys.rs`.
+//! Any bytes as keys and values of the store, see `tests/fast/decoders/state_keys.rs`.
 #![no_main]
 
 #[path = "../../decoders/bytes.rs"]

@@ -1,0 +1,175 @@
+//! The documents are part of the product: what they say is compared with what the code does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use metad::config::KEYS;
+use metad::election::lease::LeaseTiming;
+use metad::node::exit::EXITS;
+use yaml_rust2::{Yaml, YamlLoader};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn yaml(path: &str) -> Vec<Yaml> {
+    YamlLoader::load_from_str(&read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+#[test]
+fn the_readme_lists_every_exit_code_with_its_meaning() {
+    let readme = read("README.md");
+    for (exit, meaning) in EXITS {
+        let plain = format!("| {} | {meaning} |", exit.code());
+        let bold = format!("| **{}** | **{meaning}** |", exit.code());
+        assert!(readme.contains(&plain) || readme.contains(&bold), "README.md lacks: {plain}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_command() {
+    let readme = read("README.md");
+    let binary =
+        std::process::Command::new(env!("CARGO_BIN_EXE_metad")).arg("--help").output().expect("metad runs");
+    let help = String::from_utf8_lossy(&binary.stdout).into_owned();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|l| !l.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|l| l.starts_with("  "))
+        .filter(|l| !l.starts_with("   ")) // the rest of a wrapped line
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
+    assert!(commands.contains(&"serve"), "{help}");
+    for command in commands {
+        let names = [format!("`metad {command}"), format!("`{command}`")];
+        assert!(names.iter().any(|n| readme.contains(n.as_str())), "README.md lacks `metad {command}`");
+    }
+}
+
+#[test]
+fn the_table_of_the_lease_page_is_what_the_code_computes() {
+    let page = read("src/docs/lease.md");
+    let secs = |d: Duration| (d.as_secs_f64() * 1000.0).round() / 1000.0;
+    for ttl in [5, 15, 30, 86_400] {
+        let t = LeaseTiming::new(Duration::from_secs(ttl));
+        let h = secs(t.span());
+        let s = secs(t.span() - t.stop_budget());
+        let survived = t.survived_stall(Duration::from_millis(2)).as_secs_f64();
+        let has = |what: &str, value: f64, digits: usize| {
+            let row = page.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no row {what}"));
+            let text = format!(" {value:.digits$} s");
+            assert!(row.contains(&text), "ttl {ttl}: {what}: expected{text} in {row}");
+        };
+        if ttl < 86_400 {
+            has("| H, counted", h, 2);
+            has("a stall that is survived", survived, 2);
+            let digits = if ttl == 30 { 2 } else { 3 };
+            has("| S, when", s, digits);
+        } else {
+            has("| H, counted", h.floor(), 0);
+            has("| S, when", s.floor(), 0);
+            has("a stall that is survived", survived.floor(), 0);
+        }
+    }
+}
+
+#[test]
+fn compose_starts_three_etcd_and_three_metad_with_keys_that_exist() {
+    let docs = yaml("docker-compose.yml");
+    let services = docs[0]["services"].as_hash().expect("services");
+    let names: Vec<&str> = services.keys().filter_map(Yaml::as_str).collect();
+    let metads: Vec<_> = services.iter().filter(|(_, s)| *field(s, "build") != Yaml::BadValue).collect();
+    assert_eq!(names.iter().filter(|n| n.starts_with("etcd")).count(), 3, "{names:?}");
+    assert_eq!(metads.len(), 3, "{names:?}");
+    for (name, service) in metads {
+        assert_eq!(field(service, "build")["dockerfile"].as_str(), Some("config/Dockerfile"), "{name:?}");
+        let variables = environment(&service["environment"]);
+        assert!(variables.contains("METAD_STORE__ETCD__ENDPOINTS"), "{name:?}: {variables:?}");
+        assert_known(&variables, &format!("{name:?}"));
+    }
+    assert!(read("config/Dockerfile").contains("\"health\""), "the image's health check is metad's own");
+}
+
+/// A field of a mapping, with what it merges in (`<<`).
+fn field<'a>(yaml: &'a Yaml, name: &str) -> &'a Yaml {
+    match &yaml[name] {
+        Yaml::BadValue if yaml["<<"] != Yaml::BadValue => field(&yaml["<<"], name),
+        found => found,
+    }
+}
+
+/// The names in a list `- NAME=value` or a map `NAME: value`.
+fn environment(yaml: &Yaml) -> BTreeSet<String> {
+    let of_list = yaml.as_vec().into_iter().flatten().filter_map(Yaml::as_str);
+    let of_map = yaml.as_hash().into_iter().flat_map(|h| h.keys()).filter_map(Yaml::as_str);
+    let own = of_list.map(|e| e.split('=').next().unwrap_or_default()).chain(of_map).map(str::to_owned);
+    let merged = if yaml["<<"] == Yaml::BadValue { BTreeSet::new() } else { environment(&yaml["<<"]) };
+    own.filter(|name| name != "<<").chain(merged).collect()
+}
+
+fn assert_known(variables: &BTreeSet<String>, place: &str) {
+    let known: BTreeSet<String> = KEYS.iter().map(|k| k.env()).collect();
+    for variable in variables.iter().filter(|v| v.starts_with("METAD_")) {
+        assert!(known.contains(variable), "{place}: {variable} is no key of the configuration");
+    }
+}
+
+#[test]
+fn the_kubernetes_manifest_is_well_formed_and_names_keys_that_exist() {
+    let text = read("config/kubernetes/metad.yaml");
+    let docs = yaml("config/kubernetes/metad.yaml");
+    assert!(docs.iter().any(|d| d["kind"].as_str() == Some("StatefulSet")));
+    let names = text.split_whitespace().filter(|w| w.starts_with("METAD_"));
+    let names: BTreeSet<String> = names.map(|w| w.trim_end_matches([':', ',']).to_owned()).collect();
+    assert!(!names.is_empty());
+    assert_known(&names, "config/kubernetes/metad.yaml");
+    assert!(!text.contains("path: /leader"), "readiness is never leadership: rolling updates would hang");
+}
+
+#[test]
+fn the_systemd_unit_restarts_on_the_codes_that_ask_for_it() {
+    let unit = read("config/systemd/metad.service");
+    let line = |key: &str| {
+        unit.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    assert!(line("RestartForceExitStatus=").contains("75"));
+    assert!(line("RestartPreventExitStatus=").contains("78"));
+    assert!(line("KillMode=").contains("control-group"));
+}
+
+#[test]
+fn the_page_of_failures_names_tests_that_exist() {
+    let page = read("src/docs/failures.md");
+    let mut shown = 0;
+    for row in page.lines().filter(|l| l.starts_with("| ") && l.contains('`')) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        let (file, tests) = names.split_first().unwrap_or_else(|| panic!("no test in: {row}"));
+        let source = source_of_tests(file);
+        for test in tests {
+            assert!(
+                source.contains(&format!("fn {test}()")),
+                "no tests/*/{file}.rs, nor the folder beside it, has {test}: {row}"
+            );
+            shown += 1;
+        }
+    }
+    assert!(shown >= 10, "the table was not understood");
+}
+
+/// The test file of this name and the modules in the folder beside it, or the file of this path.
+fn source_of_tests(name: &str) -> String {
+    if name.contains('/') {
+        return read(name);
+    }
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let kinds = std::fs::read_dir(tests).expect("the tests").flatten().map(|kind| kind.path());
+    let files = kinds.flat_map(|kind| {
+        let modules = std::fs::read_dir(kind.join(name)).into_iter().flatten().flatten();
+        modules.map(|module| module.path()).chain([kind.join(format!("{name}.rs"))]).collect::<Vec<_>>()
+    });
+    files.filter_map(|file| std::fs::read_to_string(file).ok()).collect()
+}

@@ -1,0 +1,9 @@
+//! Real processes under faults that leave little of a lease, or that take every CPU: they run alone, one after another
+//! where they must, because what is to be survived is the fault, not a busy machine.
+
+#[path = "../support/lib.rs"]
+mod support;
+
+mod faults;
+mod starvation;
+mod verdict;

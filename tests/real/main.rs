@@ -1,0 +1,36 @@
+//! The real binary, real stores, a real browser. Most of these tests wait most of the time, so several run at once.
+
+#[path = "../support/lib.rs"]
+mod support;
+
+mod bad_input;
+mod client;
+mod cluster;
+mod data_dir;
+mod doctor;
+mod election_etcd;
+mod exhaustion;
+mod fence;
+mod guardian;
+mod hang;
+mod history;
+mod output;
+mod page;
+mod partition;
+mod payload;
+mod process;
+mod prometheus;
+mod reclaim;
+mod reload;
+mod renewal;
+mod restored_etcd;
+mod risingwave;
+mod rpc_bad_input;
+mod saturation;
+mod soak;
+mod sqlite;
+mod stopped;
+mod store_conformance;
+mod strangers;
+mod stray_cluster;
+mod unprivileged;
