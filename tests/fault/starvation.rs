@@ -3,7 +3,6 @@
 //! `METAD_FAULT_LEASE_SECS` and `METAD_FAULT_STARVE_SECS` change the lengths (`make faults`).
 
 use std::io::Write;
-use std::process::Command;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 

@@ -75,7 +75,7 @@ pub struct Watching {
 /// A list of cases out of the names of their functions.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
-        &[$($crate::conformance::suite::Case { name: stringify!($case), run: |ctx| Box::pin($case(ctx)) }),*]
+        &[$($crate::store_conformance::conformance::suite::Case { name: stringify!($case), run: |ctx| Box::pin($case(ctx)) }),*]
     };
 }
 pub(crate) use cases;
