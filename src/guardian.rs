@@ -161,6 +161,14 @@ impl Guardian {
         self.link.send(&ToGuardian::Lease(lease.0))
     }
 
+    /// Tells it which cluster is the store.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn tell_pinned(&self, cluster: u64) -> io::Result<()> {
+        self.link.send(&ToGuardian::Pinned(cluster))
+    }
+
     /// Tells it that the deadlines in the page have moved.
     pub fn tell_moved(&self) {
         let _ = self.link.send(&ToGuardian::Moved); // gone: the main loop is told so otherwise

@@ -293,10 +293,9 @@ pub trait Store: Send + Sync + 'static {
         let _ = cluster;
     }
 
-    /// Which cluster each place of this store belongs to, for at most `timeout`; once more than half of them have
-    /// answered, the others get a moment only. A store that is in one place only has nothing to tell.
-    async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
-        let _ = timeout;
+    /// Which cluster each place of this store belongs to, asked for no longer than any other request; once more than half
+    /// of them have answered, the others get a moment only. A store that is in one place only has nothing to tell.
+    async fn clusters(&self) -> Vec<Belongs> {
         vec![]
     }
 

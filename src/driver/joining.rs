@@ -81,8 +81,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
             Next::Done(joined, pin) => {
                 let dir = shared.data_dir.clone().lock_owned().await;
                 on_disk(dir, move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
-                shared.store.pin(pin.cluster);
-                shared.main_store.pin(pin.cluster);
+                shared.pin(pin.cluster);
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),

@@ -7,15 +7,11 @@
 //! a stray is for it an endpoint that does not answer.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::Shared;
 use super::data_dir::Pin;
 use super::reclaim::{JoinFailure, another_store};
 use crate::store::{Belongs, ask, verbs};
-
-/// How long the endpoints have to say which cluster they belong to.
-const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the endpoints say.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +53,7 @@ fn list(looks: &[Belongs]) -> String {
 
 /// Looks at the endpoints before a join, and pins their cluster.
 pub(super) async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinFailure> {
-    let looks = shared.store.clusters(TIMEOUT).await;
+    let looks = shared.store.clusters().await;
     if looks.is_empty() {
         return Ok(()); // a store in one place
     }
@@ -72,8 +68,7 @@ pub(super) async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinF
         (Finding::TooFew(which), _) => return Err(JoinFailure::Retry(too_few(&which))),
         (Finding::Silent, _) => return Err(silent(shared).await),
     };
-    shared.store.pin(ours);
-    shared.main_store.pin(ours);
+    shared.pin(ours);
     Ok(())
 }
 
@@ -111,7 +106,7 @@ impl Looks {
     /// Looks once more; the text, once it is certain.
     pub(super) async fn again(&mut self, shared: &Shared) -> Option<String> {
         let pinned = shared.data_dir.lock().await.pin()?.cluster;
-        let seen = match judge(Some(pinned), &shared.store.clusters(TIMEOUT).await) {
+        let seen = match judge(Some(pinned), &shared.store.clusters().await) {
             Finding::Another(cluster) => Some(cluster),
             _ => None,
         };

@@ -34,6 +34,8 @@ pub struct Program {
 pub(super) enum ToGuardian {
     Setup(Box<Config>),
     Lease(i64),
+    /// Only the answers of this cluster count.
+    Pinned(u64),
     /// The deadlines in the page have moved.
     Moved,
     /// To be answered with its number.

@@ -35,10 +35,12 @@ struct Inner {
     changed: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     guardian: Option<Arc<Guardian>>,
     leases: Vec<LeaseId>,
+    /// Only the answers of this cluster count.
+    pinned: Option<u64>,
     /// It looks after a program: then it is not replaced before nothing is left of that.
     busy: bool,
     dismissed: bool,
@@ -54,8 +56,7 @@ impl Keeper {
         if let Some(warning) = fate::shared() {
             tracing::warn!("{warning}");
         }
-        let state =
-            State { guardian: Some(first.clone()), leases: Vec::new(), busy: false, dismissed: false };
+        let state = State { guardian: Some(first.clone()), ..State::default() };
         let keeper = Self {
             inner: Arc::new(Inner { plan, horizon, state: Mutex::new(state), changed: Notify::new() }),
         };
@@ -72,6 +73,15 @@ impl Keeper {
         state.leases.push(lease);
         if let Some(guardian) = &state.guardian {
             let _ = guardian.tell_lease(lease); // dead: the next one is told
+        }
+    }
+
+    /// Tells it which cluster is the store: nothing that another one says about a lease counts.
+    pub fn tell_pinned(&self, cluster: u64) {
+        let mut state = self.state();
+        state.pinned = Some(cluster);
+        if let Some(guardian) = &state.guardian {
+            let _ = guardian.tell_pinned(cluster); // dead: the next one is told
         }
     }
 
@@ -152,6 +162,9 @@ impl Keeper {
             let mut state = self.state();
             for lease in &state.leases {
                 let _ = present.tell_lease(*lease);
+            }
+            if let Some(cluster) = state.pinned {
+                let _ = present.tell_pinned(cluster);
             }
             present.tell_moved();
             state.guardian = Some(present.clone());

@@ -1,4 +1,4 @@
-//! The kernel timer: ends this process at an instant, whatever it does or does not do by then.
+//! The kernel timer: a signal to this process at an instant, whatever it does or does not do by then; usually SIGKILL.
 //!
 //! It needs no cooperation: a process that is stopped, hangs in a lock or gets no CPU is killed like any other. So it
 //! must be moved at each ack, long before it is due, and disarmed when nothing depends on it any more.
@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use crate::clock::Instant;
 
@@ -27,10 +28,18 @@ impl KernelTimer {
     /// # Errors
     /// The user has too many signals or timers under way (`ulimit -i`).
     pub fn create() -> io::Result<Self> {
+        Self::with_signal(libc::SIGKILL)
+    }
+
+    /// Makes one that sends this process a signal.
+    ///
+    /// # Errors
+    /// The user has too many signals or timers under way (`ulimit -i`).
+    pub fn with_signal(signal: libc::c_int) -> io::Result<Self> {
         // SAFETY: all zeroes is a valid value of this plain structure.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_SIGNAL;
-        event.sigev_signo = libc::SIGKILL;
+        event.sigev_signo = signal;
         let mut id = MaybeUninit::uninit();
         // SAFETY: both pointers are valid for the call, which fills in the second one if it succeeds.
         let made = unsafe { libc::timer_create(libc::CLOCK_BOOTTIME, &raw mut event, id.as_mut_ptr()) };
@@ -41,25 +50,31 @@ impl KernelTimer {
         Ok(Self(unsafe { id.assume_init() }))
     }
 
-    /// Kills this process at `at`, by the clock that reaches it first as both stand `now`.
+    /// Sends the signal at `at`, by the clock that reaches it first as both stand `now`.
     pub fn arm(&self, now: Instant, at: Instant) {
         let left = u64::try_from(now.until(at).as_nanos()).unwrap_or(u64::MAX);
-        // An instant that has passed kills at once; zero would disarm.
-        self.set(now.boot_ns().saturating_add(left).max(1));
+        // An instant that has passed sends at once; zero would disarm.
+        self.set(now.boot_ns().saturating_add(left).max(1), libc::TIMER_ABSTIME);
     }
 
-    /// Lets this process live.
+    /// Sends the signal after so long, once, whatever becomes of this value. The time that the machine sleeps counts.
+    pub fn arm_for_good(self, after: Duration) {
+        self.set(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1), 0);
+        std::mem::forget(self);
+    }
+
+    /// Sends nothing.
     pub fn disarm(&self) {
-        self.set(0);
+        self.set(0, 0);
     }
 
-    fn set(&self, boot_ns: u64) {
+    fn set(&self, ns: u64, flags: libc::c_int) {
         // SAFETY: all zeroes is a valid value of this plain structure.
         let mut spec: libc::itimerspec = unsafe { MaybeUninit::zeroed().assume_init() };
-        spec.it_value.tv_sec = libc::time_t::try_from(boot_ns / 1_000_000_000).unwrap_or(libc::time_t::MAX);
-        spec.it_value.tv_nsec = (boot_ns % 1_000_000_000) as _; // below a second: fits any type
+        spec.it_value.tv_sec = libc::time_t::try_from(ns / 1_000_000_000).unwrap_or(libc::time_t::MAX);
+        spec.it_value.tv_nsec = (ns % 1_000_000_000) as _; // below a second: fits any type
         // SAFETY: the timer is ours until it is dropped, and the structure outlives the call.
-        unsafe { libc::timer_settime(self.0, libc::TIMER_ABSTIME, &raw const spec, std::ptr::null_mut()) };
+        unsafe { libc::timer_settime(self.0, flags, &raw const spec, std::ptr::null_mut()) };
     }
 }
 

@@ -42,6 +42,8 @@ struct Process {
     config: Option<Config>,
     revoker: Option<Revoker>,
     leases: Vec<LeaseId>,
+    /// Only the answers of this cluster count.
+    pinned: Option<u64>,
     run: Option<Run>,
     dismissed: bool,
     /// The ward is dead: nothing is started any more.
@@ -85,6 +87,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         config: None,
         revoker: None,
         leases: Vec::new(),
+        pinned: None,
         run: None,
         dismissed: false,
         is_orphan: false,
@@ -98,7 +101,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     if !process.dismissed
         && let Some(revoker) = process.revoker
     {
-        revoker.revoke(process.leases);
+        revoker.revoke(process.leases, process.pinned);
     }
     if let Ok(freeing) = freeing {
         let _ = freeing.join(); // it has nothing to say
@@ -245,6 +248,7 @@ impl Process {
                 }
                 self.leases.push(LeaseId(lease));
             }
+            ToGuardian::Pinned(cluster) => self.pinned = Some(cluster),
             ToGuardian::Moved => {} // the timers are set anew after every message
             ToGuardian::Ping(number) => self.say(&FromGuardian::Pong(number)),
             ToGuardian::Run(_) if self.is_orphan => {}

@@ -25,9 +25,16 @@ const REVOKE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A lease may be granted for longer than it was asked for.
 const PATIENCE_MIN: Duration = Duration::from_secs(60);
 
+/// What is to be revoked, and in which cluster, if that is known.
+#[derive(Debug, Default)]
+struct Order {
+    leases: Vec<LeaseId>,
+    cluster: Option<u64>,
+}
+
 /// Holds the connection until it is told what to revoke.
 pub(super) struct Revoker {
-    order: oneshot::Sender<Vec<LeaseId>>,
+    order: oneshot::Sender<Order>,
     thread: JoinHandle<()>,
 }
 
@@ -43,23 +50,24 @@ impl Revoker {
         Ok(Self { order, thread })
     }
 
-    /// Revokes these leases, for as long as one of them may live.
-    pub(super) fn revoke(self, leases: Vec<LeaseId>) {
-        let _ = self.order.send(leases);
+    /// Revokes these leases, for as long as one of them may live. Of a lease that is not found only its own cluster can
+    /// say that it has ended: an endpoint that has become another's counts as silent.
+    pub(super) fn revoke(self, leases: Vec<LeaseId>, cluster: Option<u64>) {
+        let _ = self.order.send(Order { leases, cluster });
         let _ = self.thread.join(); // it has nothing to say
     }
 }
 
-async fn serve(config: Config, ordered: oneshot::Receiver<Vec<LeaseId>>) {
+async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
     let mut store: Option<Arc<dyn Store>> = None;
-    let leases = tokio::select! {
-        leases = ordered => leases.unwrap_or_default(),
+    let order = tokio::select! {
+        order = ordered => order.unwrap_or_default(),
         never = keep_ready(&config, &mut store) => match never {},
     };
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
     let revoked = async {
         let mut pause = REVOKE_PAUSE;
-        while let Err(()) = revoke(&config, &mut store, &leases).await {
+        while let Err(()) = revoke(&config, &mut store, &order).await {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(REVOKE_PAUSE_MAX);
         }
@@ -100,12 +108,15 @@ async fn opened(config: &Config, store: &mut Option<Arc<dyn Store>>) -> Result<A
 }
 
 /// Each lease once; what the store says is gone is gone.
-async fn revoke(config: &Config, store: &mut Option<Arc<dyn Store>>, leases: &[LeaseId]) -> Result<(), ()> {
-    if leases.is_empty() {
+async fn revoke(config: &Config, store: &mut Option<Arc<dyn Store>>, order: &Order) -> Result<(), ()> {
+    if order.leases.is_empty() {
         return Ok(());
     }
     let present = opened(config, store).await?;
-    let asked = leases.iter().map(|lease| present.call(Request::Revoke(*lease)));
+    if let Some(cluster) = order.cluster {
+        present.pin(cluster);
+    }
+    let asked = order.leases.iter().map(|lease| present.call(Request::Revoke(*lease)));
     let answers = futures_util::future::join_all(asked).await;
     if answers.iter().any(|answer| matches!(answer, Err(StoreError::Refused(..)))) {
         *store = None; // certificates and password are read again

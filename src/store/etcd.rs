@@ -192,8 +192,8 @@ impl Store for EtcdStore {
         self.shared.pinned.store(cluster, Ordering::Relaxed);
     }
 
-    async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
-        self.shared.clusters(timeout).await
+    async fn clusters(&self) -> Vec<Belongs> {
+        self.shared.clusters(self.shared.options.request_timeout).await
     }
 
     async fn diagnose(&self) -> String {

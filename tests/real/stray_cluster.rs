@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use crate::support::crew::{PATIENCE, assert_kept, tenures, wait_for_leader};
+use crate::support::crew::{PATIENCE, assert_kept, between, started_ns, tenures, wait_for_leader};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
-use crate::support::poll::holds_within;
+use crate::support::poll::{boot_ns, holds_within};
+use crate::support::proxy::FaultProxy;
 
 const LEASE: Duration = Duration::from_secs(5);
 /// Shorter than what a leader survives, so that it costs nothing.
@@ -114,4 +115,16 @@ fn a_member_that_is_bootstrapped_on_its_own_under_running_nodes_costs_nothing() 
     assert_eq!(late.wait_exit(PATIENCE), 78, "{}", late.report());
     assert!(late.stderr().contains(&all[0]), "{}", late.stderr());
     assert!(!holds_within(Duration::from_millis(100), || !nodes.iter().all(Node::is_alive)));
+}
+
+/// The endpoints have as long to name their cluster as any request has.
+#[test]
+fn an_etcd_that_needs_1_5_s_for_each_reply_is_joined() {
+    let etcd = EtcdCluster::start(1);
+    let proxy = FaultProxy::start(etcd.addr(0));
+    let delay = Duration::from_millis(1_500);
+    proxy.delay_replies(delay);
+    let begin = boot_ns();
+    let node = NodeBuilder::new("n").endpoints([proxy.addr()]).lease_secs(60).spawn();
+    assert!(between(begin, started_ns(&node)) > delay, "twin: the replies were late");
 }
