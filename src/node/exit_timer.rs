@@ -9,6 +9,8 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
+use crate::guardian::kernel_timer::KernelTimer;
+
 /// From the decision to end until the end.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(2);
 /// When a process is killed that could not take the first signal.
@@ -24,16 +26,22 @@ pub fn arm(code: i32) {
     if IS_ARMED.swap(true, Ordering::SeqCst) {
         return;
     }
-    if let Err(e) = take_signal().and_then(|()| set(libc::SIGALRM, EXIT_LIMIT)) {
+    if let Err(e) = set_timers() {
         tracing::warn!(error = %e, "no timer for the end of this process; it may take long");
     }
-    let _ = set(libc::SIGKILL, KILL_LIMIT); // said above
 }
 
 /// Ends the process on the spot. Nothing is flushed, no destructor runs, no core is dumped.
 pub fn end_now(code: i32) -> ! {
     // SAFETY: `_exit` takes a number and does not return; it touches no memory of ours.
     unsafe { libc::_exit(code) }
+}
+
+fn set_timers() -> io::Result<()> {
+    let end = take_signal().and_then(|()| KernelTimer::with_signal(libc::SIGALRM));
+    let ended = end.map(|timer| timer.arm_for_good(EXIT_LIMIT));
+    let killed = KernelTimer::create().map(|timer| timer.arm_for_good(KILL_LIMIT));
+    ended.and(killed)
 }
 
 extern "C" fn end(_signal: libc::c_int) {
@@ -51,23 +59,6 @@ fn take_signal() -> io::Result<()> {
         libc::sigaddset(&raw mut mask, libc::SIGALRM);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const mask, std::ptr::null_mut());
         libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) != 0
-    };
-    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Has the kernel send this signal, once, after so long. The time that the machine sleeps counts.
-fn set(signal: libc::c_int, after: Duration) -> io::Result<()> {
-    // SAFETY: all zeroes is a valid value of both plain structures; all pointers are valid for the calls, and the timer
-    // is used only if the first call has made it.
-    let failed = unsafe {
-        let mut event: libc::sigevent = MaybeUninit::zeroed().assume_init();
-        (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, signal);
-        let mut spec: libc::itimerspec = MaybeUninit::zeroed().assume_init();
-        spec.it_value.tv_sec = after.as_secs() as libc::time_t; // seconds, by the constants above
-        spec.it_value.tv_nsec = after.subsec_nanos().into();
-        let mut timer = MaybeUninit::uninit();
-        libc::timer_create(libc::CLOCK_BOOTTIME, &raw mut event, timer.as_mut_ptr()) != 0
-            || libc::timer_settime(timer.assume_init(), 0, &raw const spec, std::ptr::null_mut()) != 0
     };
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
