@@ -36,7 +36,7 @@ use crate::election::record::Revision;
 
 use complaint::Complaint;
 use place::Place;
-use queue::Queue;
+use queue::{Fate, Queue};
 pub use schema::OpenError;
 
 /// How long a request may take beyond the wait for other processes.
@@ -115,7 +115,7 @@ impl SqliteStore {
     {
         let place = self.place.clone();
         self.reader
-            .call(move |c| in_place(&place, || c.transaction().map_err(failed).and_then(|tx| work(&tx))))
+            .call(move |c, _| in_place(&place, || c.transaction().map_err(failed).and_then(|tx| work(&tx))))
             .await
     }
 
@@ -126,7 +126,10 @@ impl SqliteStore {
         F: FnOnce(&Transaction<'_>, Instant) -> Result<R, StoreError> + Send + 'static,
     {
         let (clock, place) = (self.clock.clone(), self.place.clone());
-        let done = self.writer.call(move |c| in_place(&place, || transact(c, clock.as_ref(), work))).await;
+        let done = self
+            .writer
+            .call(move |c, fate| in_place(&place, || transact(c, fate, clock.as_ref(), work)))
+            .await;
         self.complaint.note(&self.path, self.place.index(), &done);
         done
     }
@@ -165,7 +168,12 @@ fn in_place<R>(place: &Place, work: impl FnOnce() -> Result<R, StoreError>) -> R
     done
 }
 
-fn transact<R, F>(connection: &mut Connection, clock: &dyn Clock, work: F) -> Result<R, StoreError>
+fn transact<R, F>(
+    connection: &mut Connection,
+    fate: &Fate,
+    clock: &dyn Clock,
+    work: F,
+) -> Result<R, StoreError>
 where
     F: FnOnce(&Transaction<'_>, Instant) -> Result<R, StoreError>,
 {
@@ -175,6 +183,7 @@ where
     let now = clock.now(); // only now: the lock may have taken a while
     expire(&tx, now).map_err(failed)?;
     let done = work(&tx, now)?; // an error rolls back: nothing happened
+    fate.commit()?;
     tx.commit().map_err(|e| StoreError::Unknown(e.to_string()))?;
     Ok(done)
 }

@@ -188,7 +188,7 @@ fn what_waits_for_the_file_is_bounded_and_what_is_late_is_never_done() {
         let why: Vec<String> =
             written.into_iter().map(|w| w.expect_err("the lock is held").to_string()).collect();
         let full = why.iter().filter(|w| w.contains("wait for the file already")).count();
-        let late = why.iter().filter(|w| w.contains("its turn did not come")).count();
+        let late = why.iter().filter(|w| w.contains("so this was not done")).count();
         assert!(full > 0 && late > 200, "{full} found no room, {late} were late: {why:?}");
         drop(lock);
         store.call(put("/metad/after")).await.expect("written");
