@@ -176,6 +176,15 @@ impl Shared {
     fn has_joined(&self) -> bool {
         self.joined_once.load(Ordering::Relaxed)
     }
+
+    /// From now on only this cluster's answers count, for the guardian too.
+    fn pin(&self, cluster: u64) {
+        self.store.pin(cluster);
+        self.main_store.pin(cluster);
+        if let Some(keeper) = &self.keeper {
+            keeper.tell_pinned(cluster);
+        }
+    }
 }
 
 /// Starts the driver's thread. The second value resolves when this member is done.
