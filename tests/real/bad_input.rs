@@ -331,3 +331,53 @@ fn an_etcd_that_is_full() {
         ..row("full", 69, &asked, &["NOSPACE", "etcdctl alarm disarm"])
     }]);
 }
+
+/// Speaks with its own words: what a member that can serve nobody says is the cause, and no quorum is missed.
+fn assert_says_why(name: &'static str, endpoint: &str, says: &[&str]) {
+    let quick = ("METAD_STORE__ETCD__START_TIMEOUT_SECS", "2".to_owned());
+    let row = Row { env: vec![quick], ..row(name, 69, &["--etcd-endpoints", endpoint], says) };
+    judge(&row);
+    let node = support::node::NodeBuilder::new("n").endpoints([endpoint]);
+    let node = node.env("METAD_STORE__ETCD__START_TIMEOUT_SECS", "2").spawn();
+    assert_eq!(node.wait_exit(PATIENCE), 69, "{}", node.report());
+    assert!(!node.stderr().contains("lost its quorum"), "{name}: {}", node.stderr());
+}
+
+#[test]
+fn an_etcd_that_is_corrupt() {
+    let etcd = EtcdCluster::start(1);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        use etcd_client::{AlarmAction, AlarmType, Client};
+        let mut client = Client::connect([etcd.endpoint(0)], None).await.expect("connected");
+        client.alarm(AlarmAction::Activate, AlarmType::Corrupt, None).await.expect("raised");
+    });
+    assert_says_why("corrupt", &etcd.endpoint(0), &["corrupt"]);
+}
+
+#[test]
+fn an_etcd_member_that_is_a_learner() {
+    let etcd = EtcdCluster::start(1);
+    let [client, peer] = [support::ports::Port::reserve(), support::ports::Port::reserve()];
+    let [client_url, peer_url] = [&client, &peer].map(|port| format!("http://{}", port.addr()));
+    let added =
+        etcd.etcdctl_ok(&["member", "add", "learner", "--learner", &format!("--peer-urls={peer_url}")]);
+    let existing = added.lines().find_map(|l| l.strip_prefix("ETCD_INITIAL_CLUSTER=\"")).expect("a cluster");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = std::process::Command::new(etcd.program());
+    command.args(["--name=learner", "--initial-cluster-state=existing", "--log-level=error"]);
+    command.arg("--data-dir").arg(folder.path());
+    for (name, value) in [
+        ("initial-cluster", existing.trim_end_matches('"')),
+        ("listen-client-urls", &client_url),
+        ("advertise-client-urls", &client_url),
+        ("listen-peer-urls", &peer_url),
+        ("initial-advertise-peer-urls", &peer_url),
+    ] {
+        command.arg(format!("--{name}={value}"));
+    }
+    let mut learner = spawn::spawn(command).expect("etcd");
+    wait_until("the learner answers", PATIENCE, || std::net::TcpStream::connect(client.addr()).is_ok());
+    assert_says_why("learner", &client.addr().to_string(), &["learner"]);
+    let _ = learner.kill();
+}

@@ -7,6 +7,7 @@ use crate::support::crew::{PATIENCE, assert_not_early, leads, report, tenures};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
+use crate::support::proxy::FaultProxy;
 use crate::support::usage::wake_ups;
 use crate::support::{history, sudo, witness};
 
@@ -50,6 +51,20 @@ fn the_same_on_the_embedded_store() {
     let node = |id| NodeBuilder::new(id).sqlite(&file).lease_secs(LONG_SECS);
     let nodes = pair(&node("a"), &node("b"));
     nodes[0].kill();
+    assert_second_leads(&nodes);
+}
+
+/// The store is away when its leader is killed, and the guardian's connection with it.
+#[test]
+fn a_revoke_that_finds_the_store_away_is_tried_until_it_is_back() {
+    let etcd = EtcdCluster::start(1);
+    let proxy = FaultProxy::start(etcd.addr(0));
+    let behind = NodeBuilder::new("a").endpoints([proxy.addr()]).lease_secs(LONG_SECS);
+    let nodes = pair(&behind, &on_etcd("b", &etcd, LONG_SECS));
+    proxy.refuse();
+    nodes[0].kill();
+    assert!(!holds_within(Duration::from_secs(3), || leads(&nodes[1])), "twin: nothing could be revoked");
+    proxy.pass();
     assert_second_leads(&nodes);
 }
 

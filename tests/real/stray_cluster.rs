@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::crew::{PATIENCE, assert_kept, between, started_ns, tenures, wait_for_leader};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
-use crate::support::poll::{boot_ns, holds_within};
+use crate::support::poll::{boot_ns, holds_within, wait_until};
 use crate::support::proxy::FaultProxy;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -127,4 +127,30 @@ fn an_etcd_that_needs_1_5_s_for_each_reply_is_joined() {
     let begin = boot_ns();
     let node = NodeBuilder::new("n").endpoints([proxy.addr()]).lease_secs(60).spawn();
     assert!(between(begin, started_ns(&node)) > delay, "twin: the replies were late");
+}
+
+/// To the guardian of a killed leader, a stray says that the lease is not there. Its own cluster is away, so this is not
+/// known; once it is back the guardian gives the record back all the same.
+#[test]
+fn a_stray_does_not_tell_the_guardian_that_a_lease_has_ended() {
+    let (ours, stray) = (EtcdCluster::start(1), EtcdCluster::start(1));
+    let [a, b] = [ours.endpoint(0), stray.endpoint(0)];
+    let [x, y] = ["x", "y"].map(|id| NodeBuilder::new(id).lease_secs(86_400));
+    let first = x.clone().endpoints([&a]).spawn();
+    first.wait_for("main_loop_started", PATIENCE);
+    stop(&first);
+    stray.pause(0);
+    let leader = x.endpoints([&b, &a]).spawn();
+    leader.wait_for("main_loop_started", PATIENCE);
+    let follower = y.endpoints([&a]).spawn();
+    follower.wait_for("joined", PATIENCE);
+    ours.pause(0);
+    stray.resume(0);
+    let before = stray.calls(0, "LeaseRevoke");
+    leader.kill();
+    wait_until("the guardian has asked the stray", PATIENCE, || stray.calls(0, "LeaseRevoke") > before);
+    assert!(!holds_within(Duration::from_secs(1), || leader.tree().is_empty()), "the guardian goes on");
+    ours.resume(0);
+    follower.wait_for("main_loop_started", PATIENCE);
+    assert_eq!(tenures(&[leader, follower]).len(), 2);
 }
