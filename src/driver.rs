@@ -601,8 +601,12 @@ impl Driver {
         }
         let (left, gap_ms) = self.note_change(&old, &fresh);
         let fresh = Arc::new(fresh);
-        // First, lest somebody hears of a change and is then shown what was before it.
-        self.status.send_replace(fresh.clone());
+        // First, lest somebody hears of a change and is then shown what was before it. A renewal alone wakes nobody: it
+        // comes all the time.
+        self.status.send_if_modified(|known| {
+            *known = fresh.clone();
+            !old.is_renewed_by(&fresh)
+        });
         self.tell_differences(&old, &fresh, left, gap_ms);
         if let Some(record) = fresh.leader_record() {
             self.last_leader = Some(record.clone());

@@ -466,7 +466,8 @@ impl Node {
         self.driver.status()
     }
 
-    /// The snapshots as they come.
+    /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
+    /// the picture) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Arc<Status>> {
         self.driver.subscribe()
     }

@@ -19,8 +19,10 @@ use crate::guardian::kernel_timer::KernelTimer;
 /// The exit code of a process that the fuse ended.
 pub const FUSE_EXIT_CODE: i32 = 76;
 /// The longest sleep: bounds how far `CLOCK_BOOTTIME`, which the sleep and the kernel timer count on, may lag behind
-/// the other clock.
-const LOOK_AT_LEAST: Duration = Duration::from_millis(500);
+/// the other clock; 5 ms, where they differ by 500 ppm, which is as much as the kernel steers a clock.
+const SLEEP_MAX: Duration = Duration::from_secs(10);
+/// The shortest sleep, unless the deadline is nearer: a deadline that does not move is not looked at ever more often.
+const SLEEP_MIN: Duration = Duration::from_millis(500);
 
 /// The armed thread.
 #[derive(Debug)]
@@ -122,7 +124,9 @@ fn burn(deadlines: &Deadlines) {
             end_process(FUSE_EXIT_CODE);
         }
         deadlines.follow_clocks();
-        sleep(now.until(deadline).min(LOOK_AT_LEAST));
+        // By half of the time it has usually moved.
+        let left = now.until(deadline);
+        sleep(left.min((left / 2).clamp(SLEEP_MIN, SLEEP_MAX)));
     }
 }
 

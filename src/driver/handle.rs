@@ -79,7 +79,8 @@ impl DriverHandle {
         Instant::from_nanos(self.ticked_boot_ns.load(Ordering::Relaxed), u64::MAX)
     }
 
-    /// The snapshots as they come.
+    /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
+    /// the picture) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
     }

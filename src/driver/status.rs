@@ -102,6 +102,15 @@ impl Status {
         }
     }
 
+    /// Is the later one the same picture, of a lease that was renewed or a store that has confirmed it?
+    pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
+        let Self { me, cluster, role, token, holds_until, ttl, view, confirmed_at: _ } = self;
+        let unchanged = (me, cluster, role, token, ttl, view);
+        let has_lease = holds_until.is_some() == later.holds_until.is_some();
+        let Self { me, cluster, role, token, holds_until: _, ttl, view, confirmed_at: _ } = later;
+        has_lease && unchanged == (me, cluster, role, token, ttl, view)
+    }
+
     /// Is enough of our lease left to start a main loop now?
     pub fn allows_start(&self, now: Instant) -> bool {
         let margin = self.ttl.map(|ttl| LeaseTiming::new(ttl).start_margin());
