@@ -4,6 +4,8 @@
 
 #[path = "bare/store.rs"]
 mod bare;
+#[path = "compare/rounds.rs"]
+mod compare;
 #[path = "../tests/support/lib.rs"]
 mod support;
 
@@ -35,10 +37,14 @@ fn main() {
     if std::env::args().any(|a| a == "--list" || a == "--test") {
         return; // asked by a test runner: there is nothing to list
     }
-    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
-    if only.as_deref() == Some("secured") {
-        return kill_9_secured();
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [compare::WATCHER, url] => return compare::watch(url),
+        ["compare", ..] => return compare::run(),
+        ["secured", ..] => return kill_9_secured(),
+        _ => {}
     }
+    compare::run(); // alone with its cluster
     let etcd = EtcdCluster::start(1);
     let three = EtcdCluster::start(3);
     println!("etcd {}, {RUNS} runs each, medians", etcd.version());
