@@ -42,6 +42,7 @@ fn main() {
         [compare::WATCHER, url] => return compare::watch(url),
         ["compare", ..] => return compare::run(),
         ["secured", ..] => return kill_9_secured(),
+        ["stages", ..] => return stages(),
         _ => {}
     }
     compare::run(); // alone with its cluster
@@ -93,6 +94,14 @@ fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
         took as f64 / 1e6
     };
     println!("start to leading, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
+}
+
+/// Where the time of a change goes, alone: `cargo bench --bench leadership -- stages`.
+fn stages() {
+    let etcd = EtcdCluster::builder().members(3).syncs().start();
+    println!("etcd {} with fsync, {RUNS} runs each, medians", etcd.version());
+    hand_over("etcd, 3 members", &etcd);
+    kill_9("etcd, 3 members", &etcd, 15);
 }
 
 /// A follower is given the seat: beside it, run by run and after the same pause, what the store itself takes for a

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -95,13 +96,13 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     };
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
-    let obituary = process.write_obituary();
+    let obituary = process.obituary();
     process.end_tree();
-    let freeing = free_data_dir(lock, obituary);
-    if !process.dismissed
-        && let Some(revoker) = process.revoker
-    {
-        revoker.revoke(process.leases, process.pinned);
+    let revoking =
+        process.revoker.filter(|_| !process.dismissed).map(|r| r.revoke(process.leases, process.pinned));
+    let freeing = free_data_dir(lock, obituary.map(|(obituary, data_dir)| obituary.write(data_dir)));
+    if let Some(revoking) = revoking {
+        let _ = revoking.join(); // it has nothing to say
     }
     if let Ok(freeing) = freeing {
         let _ = freeing.join(); // it has nothing to say
@@ -338,12 +339,11 @@ impl Process {
         self.kernel_timer.disarm();
     }
 
-    /// Tells the ward's next start why a leader died. It waits for that a millisecond, or on a disk that hangs
-    /// [`WRITE_PATIENCE`].
-    fn write_obituary(&self) -> Option<Writing> {
+    /// What the ward's next start is told about the death of a leader, and where.
+    fn obituary(&self) -> Option<(Obituary, PathBuf)> {
         let due = self.horizon.killed_at().filter(|_| !self.dismissed)?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
         let (now, burnt) = (OsClock.now(), self.horizon.is_burnt());
-        Some(Obituary::of(now, due, burnt, self.killed, wall_clock_ms()).write(data_dir))
+        Some((Obituary::of(now, due, burnt, self.killed, wall_clock_ms()), data_dir))
     }
 }

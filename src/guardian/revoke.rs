@@ -52,9 +52,11 @@ impl Revoker {
 
     /// Revokes these leases, for as long as one of them may live. Of a lease that is not found only its own cluster can
     /// say that it has ended: an endpoint that has become another's counts as silent.
-    pub(super) fn revoke(self, leases: Vec<LeaseId>, cluster: Option<u64>) {
+    ///
+    /// Begins; the thread ends when it is done.
+    pub(super) fn revoke(self, leases: Vec<LeaseId>, cluster: Option<u64>) -> JoinHandle<()> {
         let _ = self.order.send(Order { leases, cluster });
-        let _ = self.thread.join(); // it has nothing to say
+        self.thread
     }
 }
 

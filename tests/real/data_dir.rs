@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support;
-use crate::support::crew::PATIENCE;
+use crate::support::crew::{PATIENCE, between};
+use crate::support::etcd::EtcdCluster;
 use crate::support::install;
-use crate::support::node::{Node, NodeBuilder};
-use crate::support::poll::wait_until;
-use crate::support::spawn;
+use crate::support::node::{Node, NodeBuilder, Signal};
+use crate::support::poll::{boot_ns, wait_until};
+use crate::support::slow_disk::SlowDisk;
+use crate::support::{spawn, sudo};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).expect("it is there").mode() & 0o777
@@ -56,6 +58,39 @@ fn a_link_in_the_data_dir_is_not_followed_and_a_folder_of_everybody_is_refused()
     assert!(refused.stderr().contains("everybody may write to it"), "{}", refused.report());
     std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o755)).expect("ours");
     leading(&node);
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_refused() {
+    if sudo::runs(a_folder_of_somebody_else_is_refused, "another user's folder") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = NodeBuilder::new("n1").data_dir(folder.path());
+    let nobody = 65_534;
+    std::os::unix::fs::chown(folder.path(), Some(nobody), None).expect("we are root");
+    let refused = node.spawn();
+    assert_eq!(refused.wait_exit(PATIENCE), 74, "{}", refused.report());
+    assert!(refused.stderr().contains("belongs to user 65534"), "{}", refused.report());
+    std::os::unix::fs::chown(folder.path(), Some(0), None).expect("we are root");
+    leading(&node); // twin: it is nothing else
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_keep_a_node_from_ending() {
+    if !sudo::may_trace() && sudo::runs(a_disk_that_hangs_does_not_keep_a_node_from_ending, "strace") {
+        return;
+    }
+    let etcd = EtcdCluster::start(1);
+    let node = leading(&NodeBuilder::new("n1").etcd(&etcd).lease_secs(60));
+    let hang = Duration::from_secs(30);
+    let _disk = SlowDisk::under(node.pid(), hang);
+    let asked = boot_ns();
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait_exit(PATIENCE), 0, "{}", node.report());
+    let took = between(asked, node.ended_ns().expect("dead"));
+    assert!(took < hang / 2, "{took:?}\n{}", node.report());
+    assert!(took > Duration::from_millis(400), "twin: it waited for its disk: {took:?}\n{}", node.report());
 }
 
 #[test]
