@@ -1,9 +1,11 @@
 //! Faults of etcd and of the network, on real processes: leadership is never lost needlessly, and never held twice.
 //!
 //! One row each, at a lease of 5 s with hangs of 12 s. `METAD_FAULT_LEASE_SECS` and `METAD_FAULT_HANG_SECS`
-//! change that (`make faults`). Every row ends in the history checker.
+//! change that (`make faults`). With `METAD_FAULT_SECURED=1` etcd wants a client certificate and a login, whose tokens
+//! end after 5 s. Every row ends in the history checker.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support;
@@ -20,12 +22,52 @@ use crate::support::{fenced, http, spawn, witness};
 /// What the members are started with: a new leader of etcd refreshes every lease.
 const ETCD_ELECTION: Duration = Duration::from_secs(1);
 
+/// The only user of an etcd that wants a login.
+const USER: &str = "metad";
+/// How long etcd's token of a login lasts.
+const TOKEN_SECS: &str = "5";
+
+/// Three members of etcd, and what it takes to be let in.
+struct Guarded {
+    etcd: EtcdCluster,
+    password: tempfile::NamedTempFile,
+    is_secured: bool,
+}
+
+impl Guarded {
+    fn start(builder: EtcdBuilder) -> Self {
+        let is_secured = crew::setting("METAD_FAULT_SECURED", 0) == 1;
+        let mut password = tempfile::NamedTempFile::new().expect("a file");
+        password.write_all(b"secret").expect("written");
+        let builder =
+            if is_secured { builder.tls().arg(format!("--auth-token-ttl={TOKEN_SECS}")) } else { builder };
+        let etcd = builder.start();
+        if is_secured {
+            etcd.enable_auth(USER, "secret");
+        }
+        Self { etcd, password, is_secured }
+    }
+
+    fn node(&self, id: &str, addresses: impl Iterator<Item = SocketAddr>) -> NodeBuilder {
+        let node = NodeBuilder::new(id).lease_secs(lease().as_secs()).etcd_behind(&self.etcd, addresses);
+        if self.is_secured { node.login(USER, self.password.path()) } else { node }
+    }
+}
+
+impl std::ops::Deref for Guarded {
+    type Target = EtcdCluster;
+
+    fn deref(&self) -> &EtcdCluster {
+        &self.etcd
+    }
+}
+
 /// Three nodes on three members, each node behind proxies of its own; `nodes[0]` leads.
 struct Scene {
     nodes: Vec<Node>,
     /// The first node's ways to the members.
     proxies: Vec<FaultProxy>,
-    etcd: EtcdCluster,
+    etcd: Guarded,
 }
 
 /// Every row ends here: main loops that never overlapped, and no write under an old token in etcd's own history.
@@ -41,16 +83,16 @@ impl Drop for Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self::on(EtcdCluster::start(3))
+        Self::on(EtcdCluster::builder().members(3))
     }
 
-    fn on(etcd: EtcdCluster) -> Self {
+    fn on(etcd: EtcdBuilder) -> Self {
+        let etcd = Guarded::start(etcd);
         let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(etcd.addr(i))).collect();
-        let secs = lease().as_secs();
-        let first =
-            NodeBuilder::new("e0").lease_secs(secs).endpoints(proxies.iter().map(FaultProxy::addr)).spawn();
+        let first = etcd.node("e0", proxies.iter().map(FaultProxy::addr)).spawn();
         first.wait_for("main_loop_started", PATIENCE);
-        let others = ["e1", "e2"].map(|id| NodeBuilder::new(id).lease_secs(secs).etcd(&etcd).spawn());
+        let addresses = || (0..3).map(|i| etcd.addr(i));
+        let others = ["e1", "e2"].map(|id| etcd.node(id, addresses()).spawn());
         let nodes: Vec<_> = std::iter::once(first).chain(others).collect();
         for node in &nodes {
             node.wait_for("joined", PATIENCE);
@@ -76,7 +118,7 @@ impl Scene {
     fn expired(&self) -> [u64; 3] {
         [0, 1, 2].map(|member| {
             let (_, page) =
-                http::get(self.etcd.addr(member), "/metrics", PATIENCE).expect("etcd has metrics");
+                http::get(self.etcd.metrics_addr(member), "/metrics", PATIENCE).expect("etcd has metrics");
             let count =
                 page.lines().find_map(|l| l.strip_prefix("etcd_debugging_server_lease_expired_total "));
             count.and_then(|count| count.trim().parse::<f64>().ok()).expect("etcd counts them") as u64
@@ -253,7 +295,7 @@ fn a_majority_of_etcd_that_fails_for_half_of_the_lease_costs_nothing() {
     // A majority that is back has no leader for up to a few election timeouts more, which count as well: with the
     // second that etcd takes by default they would fill what a lease of 5 s leaves.
     let election = ["--heartbeat-interval=25", "--election-timeout=250"];
-    let etcd = election.into_iter().fold(EtcdCluster::builder().members(3), EtcdBuilder::arg).start();
+    let etcd = election.into_iter().fold(EtcdCluster::builder().members(3), EtcdBuilder::arg);
     let scene = Scene::on(etcd);
     let majority = stop_a_majority(&scene.etcd);
     std::thread::sleep(lease() / 2);
@@ -278,7 +320,8 @@ fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_lea
     );
     // A supervisor starts it again while etcd is still away.
     let endpoints = scene.proxies.iter().map(FaultProxy::addr);
-    scene.nodes.push(NodeBuilder::new("e0").lease_secs(lease().as_secs()).endpoints(endpoints).spawn());
+    let again = scene.etcd.node("e0", endpoints).spawn();
+    scene.nodes.push(again);
     let back = boot_ns();
     majority.iter().for_each(|member| scene.etcd.resume(*member));
     let next = wait_for_leader(&scene.nodes, lease() + ETCD_ELECTION * 3 + PATIENCE);
@@ -313,7 +356,7 @@ fn a_follower_that_etcd_refuses_waits_quietly_and_joins_again() {
     let scene = Scene::new();
     let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(scene.etcd.addr(i))).collect();
     let endpoints = proxies.iter().map(FaultProxy::addr);
-    let follower = NodeBuilder::new("refused").lease_secs(lease().as_secs()).endpoints(endpoints).spawn();
+    let follower = scene.etcd.node("refused", endpoints).spawn();
     follower.wait_for("joined", PATIENCE);
     let (lines, cpu) = (follower.stderr().lines().count(), spawn::cpu_time(follower.pid()));
     proxies.iter().for_each(FaultProxy::refuse);

@@ -43,7 +43,7 @@ impl Guarded {
     }
 
     fn with_login(&self, node: NodeBuilder) -> NodeBuilder {
-        node.env("METAD_STORE__ETCD__USERNAME", USER).env("METAD_STORE__ETCD__PASSWORD_FILE", &self.file)
+        node.login(USER, &self.file)
     }
 
     fn change_in_file(&self, to: &str) {

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, EventType, GetOptions, WatchOptions};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, EventType, GetOptions, Identity, TlsOptions, WatchOptions,
+};
 use serde_json::Value;
 
 use super::etcd::EtcdCluster;
@@ -68,11 +70,11 @@ pub fn check(etcd: &EtcdCluster, cluster: &str, tenures: &[Tenure]) -> Result<Wr
 /// Asks one member after the other: some may be dead on purpose, or just be electing their leader.
 async fn read_in_time(etcd: &EtcdCluster, prefix: &str) -> Result<Vec<Step>, String> {
     let (mut why, deadline) = (String::new(), Instant::now() + PATIENCE);
-    for endpoint in etcd.endpoints().iter().cycle() {
+    for endpoint in etcd.urls().iter().cycle() {
         if Instant::now() >= deadline {
             break;
         }
-        match tokio::time::timeout(PATIENCE / 3, read(endpoint, prefix)).await {
+        match tokio::time::timeout(PATIENCE / 3, read(endpoint, options(etcd), prefix)).await {
             Ok(Ok(steps)) => return Ok(steps),
             Ok(Err(e)) => why = e,
             Err(e) => why = e.to_string(),
@@ -82,10 +84,27 @@ async fn read_in_time(etcd: &EtcdCluster, prefix: &str) -> Result<Vec<Step>, Str
     Err(format!("the history of etcd cannot be read: {why}"))
 }
 
+/// The client certificate and the login of a cluster that wants them.
+fn options(etcd: &EtcdCluster) -> ConnectOptions {
+    let mut options = ConnectOptions::new();
+    if let Some(tls) = &etcd.tls {
+        let read = |path| std::fs::read(path).expect("a PEM file");
+        let identity = Identity::from_pem(read(&tls.cert), read(&tls.key));
+        let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&tls.ca))).identity(identity);
+        options = options.with_tls(tls);
+    }
+    if let Some((user, password)) =
+        etcd.root.lock().expect("not poisoned").as_ref().and_then(|r| r.split_once(':'))
+    {
+        options = options.with_user(user, password);
+    }
+    options
+}
+
 /// All changes below `prefix` up to now.
-async fn read(endpoint: &str, prefix: &str) -> Result<Vec<Step>, String> {
+async fn read(endpoint: &str, options: ConnectOptions, prefix: &str) -> Result<Vec<Step>, String> {
     let text = |e: etcd_client::Error| e.to_string();
-    let mut client = Client::connect([endpoint], None).await.map_err(text)?;
+    let mut client = Client::connect([endpoint], Some(options)).await.map_err(text)?;
     let now = client.get(prefix, Some(GetOptions::new().with_prefix().with_limit(1))).await.map_err(text)?;
     let now = now.header().map_or(0, |h| h.revision());
     // A change that comes last, so that its arrival proves that all others have arrived.

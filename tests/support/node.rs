@@ -89,14 +89,25 @@ impl NodeBuilder {
 
     /// Elects in this etcd cluster, with its client certificate if it has one.
     pub fn etcd(self, etcd: &EtcdCluster) -> Self {
+        let addresses = (0..etcd.size()).map(|i| etcd.addr(i));
+        self.etcd_behind(etcd, addresses)
+    }
+
+    /// The same at these addresses, such as those of proxies.
+    pub fn etcd_behind(self, etcd: &EtcdCluster, addresses: impl Iterator<Item = SocketAddr>) -> Self {
         match etcd.tls() {
-            None => self.endpoints(etcd.endpoints()),
+            None => self.endpoints(addresses),
             Some(tls) => self
-                .endpoints(etcd.urls())
+                .endpoints(addresses.map(|address| format!("https://{address}")))
                 .env("METAD_STORE__ETCD__CA_FILE", &tls.ca)
                 .env("METAD_STORE__ETCD__CERT_FILE", &tls.cert)
                 .env("METAD_STORE__ETCD__KEY_FILE", &tls.key),
         }
+    }
+
+    /// Logs in.
+    pub fn login(self, user: &str, password_file: &Path) -> Self {
+        self.env("METAD_STORE__ETCD__USERNAME", user).env("METAD_STORE__ETCD__PASSWORD_FILE", password_file)
     }
 
     /// Elects in etcd behind these endpoints, such as those of proxies.
