@@ -245,7 +245,7 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, member: &Member, request: &Request) -> Result<Response, StoreError> {
+    async fn ask(&self, member: &Arc<Member>, request: &Request) -> Result<Response, StoreError> {
         let started = self.clock.now();
         let answer = self.ask_own(member, request).await;
         if answer.is_ok() {

@@ -34,7 +34,7 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A member to be asked.
 pub struct Inspector {
-    member: Member,
+    member: Arc<Member>,
     clock: Arc<dyn Clock>,
     patience: Duration,
 }
@@ -101,7 +101,8 @@ impl Inspector {
         clock: Arc<dyn Clock>,
         patience: Duration,
     ) -> Result<Self, ConnectError> {
-        Ok(Self { member: Member::new(endpoint, options)?.also_without_leader(), clock, patience })
+        let member = Arc::new(Member::new(endpoint, options)?.also_without_leader());
+        Ok(Self { member, clock, patience })
     }
 
     /// Its URL.

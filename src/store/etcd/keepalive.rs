@@ -59,7 +59,7 @@ async fn round(shared: Arc<Shared>, lease: LeaseId, answers: mpsc::Sender<Answer
     }
 }
 
-async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> Answer {
+async fn bounded_attempt(shared: &Shared, member: &Arc<Member>, lease: LeaseId) -> Answer {
     let began = shared.clock.now();
     member.asked(began);
     let lifetime = shared.options.request_timeout.max(ATTEMPT_LIFETIME_MIN);
@@ -79,7 +79,7 @@ async fn bounded_attempt(shared: &Shared, member: &Member, lease: LeaseId) -> An
 }
 
 /// An attempt whose answer counts as none if it comes from another cluster.
-async fn own_attempt(shared: &Shared, member: &Member, lease: LeaseId, began: Instant) -> Answer {
+async fn own_attempt(shared: &Shared, member: &Arc<Member>, lease: LeaseId, began: Instant) -> Answer {
     shared.check_stray(member).await?;
     let renewal = attempt(shared, member, lease, began).await?;
     shared.check_cluster(member, renewal.header.cluster)?;
@@ -107,7 +107,7 @@ fn message(
     message.chain(silence)
 }
 
-async fn attempt(shared: &Shared, member: &Member, lease: LeaseId, began: Instant) -> Answer {
+async fn attempt(shared: &Shared, member: &Arc<Member>, lease: LeaseId, began: Instant) -> Answer {
     let connection = member.connection(began).await?;
     let (stamp, (_open, answered)) = (Arc::new(OnceLock::new()), oneshot::channel());
     let message = message(lease, shared.clock.clone(), stamp.clone(), answered);

@@ -21,6 +21,9 @@ use crate::store::{Refusal, StoreError};
 /// How long one login may take. A proposal that etcd has lost with its leader is answered after 7 s only; the next
 /// login goes through as soon as there is a new leader.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take where that was too short, time after time: an etcd with many logins before ours hashes them one
+/// after the other, and one that is given up and repeated only makes them more.
+const LOGIN_TIMEOUT_MAX: Duration = Duration::from_secs(8);
 /// How soon after a failed login the next one is tried: renewals come more often than that, and each login costs
 /// etcd a slow hash.
 const LOGIN_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -56,6 +59,8 @@ struct State {
     /// The password that was right last.
     right: Option<String>,
     failed: Option<(Instant, StoreError)>,
+    /// How many logins in a row had no answer in time.
+    timeouts: u32,
 }
 
 struct Token {
@@ -141,13 +146,19 @@ impl Session {
                     self.log_in_meanwhile(channel, now);
                     return Err(e);
                 }
-                let _one = self.logging_in.lock().await;
-                if self.state().token.is_some() {
-                    return Ok(()); // somebody was faster
-                }
-                self.log_in(channel.clone(), now).await
+                // A task of its own: a hash that etcd is at must not be in vain because this request waits no longer.
+                let login = tokio::spawn(self.clone().log_in_if_needed(channel.clone(), now));
+                login.await.unwrap_or_else(|e| Err(StoreError::Unknown(format!("no login: {e}"))))
             }
         }
+    }
+
+    async fn log_in_if_needed(self: Arc<Self>, channel: Channel, now: Instant) -> Result<(), StoreError> {
+        let _one = self.logging_in.lock().await;
+        if self.state().token.is_some() {
+            return Ok(()); // somebody was faster
+        }
+        self.log_in(channel, now).await
     }
 
     /// Logs in beside the requests, unless somebody does already; what fails is tried again for the next of them.
@@ -244,9 +255,13 @@ impl Session {
     ) -> Result<MetadataValue<Ascii>, StoreError> {
         let request = AuthenticateRequest { name: self.login.user.clone(), password: password.to_owned() };
         let mut client = AuthClient::new(channel);
-        let answer = tokio::time::timeout(LOGIN_TIMEOUT, client.authenticate(request)).await;
-        let answer = answer
-            .map_err(|_| StoreError::Unknown(format!("no answer to a login within {LOGIN_TIMEOUT:?}")))?;
+        let patience = self.state().patience();
+        let answer = tokio::time::timeout(patience, client.authenticate(request)).await;
+        let answer = answer.map_err(|_| {
+            self.state().timeouts += 1;
+            StoreError::Unknown(format!("no answer to a login within {patience:?}"))
+        })?;
+        self.state().timeouts = 0;
         let token = answer.map_err(|s| status_error(&s))?.into_inner().token;
         token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
     }
@@ -259,6 +274,11 @@ impl Session {
 // === impl State ===
 
 impl State {
+    /// How long the next login may take.
+    fn patience(&self) -> Duration {
+        (LOGIN_TIMEOUT * 2_u32.saturating_pow(self.timeouts.min(4))).min(LOGIN_TIMEOUT_MAX)
+    }
+
     /// A token of the same password was refused: it had lasted as long as tokens do.
     fn learn(&mut self, password: &str) {
         if let Some((of, lasted)) = self.ended.take()

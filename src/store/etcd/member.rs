@@ -66,6 +66,8 @@ struct Slot {
     connection: Option<(Connection, Instant)>,
     /// When the oldest request left that has had no answer since.
     silent_since: Option<Instant>,
+    /// When another connection was tried last, because this one is silent.
+    tried: Option<Instant>,
     renewals: Renewals,
 }
 
@@ -77,6 +79,13 @@ struct Renewals {
     waiting_since: Option<Instant>,
     /// How long the last answer took.
     took: Duration,
+}
+
+/// When a connection is opened.
+enum When {
+    /// With its first request.
+    Asked,
+    Now,
 }
 
 /// A connection; clones share it.
@@ -137,7 +146,11 @@ impl Member {
 
     /// Asks this member, for as long as the caller waits. What it refuses because of our token is asked once more
     /// under a new one: it has not happened.
-    pub(super) async fn call(&self, clock: &dyn Clock, request: &Request) -> Result<Response, StoreError> {
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        clock: &dyn Clock,
+        request: &Request,
+    ) -> Result<Response, StoreError> {
         let mut is_repeated = false;
         loop {
             let stamp = clock.now();
@@ -174,7 +187,7 @@ impl Member {
     /// Looks at this member, for at most `timeout`: what it says of itself, and how it takes a question that the
     /// election might ask. `None`: nothing was answered.
     pub(super) async fn look(
-        &self,
+        self: &Arc<Self>,
         clock: &dyn Clock,
         question: &Request,
         timeout: Duration,
@@ -198,7 +211,7 @@ impl Member {
     }
 
     /// What it says of itself. `None`: nothing.
-    async fn tell(&self, clock: &dyn Clock) -> Option<Answer> {
+    async fn tell(self: &Arc<Self>, clock: &dyn Clock) -> Option<Answer> {
         let stamp = clock.now();
         // Not logged in: etcd tells that to everybody, and a login may take longer than a look.
         let mut connection = self.connected(stamp).await.ok()?;
@@ -217,7 +230,7 @@ impl Member {
     }
 
     /// Which cluster it says that it belongs to.
-    pub(super) async fn which_cluster(&self, clock: &dyn Clock) -> Option<u64> {
+    pub(super) async fn which_cluster(self: &Arc<Self>, clock: &dyn Clock) -> Option<u64> {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await.ok()?;
         let status = connection.client.status().await.ok()?;
@@ -225,8 +238,9 @@ impl Member {
         status.header().map(etcd_client::ResponseHeader::cluster_id)
     }
 
-    /// The connection, or a new one if there is none or the member has been silent for too long.
-    pub(super) async fn connection(&self, now: Instant) -> Result<Connection, StoreError> {
+    /// The connection, or a new one if there is none. Where the member has been silent for too long, the next one is made
+    /// meanwhile.
+    pub(super) async fn connection(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
         let connection = self.connected(now).await?;
         if let Some(session) = &self.session {
             session.ready(&connection.channel, now).await?;
@@ -234,14 +248,15 @@ impl Member {
         Ok(connection)
     }
 
-    async fn connected(&self, now: Instant) -> Result<Connection, StoreError> {
+    async fn connected(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
         {
             let mut slot = self.slot();
             let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
             let young = slot.connection.as_ref().is_some_and(|(_, at)| now.since(*at) < SILENT_AFTER);
-            if silent && !young {
-                slot.connection = None;
-                slot.silent_since = None;
+            let tried = slot.tried.is_some_and(|at| now.since(at) < SILENT_AFTER);
+            if silent && !young && !tried {
+                slot.tried = Some(now);
+                tokio::spawn(self.clone().replace(now));
             }
             slot.silent_since.get_or_insert(now);
             if let Some((connection, _)) = &slot.connection {
@@ -253,9 +268,20 @@ impl Member {
         if let Some((connection, _)) = &self.slot().connection {
             return Ok(connection.clone());
         }
-        let connection = self.connect().await?;
+        let connection = self.connect(When::Asked).await?;
         self.slot().connection = Some((connection.clone(), now));
         Ok(connection)
+    }
+
+    /// Puts a new connection in the place of one that is silent, once it is open. Until then the old one is used: behind
+    /// a network so slow that no handshake ends in time, its answers still come.
+    async fn replace(self: Arc<Self>, now: Instant) {
+        let Ok(_connecting) = self.connecting.try_lock() else { return };
+        if let Ok(fresh) = self.connect(When::Now).await {
+            let mut slot = self.slot();
+            slot.connection = Some((fresh, now));
+            slot.silent_since = None;
+        }
     }
 
     /// Notes that a request that left at `stamp` was answered, if only by an error of the member itself.
@@ -300,7 +326,7 @@ impl Member {
         self.slot.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    async fn connect(&self) -> Result<Connection, StoreError> {
+    async fn connect(&self, when: When) -> Result<Connection, StoreError> {
         let addresses = self.resolve().await?;
         // An address that swallows everything must leave time for the others.
         let each = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
@@ -312,7 +338,13 @@ impl Member {
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
         });
-        let channel = self.endpoint().connect_with_connector_lazy(connector);
+        let channel = match when {
+            When::Asked => self.endpoint().connect_with_connector_lazy(connector),
+            When::Now => {
+                let opened = self.endpoint().connect_with_connector(connector).await;
+                opened.map_err(|e| StoreError::Refused(Refusal::NotSent, e.to_string()))?
+            }
+        };
         let options = ConnectOptions::new().with_require_leader(self.requires_leader);
         let shared = match &self.session {
             None => etcd_client::Channel::Tonic(channel.clone()),

@@ -5,6 +5,7 @@
 //! believed, the member is asked which cluster it belongs to, and a member that was found to be a stray is asked that
 //! first, each time, until it is one of ours.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -22,7 +23,11 @@ const SLOWER_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Asks one member; an answer of another cluster is none.
-    pub(super) async fn ask_own(&self, member: &Member, request: &Request) -> Result<Response, StoreError> {
+    pub(super) async fn ask_own(
+        &self,
+        member: &Arc<Member>,
+        request: &Request,
+    ) -> Result<Response, StoreError> {
         self.check_stray(member).await?;
         let answer = member.call(self.clock.as_ref(), request).await;
         match &answer {
@@ -40,7 +45,7 @@ impl Shared {
     }
 
     /// Was it a stray when it was asked last, and is it still one?
-    pub(super) async fn check_stray(&self, member: &Member) -> Result<(), StoreError> {
+    pub(super) async fn check_stray(&self, member: &Arc<Member>) -> Result<(), StoreError> {
         let (pinned, known) = (self.pinned(), member.cluster.load(Ordering::Relaxed));
         if pinned == 0 || known == 0 || known == pinned {
             return Ok(());
@@ -59,7 +64,7 @@ impl Shared {
         if pinned != 0 && cluster != pinned { Err(stray(member, cluster, pinned)) } else { Ok(()) }
     }
 
-    async fn check_by_asking(&self, member: &Member) -> Result<(), StoreError> {
+    async fn check_by_asking(&self, member: &Arc<Member>) -> Result<(), StoreError> {
         if self.pinned() == 0 {
             return Ok(());
         }
@@ -75,9 +80,9 @@ impl Shared {
 
     /// See [`crate::store::Store::clusters`].
     pub(super) async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
-        let silent = |m: &std::sync::Arc<Member>| Belongs { place: m.name().to_owned(), cluster: None };
+        let silent = |m: &Arc<Member>| Belongs { place: m.name().to_owned(), cluster: None };
         let mut all: Vec<Belongs> = self.members.iter().map(silent).collect();
-        let ask = |(i, m): (usize, &std::sync::Arc<Member>)| {
+        let ask = |(i, m): (usize, &Arc<Member>)| {
             let (member, clock) = (m.clone(), self.clock.clone());
             async move { (i, member.which_cluster(clock.as_ref()).await) }
         };

@@ -75,7 +75,9 @@ impl Watching {
     }
 
     fn batch(&mut self, response: &WatchResponse) -> Batch {
-        if let Some(cluster) = response.header().map(etcd_client::ResponseHeader::cluster_id) {
+        // etcd's proxy puts no cluster on what it says of itself.
+        let cluster = response.header().map_or(0, etcd_client::ResponseHeader::cluster_id);
+        if cluster != 0 {
             self.shared.check_cluster(&self.member, cluster)?;
         }
         if response.compact_revision() > 0 {
