@@ -114,13 +114,13 @@ impl Guardian {
         let us = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|e| NoGuardian(format!("this system has no pidfd: {e}")))?;
         let (ours, theirs) = Channel::pair().map_err(failed("no socket"))?;
-        let child = spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start it"))?;
-        let child = Mutex::new(child);
-        let setup = ToGuardian::Setup(Box::new(plan.config.clone()));
-        ours.send(&setup, &[]).map_err(failed("cannot talk to it"))?;
-        let ttl = Duration::from_secs(plan.config.meta.meta_leader_lease_secs);
-        let (link, said) = Link::start(ours, ttl).map_err(failed("cannot listen to it"))?;
-        let guardian = Self { link, child, said };
+        let mut child = spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start it"))?;
+        let (link, said) = set_up(plan, ours).inspect_err(|_| {
+            // It has died already, or is of no use. It must not stay a zombie.
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        let guardian = Self { link, child: Mutex::new(child), said };
         let ready = guardian.until(|s| s.ready || s.lost.is_some());
         let why = match tokio::time::timeout(READY_PATIENCE, ready).await {
             Ok(said) if said.ready => return Ok(guardian),
@@ -242,6 +242,14 @@ impl Guardian {
         let gone = Said { lost: Some("died"), ..Said::default() };
         said.wait_for(condition).await.map_or(gone, |s| s.clone())
     }
+}
+
+/// Tells a guardian what to do, and listens to it.
+fn set_up(plan: &GuardianPlan, channel: Channel) -> Result<(Link, watch::Receiver<Said>), NoGuardian> {
+    let setup = ToGuardian::Setup(Box::new(plan.config.clone()));
+    channel.send(&setup, &[]).map_err(|e| NoGuardian(format!("cannot talk to it: {e}")))?;
+    let ttl = Duration::from_secs(plan.config.meta.meta_leader_lease_secs);
+    Link::start(channel, ttl).map_err(|e| NoGuardian(format!("cannot listen to it: {e}")))
 }
 
 /// Starts the process. Socket, pidfd, page and lock are inherited; nothing else is, least of all our streams: a pipe
