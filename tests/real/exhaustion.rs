@@ -259,6 +259,12 @@ fn a_node_that_may_open_no_more_files_says_so() {
     // What is open stays open, and nothing else can be.
     let none = Rlimit { current: Some(3), maximum: limit.maximum };
     prlimit(Some(pid), Resource::Nofile, none).expect("a limit of one's own process");
+    // Clients that it cannot accept wait in the queue of the kernel, and cost nothing.
+    let clients: Vec<_> = (0..20).filter_map(|_| connect(node.rpc_addr())).collect();
+    let cpu = usage::cpu_secs(node.pid());
+    thread::sleep(Duration::from_secs(2));
+    let cpu = usage::cpu_secs(node.pid()) - cpu;
+    assert!(!clients.is_empty() && cpu < 1.0, "{} clients, {cpu} s of CPU in 2 s", clients.len());
     etcd.kill(0);
     etcd.restart(0);
     let named = |e: &support::history::TimedEvent| e.kind() == "verdict" && e.str("verdict") == "own_limits";

@@ -100,6 +100,11 @@ fn a_password_that_is_changed_in_the_file_first_costs_nothing() {
     let nodes = pair(|id| guarded.node(id));
     guarded.change_in_file("second");
     assert_keeps(&nodes, Duration::from_secs(LEASE_SECS));
+    // Its tokens end with it: now only the older password lets anybody in.
+    guarded.etcd.restart(0);
+    guarded.etcd.wait_healthy();
+    wait_until("they log in anew", PATIENCE, || guarded.logins() > 0);
+    assert_keeps(&nodes, Duration::from_secs(LEASE_SECS));
     let logins = guarded.logins();
     guarded.change_at_etcd("second");
     assert_keeps(&nodes, Duration::from_secs(LEASE_SECS * 2));

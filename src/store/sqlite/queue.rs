@@ -117,3 +117,18 @@ fn unwanted() -> StoreError {
 fn not_done(why: String) -> StoreError {
     StoreError::Refused(Refusal::NotSent, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_commits_or_is_given_up_and_never_both() {
+        let fate = Fate::default();
+        assert!(fate.still_wanted().is_ok() && fate.commit().is_ok());
+        assert!(!fate.give_up(), "it commits: whoever is late does not know how it ends");
+        let fate = Fate::default();
+        assert!(fate.give_up());
+        assert!(fate.still_wanted().is_err() && fate.commit().is_err());
+    }
+}
