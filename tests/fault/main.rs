@@ -5,5 +5,6 @@
 mod support;
 
 mod faults;
+mod saturation;
 mod starvation;
 mod verdict;

@@ -97,7 +97,7 @@ fn a_disk_that_hangs_does_not_keep_a_node_from_ending() {
     let status = || std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap_or_default();
     wait_until("it has ended", hang / 2, || status().contains("State:\tZ"));
     let took = between(asked, boot_ns());
-    drop(disk);
+    disk.abandon();
     assert_eq!(node.wait_exit(PATIENCE), 0, "{}", node.report());
     assert!(took > Duration::from_millis(400), "twin: it waited for its disk: {took:?}\n{}", node.report());
 }

@@ -26,7 +26,6 @@ mod renewal;
 mod restored_etcd;
 mod risingwave;
 mod rpc_bad_input;
-mod saturation;
 mod soak;
 mod sqlite;
 mod stopped;

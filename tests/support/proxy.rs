@@ -39,6 +39,7 @@ enum Mode {
     HoldRequests,
     StopAtRequest(u32),
     StopAtReply(u32),
+    StopAtReplyTo(&'static [u8]),
     BlackHole,
     Refuse,
 }
@@ -47,6 +48,8 @@ enum Mode {
 #[derive(Debug, Default)]
 struct Gate {
     passed: AtomicU32,
+    /// The request whose reply it waits for has passed.
+    was_asked: AtomicBool,
     has_stopped: AtomicBool,
 }
 
@@ -127,6 +130,12 @@ impl FaultProxy {
         self.switch(Mode::StopAtReply(piece), false);
     }
 
+    /// The same from the first reply on after a request with these bytes in it, whatever that is about.
+    pub fn stop_at_reply_to(&self, request: &'static [u8]) {
+        self.gate.reset();
+        self.switch(Mode::StopAtReplyTo(request), false);
+    }
+
     /// Was there anything to hold back at the point where the proxy was to stop?
     pub fn has_stopped(&self) -> bool {
         self.gate.has_stopped.load(Ordering::SeqCst)
@@ -170,6 +179,23 @@ impl Gate {
     fn reset(&self) {
         self.passed.store(0, Ordering::SeqCst);
         self.has_stopped.store(false, Ordering::SeqCst);
+        self.was_asked.store(false, Ordering::SeqCst);
+    }
+
+    /// Notes that this request passes.
+    fn hear(&self, mode: Mode, request: &[u8]) {
+        if let Mode::StopAtReplyTo(wanted) = mode
+            && request.windows(wanted.len()).any(|bytes| bytes == wanted)
+        {
+            self.was_asked.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Is this a reply after the request that was waited for?
+    fn holds_replies(&self, mode: Mode) -> bool {
+        let holds = matches!(mode, Mode::StopAtReplyTo(_)) && self.was_asked.load(Ordering::SeqCst);
+        self.has_stopped.fetch_or(holds, Ordering::SeqCst);
+        holds
     }
 
     /// May one more piece pass, of so many?
@@ -312,7 +338,9 @@ async fn forward_requests(
         if length == 0 {
             return to.shutdown().await;
         }
-        let limit = mode.borrow_and_update().requests();
+        let now = *mode.borrow_and_update();
+        gate.hear(now, &chunk[..length]);
+        let limit = now.requests();
         if !gate.passes(limit) {
             return stop(mode).await;
         }
@@ -359,8 +387,8 @@ async fn deliver_replies(
         if reply.bytes.is_empty() {
             return to.shutdown().await;
         }
-        let limit = mode.borrow_and_update().replies();
-        if !gate.passes(limit) {
+        let now = *mode.borrow_and_update();
+        if gate.holds_replies(now) || !gate.passes(now.replies()) {
             return stop(mode).await;
         }
         to.write_all(&reply.bytes).await?;

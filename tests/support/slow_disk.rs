@@ -32,6 +32,11 @@ impl SlowDisk {
         Self::attach(pid, &["-P", file, "-e", &trace, "-e", &refuse])
     }
 
+    /// Lets go of a process that has ended meanwhile. (Asked to detach, strace waits for ever for the thread that it holds.)
+    pub fn abandon(self) {
+        spawn::signal(self.0.id(), Signal::KILL);
+    }
+
     #[track_caller]
     fn attach(pid: u32, args: &[&str]) -> Self {
         let mut strace = Command::new("strace");
