@@ -1,7 +1,7 @@
 //! Any bytes as a request of `metad.v1`, see `tests/fast/decoders/requests.rs`.
 #![no_main]
 
-#[path = "../../decoders/requests.rs"]
+#[path = "../../fast/decoders/requests.rs"]
 mod requests;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

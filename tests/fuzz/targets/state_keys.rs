@@ -1,9 +1,9 @@
 //! Any bytes as keys and values of the store, see `tests/fast/decoders/state_keys.rs`.
 #![no_main]
 
-#[path = "../../decoders/bytes.rs"]
+#[path = "../../fast/decoders/bytes.rs"]
 mod bytes;
-#[path = "../../decoders/state_keys.rs"]
+#[path = "../../fast/decoders/state_keys.rs"]
 mod state_keys;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
