@@ -26,7 +26,7 @@ use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask, verbs};
 use crate::telemetry::Telemetry;
 
 /// How long a leader that leaves may take to close its row; it gives its lease back at the same time.
-pub(super) const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a write of the history is tried, and the pause between two tries.
 const TRIES_MAX: u32 = 60;
 const TRY_PAUSE: Duration = Duration::from_secs(1);
