@@ -160,11 +160,10 @@ fn a_node_that_is_killed_at_any_point_of_its_start_leads_again_at_once_whatever_
         for points in [&requests, replies] {
             assert!(points.contains(&Written::Nothing), "{start}: before the first write: {points:?}");
         }
-        assert!(
-            requests.contains(&Written::Registration),
-            "{start}: registered, and no leader yet: {requests:?}"
-        );
     }
+    // A first start is a candidate for a while. A reclaim may be done with the next piece.
+    let first = [&even[0][..], &odd[0], &replies[0]].concat();
+    assert!(first.contains(&Written::Registration), "registered, and no leader yet: {first:?}");
     // No number of pieces stands for this point in each start, because several connections share them.
     let crashes = Crashes { id: "claimed".into(), etcd: &etcd, proxy: FaultProxy::start(etcd.addr(0)) };
     assert_eq!(
