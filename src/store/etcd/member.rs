@@ -63,11 +63,11 @@ pub(super) struct Member {
 
 #[derive(Default)]
 struct Slot {
-    connection: Option<(Connection, Instant)>,
+    connection: Option<Connection>,
+    /// When the newest connection was begun, be it in use yet or not.
+    begun: Option<Instant>,
     /// When the oldest request left that has had no answer since.
     silent_since: Option<Instant>,
-    /// When another connection was tried last, because this one is silent.
-    tried: Option<Instant>,
     renewals: Renewals,
 }
 
@@ -252,34 +252,34 @@ impl Member {
         {
             let mut slot = self.slot();
             let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
-            let young = slot.connection.as_ref().is_some_and(|(_, at)| now.since(*at) < SILENT_AFTER);
-            let tried = slot.tried.is_some_and(|at| now.since(at) < SILENT_AFTER);
-            if silent && !young && !tried {
-                slot.tried = Some(now);
-                tokio::spawn(self.clone().replace(now));
+            let young = slot.begun.is_some_and(|at| now.since(at) < SILENT_AFTER);
+            if slot.connection.is_some() && silent && !young {
+                slot.begun = Some(now);
+                tokio::spawn(self.clone().replace());
             }
             slot.silent_since.get_or_insert(now);
-            if let Some((connection, _)) = &slot.connection {
+            if let Some(connection) = &slot.connection {
                 return Ok(connection.clone());
             }
         }
         // One at a time: while there is no connection, many requests may want one.
         let _connecting = self.connecting.lock().await;
-        if let Some((connection, _)) = &self.slot().connection {
+        if let Some(connection) = &self.slot().connection {
             return Ok(connection.clone());
         }
         let connection = self.connect(When::Asked).await?;
-        self.slot().connection = Some((connection.clone(), now));
+        let mut slot = self.slot();
+        (slot.connection, slot.begun) = (Some(connection.clone()), Some(now));
         Ok(connection)
     }
 
     /// Puts a new connection in the place of one that is silent, once it is open. Until then the old one is used: behind
     /// a network so slow that no handshake ends in time, its answers still come.
-    async fn replace(self: Arc<Self>, now: Instant) {
+    async fn replace(self: Arc<Self>) {
         let Ok(_connecting) = self.connecting.try_lock() else { return };
         if let Ok(fresh) = self.connect(When::Now).await {
             let mut slot = self.slot();
-            slot.connection = Some((fresh, now));
+            slot.connection = Some(fresh);
             slot.silent_since = None;
         }
     }
