@@ -116,9 +116,7 @@ impl Guardian {
         let (ours, theirs) = Channel::pair().map_err(failed("no socket"))?;
         let mut child = spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start it"))?;
         let (link, said) = set_up(plan, ours).inspect_err(|_| {
-            // It has died already, or is of no use. It must not stay a zombie.
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child); // it has died already, or is of no use
         })?;
         let guardian = Self { link, child: Mutex::new(child), said };
         let ready = guardian.until(|s| s.ready || s.lost.is_some());
@@ -134,23 +132,7 @@ impl Guardian {
     /// Kills the guardian itself: it is dead, or does not do what it is there for. What it looked after becomes ours.
     /// Waits, but not for ever.
     pub fn destroy(&self) {
-        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
-        if child.try_wait().is_ok_and(|status| status.is_some()) {
-            return;
-        }
-        let pid = rustix::process::Pid::from_child(&child);
-        let death = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-        if let Err(error) = child.kill() {
-            tracing::error!(%error, pid = child.id(), "cannot kill the guardian");
-        }
-        if let Ok(death) = death {
-            let patience = rustix::time::Timespec {
-                tv_sec: i64::try_from(DEATH_PATIENCE.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: 0,
-            };
-            let _ = rustix::event::poll(&mut [PollFd::new(&death, PollFlags::IN)], Some(&patience));
-        }
-        let _ = child.try_wait();
+        end(&mut self.child.lock().unwrap_or_else(|e| e.into_inner()));
     }
 
     /// Tells it the name of a lease, before the store hears of it.
@@ -242,6 +224,26 @@ impl Guardian {
         let gone = Said { lost: Some("died"), ..Said::default() };
         said.wait_for(condition).await.map_or(gone, |s| s.clone())
     }
+}
+
+/// Kills a guardian's process and reaps it. Waits, but not for ever.
+fn end(child: &mut Child) {
+    if child.try_wait().is_ok_and(|status| status.is_some()) {
+        return;
+    }
+    let pid = rustix::process::Pid::from_child(child);
+    let death = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+    if let Err(error) = child.kill() {
+        tracing::error!(%error, pid = child.id(), "cannot kill the guardian");
+    }
+    if let Ok(death) = death {
+        let patience = rustix::time::Timespec {
+            tv_sec: i64::try_from(DEATH_PATIENCE.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        };
+        let _ = rustix::event::poll(&mut [PollFd::new(&death, PollFlags::IN)], Some(&patience));
+    }
+    let _ = child.try_wait();
 }
 
 /// Tells a guardian what to do, and listens to it.
