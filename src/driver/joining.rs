@@ -81,7 +81,6 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
             Next::Done(joined, pin) => {
                 let dir = shared.data_dir.clone().lock_owned().await;
                 on_disk(dir, move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
-                shared.pin(pin.cluster);
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),

@@ -276,7 +276,7 @@ impl Session {
 impl State {
     /// How long the next login may take.
     fn patience(&self) -> Duration {
-        (LOGIN_TIMEOUT * 2_u32.saturating_pow(self.timeouts.min(4))).min(LOGIN_TIMEOUT_MAX)
+        LOGIN_TIMEOUT.saturating_mul(2_u32.saturating_pow(self.timeouts)).min(LOGIN_TIMEOUT_MAX)
     }
 
     /// A token of the same password was refused: it had lasted as long as tokens do.
