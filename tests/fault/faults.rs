@@ -14,6 +14,7 @@ use crate::support::crew::{
     tenures, wait_for_leader,
 };
 use crate::support::etcd::{EtcdBuilder, EtcdCluster};
+use crate::support::login::Login;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
 use crate::support::proxy::FaultProxy;
@@ -22,66 +23,24 @@ use crate::support::{fenced, http, spawn, witness};
 /// What the members are started with: a new leader of etcd refreshes every lease.
 const ETCD_ELECTION: Duration = Duration::from_secs(1);
 
-/// The only user of an etcd that wants a login.
-const USER: &str = "metad";
 /// How long etcd's token of a login lasts.
 const TOKEN_SECS: &str = "5";
 /// The rows are about logins, not about a machine whose three clusters hash passwords at the same time.
 const FAST_HASH: &str = "--bcrypt-cost=4";
-
-/// Three members of etcd, and what it takes to be let in.
-struct Guarded {
-    etcd: EtcdCluster,
-    password: tempfile::NamedTempFile,
-    is_secured: bool,
-}
-
-impl Guarded {
-    fn start(builder: EtcdBuilder) -> Self {
-        let is_secured = crew::setting("METAD_FAULT_SECURED", 0) == 1;
-        let mut password = tempfile::NamedTempFile::new().expect("a file");
-        password.write_all(b"secret").expect("written");
-        let builder = if is_secured {
-            builder.tls().arg(format!("--auth-token-ttl={TOKEN_SECS}")).arg(FAST_HASH)
-        } else {
-            builder
-        };
-        let etcd = builder.start();
-        if is_secured {
-            etcd.enable_auth(USER, "secret");
-        }
-        Self { etcd, password, is_secured }
-    }
-
-    fn node(&self, id: &str, addresses: impl Iterator<Item = SocketAddr>) -> NodeBuilder {
-        let node = NodeBuilder::new(id).lease_secs(lease().as_secs()).etcd_behind(&self.etcd, addresses);
-        if self.is_secured { node.login(USER, self.password.path()) } else { node }
-    }
-}
-
-impl std::ops::Deref for Guarded {
-    type Target = EtcdCluster;
-
-    fn deref(&self) -> &EtcdCluster {
-        &self.etcd
-    }
-}
 
 /// Three nodes on three members, each node behind proxies of its own; `nodes[0]` leads.
 struct Scene {
     nodes: Vec<Node>,
     /// The first node's ways to the members.
     proxies: Vec<FaultProxy>,
-    etcd: Guarded,
+    etcd: EtcdCluster,
+    login: Option<Login>,
 }
 
-/// Every row ends here: main loops that never overlapped, and no write under an old token in etcd's own history.
 impl Drop for Scene {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let checked = fenced::check(&self.etcd, "default", &tenures(&self.nodes));
-            let writes = checked.unwrap_or_else(|e| panic!("{e}"));
-            assert!(writes.fenced > 0, "no main loop has written anything");
+            fenced::assert_no_stale_write(&self.etcd, &self.nodes);
         }
     }
 }
@@ -91,20 +50,34 @@ impl Scene {
         Self::on(EtcdCluster::builder().members(3))
     }
 
-    fn on(etcd: EtcdBuilder) -> Self {
-        let etcd = Guarded::start(etcd);
+    fn on(builder: EtcdBuilder) -> Self {
+        let is_secured = crew::setting("METAD_FAULT_SECURED", 0) == 1;
+        let secure = |b: EtcdBuilder| b.tls().arg(format!("--auth-token-ttl={TOKEN_SECS}")).arg(FAST_HASH);
+        let etcd = if is_secured { secure(builder) } else { builder }.start();
+        let login = is_secured.then(|| Login::enable(&etcd, "secret"));
         let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(etcd.addr(i))).collect();
-        let first = etcd.node("e0", proxies.iter().map(FaultProxy::addr)).spawn();
+        let mut scene = Self { nodes: Vec::new(), proxies, etcd, login };
+        let first = scene.node("e0", &scene.proxies).spawn();
         first.wait_for("main_loop_started", PATIENCE);
-        let addresses = || (0..3).map(|i| etcd.addr(i));
-        let others = ["e1", "e2"].map(|id| etcd.node(id, addresses()).spawn());
-        let nodes: Vec<_> = std::iter::once(first).chain(others).collect();
-        for node in &nodes {
+        let addresses = || (0..3).map(|i| scene.etcd.addr(i));
+        let others = ["e1", "e2"].map(|id| scene.node_at(id, addresses()).spawn());
+        scene.nodes = std::iter::once(first).chain(others).collect();
+        for node in &scene.nodes {
             node.wait_for("joined", PATIENCE);
         }
         // A few renewals, so that the fault meets a leader in its stride.
         std::thread::sleep(Duration::from_secs(1));
-        Self { nodes, proxies, etcd }
+        scene
+    }
+
+    fn node_at(&self, id: &str, addresses: impl Iterator<Item = SocketAddr>) -> NodeBuilder {
+        let node = NodeBuilder::new(id).lease_secs(lease().as_secs()).etcd_behind(&self.etcd, addresses);
+        self.login.iter().fold(node, |node, login| login.of(node))
+    }
+
+    /// A node that reaches etcd through these.
+    fn node(&self, id: &str, proxies: &[FaultProxy]) -> NodeBuilder {
+        self.node_at(id, proxies.iter().map(FaultProxy::addr))
     }
 
     /// The first node leads without a break, from the start until `after` from now.
@@ -324,8 +297,7 @@ fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_lea
         "nobody can lead without etcd"
     );
     // A supervisor starts it again while etcd is still away.
-    let endpoints = scene.proxies.iter().map(FaultProxy::addr);
-    let again = scene.etcd.node("e0", endpoints).spawn();
+    let again = scene.node("e0", &scene.proxies).spawn();
     scene.nodes.push(again);
     let back = boot_ns();
     majority.iter().for_each(|member| scene.etcd.resume(*member));
@@ -360,8 +332,7 @@ fn nodes_that_start_while_etcd_does_lead_soon_after_it_has_a_majority() {
 fn a_follower_that_etcd_refuses_waits_quietly_and_joins_again() {
     let scene = Scene::new();
     let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(scene.etcd.addr(i))).collect();
-    let endpoints = proxies.iter().map(FaultProxy::addr);
-    let follower = scene.etcd.node("refused", endpoints).spawn();
+    let follower = scene.node("refused", &proxies).spawn();
     follower.wait_for("joined", PATIENCE);
     let (lines, cpu) = (follower.stderr().lines().count(), spawn::cpu_time(follower.pid()));
     proxies.iter().for_each(FaultProxy::refuse);

@@ -376,17 +376,7 @@ fn an_etcd_member_that_is_a_learner() {
     ] {
         command.arg(format!("--{name}={value}"));
     }
-    let _learner = Killed(spawn::spawn(command).expect("etcd"));
+    let _learner = spawn::Killed(spawn::spawn(command).expect("etcd"));
     wait_until("the learner answers", PATIENCE, || std::net::TcpStream::connect(client.addr()).is_ok());
     assert_says_why("learner", &client.addr().to_string(), &["learner"]);
-}
-
-/// A process that ends with the test.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

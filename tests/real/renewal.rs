@@ -5,51 +5,43 @@
 //! `METAD_RENEWAL_IDLE_SECS` (15) make them longer: 10, 600, 60 and 60 are what is promised.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support;
 use crate::support::crew::{PATIENCE, report, setting};
 use crate::support::etcd::{EtcdBuilder, EtcdCluster};
+use crate::support::http;
+use crate::support::login::{Login, USER};
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{holds_within, wait_until};
 use crate::support::ports::Port;
 use crate::support::proxy::FaultProxy;
-use crate::support::{http, spawn};
+use crate::support::spawn::{self, Killed};
 
-const USER: &str = "metad";
 const LEASE_SECS: u64 = 5;
 
-/// An etcd that asks for a login, and the file with the password.
+/// An etcd that asks for a login, and what lets nodes in.
 struct Guarded {
     etcd: EtcdCluster,
-    file: PathBuf,
-    _dir: tempfile::TempDir,
+    login: Login,
 }
 
 impl Guarded {
     fn start(builder: EtcdBuilder) -> Self {
         let etcd = builder.start();
-        etcd.enable_auth(USER, "first");
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("password");
-        std::fs::write(&file, "first\n").expect("a file");
-        Self { etcd, file, _dir: dir }
+        let login = Login::enable(&etcd, "first");
+        Self { etcd, login }
     }
 
     fn node(&self, id: &str) -> NodeBuilder {
-        self.with_login(NodeBuilder::new(id).etcd(&self.etcd))
-    }
-
-    fn with_login(&self, node: NodeBuilder) -> NodeBuilder {
-        node.login(USER, &self.file)
+        self.login.of(NodeBuilder::new(id).etcd(&self.etcd))
     }
 
     fn change_in_file(&self, to: &str) {
-        let fresh = self.file.with_extension("new");
+        let fresh = self.login.file.with_extension("new");
         std::fs::write(&fresh, to).expect("a file");
-        std::fs::rename(fresh, &self.file).expect("renamed");
+        std::fs::rename(fresh, &self.login.file).expect("renamed");
     }
 
     fn change_at_etcd(&self, to: &str) {
@@ -161,7 +153,7 @@ fn nodes_without_a_login_say_that_etcd_refuses_them_once_it_asks_for_one() {
 fn a_connection_that_breaks_costs_no_login() {
     let guarded = Guarded::start(EtcdCluster::builder().members(1));
     let proxy = FaultProxy::start(guarded.etcd.addr(0));
-    let node = guarded.with_login(NodeBuilder::new("a").endpoints([proxy.addr()])).spawn();
+    let node = guarded.login.of(NodeBuilder::new("a").endpoints([proxy.addr()])).spawn();
     node.wait_for("main_loop_started", PATIENCE);
     let renewals = || counted(&guarded.etcd, 0, "grpc_method=\"LeaseKeepAlive\"");
     std::thread::sleep(Duration::from_secs(2));
@@ -214,7 +206,7 @@ fn least_headroom(node: &Node) -> f64 {
 
 /// `etcd grpc-proxy`, killed on drop.
 struct GrpcProxy {
-    child: Child,
+    _process: Killed,
     port: Port,
 }
 
@@ -227,8 +219,8 @@ impl GrpcProxy {
         command.args(["--listen-addr", &port.addr().to_string()]);
         command.args(["--advertise-client-url", &port.addr().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = spawn::spawn(command).expect("etcd grpc-proxy starts");
-        let proxy = Self { child, port };
+        let process = spawn::spawn(command).expect("etcd grpc-proxy starts");
+        let proxy = Self { _process: Killed(process), port };
         let listens = || std::net::TcpStream::connect(proxy.addr()).is_ok();
         wait_until("the proxy listens", PATIENCE, listens);
         proxy
@@ -236,13 +228,6 @@ impl GrpcProxy {
 
     fn addr(&self) -> SocketAddr {
         self.port.addr()
-    }
-}
-
-impl Drop for GrpcProxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

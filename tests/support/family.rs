@@ -178,7 +178,7 @@ pub fn live() {
 }
 
 fn start(role: &str, root: &str) {
-    let mut command = Command::new(env::current_exe().expect("this program"));
+    let mut command = Command::new(ourselves::path());
     command.args(env::args_os().skip(1)).env(ROLE, role).env(ROOT, root);
     // SAFETY: one system call, which neither allocates nor locks.
     unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };

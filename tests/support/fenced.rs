@@ -11,8 +11,10 @@ use etcd_client::{
 };
 use serde_json::Value;
 
+use super::crew::tenures;
 use super::etcd::EtcdCluster;
 use super::history::Tenure;
+use super::node::Node;
 
 /// How long reading the history may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +67,13 @@ pub fn check(etcd: &EtcdCluster, cluster: &str, tenures: &[Tenure]) -> Result<Wr
         Some(t) => Err(format!("{} led with token {}, which the leader record never had", t.label, t.token)),
         None => Ok(writes),
     }
+}
+
+/// How every row about faults ends: main loops that never overlapped, and no write under an old token in etcd's history.
+#[track_caller]
+pub fn assert_no_stale_write(etcd: &EtcdCluster, nodes: &[Node]) {
+    let writes = check(etcd, "default", &tenures(nodes)).unwrap_or_else(|e| panic!("{e}"));
+    assert!(writes.fenced > 0, "no main loop has written anything");
 }
 
 /// Asks one member after the other: some may be dead on purpose, or just be electing their leader.

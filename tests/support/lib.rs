@@ -29,6 +29,7 @@ pub mod history;
 pub mod hogs;
 pub mod http;
 pub mod install;
+pub mod login;
 pub mod member;
 pub mod network;
 pub mod node;

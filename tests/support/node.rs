@@ -105,11 +105,6 @@ impl NodeBuilder {
         }
     }
 
-    /// Logs in.
-    pub fn login(self, user: &str, password_file: &Path) -> Self {
-        self.env("METAD_STORE__ETCD__USERNAME", user).env("METAD_STORE__ETCD__PASSWORD_FILE", password_file)
-    }
-
     /// Elects in etcd behind these endpoints, such as those of proxies.
     pub fn endpoints<E: ToString>(self, endpoints: impl IntoIterator<Item = E>) -> Self {
         let endpoints: Vec<_> = endpoints.into_iter().map(|endpoint| endpoint.to_string()).collect();

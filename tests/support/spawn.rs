@@ -22,6 +22,17 @@ struct Request {
     reply: Sender<io::Result<Child>>,
 }
 
+/// A child that is killed on drop.
+#[derive(Debug)]
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts `command` as the leader of a process group of its own, bound to the life of this process.
 pub fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
