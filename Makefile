@@ -60,6 +60,15 @@ soak: ## Random faults for MINUTES=30, with the history checker, on the newest e
 	@$(SETUP) test
 	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test real soak:: -- --nocapture
 
+SEEDS ?= 10000
+SEED ?=
+
+.PHONY: simulate
+simulate: ## Play the SEEDS=10000 first seeds of the simulation, or one SEED=n with all its events
+	@$(SETUP) test
+	METAD_SIM_SEEDS=$(SEEDS) METAD_SIM_SEED=$(SEED) $(CARGO) test --locked --no-default-features --profile search \
+	  --test search every_invariant_holds -- --nocapture
+
 .PHONY: screenshots
 screenshots: ## Take the README's pictures of the page anew
 	@$(SETUP) test

@@ -1,9 +1,15 @@
 //! Generates the Rust types of the protocol files in this folder. Needs `protoc` (Debian: protobuf-compiler).
 
-use std::path::PathBuf;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    println!("cargo::rerun-if-changed=proto");
+    #[cfg(feature = "client")]
+    generate()?;
+    Ok(())
+}
+
+#[cfg(feature = "client")]
+fn generate() -> Result<(), Box<dyn std::error::Error>> {
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_prost_build::configure().file_descriptor_set_path(out.join("metad.bin")).compile_protos(
         &[
             "proto/metad.proto",
@@ -17,6 +23,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_server(false)
         .compile_protos(&["proto/etcd_lease.proto"], &["proto"])?;
-    println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

@@ -25,7 +25,6 @@ mod members;
 mod notes;
 mod raise;
 pub mod reads;
-pub mod reclaim;
 mod remember;
 mod standstill;
 pub mod status;
@@ -56,8 +55,8 @@ use crate::election::lease::{Lease, LeaseId};
 use crate::election::record::{LeaderRecord, Member, MemberId, Registration, Token};
 use crate::guardian::horizon::End;
 use crate::guardian::keeper::Keeper;
+use crate::protocol::transactions::{self, Answer};
 use crate::store::codec::Keys;
-use crate::store::verbs::{self, Answer};
 use crate::store::{Request, Store, Txn};
 use crate::telemetry::metrics::RenewalResult;
 use crate::telemetry::{self, Telemetry};
@@ -384,14 +383,14 @@ impl Driver {
             Action::Renew(lease) => self.renew(lease),
             Action::Read(id) => {
                 let (keys, newest) = (self.parts.keys.clone(), self.newest());
-                self.ask("read", verbs::read(&keys), move |answer| {
-                    verbs::read_event(&keys, id, newest, answer)
+                self.ask("read", transactions::read(&keys), move |answer| {
+                    transactions::read_event(&keys, id, newest, answer)
                 });
             }
             Action::Register { lease, expected } => {
                 let registration = Registration { lease, ..self.parts.registration.clone() };
-                let txn = verbs::register(&self.parts.keys, &registration, expected);
-                self.ask("register", txn, verbs::register_event);
+                let txn = transactions::register(&self.parts.keys, &registration, expected);
+                self.ask("register", txn, transactions::register_event);
             }
             Action::Claim { nonce, lease, generation } => self.claim(nonce, lease, generation),
             Action::Prepare { token, wanted } => {
@@ -401,12 +400,12 @@ impl Driver {
             }
             Action::HandOver { token, heir } => {
                 let record = handover::record_of(&heir, self.transitions_so_far());
-                let txn = verbs::hand_over(&self.parts.keys, &record, &heir, token);
-                self.ask("hand over", txn, verbs::hand_over_event);
+                let txn = transactions::hand_over(&self.parts.keys, &record, &heir, token);
+                self.ask("hand over", txn, transactions::hand_over_event);
             }
             Action::Release(token) => {
-                let txn = verbs::release(&self.parts.keys, token);
-                self.ask("release", txn, verbs::release_event);
+                let txn = transactions::release(&self.parts.keys, token);
+                self.ask("release", txn, transactions::release_event);
             }
             Action::StartMainLoop(token) => self.start_main_loop(token),
             Action::StopMainLoop(_, reason) => {

@@ -26,7 +26,8 @@
 //! - [`telemetry`]: one typed event feeds log, metrics and streams.
 //! - [`limits`]: what clients may take: connections, time, requests, bytes, descriptors.
 //! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
-//! - [`store`]: the contract, and etcd, SQLite, memory behind it; [`store::verbs`] is what the election asks.
+//! - [`store`]: the contract, and etcd, SQLite, memory behind it.
+//! - [`protocol`]: the election in terms of store transactions, and the join. Pure.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
 //!   over; the history.
@@ -51,7 +52,7 @@
 //! | mutation | caught by |
 //! | --- | --- |
 //! | a deadline counted from the answer instead of the send ([`election::lease::Lease::extend`]) | `election::lease::tests::the_deadline_counts_from_the_send_and_never_moves_back`; simulation: `belief_ends_before_the_store_expires_the_lease` |
-//! | a write without the token's guard ([`store::verbs::fenced`]) | store conformance: `a_fenced_write_needs_the_token`; simulation: `no_write_lands_with_a_stale_token` |
+//! | a write without the token's guard ([`protocol::transactions::fenced`]) | store conformance: `a_fenced_write_needs_the_token`; simulation: `no_write_lands_with_a_stale_token` |
 //! | the record given up before the main loop has ended | simulation: `release_only_after_main_loop_stopped`; model: `GivenUpWhileRunning` |
 //! | a dead process's lease taken over, instead of its record | model: `AdoptedLease` |
 //! | the guardian revokes before the program is dead; the data dir's lock goes with the process | model: `RevokeBeforeKill`, `LockGoesWithProcess` |
@@ -90,26 +91,42 @@
 // They panic where the output cannot be written; `cli::output` is the one place that writes.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+#[cfg(feature = "node")]
 pub mod config;
+#[cfg(feature = "node")]
 pub mod docs;
+#[cfg(feature = "node")]
 pub mod doctor;
+#[cfg(feature = "node")]
 pub mod driver;
 pub mod election;
+#[cfg(feature = "node")]
 pub mod files;
+#[cfg(feature = "node")]
 pub mod guardian;
+#[cfg(feature = "node")]
 pub mod http;
+#[cfg(feature = "node")]
 pub mod limits;
+#[cfg(feature = "node")]
 pub mod meta;
+#[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "client")]
 pub mod proto;
+pub mod protocol;
+#[cfg(feature = "node")]
 pub mod rpc;
 pub mod store;
+#[cfg(feature = "node")]
 pub mod telemetry;
 
 /// The README's Rust examples, compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]
 pub struct Readme;

@@ -2,7 +2,7 @@
 //!
 //! The contract is small on purpose: a lease can be granted, renewed and revoked; a transaction compares
 //! revisions and then puts, deletes and gets; a watch tells what changed. What the election makes of it
-//! (claim, register, release, …) is written once, in [`verbs`], for all stores, and one conformance suite
+//! (claim, register, release, …) is written once, in [`crate::protocol`], for all stores, and one conformance suite
 //! (`tests/real/store_conformance.rs`) holds every store to it.
 //!
 //! What a store promises:
@@ -19,14 +19,17 @@
 //! This module must not know who leads or why.
 
 pub mod codec;
+#[cfg(feature = "node")]
 pub mod etcd;
 pub mod memory;
+#[cfg(feature = "node")]
 pub mod network_fs;
+#[cfg(feature = "node")]
 pub mod open;
 pub mod sight;
+#[cfg(feature = "node")]
 pub mod sqlite;
 pub mod unreliable;
-pub mod verbs;
 
 use std::time::Duration;
 
@@ -36,6 +39,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+#[cfg(feature = "node")]
 use etcd::{ConnectError, TlsFiles};
 use sight::Sight;
 
@@ -276,6 +280,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// They cannot be used; the old ones stay.
+    #[cfg(feature = "node")]
     fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
         let _ = files;
         Ok(())

@@ -15,8 +15,9 @@ use crate::config::{Config, StoreKind};
 use crate::election::lease::LeaseId;
 use crate::election::record::{MemberUuid, View};
 use crate::node::exit::Exit;
+use crate::protocol::transactions;
 use crate::store::codec::Keys;
-use crate::store::{Request, Store, ask, open, verbs};
+use crate::store::{Request, Store, ask, open};
 use crate::telemetry::terminal::plain;
 
 /// How long the node gets to show that it lives.
@@ -79,8 +80,8 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
 }
 
 async fn look(store: &dyn Store, keys: &Keys) -> Result<View, Failure> {
-    match ask(store, verbs::read(keys)).await {
-        Ok(reply) => Ok(verbs::picture(&reply).view(keys)),
+    match ask(store, transactions::read(keys)).await {
+        Ok(reply) => Ok(transactions::picture(&reply).view(keys)),
         Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose().await))),
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::wall_clock_ms;
 use crate::election::event::{ClaimAnswer, Event};
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Nonce, Revision};
-use crate::store::verbs;
+use crate::protocol::transactions;
 use crate::telemetry;
 
 impl Driver {
@@ -22,9 +22,9 @@ impl Driver {
         };
         let (keys, newest, telemetry) =
             (self.parts.keys.clone(), self.newest(), self.parts.telemetry.clone());
-        let txn = verbs::claim(&keys, &record, lease, generation);
+        let txn = transactions::claim(&keys, &record, lease, generation);
         self.ask("claim", txn, move |answer| {
-            let event = verbs::claim_event(&keys, &record, nonce, newest, answer);
+            let event = transactions::claim_event(&keys, &record, nonce, newest, answer);
             if let (Event::Claimed { answer: ClaimAnswer::Refused, .. }, Err(e)) = (&event, answer) {
                 telemetry.emit(telemetry::Event::ClaimRefused { error: e.to_string() });
             }

@@ -23,6 +23,7 @@ use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::files;
+use crate::protocol::join::Pin;
 use crate::store::codec::parse_lease;
 use crate::store::network_fs;
 use place::{Past, Place};
@@ -41,15 +42,6 @@ pub struct DataDir {
     past: Option<Row>,
     /// Why it was given a new identity at this start, if it was.
     estranged: Option<&'static str>,
-}
-
-/// Which store this data dir belongs to, and how far it had got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pin {
-    /// The store's own id.
-    pub cluster: u64,
-    /// The highest revision known: of the last join, or of the last tenure.
-    pub revision: Revision,
 }
 
 /// Why a data dir cannot be used.

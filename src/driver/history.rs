@@ -1,6 +1,6 @@
 //! The history: one row per tenure, in the store, so that it survives every node. The only place that writes it.
 //!
-//! The row of a tenure is opened under its token ([`verbs::fenced`]), in a write that also closes what an earlier
+//! The row of a tenure is opened under its token ([`transactions::fenced`]), in a write that also closes what an earlier
 //! leader has left open and deletes what is too much. A holder that knows how its tenure ended says so itself, when it
 //! leaves or at its next start; there it has no token any more, and the row's own revision is the guard.
 //!
@@ -20,9 +20,10 @@ use super::last_words::LastWords;
 use crate::clock::{Clock, Instant};
 use crate::election::history::row::{Left, Opening, ROWS_MAX, Row};
 use crate::election::record::{Revision, Token};
+use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::{decode_row, encode_row};
-use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask, verbs};
+use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask};
 use crate::telemetry::Telemetry;
 
 /// How long a leader that leaves may take to close its row; it gives its lease back at the same time.
@@ -210,7 +211,7 @@ impl History {
             self.note_own(Some(opening.row), reply.header.revision);
             return Ok(Tried::Done);
         }
-        let is_fenced = verbs::refused_by_fence(&reply, row.token);
+        let is_fenced = transactions::refused_by_fence(&reply, row.token);
         Ok(if is_fenced { Tried::Done } else { Tried::Again })
     }
 
@@ -262,7 +263,7 @@ fn open_txn(keys: &Keys, opening: &Opening, found: &[KeyValue]) -> Txn {
         then.push(Op::Put(key, encode_row(row), None));
     }
     then.extend(opening.pruned.iter().map(|token| Op::Delete(row_key(keys, *token))));
-    verbs::fenced(keys, opening.row.token, guards, then)
+    transactions::fenced(keys, opening.row.token, guards, then)
 }
 
 /// What the keys of all rows begin with.

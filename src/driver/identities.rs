@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use crate::clock::{millis, wall_clock_ms};
 use crate::election::record::{MemberUuid, Token};
+use crate::protocol::transactions;
 use crate::store::codec::{Keys, Picture, decode_identity, encode_identity};
-use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask, verbs};
+use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask};
 
 /// The first look after a tenure has begun, when there is time for it; and the next ones.
 const FIRST: Duration = Duration::from_secs(600);
@@ -72,8 +73,8 @@ async fn look(store: &dyn Store, keys: &Keys, token: Token, now_ms: u64) -> Resu
         .collect();
     for some in changes.chunks(AT_ONCE) {
         let (guards, ops) = some.iter().cloned().unzip();
-        let reply = ask(store, verbs::fenced(keys, token, guards, ops)).await?;
-        if verbs::refused_by_fence(&reply, token) {
+        let reply = ask(store, transactions::fenced(keys, token, guards, ops)).await?;
+        if transactions::refused_by_fence(&reply, token) {
             return Ok(false);
         }
         // Refused for another reason: somebody has just joined with one of them. The rest is for tomorrow.

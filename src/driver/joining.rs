@@ -1,15 +1,15 @@
-//! Carries out a join: the machine of [`super::reclaim`] says what, this does it, and judges the failures.
+//! Carries out a join: the machine of [`crate::protocol::join`] says what, this does it, and judges the failures.
 
 use std::time::Duration;
 
 use super::data_dir::DataDirError;
-use super::reclaim::{Join, JoinFailure, JoinPlan, Next};
 use super::{Shared, members, raise};
 use crate::client::MemberClient;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
+use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next};
 use crate::store::Request;
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
@@ -97,7 +97,7 @@ pub(super) async fn note_revision(shared: Shared, revision: Revision) {
     }
 }
 
-async fn call(shared: &Shared, request: Request) -> crate::store::verbs::Answer {
+async fn call(shared: &Shared, request: Request) -> crate::protocol::transactions::Answer {
     let answer = shared.store.call(request).await;
     if let Err(e) = &answer {
         shared.trouble.report("join", e);

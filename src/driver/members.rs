@@ -9,9 +9,10 @@
 use std::collections::BTreeSet;
 
 use super::Shared;
-use super::data_dir::Pin;
-use super::reclaim::{JoinFailure, another_store};
-use crate::store::{Belongs, ask, verbs};
+use crate::protocol::join::Pin;
+use crate::protocol::join::{JoinFailure, another_store};
+use crate::protocol::transactions;
+use crate::store::{Belongs, ask};
 
 /// What the endpoints say.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(super) async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinF
 
 /// The store's own words for why nobody answers: refused, wrong certificate, no leader.
 async fn silent(shared: &Shared) -> JoinFailure {
-    match ask(shared.store.as_ref(), verbs::read(&shared.keys)).await {
+    match ask(shared.store.as_ref(), transactions::read(&shared.keys)).await {
         Ok(_) => JoinFailure::Retry("no endpoint has said which cluster it belongs to".into()),
         Err(e) => {
             shared.trouble.report("join", &e);

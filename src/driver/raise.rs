@@ -7,8 +7,8 @@
 use futures_util::future::join_all;
 
 use super::Shared;
-use super::reclaim::JoinFailure;
 use crate::election::record::Revision;
+use crate::protocol::join::JoinFailure;
 use crate::store::{Op, Request, StoreError, Txn, ask};
 
 /// How many writes it may take; each leaves about 100 bytes in etcd until the next compaction.

@@ -13,8 +13,9 @@ use super::members::Looks;
 use super::{Driver, Shared};
 use crate::election::event::Event;
 use crate::election::lease::LeaseTiming;
+use crate::protocol::transactions;
 use crate::store::codec::Picture;
-use crate::store::{Refusal, StoreError, ask, verbs};
+use crate::store::{Refusal, StoreError, ask};
 
 /// The pause before a watch is opened again; doubles up to the second one.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -66,9 +67,9 @@ async fn follow(
 ) -> Result<(), StoreError> {
     let (store, keys) = (shared.store.as_ref(), &shared.keys);
     let newest = known.as_ref().map(Picture::revision);
-    let fresh = verbs::picture(&ask(store, verbs::read(keys)).await?);
+    let fresh = transactions::picture(&ask(store, transactions::read(keys)).await?);
     // A watch that begins in the future of a store that went back in time is silent: only a read shows it.
-    if let Some(how) = newest.and_then(|newest| verbs::went_back(newest, fresh.revision())) {
+    if let Some(how) = newest.and_then(|newest| transactions::went_back(newest, fresh.revision())) {
         let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
         return Ok(());
     }

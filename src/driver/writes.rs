@@ -18,8 +18,9 @@ use std::time::Duration;
 use super::leadership::{Leadership, WriteError};
 use crate::clock::Instant;
 use crate::election::record::{Revision, Token};
+use crate::protocol::transactions;
 use crate::store::codec::Keys;
-use crate::store::{Guard, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply, verbs};
+use crate::store::{Guard, KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply};
 use crate::telemetry::metrics::WriteResult;
 
 /// How many writes may be under way at once.
@@ -279,7 +280,7 @@ impl Leadership {
         guards.extend(write.expected.iter().map(|(n, at)| Guard::ModRevision(keys.state(n), *at)));
         let mut then = vec![Op::Put(slot_key.clone(), name.to_vec(), None)];
         then.extend(write.ops(keys));
-        let mut txn = verbs::fenced(keys, self.token(), guards, then);
+        let mut txn = transactions::fenced(keys, self.token(), guards, then);
         txn.otherwise.push(Op::Get(slot_key));
         txn.otherwise.extend(write.expected.iter().map(|(n, _)| Op::Get(keys.state(n))));
         txn
@@ -294,7 +295,7 @@ impl Leadership {
         if let Some(slot) = found(1).filter(|kv| kv.value == name) {
             return Tried::Done(slot.modified);
         }
-        if verbs::refused_by_fence(reply, self.token()) {
+        if transactions::refused_by_fence(reply, self.token()) {
             self.report_fenced();
             return Tried::Failed(WriteError::Fenced(self.token()));
         }

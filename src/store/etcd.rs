@@ -3,7 +3,7 @@
 //! One single-endpoint client per etcd member, because a balanced client sends every n-th call to a member that
 //! hangs, and waits for it. Every call is *hedged*: the member that answered last is asked first; if it has not
 //! answered after three times the usual round trip, the next one is asked as well, and the first answer counts.
-//! That is safe for every transaction that [`super::verbs`] makes: a second copy finds its guard broken.
+//! That is safe for every transaction that [`crate::protocol::transactions`] makes: a second copy finds its guard broken.
 //!
 //! The v3election service is not used: it does not watch its own key, so it reports phantom leaders and strands
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.

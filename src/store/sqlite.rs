@@ -257,7 +257,7 @@ impl Store for SqliteStore {
     }
 }
 
-// === the verbs, inside one transaction ===
+// === requests, inside one transaction ===
 
 fn store_row(tx: &Transaction<'_>) -> rusqlite::Result<StoreRow> {
     tx.query_row("SELECT cluster, revision, forgotten FROM store", [], |row| {

@@ -14,7 +14,7 @@ use crate::support::ports::Port;
 use crate::support::proxy::FaultProxy;
 use conformance::outages::{self, IN_VAIN, LATE, REQUEST_TIMEOUT, etcd, sqlite};
 use conformance::suite::ALIVE_EVERY;
-use conformance::{conformance, verbs};
+use conformance::{claims, conformance};
 use metad::clock::OsClock;
 use metad::store::Store;
 use metad::store::memory::MemoryStore;
@@ -164,7 +164,7 @@ async fn etcd_asked_twice_does_it_once() {
     for round in 0..3 {
         let key = format!("/metad/hedged/{round}");
         outages::a_hedged_write_happens_once(&*slow(), &*good, &key).await;
-        verbs::a_hedged_claim_is_won(&*slow(), good.clone(), &format!("hedged-{round}")).await;
+        claims::a_hedged_claim_is_won(&*slow(), good.clone(), &format!("hedged-{round}")).await;
     }
     outages::a_hedged_grant_is_never_refused_for_its_own_copy(&*slow()).await;
 }

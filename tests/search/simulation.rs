@@ -4,8 +4,8 @@
 //! One seed is one deterministic run without a runtime, threads or real time. The invariants, by name, are in
 //! `simulation/invariants.rs`. A failure names its seed and the command that plays it again:
 //!
-//! - `METAD_SIM_SEED=n cargo test --test search simulation -- --nocapture` plays one seed and prints every event;
-//! - `METAD_SIM_SEEDS=n` says how many seeds are played.
+//! - `make simulate SEED=n` plays one seed and prints every event;
+//! - `make simulate SEEDS=n` plays the seeds below n.
 
 mod clock;
 mod faults;
@@ -134,7 +134,7 @@ fn failure(seed: u64) -> Option<String> {
     let mut world = World::new(seed, true);
     let violation = play(&mut world).err()?;
     Some(format!(
-        "seed {seed} violates {}: {}\n{}\nreplay: METAD_SIM_SEED={seed} cargo test --test search simulation -- --nocapture",
+        "seed {seed} violates {}: {}\n{}\nreplay: make simulate SEED={seed}",
         violation.invariant,
         violation.what,
         world.trace.tail(),
@@ -142,7 +142,10 @@ fn failure(seed: u64) -> Option<String> {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+    std::env::var(name)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
 #[test]

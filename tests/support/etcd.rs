@@ -262,6 +262,12 @@ impl EtcdCluster {
         leader.expect("etcd has a leader in time")
     }
 
+    /// How many elections its members have won.
+    pub fn elections(&self) -> usize {
+        let log = |i: usize| fs::read_to_string(self.log_path(&self.members[i])).unwrap_or_default();
+        (0..self.size()).map(|i| log(i).matches("became leader at term").count()).sum()
+    }
+
     /// The end of member `i`'s log.
     pub fn log(&self, i: usize) -> String {
         let log = fs::read_to_string(self.log_path(&self.members[i])).unwrap_or_default();

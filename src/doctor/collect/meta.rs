@@ -16,9 +16,10 @@ use crate::config::{Config, StoreKind};
 use crate::driver::history::rows_prefix;
 use crate::election::record::{Foreign, Member, View};
 use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo};
+use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
-use crate::store::{Op, Txn, ask as ask_store, open, verbs};
+use crate::store::{Op, Txn, ask as ask_store, open};
 
 /// The most members that are asked.
 const MEMBERS_MAX: usize = 64;
@@ -34,8 +35,8 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
     let keys = Keys::new(&config.node.cluster, &config.meta.group);
     let asked = async {
         let store = open::open(config, clock).await.ok()?;
-        let now = ask_store(store.as_ref(), verbs::read(&keys)).await.ok()?;
-        Some((of_view(&verbs::picture(&now).view(&keys)), store))
+        let now = ask_store(store.as_ref(), transactions::read(&keys)).await.ok()?;
+        Some((of_view(&transactions::picture(&now).view(&keys)), store))
     };
     let Some((mut facts, store)) = tokio::time::timeout(PATIENCE, asked).await.ok().flatten() else {
         return MetaFacts::default();

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use super::source::{Path, Source};
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-pub const ORDER: [&str; 19] = [
+pub const ORDER: [&str; 20] = [
     "docs",
     "clock",
     "files",
@@ -15,6 +15,7 @@ pub const ORDER: [&str; 19] = [
     "proto",
     "client",
     "store",
+    "protocol",
     "guardian",
     "driver",
     "meta",

@@ -2,10 +2,11 @@
 //!
 //! - [`suite`] is what the cases are written in, and the runner;
 //! - [`revisions`], and one case of [`watches`], need the store to themselves and run first, one by one;
-//! - [`transactions`], [`leases`], [`watches`], [`verbs`] and [`tenures`] share the store and run at the same time;
+//! - [`transactions`], [`leases`], [`watches`], [`claims`] and [`tenures`] share the store and run at the same time;
 //! - [`faults`] holds `Unreliable` to its own promises;
 //! - [`outages`] holds what only one kind of store can be brought to: old history forgotten, answers lost.
 
+pub mod claims;
 pub mod faults;
 pub mod leases;
 pub mod outages;
@@ -13,7 +14,6 @@ pub mod revisions;
 pub mod suite;
 pub mod tenures;
 pub mod transactions;
-pub mod verbs;
 pub mod watches;
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use metad::store::Store;
 pub async fn conformance(backend: &'static str, here: Arc<dyn Store>, there: Arc<dyn Store>) {
     crate::support::witness::start();
     let alone = [revisions::CASES, watches::ALONE];
-    let shared = [transactions::CASES, leases::CASES, watches::CASES, verbs::CASES, tenures::CASES];
+    let shared = [transactions::CASES, leases::CASES, watches::CASES, claims::CASES, tenures::CASES];
     let mut failures = suite::run_one_by_one(backend, &alone.concat(), &here, &there).await;
     failures.extend(suite::run_together(backend, &shared.concat(), &here, &there).await);
     suite::report(backend, &failures);

@@ -10,7 +10,7 @@ use metad::election::event::{Action, Event as Heard};
 use metad::election::history::{Ending, Reason, Transition};
 use metad::election::lease::LeaseId;
 use metad::election::record::{LeaderRecord, Member, Nonce, Revision, Token};
-use metad::store::verbs;
+use metad::protocol::transactions;
 use metad::store::{Op, Request, Txn};
 
 use crate::model::facts::{Fact, Facts};
@@ -115,18 +115,18 @@ impl Run<'_> {
         match action {
             Action::Join => self.join(n),
             Action::Renew(lease) => self.send(n, Purpose::Renew(lease), Some(Request::Renew(lease))),
-            Action::Read(id) => self.ask(n, Purpose::Read(id), verbs::read(&keys)),
+            Action::Read(id) => self.ask(n, Purpose::Read(id), transactions::read(&keys)),
             Action::Register { lease, expected } => self.register(n, lease, expected),
             Action::Claim { nonce, lease, generation } => self.claim(n, nonce, lease, generation),
             Action::Prepare { token, .. } => self.send(n, Purpose::Prepare(token), None),
             Action::HandOver { token, heir } => {
                 self.note_given_up(n);
-                let txn = verbs::hand_over(&keys, &record_of(&heir), &heir, token);
+                let txn = transactions::hand_over(&keys, &record_of(&heir), &heir, token);
                 self.ask(n, Purpose::HandOver(token), txn);
             }
             Action::Release(token) => {
                 self.note_given_up(n);
-                let txn = verbs::release(&keys, token);
+                let txn = transactions::release(&keys, token);
                 self.ask(n, Purpose::Release(token), txn);
             }
             Action::StartMainLoop(token) => self.start_main_loop(n, token),
@@ -145,7 +145,7 @@ impl Run<'_> {
     }
 
     fn register(&mut self, n: usize, lease: LeaseId, expected: Revision) {
-        let mut txn = verbs::register(&keys(), &self.world.nodes[n].registration(lease), expected);
+        let mut txn = transactions::register(&keys(), &self.world.nodes[n].registration(lease), expected);
         if self.plan.mutant == Mutant::UncomparedRegistration {
             txn.guards.clear();
         }
@@ -161,7 +161,7 @@ impl Run<'_> {
             acquired_ms: 0,
             transitions: 0,
         };
-        let txn = verbs::claim(&keys(), &record, lease, generation);
+        let txn = transactions::claim(&keys(), &record, lease, generation);
         self.ask(n, Purpose::Claim(Box::new(record), nonce), txn);
     }
 
@@ -274,7 +274,7 @@ impl Run<'_> {
         let Some(l) = self.world.process(n).and_then(|p| p.running().copied()) else { return };
         self.world.spent.writes += 1;
         let put = Op::Put(keys().state("x"), vec![self.world.spent.writes], None);
-        let mut txn = verbs::fenced(&keys(), l.token, vec![], vec![put]);
+        let mut txn = transactions::fenced(&keys(), l.token, vec![], vec![put]);
         if self.plan.mutant == Mutant::UnfencedWrite {
             txn.guards.clear();
         }

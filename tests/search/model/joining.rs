@@ -2,11 +2,11 @@
 //! between any two; the disk is written in the step before, which a crash there makes no difference to.
 
 use metad::clock::Instant;
-use metad::driver::data_dir::Pin;
-use metad::driver::reclaim::{Join, JoinFailure, JoinPlan, Next};
 use metad::election::event::{Event as Heard, Joined};
 use metad::election::lease::LeaseId;
-use metad::store::verbs::Answer;
+use metad::protocol::join::Pin;
+use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next};
+use metad::protocol::transactions::Answer;
 
 use crate::model::driving::Run;
 use crate::model::network::step_of;

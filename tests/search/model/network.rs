@@ -10,8 +10,8 @@ use metad::election::elector::State;
 use metad::election::event::{ClaimAnswer, Event as Heard, HandOverAnswer, Ready, RenewAnswer};
 use metad::election::lease::LeaseId;
 use metad::election::record::{Revision, Token};
+use metad::protocol::transactions::{self, Answer};
 use metad::store::memory::MemoryState;
-use metad::store::verbs::{self, Answer};
 use metad::store::{Request, Response, StoreError};
 
 use crate::model::driving::Run;
@@ -173,13 +173,13 @@ impl Run<'_> {
 impl Run<'_> {
     fn answer(&mut self, n: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
         let event = match purpose {
-            Purpose::Read(id) => verbs::read_event(&keys(), id, Revision(0), answer),
-            Purpose::Register => verbs::register_event(answer),
+            Purpose::Read(id) => transactions::read_event(&keys(), id, Revision(0), answer),
+            Purpose::Register => transactions::register_event(answer),
             Purpose::Claim(record, nonce) => {
-                self.claimed(n, verbs::claim_event(&keys(), &record, nonce, Revision(0), answer))
+                self.claimed(n, transactions::claim_event(&keys(), &record, nonce, Revision(0), answer))
             }
-            Purpose::Release(_) => return self.released(n, verbs::release_event(answer)),
-            Purpose::HandOver(_) => return self.handed_over(n, verbs::hand_over_event(answer)),
+            Purpose::Release(_) => return self.released(n, transactions::release_event(answer)),
+            Purpose::HandOver(_) => return self.handed_over(n, transactions::hand_over_event(answer)),
             Purpose::Join(_) => return self.join_answered(n, stamp, answer),
             Purpose::Renew(lease) => {
                 let Some(answer) = renew_answer(answer) else { return };
@@ -188,7 +188,9 @@ impl Run<'_> {
                 Heard::Renewed { lease, stamp, answer }
             }
             Purpose::Write(token) => match answer {
-                Ok(Response::Txn(reply)) if verbs::refused_by_fence(reply, token) => Heard::Fenced(token),
+                Ok(Response::Txn(reply)) if transactions::refused_by_fence(reply, token) => {
+                    Heard::Fenced(token)
+                }
                 _ => return,
             },
             Purpose::Prepare(_) | Purpose::Goodbye => return,

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metad::clock::Instant;
-use metad::driver::reclaim::Join;
 use metad::election::elector::{Elector, State};
 use metad::election::event::{ReadId, Ready};
 use metad::election::lease::LeaseId;
 use metad::election::record::{
     Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
 };
+use metad::protocol::join::Join;
+use metad::protocol::transactions::Answer;
 use metad::store::Request;
 use metad::store::codec::{Keys, Picture};
 use metad::store::memory::MemoryState;
-use metad::store::verbs::Answer;
 
 use crate::model::scenario::Kind;
 

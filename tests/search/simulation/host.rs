@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 
 use metad::clock::Instant;
-use metad::driver::data_dir::Pin;
-use metad::driver::reclaim::Join;
 use metad::election::elector::{Elector, State};
 use metad::election::event::{ReadId, Ready};
 use metad::election::lease::LeaseId;
 use metad::election::record::{Incarnation, LeaderRecord, MemberUuid, Nonce, Revision, Token};
+use metad::protocol::join::Join;
+use metad::protocol::join::Pin;
 
 use crate::simulation::clock::Drift;
 use crate::simulation::world::Input;

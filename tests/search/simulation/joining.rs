@@ -1,13 +1,13 @@
 //! What `driver/joining.rs` does with the join machine, step by step, with a crash between any two of them.
 
 use metad::clock::Instant;
-use metad::driver::data_dir::Pin;
-use metad::driver::reclaim::{Join, JoinFailure, JoinPlan, Next};
 use metad::election::event::{Event as Heard, Joined};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
 use metad::election::record::Registration;
-use metad::store::verbs::Answer;
+use metad::protocol::join::Pin;
+use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next};
+use metad::protocol::transactions::Answer;
 
 use crate::simulation::clock::{MS, SEC};
 use crate::simulation::host::Purpose;

@@ -5,7 +5,7 @@
 use metad::election::event::Event as Heard;
 use metad::election::history::Reason;
 use metad::election::record::Token;
-use metad::store::verbs;
+use metad::protocol::transactions;
 use metad::store::{Op, Request};
 
 use crate::simulation::clock::{MS, SEC};
@@ -84,7 +84,7 @@ impl World {
         main_loop.writes += 1;
         let (token, n, cadence) = (main_loop.token, main_loop.writes, main_loop.cadence);
         let put = Op::Put(self.keys.state("counter"), format!("{token}:{n}").into_bytes(), None);
-        let txn = verbs::fenced(&self.keys, token, vec![], vec![put]);
+        let txn = transactions::fenced(&self.keys, token, vec![], vec![put]);
         self.send(h, Purpose::Write(token), Request::Txn(txn));
         if !self.calm && self.dice.below(1000) == 0 {
             return self.loop_ends(h, Some(3));

@@ -10,8 +10,8 @@ use metad::clock::Instant;
 use metad::election::event::RenewAnswer;
 use metad::election::lease::LeaseId;
 use metad::election::record::{Nonce, Revision, Token, View};
+use metad::protocol::transactions::{self, Answer};
 use metad::store::memory::MemoryState;
-use metad::store::verbs::{self, Answer};
 use metad::store::{Header, Request, Response};
 
 use crate::simulation::clock::{Drift, MS, SEC};
@@ -263,7 +263,8 @@ impl World {
 
     fn tell_watches(&mut self) {
         let now = self.store.clock.now(self.now);
-        let Ok(Response::Txn(reply)) = self.store.state.apply(now, &Request::Txn(verbs::read(&self.keys)))
+        let Ok(Response::Txn(reply)) =
+            self.store.state.apply(now, &Request::Txn(transactions::read(&self.keys)))
         else {
             return;
         };
@@ -271,7 +272,7 @@ impl World {
             return;
         }
         self.store.shown = reply.header.revision;
-        let view = Rc::new(verbs::picture(&reply).view(&self.keys));
+        let view = Rc::new(transactions::picture(&reply).view(&self.keys));
         for h in 0..self.hosts.len() {
             self.show_later(h, view.clone());
         }
@@ -291,9 +292,10 @@ impl World {
     /// A watch (re)opens and shows the newest picture.
     pub fn open_watch(&mut self, h: usize) {
         let now = self.store.clock.now(self.now);
-        if let Ok(Response::Txn(reply)) = self.store.state.apply(now, &Request::Txn(verbs::read(&self.keys)))
+        if let Ok(Response::Txn(reply)) =
+            self.store.state.apply(now, &Request::Txn(transactions::read(&self.keys)))
         {
-            let view = Rc::new(verbs::picture(&reply).view(&self.keys));
+            let view = Rc::new(transactions::picture(&reply).view(&self.keys));
             self.show_later(h, view);
         }
     }

@@ -1,6 +1,6 @@
 //! What the driver does, without tasks: events into the elector, actions into requests.
 //!
-//! The pure functions are the driver's own (`store/verbs.rs`); only the waiting is simulated.
+//! The pure functions are the driver's own (`protocol/transactions.rs`); only the waiting is simulated.
 
 use metad::clock::Instant;
 use metad::election::elector::{Elector, ElectorSettings, State};
@@ -8,7 +8,7 @@ use metad::election::event::{Action, ClaimAnswer, Event as Heard, HandOverAnswer
 use metad::election::history::{Ending, Reason, Transition};
 use metad::election::lease::LeaseId;
 use metad::election::record::{LeaderRecord, MemberId, Nonce, Registration, Revision, Token};
-use metad::store::verbs::{self, Answer};
+use metad::protocol::transactions::{self, Answer};
 use metad::store::{Request, Response, StoreError};
 
 use crate::simulation::clock::{MS, SEC};
@@ -219,12 +219,12 @@ impl World {
             }
             Action::Renew(lease) => self.send(h, Purpose::Renew(lease), Request::Renew(lease)),
             Action::Read(id) => {
-                let read = Request::Txn(verbs::read(&self.keys));
+                let read = Request::Txn(transactions::read(&self.keys));
                 let newest = self.newest(h);
                 self.send(h, Purpose::Read(id, newest), read);
             }
             Action::Register { lease, expected } => {
-                let txn = verbs::register(&self.keys, &self.registration(h, lease), expected);
+                let txn = transactions::register(&self.keys, &self.registration(h, lease), expected);
                 self.send(h, Purpose::Register, Request::Txn(txn));
             }
             Action::Claim { nonce, lease, generation } => self.claim(h, nonce, lease, generation),
@@ -239,12 +239,12 @@ impl World {
                     acquired_ms: self.now / MS,
                     transitions: 0,
                 };
-                let txn = verbs::hand_over(&self.keys, &record, &heir, token);
+                let txn = transactions::hand_over(&self.keys, &record, &heir, token);
                 self.send(h, Purpose::HandOver, Request::Txn(txn));
             }
             Action::Release(token) => {
                 self.moment.push(Happened::Released { h, token });
-                let txn = verbs::release(&self.keys, token);
+                let txn = transactions::release(&self.keys, token);
                 self.send(h, Purpose::Release, Request::Txn(txn));
             }
             Action::StartMainLoop(token) => self.order_main_loop(h, token),
@@ -289,7 +289,7 @@ impl World {
     }
 
     fn handed_over(&mut self, answer: &Answer) -> Heard {
-        let event = verbs::hand_over_event(answer);
+        let event = transactions::hand_over_event(answer);
         match &event {
             Heard::HandedOver(HandOverAnswer::Done) => self.tally.count("handed over"),
             Heard::HandedOver(HandOverAnswer::Unknown) => self.tally.count("handed over, outcome unknown"),
@@ -307,7 +307,7 @@ impl World {
             acquired_ms: self.now / MS,
             transitions: 0,
         };
-        let txn = verbs::claim(&self.keys, &record, lease, generation);
+        let txn = transactions::claim(&self.keys, &record, lease, generation);
         let newest = self.newest(h);
         self.send(h, Purpose::Claim(Box::new(record), nonce, newest), Request::Txn(txn));
     }
@@ -370,12 +370,12 @@ impl World {
 
     fn answer(&mut self, h: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
         let event = match purpose {
-            Purpose::Read(id, newest) => verbs::read_event(&self.keys, id, newest, answer),
-            Purpose::Register => verbs::register_event(answer),
+            Purpose::Read(id, newest) => transactions::read_event(&self.keys, id, newest, answer),
+            Purpose::Register => transactions::register_event(answer),
             Purpose::Claim(record, nonce, newest) => {
-                verbs::claim_event(&self.keys, &record, nonce, newest, answer)
+                transactions::claim_event(&self.keys, &record, nonce, newest, answer)
             }
-            Purpose::Release => verbs::release_event(answer),
+            Purpose::Release => transactions::release_event(answer),
             Purpose::HandOver => self.handed_over(answer),
             Purpose::Join => return self.join_answered(h, stamp, answer),
             Purpose::Renew(lease) => {
@@ -384,7 +384,7 @@ impl World {
                 Heard::Renewed { lease, stamp, answer }
             }
             Purpose::Write(token) => match answer {
-                Ok(Response::Txn(reply)) if verbs::refused_by_fence(reply, token) => {
+                Ok(Response::Txn(reply)) if transactions::refused_by_fence(reply, token) => {
                     self.tally.count("writes refused by the fence");
                     Heard::Fenced(token)
                 }

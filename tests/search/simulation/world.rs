@@ -8,13 +8,13 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use metad::clock::Instant;
-use metad::driver::data_dir::Pin;
 use metad::election::event::Joined;
 use metad::election::lease::LeaseId;
 use metad::election::record::{MemberId, Token, View};
+use metad::protocol::join::Pin;
+use metad::protocol::transactions::Answer;
 use metad::store::codec::Keys;
 use metad::store::unreliable::Dice;
-use metad::store::verbs::Answer;
 
 use crate::simulation::clock::{Drift, MS};
 use crate::simulation::host::{Disk, Host, Process};

@@ -1,11 +1,12 @@
-//! The election's verbs on this store: how a tenure moves or ends, and what its fence refuses.
+//! The tenures of the election on this store: how a tenure moves or ends, and what its fence refuses.
 
 use metad::election::event::{Event, HandOverAnswer};
 use metad::election::record::{Incarnation, LeaderRecord, Member, Revision, Seat, Token};
-use metad::store::{Guard, Op, Request, Txn, TxnReply, verbs};
+use metad::protocol::transactions;
+use metad::store::{Guard, Op, Request, Txn, TxnReply};
 
+use super::claims::{Candidate, register, tenure, view};
 use super::suite::{Case, Ctx, LONG, SHORT, absent, cases, new_lease, txn_at};
-use super::verbs::{Candidate, register, tenure, view};
 
 /// The cases of this file.
 pub const CASES: &[Case] = cases![
@@ -26,8 +27,8 @@ pub const CASES: &[Case] = cases![
 async fn a_release_deletes_the_record_and_leaves_the_registration_to_its_lease(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     let token = one.wins(&ctx, 1).await;
-    let answer = ctx.here.call(Request::Txn(verbs::release(&ctx.keys, token))).await;
-    assert_eq!(verbs::release_event(&answer), Event::Released(true));
+    let answer = ctx.here.call(Request::Txn(transactions::release(&ctx.keys, token))).await;
+    assert_eq!(transactions::release_event(&answer), Event::Released(true));
     let view = view(&ctx).await;
     let members: Vec<_> = view.members.iter().map(|m| &m.registration.member).collect();
     // By now it might be that of our next start.
@@ -38,12 +39,12 @@ async fn a_release_deletes_the_record_and_leaves_the_registration_to_its_lease(c
 async fn a_release_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
-    ctx.txn(verbs::release(&ctx.keys, old)).await;
+    ctx.txn(transactions::release(&ctx.keys, old)).await;
     let token = two.wins(&ctx, 1).await;
     let before = view(&ctx).await;
     for wrong in [old.revision().0, token.get() + 1] {
         let wrong = Token::new(Revision(wrong)).expect("not 0");
-        let reply = ctx.txn(verbs::release(&ctx.keys, wrong)).await;
+        let reply = ctx.txn(transactions::release(&ctx.keys, wrong)).await;
         assert!(!reply.succeeded, "{wrong} is not {token}");
     }
     let after = view(&ctx).await;
@@ -56,9 +57,9 @@ async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
     one.id.incarnation = Incarnation(2);
     one.lease = ctx.grant(LONG).await;
     one.generation = register(&ctx, &one, one.generation).await.expect("re-registered");
-    let reply = ctx.txn(verbs::reclaim(&ctx.keys, &one.record(2), one.lease, old_token)).await;
+    let reply = ctx.txn(transactions::reclaim(&ctx.keys, &one.record(2), one.lease, old_token)).await;
     assert!(reply.succeeded, "{reply:?}");
-    let shown = verbs::picture(&reply).view(&ctx.keys);
+    let shown = transactions::picture(&reply).view(&ctx.keys);
     ctx.revoke(old_lease).await;
     let now = tenure(&ctx).await;
     assert_eq!((now.lease, &now.record), (one.lease, &one.record(2)), "the old lease took nothing");
@@ -70,19 +71,19 @@ async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
 async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
-    ctx.txn(verbs::release(&ctx.keys, old)).await;
+    ctx.txn(transactions::release(&ctx.keys, old)).await;
     let token = two.wins(&ctx, 1).await;
-    let reply = ctx.txn(verbs::reclaim(&ctx.keys, &one.record(2), one.lease, old)).await;
+    let reply = ctx.txn(transactions::reclaim(&ctx.keys, &one.record(2), one.lease, old)).await;
     assert!(!reply.succeeded);
-    let shown = verbs::picture(&reply).view(&ctx.keys);
+    let shown = transactions::picture(&reply).view(&ctx.keys);
     assert_eq!(shown.seat.tenure().map(|t| t.token), Some(token), "the answer shows who leads");
     assert_eq!(tenure(&ctx).await.record, two.record(1));
 }
 
 /// Hands the record over, and says what the elector is told.
 async fn hands_over(ctx: &Ctx, record: &LeaderRecord, heir: &Member, token: Token) -> HandOverAnswer {
-    let txn = verbs::hand_over(&ctx.keys, record, heir, token);
-    match verbs::hand_over_event(&ctx.here.call(Request::Txn(txn)).await) {
+    let txn = transactions::hand_over(&ctx.keys, record, heir, token);
+    match transactions::hand_over_event(&ctx.here.call(Request::Txn(txn)).await) {
         Event::HandedOver(answer) => answer,
         other => panic!("not an answer to a hand-over: {other:?}"),
     }
@@ -105,7 +106,7 @@ async fn a_hand_over_gives_the_record_to_the_heir(ctx: Ctx) {
     assert_eq!((&now.record, now.lease), (&record, two.lease), "on the heir's lease");
     assert!(now.token > old, "{} after {old}", now.token);
     let late = fenced(&ctx, old, vec![], "late").await;
-    assert!(verbs::refused_by_fence(&late, old), "{late:?}");
+    assert!(transactions::refused_by_fence(&late, old), "{late:?}");
     // A second copy finds the token moved on. Nobody can tell it from a refusal, and it does nothing.
     assert_eq!(hands_over(&ctx, &record, &heir, old).await, HandOverAnswer::Unknown);
     assert_eq!(tenure(&ctx).await, now);
@@ -145,7 +146,7 @@ async fn a_hand_over_to_an_ended_lease_is_refused(ctx: Ctx) {
 /// A main loop's write of `value`.
 async fn fenced(ctx: &Ctx, token: Token, guards: Vec<Guard>, value: &str) -> TxnReply {
     let op = Op::Put(ctx.keys.state("k"), value.into(), None);
-    ctx.txn(verbs::fenced(&ctx.keys, token, guards, vec![op])).await
+    ctx.txn(transactions::fenced(&ctx.keys, token, guards, vec![op])).await
 }
 
 async fn state(ctx: &Ctx) -> Option<String> {
@@ -157,10 +158,10 @@ async fn a_fenced_write_happens_under_the_right_token(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     let token = one.wins(&ctx, 1).await;
     let reply = fenced(&ctx, token, vec![], "1").await;
-    assert!(reply.succeeded && !verbs::refused_by_fence(&reply, token), "{reply:?}");
+    assert!(reply.succeeded && !transactions::refused_by_fence(&reply, token), "{reply:?}");
     let known = Guard::ModRevision(ctx.keys.state("k"), reply.header.revision);
     let reply = fenced(&ctx, token, vec![known], "2").await;
-    assert!(reply.succeeded && !verbs::refused_by_fence(&reply, token), "{reply:?}");
+    assert!(reply.succeeded && !transactions::refused_by_fence(&reply, token), "{reply:?}");
     assert_eq!(state(&ctx).await.as_deref(), Some("2"));
 }
 
@@ -168,12 +169,12 @@ async fn a_fenced_write_needs_the_token(ctx: Ctx) {
     let (one, two) = (Candidate::register(&ctx, 1).await, Candidate::register(&ctx, 2).await);
     let old = one.wins(&ctx, 1).await;
     fenced(&ctx, old, vec![], "in time").await;
-    ctx.txn(verbs::release(&ctx.keys, old)).await;
+    ctx.txn(transactions::release(&ctx.keys, old)).await;
     let reply = fenced(&ctx, old, vec![], "nobody leads").await;
-    assert!(!reply.succeeded && verbs::refused_by_fence(&reply, old), "{reply:?}");
+    assert!(!reply.succeeded && transactions::refused_by_fence(&reply, old), "{reply:?}");
     let new = two.wins(&ctx, 1).await;
     let reply = fenced(&ctx, old, vec![], "another leads").await;
-    assert!(!reply.succeeded && verbs::refused_by_fence(&reply, old), "{reply:?}");
+    assert!(!reply.succeeded && transactions::refused_by_fence(&reply, old), "{reply:?}");
     assert_eq!(state(&ctx).await.as_deref(), Some("in time"));
     assert!(fenced(&ctx, new, vec![], "the new leader").await.succeeded);
 }
@@ -184,7 +185,7 @@ async fn a_fenced_write_is_refused_by_another_guard(ctx: Ctx) {
     fenced(&ctx, token, vec![], "1").await;
     let reply = fenced(&ctx, token, vec![absent(&ctx.keys.state("k"))], "2").await;
     assert!(!reply.succeeded, "the key is there");
-    assert!(!verbs::refused_by_fence(&reply, token), "the token was right: {reply:?}");
+    assert!(!transactions::refused_by_fence(&reply, token), "the token was right: {reply:?}");
     assert_eq!(state(&ctx).await.as_deref(), Some("1"));
 }
 

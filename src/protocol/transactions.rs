@@ -5,11 +5,11 @@
 //! revision that it is about to replace. [`fenced`] leaves that to its caller: the fence does not change between
 //! two writes of one tenure, so each written key needs a guard of its own.
 
-use super::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
-use super::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Member, Nonce, Registration, Revision, Tenure, Token};
+use crate::store::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
+use crate::store::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 
 /// What a store said, or why it did not.
 pub type Answer = Result<Response, StoreError>;

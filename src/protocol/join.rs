@@ -8,14 +8,22 @@
 
 use std::time::Duration;
 
-use super::data_dir::Pin;
 use crate::clock::Instant;
 use crate::election::event::Joined;
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Nonce, Registration, Revision, Tenure};
+use crate::protocol::transactions::{self, Answer};
 use crate::store::codec::{Keys, Picture, decode_identity, decode_member};
-use crate::store::verbs::{self, Answer};
 use crate::store::{KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply};
+
+/// Which store a data dir belongs to, and how far it had got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// The store's own id.
+    pub cluster: u64,
+    /// The highest revision known: of the last join, or of the last tenure.
+    pub revision: Revision,
+}
 
 /// What a join needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,8 +103,8 @@ pub enum JoinFailure {
 }
 
 /// What is said of a store that is another one.
-pub(super) fn another_store(pinned: u64, answers: u64) -> String {
-    let accept = verbs::ACCEPT;
+pub(crate) fn another_store(pinned: u64, answers: u64) -> String {
+    let accept = transactions::ACCEPT;
     format!("this data dir belongs to the store {pinned:016x}, but {answers:016x} answers{accept}")
 }
 
@@ -104,7 +112,7 @@ pub(super) fn another_store(pinned: u64, answers: u64) -> String {
 
 impl JoinFailure {
     /// A store's error, as a join takes it.
-    pub(super) fn of(e: &StoreError) -> Self {
+    pub(crate) fn of(e: &StoreError) -> Self {
         match e {
             StoreError::Refused(Refusal::Denied, why) => Self::Denied(why.clone()),
             e => Self::Retry(e.to_string()),
@@ -177,7 +185,7 @@ impl Join {
         if let Some(other) = pinned.map(|pin| pin.cluster).filter(|cluster| *cluster != header.cluster) {
             return Some(JoinFailure::StoreChanged(another_store(other, header.cluster)));
         }
-        verbs::went_back(newest, header.revision).map(JoinFailure::StoreChanged)
+        transactions::went_back(newest, header.revision).map(JoinFailure::StoreChanged)
     }
 
     fn looked(&mut self, reply: &TxnReply) -> Next {
@@ -216,7 +224,7 @@ impl Join {
         self.step = Step::Enrolling;
         let (registered, identified) = (self.found.registered, self.found.identified);
         let JoinPlan { keys, registration, wall_ms, .. } = &self.plan;
-        Next::Ask(Request::Txn(verbs::enrol(keys, registration, registered, identified, *wall_ms)))
+        Next::Ask(Request::Txn(transactions::enrol(keys, registration, registered, identified, *wall_ms)))
     }
 
     fn enrolled(&mut self, reply: &TxnReply) -> Next {
@@ -224,7 +232,7 @@ impl Join {
             return Next::Failed(JoinFailure::Retry("our registration changed meanwhile".into()));
         }
         self.generation = reply.header.revision;
-        self.picture = verbs::picture(reply);
+        self.picture = transactions::picture(reply);
         let view = self.picture.view(&self.plan.keys);
         let Some(tenure) = view.seat.tenure().filter(|t| self.is_our_past(t)) else {
             return self.start_revoking(None);
@@ -237,7 +245,7 @@ impl Join {
         self.step = Step::Reclaiming;
         self.revoke.push(tenure.lease);
         let record = self.record(tenure);
-        Next::Ask(Request::Txn(verbs::reclaim(
+        Next::Ask(Request::Txn(transactions::reclaim(
             &self.plan.keys,
             &record,
             self.plan.registration.lease,
@@ -265,7 +273,7 @@ impl Join {
     }
 
     fn reclaimed(&mut self, reply: &TxnReply) -> Next {
-        self.picture = verbs::picture(reply);
+        self.picture = transactions::picture(reply);
         let old = self.revoke.pop();
         self.start_revoking(old)
     }

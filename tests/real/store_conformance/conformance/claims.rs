@@ -1,4 +1,4 @@
-//! The election's verbs on this store: who may register, and whose claim wins the seat.
+//! The claims of the election on this store: who may register, and whose claim wins the seat.
 //!
 //! What follows a won claim is in [`super::tenures`].
 
@@ -9,8 +9,9 @@ use metad::election::lease::LeaseId;
 use metad::election::record::{
     Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure, Token, View,
 };
+use metad::protocol::transactions;
 use metad::store::codec::{Keys, decode_identity};
-use metad::store::{Op, Request, Response, Store, StoreError, Txn, verbs};
+use metad::store::{Op, Request, Response, Store, StoreError, Txn};
 
 use super::suite::{Case, Ctx, LONG, cases, txn_at};
 
@@ -76,12 +77,13 @@ impl Candidate {
     }
 
     fn claim(&self, ctx: &Ctx, nonce: u64) -> Txn {
-        verbs::claim(&ctx.keys, &self.record(nonce), self.lease, self.generation)
+        transactions::claim(&ctx.keys, &self.record(nonce), self.lease, self.generation)
     }
 
     /// What the elector is told about an answer to its claim.
     fn judge(&self, ctx: &Ctx, nonce: u64, answer: &Result<Response, StoreError>) -> ClaimAnswer {
-        let event = verbs::claim_event(&ctx.keys, &self.record(nonce), Nonce(nonce), Revision(0), answer);
+        let event =
+            transactions::claim_event(&ctx.keys, &self.record(nonce), Nonce(nonce), Revision(0), answer);
         match event {
             Event::Claimed { nonce: n, answer, .. } if n == Nonce(nonce) => answer,
             other => panic!("not an answer to claim {nonce}: {other:?}"),
@@ -104,8 +106,8 @@ impl Candidate {
 
 /// Writes the registration over the one of generation `expected`; the new generation.
 pub async fn register(ctx: &Ctx, candidate: &Candidate, expected: Revision) -> Option<Revision> {
-    let txn = verbs::register(&ctx.keys, &candidate.registration(), expected);
-    match verbs::register_event(&ctx.here.call(Request::Txn(txn)).await) {
+    let txn = transactions::register(&ctx.keys, &candidate.registration(), expected);
+    match transactions::register_event(&ctx.here.call(Request::Txn(txn)).await) {
         Event::Registered(generation) => generation,
         other => panic!("not an answer to a registration: {other:?}"),
     }
@@ -113,8 +115,8 @@ pub async fn register(ctx: &Ctx, candidate: &Candidate, expected: Revision) -> O
 
 /// What the other client sees.
 pub async fn view(ctx: &Ctx) -> View {
-    let reply = txn_at(&*ctx.there, verbs::read(&ctx.keys)).await;
-    verbs::picture(&reply).view(&ctx.keys)
+    let reply = txn_at(&*ctx.there, transactions::read(&ctx.keys)).await;
+    transactions::picture(&reply).view(&ctx.keys)
 }
 
 /// Whoever leads, as the other client sees it.
@@ -216,7 +218,7 @@ async fn tokens_grow_from_tenure_to_tenure(ctx: Ctx) {
         // In turns by choice and by force.
         match n % 2 {
             0 => ctx.revoke(one.lease).await,
-            _ => drop(ctx.txn(verbs::release(&ctx.keys, token)).await),
+            _ => drop(ctx.txn(transactions::release(&ctx.keys, token)).await),
         }
     }
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
@@ -236,14 +238,15 @@ async fn a_registration_replaces_only_what_it_knows(ctx: Ctx) {
 async fn an_enrolment_writes_identity_and_registration_or_neither(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     let identity = ctx.keys.identity(one.id.uuid);
-    let enrol =
-        |registered, identified| verbs::enrol(&ctx.keys, &one.registration(), registered, identified, 9);
+    let enrol = |registered, identified| {
+        transactions::enrol(&ctx.keys, &one.registration(), registered, identified, 9)
+    };
     let reply = ctx.txn(enrol(Revision(0), Revision(0))).await;
     assert!(!reply.succeeded, "the registration has another generation");
     assert_eq!(ctx.txn(Txn::read(vec![Op::Get(identity.clone())])).await.found, [vec![]]);
     let reply = ctx.txn(enrol(one.generation, Revision(0))).await;
     assert!(reply.succeeded, "{reply:?}");
-    let seen = verbs::picture(&reply).view(&ctx.keys);
+    let seen = transactions::picture(&reply).view(&ctx.keys);
     let generation = seen.member("n1").expect("the picture shows the new registration").generation;
     assert_eq!(generation, reply.header.revision);
     let reply = txn_at(&*ctx.there, Txn::read(vec![Op::Get(identity)])).await;

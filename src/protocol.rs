@@ -1,0 +1,7 @@
+//! The election in terms of store transactions, and the join.
+//!
+//! Pure: what is asked of a store and what its answers mean, never when or by whom. The driver, the simulation and the
+//! model checker share it.
+
+pub mod join;
+pub mod transactions;
