@@ -32,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long an idle leader is watched, and how often.
 const IDLE: Duration = Duration::from_secs(10);
 const IDLE_WINDOWS: usize = 3;
+const IDLE_WRITES: Duration = Duration::from_secs(60);
 
 fn main() {
     if std::env::args().any(|a| a == "--list" || a == "--test") {
@@ -43,6 +44,7 @@ fn main() {
         ["compare", ..] => return compare::run(),
         ["secured", ..] => return kill_9_secured(),
         ["stages", ..] => return stages(),
+        ["idle", ..] => return idle_all(),
         _ => {}
     }
     compare::run(); // alone with its cluster
@@ -63,15 +65,7 @@ fn main() {
     }
     etcd_refuses(&etcd);
     messages("etcd, 1 member", &etcd);
-    idle("SQLite", &NodeBuilder::new("idle").lease_secs(15).without_tick());
-    idle(
-        "etcd, 3 members",
-        &NodeBuilder::new("idle").lease_secs(15).without_tick().cluster("idle").etcd(&three),
-    );
-    idle(
-        "etcd, 3 members, lease 86400 s",
-        &NodeBuilder::new("idle").lease_secs(86_400).without_tick().cluster("long").etcd(&three),
-    );
+    idle_all();
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -148,10 +142,16 @@ fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {
         let (first, second) = pair(node);
         let killed = boot_ns();
         support::spawn::signal(first.pid(), Signal::KILL);
-        (started_ns(&second) - killed) as f64 / 1e6
+        let after = |kind: &'static str| second.wait_event(|e| e.kind() == kind && e.at_ns() > killed, PATIENCE);
+        let marks = ["leader_changed", "leadership_won", "main_loop_started"].map(|kind| after(kind).at_ns());
+        marks.map(|at| (at - killed) as f64 / 1e6)
     };
-    let took = median((0..RUNS).map(run).collect());
-    println!("kill -9 to the next main loop, {what}, lease {lease_secs} s: {took:.1} ms");
+    let all: Vec<[f64; 3]> = (0..RUNS).map(run).collect();
+    let [vacant, won, started] = [0, 1, 2].map(|i| median(all.iter().map(|marks| marks[i]).collect()));
+    println!(
+        "kill -9 to the next main loop, {what}, lease {lease_secs} s: {started:.1} ms; the next node saw the vacancy after \
+         {vacant:.2}, had won after {won:.2}"
+    );
 }
 
 /// The same where etcd wants a client certificate and a password: a login costs etcd more than all the rest, so the
@@ -308,6 +308,39 @@ impl Bare {
 
 async fn put(store: &EtcdStore) -> Revision {
     bare::put(store, "/bench/key".into(), b"value").await
+}
+
+/// What an idle leader costs, alone: `cargo bench --bench leadership -- idle`.
+fn idle_all() {
+    idle("SQLite", &NodeBuilder::new("idle").lease_secs(15).without_tick());
+    let etcd = EtcdCluster::builder().members(3).syncs().start();
+    let node = |id: &str| NodeBuilder::new(id).lease_secs(15).without_tick().etcd(&etcd);
+    idle_writes(&etcd, &node);
+    idle("etcd, 3 members", &node("idle").cluster("idle"));
+    let what = "etcd, 3 members, lease 86400 s";
+    idle(what, &node("idle").lease_secs(86_400).cluster("long"));
+}
+
+/// What three idle nodes make etcd write: its syncs of the log on all members, with them and without.
+fn idle_writes(etcd: &EtcdCluster, node: &impl Fn(&str) -> NodeBuilder) {
+    let syncs = || (0..etcd.size()).map(|i| etcd.metric(i, "etcd_disk_wal_fsync_duration_seconds_count")).sum();
+    let window = || {
+        let before: f64 = syncs();
+        std::thread::sleep(IDLE_WRITES);
+        syncs() - before
+    };
+    let without = window();
+    let nodes = ["n1", "n2", "n3"].map(|id| node(id).spawn());
+    started_ns(&nodes[0]);
+    nodes.iter().for_each(|n| _ = n.wait_for("joined", PATIENCE));
+    std::thread::sleep(Duration::from_secs(5)); // the history's row, the first renewals
+    let revision = etcd.revision();
+    let with = window();
+    println!(
+        "etcd's syncs of its log in {IDLE_WRITES:?}, 3 members: {without} without metad, {with} with three idle nodes; its \
+         revision: {revision} before, {} after",
+        etcd.revision()
+    );
 }
 
 fn idle(what: &str, builder: &NodeBuilder) {

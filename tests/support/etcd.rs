@@ -195,12 +195,26 @@ impl EtcdCluster {
 
     /// How often member `i` has been asked this, such as `LeaseKeepAlive`, since it started.
     pub fn calls(&self, i: usize, method: &str) -> u64 {
+        let of_it = format!("grpc_method=\"{method}\"");
+        self.samples(i, |l| l.starts_with("grpc_server_started_total") && l.contains(&of_it)) as u64
+    }
+
+    /// A metric of member `i` that has no labels.
+    pub fn metric(&self, i: usize, name: &str) -> f64 {
+        self.samples(i, |l| l.split(' ').next() == Some(name))
+    }
+
+    /// Its revision.
+    pub fn revision(&self) -> u64 {
+        self.metric(0, "etcd_debugging_mvcc_current_revision") as u64
+    }
+
+    /// The sum of these samples of member `i`.
+    fn samples(&self, i: usize, is_one: impl Fn(&str) -> bool) -> f64 {
         let page = http::get(self.members[i].metrics_addr(), "/metrics", START_TIMEOUT);
         let (_, page) = page.unwrap_or_else(|why| panic!("no metrics of etcd: {why}"));
-        let is_it = |l: &&str| {
-            l.starts_with("grpc_server_started_total") && l.contains(&format!("grpc_method=\"{method}\""))
-        };
-        page.lines().filter(is_it).filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        let samples = page.lines().filter(|l| is_one(l));
+        samples.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// The process id of member `i`, which must be running.

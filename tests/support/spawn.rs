@@ -67,12 +67,13 @@ pub fn output(mut command: Command, timeout: Duration) -> Output {
     }
 }
 
-/// metad itself, with an environment that does not configure it.
+/// metad itself, with an environment that does not configure it: the one that was built for the test, or another one, such
+/// as a release's, that `METAD_TEST_BINARY` names.
 pub fn metad_command() -> Command {
-    let Some(program) = option_env!("CARGO_BIN_EXE_metad") else {
+    let Some(built) = option_env!("CARGO_BIN_EXE_metad") else {
         panic!("only integration tests and benchmarks are told where metad is");
     };
-    let mut command = Command::new(program);
+    let mut command = Command::new(std::env::var_os("METAD_TEST_BINARY").unwrap_or_else(|| built.into()));
     remove_env(&mut command, "METAD_");
     command
 }
