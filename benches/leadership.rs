@@ -142,7 +142,8 @@ fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {
         let (first, second) = pair(node);
         let killed = boot_ns();
         support::spawn::signal(first.pid(), Signal::KILL);
-        let after = |kind: &'static str| second.wait_event(|e| e.kind() == kind && e.at_ns() > killed, PATIENCE);
+        let after =
+            |kind: &'static str| second.wait_event(|e| e.kind() == kind && e.at_ns() > killed, PATIENCE);
         let marks = ["leader_changed", "leadership_won", "main_loop_started"].map(|kind| after(kind).at_ns());
         marks.map(|at| (at - killed) as f64 / 1e6)
     };
@@ -323,7 +324,8 @@ fn idle_all() {
 
 /// What three idle nodes make etcd write: its syncs of the log on all members, with them and without.
 fn idle_writes(etcd: &EtcdCluster, node: &impl Fn(&str) -> NodeBuilder) {
-    let syncs = || (0..etcd.size()).map(|i| etcd.metric(i, "etcd_disk_wal_fsync_duration_seconds_count")).sum();
+    let syncs =
+        || (0..etcd.size()).map(|i| etcd.metric(i, "etcd_disk_wal_fsync_duration_seconds_count")).sum();
     let window = || {
         let before: f64 = syncs();
         std::thread::sleep(IDLE_WRITES);

@@ -10,31 +10,23 @@
 
 mod claiming;
 pub mod data_dir;
-mod diagnosis;
 mod dir_lock;
 pub mod fuse;
 mod gone;
 mod handle;
 mod handover;
-pub mod history;
-mod identities;
 mod joining;
-pub mod last_words;
 pub mod leadership;
 mod members;
-mod notes;
+pub mod observer;
 mod raise;
 pub mod reads;
 mod remember;
-mod standstill;
 pub mod status;
 pub mod tenure;
 mod trouble;
-pub mod verdict;
-mod vitals;
 mod watchdog;
 mod watcher;
-mod witness;
 pub mod writes;
 
 pub use handle::{Busy, DriverHandle};
@@ -44,15 +36,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock::{Clock, Instant};
-use crate::election::departure::Departure;
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, RenewAnswer};
-use crate::election::history::{Ending, Reason, Transition};
+use crate::election::history::{Ending, Transition};
 use crate::election::lease::{Lease, LeaseId};
-use crate::election::record::{LeaderRecord, Member, MemberId, Registration, Token};
+use crate::election::record::{LeaderRecord, MemberId, Registration, Token};
 use crate::guardian::horizon::End;
 use crate::guardian::keeper::Keeper;
 use crate::protocol::transactions::{self, Answer};
@@ -63,17 +55,13 @@ use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
 use fuse::{Change, Fuse};
 use handover::Candidates;
-use history::History;
-use last_words::LastWords;
 use leadership::{Leadership, LeadershipParts};
-use notes::Notes;
+use observer::{Moment, Observer};
 use remember::Remembered;
 use status::{Role, Status};
 use tenure::{MainLoop, Tenure};
 use trouble::Trouble;
-use vitals::Vitals;
 use watchdog::Watchdog;
-use witness::Witness;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -84,8 +72,8 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The exit code of a process that lost its leadership (`node::exit` knows it as well).
 const LOST_EXIT_CODE: i32 = 75;
-/// How long the log gets to write its last line.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long the log gets to write its last line, and the observers to write theirs.
+const LAST_WORK: Duration = Duration::from_millis(50);
 
 /// Everything a driver is made of.
 pub struct DriverParts {
@@ -101,16 +89,8 @@ pub struct DriverParts {
     pub cluster: String,
     /// What to register; lease and identity are filled in.
     pub registration: Registration,
-    /// How long a main loop gets to end when nobody is in a hurry.
-    pub stop_timeout: Duration,
-    /// How long a won seat may stay without a main loop.
-    pub start_timeout: Duration,
-    /// How long a main loop that gives signs of life may be silent; `None`: for ever.
-    pub main_loop_timeout: Option<Duration>,
-    /// How long a better member must be there before we make way for it; `None`: we never do.
-    pub failback_delay: Option<Duration>,
-    /// How long the store may be away when the process starts.
-    pub store_patience: Duration,
+    /// How long things may take.
+    pub timeouts: Timeouts,
     /// What this node remembers.
     pub data_dir: DataDir,
     /// The fuse, unarmed.
@@ -123,8 +103,25 @@ pub struct DriverParts {
     pub main_loop: Box<dyn MainLoop>,
     /// Where it runs.
     pub main_runtime: tokio::runtime::Handle,
+    /// Who records and explains, in the order in which they are told.
+    pub observers: Vec<Box<dyn Observer>>,
     /// Told when this member has decided to end, before it takes its leave of disk and store.
     pub on_end: fn(&Ending),
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// How long a main loop gets to end when nobody is in a hurry.
+    pub stop: Duration,
+    /// How long a leader record that was won may stay without a main loop.
+    pub start: Duration,
+    /// How long a main loop that gives signs of life may be silent; `None`: for ever.
+    pub main_loop: Option<Duration>,
+    /// How long a better member must be there before we make way for it; `None`: we never do.
+    pub failback_delay: Option<Duration>,
+    /// How long the store may be away when the process starts.
+    pub store: Duration,
 }
 
 struct Driver {
@@ -133,8 +130,7 @@ struct Driver {
     main_loop: Option<Box<dyn MainLoop>>,
     tenure: Option<Tenure>,
     watchdog: Watchdog,
-    vitals: Vitals,
-    witness: Option<Witness>,
+    observers: Vec<Box<dyn Observer>>,
     candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
@@ -143,7 +139,6 @@ struct Driver {
     ticked_boot_ns: Arc<AtomicU64>,
     /// The last leader we saw, kept while the seat is vacant.
     last_leader: Option<LeaderRecord>,
-    notes: Notes,
     remembered: Remembered,
     watches: bool,
     stopped_by: Option<Ending>,
@@ -159,7 +154,7 @@ struct Shared {
     keys: Keys,
     cluster: String,
     registration: Registration,
-    store_patience: Duration,
+    store_timeout: Duration,
     started_at: Instant,
     data_dir: Arc<Mutex<DataDir>>,
     fuse: Arc<Fuse>,
@@ -167,7 +162,6 @@ struct Shared {
     telemetry: Telemetry,
     trouble: Arc<Trouble>,
     main_runtime: tokio::runtime::Handle,
-    history: History,
     joined_once: Arc<AtomicBool>,
 }
 
@@ -203,52 +197,39 @@ pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::
 
 /// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then
 /// ends what is left of it and frees the seat.
-fn end_process(ending: &Ending, last_words: impl FnOnce() + Send + 'static) -> ! {
+fn end_process(ending: &Ending, last_work: Vec<Box<dyn FnOnce() + Send>>) -> ! {
     tracing::error!(reason = %ending.reason, "the main loop does not end; ending the process with it");
-    let _ = std::thread::Builder::new().name("last-words".into()).spawn(last_words);
+    for work in last_work {
+        let _ = std::thread::Builder::new().name("last-work".into()).spawn(work);
+    }
     // The log is written by a thread of its own; this is the last line, and it says why.
-    std::thread::sleep(LAST_WORDS);
+    std::thread::sleep(LAST_WORK);
     fuse::end_process(LOST_EXIT_CODE)
-}
-
-fn history_of(parts: &DriverParts) -> History {
-    History::new(
-        parts.keys.clone(),
-        parts.main_store.clone(),
-        parts.clock.clone(),
-        parts.telemetry.clone(),
-        LastWords::new(parts.data_dir.path()),
-    )
 }
 
 // === impl Driver: the loop ===
 
 impl Driver {
-    fn new(mut parts: DriverParts) -> (Self, DriverHandle) {
-        let history = history_of(&parts);
+    fn new(parts: DriverParts) -> (Self, DriverHandle) {
         let (mut registration, dir) = (parts.registration, &parts.data_dir);
         (registration.member.uuid, registration.member.incarnation) = (dir.uuid(), dir.incarnation());
         let now = parts.clock.now();
         let elector = Elector::new(ElectorSettings {
             me: registration.member.clone(),
-            stop_timeout: parts.stop_timeout,
-            start_timeout: parts.start_timeout,
-            failback_delay: parts.failback_delay,
+            stop_timeout: parts.timeouts.stop,
+            start_timeout: parts.timeouts.start,
+            failback_delay: parts.timeouts.failback_delay,
         });
         let status = Arc::new(Status::of(&elector, registration.member.clone(), &parts.cluster, now));
         let (status, watched) = watch::channel(status);
         let (reports, inbox) = mpsc::channel(INBOX_MAX);
         let ticked_boot_ns = Arc::new(AtomicU64::new(now.boot_ns()));
-        let (past, past_watched) = watch::channel(Arc::default());
-        let notes = Notes::new(parts.data_dir.take_past(), past);
         let handle = DriverHandle {
             commands: reports.clone(),
             status: watched,
-            past: past_watched,
             ticked_boot_ns: ticked_boot_ns.clone(),
             shuts_down: Arc::default(),
         };
-        let vitals = Vitals::new(parts.telemetry.clone(), registration.ttl, now);
         let shared = Shared {
             store: parts.store,
             main_store: parts.main_store,
@@ -257,14 +238,13 @@ impl Driver {
             keys: parts.keys,
             cluster: parts.cluster,
             registration,
-            store_patience: parts.store_patience,
+            store_timeout: parts.timeouts.store,
             started_at: now,
             data_dir: Arc::new(Mutex::new(parts.data_dir)),
             fuse: Arc::new(parts.fuse),
             keeper: parts.keeper,
             telemetry: parts.telemetry,
             main_runtime: parts.main_runtime,
-            history,
             joined_once: Arc::default(),
         };
         let driver = Self {
@@ -272,9 +252,8 @@ impl Driver {
             parts: shared,
             main_loop: Some(parts.main_loop),
             tenure: None,
-            watchdog: Watchdog::new(parts.main_loop_timeout, parts.start_timeout),
-            vitals,
-            witness: None,
+            watchdog: Watchdog::new(parts.timeouts.main_loop, parts.timeouts.start),
+            observers: parts.observers,
             candidates: Candidates::default(),
             inbox,
             reports,
@@ -282,7 +261,6 @@ impl Driver {
             confirmed_at: now,
             ticked_boot_ns,
             last_leader: None,
-            notes,
             remembered: Remembered::default(),
             watches: false,
             stopped_by: None,
@@ -296,14 +274,13 @@ impl Driver {
             self.begin_watching(); // else once we know which store is the right one
         }
         self.watch_for_loss();
-        self.call_witness();
-        let reading = self.begin_reading();
+        let status = self.status.subscribe();
+        self.observers.iter_mut().for_each(|o| o.began(&status));
         loop {
             self.act();
             if let Some(ending) = self.stopped_by.take() {
                 (self.on_end)(&ending);
                 self.leave(&ending).await;
-                reading.abort();
                 return ending;
             }
             let event = self.select().await;
@@ -315,7 +292,7 @@ impl Driver {
     async fn select(&mut self) -> Option<Event> {
         let now = self.parts.clock.now();
         let sleep = self.elector.poll_timeout().map_or(SLEEP_MAX, |at| now.until(at).min(SLEEP_MAX));
-        self.vitals.sleeps(now, sleep);
+        self.observers.iter_mut().for_each(|o| o.sleeps(now, sleep));
         tokio::select! {
             // The event first: after a stall an answer and a deadline are there together. It cannot do harm,
             // because the elector looks at the clock before the event.
@@ -328,14 +305,13 @@ impl Driver {
     fn apply(&mut self, event: Option<Event>) {
         let now = self.parts.clock.now();
         self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
-        self.vitals.ticked(now, event.is_none());
-        self.tell_worries(now);
+        self.tell(now, |o, moment| o.woke(moment, event.is_none()));
         let lease = self.elector.lease().copied();
         if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
             self.confirmed_at = now;
         }
         if matches!(event, Some(Event::MainLoopEnded(_))) {
-            self.note_end();
+            self.observers.iter_mut().for_each(|o| o.main_loop_ended());
         }
         if let Some(event) = event {
             self.elector.handle_event(now, event);
@@ -346,7 +322,7 @@ impl Driver {
             self.elector.handle_event(now, event);
         }
         self.elector.handle_timeout(now);
-        self.vitals.compare(now, lease.as_ref(), self.elector.lease());
+        self.tell(now, |o, moment| o.handled(moment, lease.as_ref()));
         self.remember(now);
     }
 
@@ -412,16 +388,18 @@ impl Driver {
                 if let Some(tenure) = &self.tenure {
                     tenure.stop(reason);
                 }
-                self.say_verdict(reason);
+                self.tell(self.parts.clock.now(), |o, moment| o.main_loop_told(moment, reason));
             }
             Action::AbortMainLoop => {
                 if let Some(tenure) = &self.tenure {
                     tenure.abort();
                 }
             }
-            Action::EndProcess(ending) => end_process(&ending, self.last_words(&ending)),
+            Action::EndProcess(ending) => {
+                end_process(&ending, self.observers.iter().filter_map(|o| o.process_ends(&ending)).collect())
+            }
             Action::Report(transition) => self.report(transition),
-            Action::Stop(ending) => self.stopped_by = Some(self.with_verdict(ending)),
+            Action::Stop(ending) => self.stopped_by = Some(self.explained(ending)),
         }
     }
 }
@@ -506,25 +484,24 @@ impl Driver {
         self.tenure =
             Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
         // After the main loop, which is what everybody waits for.
-        self.open_row();
-        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
-        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
+        self.tell(self.parts.clock.now(), |o, moment| o.main_loop_started(moment, token));
     }
 
     fn report(&mut self, transition: Transition) {
+        let now = self.parts.clock.now();
         let event = match transition {
             Transition::Joined => {
-                self.tell_past();
+                self.tell(now, |o, moment| o.joined(moment));
                 self.begin_watching();
                 self.joined_event()
             }
             Transition::Rejoining => Some(telemetry::Event::Rejoining),
             Transition::Won(token) => {
-                self.begin_row(token);
+                self.tell(now, |o, moment| o.won(moment, token));
                 Some(telemetry::Event::LeadershipWon { token })
             }
             Transition::Stopping(token, reason) => {
-                self.look_around();
+                self.tell(now, |o, moment| o.main_loop_stopping(moment));
                 Some(telemetry::Event::MainLoopStopping { token, reason })
             }
             Transition::Resigned(token) => Some(telemetry::Event::LeadershipResigned { token }),
@@ -559,7 +536,9 @@ impl Driver {
     async fn leave(&mut self, ending: &Ending) {
         self.parts.fuse.set(None);
         self.remember_for_good().await;
-        let row_closed = self.close_row(ending).await;
+        let before: Vec<_> = self.observers.iter_mut().map(|o| o.ends(ending)).collect();
+        join_all(before).await;
+        let beside: Vec<_> = self.observers.iter_mut().map(|o| o.leaves(ending)).collect();
         let all_given_back = match self.elector.lease() {
             // A join may be under way, or an older lease may live: the guardian knows them all.
             None => !self.parts.keeper.as_ref().is_some_and(Keeper::knows_a_lease),
@@ -567,7 +546,7 @@ impl Driver {
             Some(lease) => {
                 let revoke = self.parts.store.call(Request::Revoke(lease.id()));
                 let revoke = tokio::time::timeout(LEAVE_PATIENCE, revoke);
-                let (revoked, ()) = tokio::join!(revoke, row_closed);
+                let (revoked, _) = tokio::join!(revoke, join_all(beside));
                 let revoked = matches!(revoked, Ok(Ok(_)));
                 if !revoked {
                     tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
@@ -589,6 +568,24 @@ impl Driver {
         self.elector.me().clone()
     }
 
+    /// Tells those who record and explain, one after the other.
+    fn tell(&mut self, now: Instant, mut what: impl FnMut(&mut dyn Observer, Moment<'_>)) {
+        let moment = Moment { now, elector: &self.elector, confirmed_at: self.confirmed_at };
+        self.observers.iter_mut().for_each(|o| what(o.as_mut(), moment));
+    }
+
+    /// The ending in words, where it has none of its own.
+    fn explained(&mut self, ending: Ending) -> Ending {
+        if !ending.detail.is_empty() {
+            return ending;
+        }
+        let mut said = None;
+        self.tell(self.parts.clock.now(), |o, moment| {
+            said = said.take().or_else(|| o.explains(moment, &ending))
+        });
+        Ending { detail: said.unwrap_or_default(), ..ending }
+    }
+
     fn publish(&mut self) {
         let fresh = Status::of(&self.elector, self.me(), &self.parts.cluster, self.confirmed_at);
         let old = self.status.borrow().clone();
@@ -598,7 +595,6 @@ impl Driver {
         if fresh.role == Role::Leader {
             self.candidates.keep_warm(&fresh.view, &fresh.me);
         }
-        let (left, gap_ms) = self.note_change(&old, &fresh);
         let fresh = Arc::new(fresh);
         // First, lest somebody hears of a change and is then shown what was before it. A renewal alone wakes nobody: it
         // comes all the time.
@@ -606,36 +602,10 @@ impl Driver {
             *known = fresh.clone();
             !old.is_renewed_by(&fresh)
         });
-        self.tell_differences(&old, &fresh, left, gap_ms);
+        let now = self.parts.clock.now();
+        self.observers.iter_mut().for_each(|o| o.changed(now, &old, &fresh));
         if let Some(record) = fresh.leader_record() {
             self.last_leader = Some(record.clone());
-        }
-    }
-
-    fn tell_differences(&self, old: &Status, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
-        let telemetry = &self.parts.telemetry;
-        let name = |r: &LeaderRecord| r.holder.node.clone();
-        let token = |s: &Status| s.leader().map(|t| t.token);
-        if token(old) != token(new) {
-            telemetry.metrics().seat_changed(self.parts.clock.now(), left, new.leader().is_some());
-            telemetry.emit(telemetry::Event::LeaderChanged {
-                leader: new.leader_record().map(name),
-                token: token(new),
-                previous: self.last_leader.as_ref().map(name),
-                // Who deletes its record says why soon after; until then it might as well have been somebody else.
-                reason: left.filter(|how| *how != Departure::GivenUp).map(Reason::from),
-                gap_ms,
-            });
-        }
-        let is_in = |view: &[Member], m: &Member| {
-            view.iter().any(|o| o.registration.member.node == m.registration.member.node)
-        };
-        for m in new.view.members.iter().filter(|m| !is_in(&old.view.members, m)) {
-            let (member, address) = (m.registration.member.node.clone(), m.registration.rpc_address.clone());
-            telemetry.emit(telemetry::Event::MemberJoined { member, address });
-        }
-        for m in old.view.members.iter().filter(|m| !is_in(&new.view.members, m)) {
-            telemetry.emit(telemetry::Event::MemberLeft { member: m.registration.member.node.clone() });
         }
     }
 }

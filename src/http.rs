@@ -31,6 +31,7 @@ use crate::config::StoreKind;
 use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
+use crate::journal::Past;
 use crate::limits::{self, Bounds, Guard, Kinds};
 use crate::telemetry::Telemetry;
 use events::Readers;
@@ -44,6 +45,8 @@ const DRIVER_SILENCE_MAX: Duration = Duration::from_secs(5);
 pub struct HttpParts {
     /// The driver's snapshot.
     pub driver: DriverHandle,
+    /// The history.
+    pub past: watch::Receiver<Arc<Past>>,
     /// The command that looks at the keys of the election.
     pub look_command: Arc<str>,
     /// The clock, for ages.

@@ -29,8 +29,9 @@
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it.
 //! - [`protocol`]: the election in terms of store transactions, and the join. Pure.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
-//! - [`driver`]: the one loop where elector, store and clock meet; the fuse; the data dir; joining; handing
-//!   over; the history.
+//! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; the data dir; joining;
+//!   handing over. What records or explains implements [`driver::observer::Observer`]:
+//! - [`journal`]: who led when and why it ended. [`diagnosis`]: looks at etcd, and says who was at fault.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
 //! - [`doctor`]: the checks: facts, judgements, findings.
 //! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
@@ -99,6 +100,8 @@ pub mod clock;
 #[cfg(feature = "node")]
 pub mod config;
 #[cfg(feature = "node")]
+pub mod diagnosis;
+#[cfg(feature = "node")]
 pub mod docs;
 #[cfg(feature = "node")]
 pub mod doctor;
@@ -111,6 +114,8 @@ pub mod files;
 pub mod guardian;
 #[cfg(feature = "node")]
 pub mod http;
+#[cfg(feature = "node")]
+pub mod journal;
 #[cfg(feature = "node")]
 pub mod limits;
 #[cfg(feature = "node")]

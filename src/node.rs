@@ -7,6 +7,7 @@ pub mod exit;
 pub mod exit_timer;
 mod open;
 mod signals;
+mod watched;
 mod watching;
 
 use std::fs::File;
@@ -25,7 +26,7 @@ use crate::driver::fuse::Fuse;
 use crate::driver::leadership::Leadership;
 use crate::driver::status::Status;
 use crate::driver::tenure::{MainLoop, MainLoopEnd};
-use crate::driver::{self, DriverHandle, DriverParts};
+use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
@@ -49,6 +50,7 @@ use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use exit::Exit;
+use watched::Watched;
 
 /// How long the servers get to finish what they are doing when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
@@ -169,10 +171,7 @@ impl NodeBuilder {
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let mut data_dir = open::data_dir(&self.config).await?;
-        if self.accept_new_store {
-            data_dir.forget_pin();
-        }
+        let (data_dir, file) = open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let fuse = Fuse::start().map_err(no_thread)?;
@@ -189,27 +188,29 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let stores = Arc::new([store.clone(), main_store.clone()]);
+        let stores = [store.clone(), main_store.clone()];
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let reloader = Reloader { config: Arc::new(self.config.clone()), stores, limits };
+        let reloader =
+            Reloader { config: Arc::new(self.config.clone()), stores: Arc::new(stores.clone()), limits };
+        let registration = registration(&self.config, &listeners);
+        let watched =
+            Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
+        let (observers, past) = watched.observers(&registration, file, data_dir.uuid());
         let parts = DriverParts {
             store,
             main_store,
             clock: clock.clone(),
             keys,
             cluster: self.config.node.cluster.clone(),
-            registration: registration(&self.config, &listeners),
-            stop_timeout: Duration::from_secs(self.config.meta.stop_timeout_secs),
-            start_timeout: Duration::from_secs(self.config.meta.start_timeout_secs),
-            main_loop_timeout: timeout(self.config.meta.main_loop_timeout_secs),
-            failback_delay: timeout(self.config.node.failback_delay_secs),
-            store_patience: Duration::from_secs(self.config.store.etcd.start_timeout_secs),
+            registration,
+            timeouts: timeouts(&self.config),
             data_dir,
             fuse,
             keeper,
             telemetry: telemetry.clone(),
             main_loop,
             main_runtime: tokio::runtime::Handle::current(),
+            observers,
             on_end: self.on_end,
         };
         telemetry.emit(listeners.event());
@@ -220,10 +221,11 @@ impl NodeBuilder {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             snapshots: driver.subscribe(),
-            history: driver.subscribe_past(),
+            history: past.clone(),
         });
         let look_command = store::open::look_command(&reloader.config).into();
-        let rpc_parts = RpcParts { driver, look_command, clock, desk, serves_cluster, telemetry, checks };
+        let rpc_parts =
+            RpcParts { driver, past, look_command, clock, desk, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(held);
         node.serve_beside(checking);
@@ -315,6 +317,16 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: T
         desk,
         clock,
         telemetry,
+    }
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts {
+        stop: Duration::from_secs(config.meta.stop_timeout_secs),
+        start: Duration::from_secs(config.meta.start_timeout_secs),
+        main_loop: timeout(config.meta.main_loop_timeout_secs),
+        failback_delay: timeout(config.node.failback_delay_secs),
+        store: Duration::from_secs(config.store.etcd.start_timeout_secs),
     }
 }
 
@@ -421,6 +433,7 @@ impl Node {
         let telemetry = rpc_parts.telemetry.clone();
         let (driver, clock) = (rpc_parts.driver.clone(), rpc_parts.clock.clone());
         let (checks, look_command) = (rpc_parts.checks.clone(), rpc_parts.look_command.clone());
+        let past = rpc_parts.past.clone();
         let stop_servers = CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
         let stop = stop_servers.clone().cancelled_owned();
@@ -437,6 +450,7 @@ impl Node {
         let store = reloader.config.store.kind;
         let http_parts = HttpParts {
             driver: driver.clone(),
+            past,
             look_command,
             clock,
             telemetry: telemetry.clone(),

@@ -32,6 +32,7 @@ use tower::ServiceBuilder;
 use crate::clock::Clock;
 use crate::doctor::background::Latest;
 use crate::driver::DriverHandle;
+use crate::journal::Past;
 use crate::limits::{self, Bounds, Guard, Kinds};
 use crate::meta::desk::Desk;
 use crate::proto::DESCRIPTORS;
@@ -66,6 +67,8 @@ const STREAM_OF_REPORTS: &str = "/metad.v1.BarrierService/Stream";
 pub struct RpcParts {
     /// The driver's snapshot.
     pub driver: DriverHandle,
+    /// The history.
+    pub past: watch::Receiver<Arc<Past>>,
     /// The command that looks at the keys of the election.
     pub look_command: std::sync::Arc<str>,
     /// The clock, for ages.

@@ -19,9 +19,9 @@ use super::measured::{Burden, Measured};
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::config::{ChecksConfig, Config, StoreKind};
-use crate::driver::history;
 use crate::driver::status::{self, Role};
 use crate::election::record::{Incarnation, Member, MemberUuid};
+use crate::journal::Past;
 use crate::telemetry::metrics::Usage;
 use crate::telemetry::{Event, Telemetry};
 
@@ -59,8 +59,8 @@ pub struct BackgroundParts {
     pub clock: Arc<dyn Clock>,
     /// Where to tell.
     pub telemetry: Telemetry,
-    /// The history, as the driver reads it.
-    pub history: watch::Receiver<Arc<history::Past>>,
+    /// The history, as this node reads it.
+    pub history: watch::Receiver<Arc<Past>>,
     /// The driver's snapshots.
     pub snapshots: watch::Receiver<Arc<status::Status>>,
 }

@@ -18,8 +18,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dir_lock::{self, LockError};
-use super::last_words::{self, LastWords};
-use crate::election::history::row::Row;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::files;
@@ -39,7 +37,6 @@ pub struct DataDir {
     state: State,
     place: Place,
     lock: Arc<File>,
-    past: Option<Row>,
     /// Why it was given a new identity at this start, if it was.
     estranged: Option<&'static str>,
 }
@@ -146,7 +143,6 @@ impl DataDir {
             state: read_json(&path.join("state"))?.unwrap_or_default(),
             place,
             lock: Arc::new(lock),
-            past: None,
             estranged: None,
         };
         let judge = |i: &Identity| dir.place.judge(&i.binding, &dir.state.boot, exclusive);
@@ -159,7 +155,6 @@ impl DataDir {
         dir.state.incarnation += 1;
         dir.save()?;
         dir.bind()?;
-        dir.past = last_words::read(path, dir.uuid);
         Ok(dir)
     }
 
@@ -219,11 +214,6 @@ impl DataDir {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The last tenure of an earlier start, if the history may not know yet how it ended.
-    pub fn take_past(&mut self) -> Option<Row> {
-        self.past.take()
     }
 
     /// Who we are.
@@ -298,9 +288,6 @@ impl DataDir {
         self.state.cluster = None;
         self.state.raise_to = self.state.raise_to.max(self.state.revision);
         self.state.revision = 0;
-        // The last tenure was in the old store; the history of the new one is not told of it.
-        self.past = None;
-        LastWords::new(&self.path).forget_past();
     }
 
     fn save(&self) -> Result<(), DataDirError> {

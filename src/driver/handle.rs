@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::history::Past;
 use super::status::Status;
 use crate::clock::Instant;
 use crate::election::event::Event;
@@ -18,7 +17,6 @@ use crate::election::record::Token;
 pub struct DriverHandle {
     pub(super) commands: mpsc::Sender<Event>,
     pub(super) status: watch::Receiver<Arc<Status>>,
-    pub(super) past: watch::Receiver<Arc<Past>>,
     pub(super) ticked_boot_ns: Arc<AtomicU64>,
     /// Does a request to stop wait for room in the queue?
     pub(super) shuts_down: Arc<AtomicBool>,
@@ -83,15 +81,5 @@ impl DriverHandle {
     /// the picture) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
-    }
-
-    /// The history, as this node has last read it.
-    pub fn past(&self) -> Arc<Past> {
-        self.past.borrow().clone()
-    }
-
-    /// The history as it grows.
-    pub fn subscribe_past(&self) -> watch::Receiver<Arc<Past>> {
-        self.past.clone()
     }
 }

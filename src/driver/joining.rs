@@ -161,7 +161,7 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
 
 /// A node that has once joined waits for its store for ever; one that starts says soon that it is not there.
 fn is_running(shared: &Shared) -> bool {
-    let patience_over = shared.started_at + shared.store_patience;
+    let patience_over = shared.started_at + shared.store_timeout;
     shared.has_joined() || !shared.clock.now().reached(patience_over)
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{HttpParts, since};
 use crate::clock::{millis, wall_clock_ms};
-use crate::driver::history::row_json;
+use crate::journal::row_json;
 
 /// Oldest first. Without `since`: all that is kept.
 pub(super) async fn history(
@@ -21,7 +21,7 @@ pub(super) async fn history(
         Ok(since) => since.unwrap_or(Duration::MAX),
         Err(refusal) => return refusal.into_response(),
     };
-    let (past, now) = (parts.driver.past(), parts.clock.now());
+    let (past, now) = (parts.past.borrow().clone(), parts.clock.now());
     let since_ms = millis(since);
     let tenures: Value = past.since(wall_clock_ms(), since_ms).map(|row| row_json(row)).collect();
     let age_ms = past.age(now).map(millis);

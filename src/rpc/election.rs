@@ -105,10 +105,10 @@ impl ElectionService for Election {
     async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
         let parts = self.parts.clone();
         let snapshots = WatchStream::new(parts.driver.subscribe()).map(|_| ());
-        let rows = WatchStream::from_changes(parts.driver.subscribe_past()).map(|_| ());
+        let rows = WatchStream::from_changes(parts.past.clone()).map(|_| ());
         let mut last = None;
         let changes = futures_util::stream::select(snapshots, rows).filter_map(move |()| {
-            let (status, past) = (parts.driver.status(), parts.driver.past());
+            let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
             let last_ended = past.last_ended().map(|row| convert::tenure(row));
             let seen = (convert::leader(&status), convert::members(&status), status.role, last_ended);

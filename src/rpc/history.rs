@@ -12,7 +12,7 @@ use crate::telemetry::{Stamped, Telemetry};
 
 /// The rows that are asked for.
 pub(super) fn answer(parts: &RpcParts, request: &HistoryRequest) -> HistoryResponse {
-    let (status, past, now) = (parts.driver.status(), parts.driver.past(), parts.clock.now());
+    let (status, past, now) = (parts.driver.status(), parts.past.borrow().clone(), parts.clock.now());
     let since_ms = if request.since_ms == 0 { u64::MAX } else { request.since_ms };
     let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
     let newest = past.since(wall_clock_ms(), since_ms).rev().take(limit);

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use super::source::{Path, Source};
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-pub const ORDER: [&str; 20] = [
+pub const ORDER: [&str; 22] = [
     "docs",
     "clock",
     "files",
@@ -18,6 +18,8 @@ pub const ORDER: [&str; 20] = [
     "protocol",
     "guardian",
     "driver",
+    "journal",
+    "diagnosis",
     "meta",
     "doctor",
     "rpc",

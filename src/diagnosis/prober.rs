@@ -1,8 +1,7 @@
 //! Looks at etcd's members, for the verdict and for the metrics, and says each verdict once. It looks every few seconds while all is well, and
 //! again and again while renewals are late.
 //!
-//! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs. It only looks, and
-//! the driver decides nothing by it.
+//! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::status::Status;
 use super::verdict::{self, Evidence, Peer, Standstill, Verdict};
 use crate::client::MemberClient;
 use crate::clock::{Clock, Instant};
+use crate::driver::status::Status;
 use crate::election::history::Reason;
 use crate::election::record::Member;
 use crate::store::sight::Sight;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use super::Past;
+use super::{Past, rows_prefix};
 use crate::clock::Clock;
 use crate::election::history::row::{ROWS_MAX, Row};
+use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
 use crate::store::{Change, KeyRange, Op, Store, StoreError, Txn, WatchBatch, ask};
 use crate::telemetry::event::Ended;
@@ -21,12 +22,13 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-pub(super) struct Reader<'a> {
-    pub(super) store: &'a dyn Store,
-    pub(super) prefix: String,
-    pub(super) clock: &'a dyn Clock,
-    pub(super) telemetry: &'a Telemetry,
-    pub(super) past: watch::Sender<Arc<Past>>,
+/// The parts of a reader.
+pub(super) struct Reader {
+    prefix: String,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    past: watch::Sender<Arc<Past>>,
 }
 
 /// The rows by key; they sort by token.
@@ -34,7 +36,17 @@ type Rows = BTreeMap<String, Arc<Row>>;
 
 // === impl Reader ===
 
-impl Reader<'_> {
+impl Reader {
+    pub(super) fn new(
+        keys: &Keys,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
+        past: watch::Sender<Arc<Past>>,
+    ) -> Self {
+        Self { prefix: rows_prefix(keys), store, clock, telemetry, past }
+    }
+
     /// Never returns. The driver says when the store does not answer; this one only tries again.
     pub(super) async fn follow(&self) {
         let (mut is_first, mut pause) = (true, PAUSE);
@@ -48,7 +60,7 @@ impl Reader<'_> {
 
     async fn read_and_watch(&self, is_first: &mut bool, pause: &mut Duration) -> StoreError {
         let ended = async {
-            let reply = ask(self.store, Txn::read(vec![Op::List(self.prefix.clone())])).await?;
+            let reply = ask(self.store.as_ref(), Txn::read(vec![Op::List(self.prefix.clone())])).await?;
             let found = reply.found.into_iter().flatten();
             let mut rows: Rows =
                 found.filter_map(|kv| Some((kv.key, Arc::new(decode_row(&kv.value)?)))).collect();

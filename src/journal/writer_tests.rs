@@ -21,11 +21,8 @@ impl World {
     }
 
     /// A process of its own.
-    fn history(&self) -> History {
-        let clock = Arc::new(OsClock);
-        let telemetry = Telemetry::new("n", clock.clone(), None);
-        let words = LastWords::new(self.dir.path());
-        History::new(self.keys.clone(), Arc::new(self.store.clone()), clock, telemetry, words)
+    fn history(&self) -> Writer {
+        Writer::new(self.keys.clone(), Arc::new(self.store.clone()), TenureFile::new(self.dir.path()))
     }
 
     async fn put(&self, key: String, value: Vec<u8>) -> Token {

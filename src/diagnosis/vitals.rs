@@ -1,9 +1,7 @@
-//! What the driver tells of its own health: how punctual it is, and how much of the lease is left when a renewal is
-//! confirmed. Both only count; nothing is decided here.
+//! The driver's health in numbers: how punctual it is, and how much of the lease is left when a renewal is confirmed.
 
 use std::time::Duration;
 
-use super::standstill::Punctuality;
 use crate::clock::Instant;
 use crate::election::lease::Lease;
 use crate::telemetry::Telemetry;
@@ -12,33 +10,20 @@ use crate::telemetry::Telemetry;
 pub(super) struct Vitals {
     telemetry: Telemetry,
     ticked_at: Instant,
-    punctuality: Punctuality,
     confirmed_at: Option<Instant>,
 }
 
 // === impl Vitals ===
 
 impl Vitals {
-    pub(super) fn new(telemetry: Telemetry, ttl: Duration, now: Instant) -> Self {
-        let punctuality = Punctuality::new(ttl, now);
-        Self { telemetry, ticked_at: now, punctuality, confirmed_at: None }
+    pub(super) fn new(telemetry: Telemetry, now: Instant) -> Self {
+        Self { telemetry, ticked_at: now, confirmed_at: None }
     }
 
-    /// The driver waits from now on, for at most so long.
-    pub(super) fn sleeps(&mut self, now: Instant, at_most: Duration) {
-        self.punctuality.sleeps(now, at_most);
-    }
-
-    /// The driver has woken up: by its timer, or by an event.
-    pub(super) fn ticked(&mut self, now: Instant, by_timer: bool) {
-        let late = self.punctuality.woke(now);
-        self.telemetry.metrics().driver_ticked(now.since(self.ticked_at), by_timer.then_some(late));
+    /// The driver has woken up; if by its timer, so late.
+    pub(super) fn ticked(&mut self, now: Instant, late: Option<Duration>) {
+        self.telemetry.metrics().driver_ticked(now.since(self.ticked_at), late);
         self.ticked_at = now;
-    }
-
-    /// How punctual the driver was lately.
-    pub(super) fn punctuality(&self) -> &Punctuality {
-        &self.punctuality
     }
 
     /// The lease before an event and after it: has the event confirmed a renewal?
@@ -70,7 +55,7 @@ mod tests {
     fn a_renewal_is_counted_when_it_moves_the_deadline_with_what_was_left_before() {
         let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
         let ttl = Duration::from_secs(10);
-        let mut vitals = Vitals::new(telemetry.clone(), ttl, Instant::default());
+        let mut vitals = Vitals::new(telemetry.clone(), Instant::default());
         let at = Instant::from_millis;
         let first = Lease::granted(LeaseId(1), ttl, at(0));
         let mut renewed = first;

@@ -19,11 +19,11 @@ use crate::store::codec::history::{decode_row, encode_row};
 /// The file's name in the data dir.
 const FILE: &str = "tenure";
 
-/// The last words of this process. Clones share them.
+/// The tenure file, as this process writes it. Clones share it.
 #[derive(Clone, Debug)]
-pub struct LastWords {
+pub struct TenureFile {
     dir: PathBuf,
-    /// What is said later must not be undone by an earlier word that a slow disk, or a slow store, has held up.
+    /// What is written later must not be undone by an earlier write that a slow disk, or a slow store, has held up.
     said: Arc<Mutex<Said>>,
 }
 
@@ -35,10 +35,10 @@ enum Said {
     Ended,
 }
 
-// === impl LastWords ===
+// === impl TenureFile ===
 
-impl LastWords {
-    /// Those of a process on this data dir.
+impl TenureFile {
+    /// The one of a process on this data dir.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), said: Arc::default() }
     }
@@ -70,12 +70,30 @@ impl LastWords {
         self.write(row);
     }
 
-    /// The history has those of an earlier start.
+    /// The history knows the tenure of an earlier start.
     pub fn forget_past(&self) {
         if *self.said() == Said::Nothing {
             let _ = std::fs::remove_file(self.dir.join(FILE)); // else it is told twice, which does no harm
             Obituary::remove(&self.dir);
         }
+    }
+
+    /// The last tenure of the data dir with this identity, and how it ended as far as can be known now. What cannot be
+    /// read is left out.
+    pub fn read(&self, uuid: MemberUuid) -> Option<Row> {
+        let dir = &self.dir;
+        let row = decode_row(&std::fs::read(dir.join(FILE)).ok()?);
+        let mut row = row.filter(|r| r.holder.uuid == uuid)?;
+        let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
+        row.close(End {
+            // A clock that was set back must not end a tenure before it began.
+            at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms).max(row.from_ms),
+            reason: obituary.map_or(Reason::Vanished, |o| o.reason),
+            detail: String::new(),
+            seen: None,
+            by_holder: true,
+        });
+        Some(row)
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -92,22 +110,6 @@ impl LastWords {
     }
 }
 
-/// The last tenure of the data dir with this identity, and how it ended as far as can be known now. What cannot be
-/// read is left out.
-pub fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
-    let mut row = decode_row(&std::fs::read(dir.join(FILE)).ok()?).filter(|r| r.holder.uuid == uuid)?;
-    let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
-    row.close(End {
-        // A clock that was set back must not end a tenure before it began.
-        at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms).max(row.from_ms),
-        reason: obituary.map_or(Reason::Vanished, |o| o.reason),
-        detail: String::new(),
-        seen: None,
-        by_holder: true,
-    });
-    Some(row)
-}
-
 fn last_seen_ms(dir: &Path) -> u64 {
     let changed = std::fs::metadata(dir.join(FILE)).and_then(|m| m.modified()).ok();
     changed.map_or_else(wall_clock_ms, unix_ms)
@@ -116,6 +118,10 @@ fn last_seen_ms(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
+        TenureFile::new(dir).read(uuid)
+    }
     use crate::election::record::{Incarnation, MemberId, Revision, Token};
 
     fn row() -> Row {
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_only_its_own_data_dir_reads_it() {
         let tmp = tempfile::tempdir().unwrap();
-        let words = LastWords::new(tmp.path());
+        let words = TenureFile::new(tmp.path());
         assert_eq!(read(tmp.path(), MemberUuid(1)), None);
         words.begin(&row());
         assert_eq!(read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().reason, Reason::Vanished);
@@ -150,14 +156,14 @@ mod tests {
         assert!(!words.still_here(), "no more");
         words.forget_past();
         assert!(read(tmp.path(), MemberUuid(1)).is_some(), "that is not the past");
-        LastWords::new(tmp.path()).forget_past();
+        TenureFile::new(tmp.path()).forget_past();
         assert_eq!(read(tmp.path(), MemberUuid(1)), None);
     }
 
     #[test]
     fn a_machine_that_dies_leaves_its_last_sign_of_life() {
         let tmp = tempfile::tempdir().unwrap();
-        let words = LastWords::new(tmp.path());
+        let words = TenureFile::new(tmp.path());
         assert!(!words.still_here(), "nothing has begun");
         words.begin(&row());
         let file = std::fs::File::options().append(true).open(tmp.path().join(FILE)).unwrap();
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn who_died_without_a_word_is_told_by_its_guardian() {
         let tmp = tempfile::tempdir().unwrap();
-        LastWords::new(tmp.path()).begin(&row());
+        TenureFile::new(tmp.path()).begin(&row());
         std::fs::write(tmp.path().join("obituary"), r#"{"reason":"fuse","at_ms":8}"#).unwrap();
         let end = read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap();
         assert_eq!((end.reason, end.at_ms), (Reason::Fuse, 8));

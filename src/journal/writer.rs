@@ -1,33 +1,29 @@
-//! The history: one row per tenure, in the store, so that it survives every node. The only place that writes it.
+//! Writes the history: one row per tenure, in the store. The only place that does.
 //!
 //! The row of a tenure is opened under its token ([`transactions::fenced`]), in a write that also closes what an earlier
 //! leader has left open and deletes what is too much. A holder that knows how its tenure ended says so itself, when it
 //! leaves or at its next start; there it has no token any more, and the row's own revision is the guard.
 //!
-//! All of it is best effort: no start and no hand-over waits for it, a stop waits for its row for [`CLOSE_PATIENCE`] at
+//! All of it is best effort: no start and no hand-over waits for it, a stop waits for its row for [`CLOSE_TIMEOUT`] at
 //! most, and no failure of it costs leadership. A row that was not closed is closed by the next leader.
 
-mod reader;
 #[cfg(test)]
+#[path = "writer_tests.rs"]
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
-use super::last_words::LastWords;
-use crate::clock::{Clock, Instant};
+use super::tenure_file::TenureFile;
 use crate::election::history::row::{Left, Opening, ROWS_MAX, Row};
 use crate::election::record::{Revision, Token};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::{decode_row, encode_row};
 use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask};
-use crate::telemetry::Telemetry;
 
 /// How long a leader that leaves may take to close its row; it gives its lease back at the same time.
-pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a write of the history is tried, and the pause between two tries.
 const TRIES_MAX: u32 = 60;
 const TRY_PAUSE: Duration = Duration::from_secs(1);
@@ -36,21 +32,9 @@ const RACE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a row may change under us before we leave it to the others.
 const MERGES_MAX: u32 = 4;
 
-/// A row as it stands in the store, for those who show it.
-pub use crate::store::codec::history::row_json;
-
-/// The rows as this node has last seen them.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Past {
-    /// Oldest first, [`ROWS_MAX`] at most.
-    pub rows: Vec<Arc<Row>>,
-    /// When the store last confirmed them; `None`: not yet.
-    pub confirmed_at: Option<Instant>,
-}
-
-/// The history of the cluster, as one node reads and writes it. Clones share it.
+/// The history of the cluster, as one node writes it. Clones share it.
 #[derive(Clone)]
-pub(super) struct History {
+pub(super) struct Writer {
     inner: Arc<Inner>,
 }
 
@@ -58,9 +42,7 @@ struct Inner {
     keys: Keys,
     /// The main loop's connections: the election's are for the election.
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    telemetry: Telemetry,
-    words: LastWords,
+    file: TenureFile,
     /// Our own row, once it is there.
     own: Mutex<Option<Opened>>,
     /// One of our writes at a time: what is said about our past comes before our next tenure.
@@ -91,64 +73,12 @@ enum Tried {
     Again,
 }
 
-// === impl Past ===
+// === impl Writer ===
 
-impl Past {
-    /// The tenures that had not ended `since_ms` before `now_ms`, oldest first.
-    pub fn since(&self, now_ms: u64, since_ms: u64) -> impl DoubleEndedIterator<Item = &Arc<Row>> {
-        let from = now_ms.saturating_sub(since_ms);
-        self.rows.iter().filter(move |r| r.end.as_ref().is_none_or(|e| e.at_ms >= from))
-    }
-
-    /// Whether it has been read at all, and how long ago the store last confirmed it.
-    pub fn age(&self, now: Instant) -> Option<Duration> {
-        self.confirmed_at.map(|at| now.since(at))
-    }
-
-    /// The tenure that ended last.
-    pub fn last_ended(&self) -> Option<&Arc<Row>> {
-        self.rows.iter().rev().find(|r| r.end.is_some())
-    }
-}
-
-// === impl History ===
-
-impl History {
-    pub(super) fn new(
-        keys: Keys,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        telemetry: Telemetry,
-        words: LastWords,
-    ) -> Self {
-        let inner = Inner {
-            keys,
-            store,
-            clock,
-            telemetry,
-            words,
-            own: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-        };
+impl Writer {
+    pub(super) fn new(keys: Keys, store: Arc<dyn Store>, file: TenureFile) -> Self {
+        let inner = Inner { keys, store, file, own: Mutex::default(), turn: tokio::sync::Mutex::default() };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// What the next start reads.
-    pub(super) fn words(&self) -> &LastWords {
-        &self.inner.words
-    }
-
-    /// Keeps the rows up to date, for as long as it is polled.
-    pub(super) async fn follow(self, past: watch::Sender<Arc<Past>>) {
-        let inner = &self.inner;
-        let reader = reader::Reader {
-            store: inner.store.as_ref(),
-            prefix: rows_prefix(&inner.keys),
-            clock: inner.clock.as_ref(),
-            telemetry: &inner.telemetry,
-            past,
-        };
-        reader.follow().await;
     }
 
     /// Writes an entry, however often it takes, up to [`TRIES_MAX`].
@@ -177,8 +107,8 @@ impl History {
             Entry::Ended(row) => {
                 let tried = self.settle(self.inner.store.as_ref(), row, Revision(0)).await?;
                 if tried == Tried::Done {
-                    let words = self.inner.words.clone();
-                    let _ = tokio::task::spawn_blocking(move || words.forget_past()).await; // it may be told again
+                    let file = self.inner.file.clone();
+                    let _ = tokio::task::spawn_blocking(move || file.forget_past()).await; // it may be told again
                 }
                 Ok(tried)
             }

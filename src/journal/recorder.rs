@@ -1,0 +1,271 @@
+//! Observes the driver for the journal: how a leader left, for how long nobody led, and what was known when our own
+//! tenure ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::reader::Reader;
+use super::tenure_file::TenureFile;
+use super::writer::{CLOSE_TIMEOUT, Entry, Writer};
+use super::{Past, identities};
+use crate::clock::{Clock, Instant, millis, wall_clock_ms};
+use crate::driver::observer::{Moment, Observer};
+use crate::driver::status::Status;
+use crate::election::departure::Departure;
+use crate::election::history::row::{End, Left, Row, Seen};
+use crate::election::history::{Ending, Reason};
+use crate::election::record::{LeaderRecord, Member, Token};
+use crate::store::Store;
+use crate::store::codec::Keys;
+use crate::telemetry::{Event, Telemetry};
+
+/// How long leaving waits for the tenure file: a disk that hangs must not keep the leader record.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often the data dir is told that the tenure goes on.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
+
+/// What a recorder is made of.
+pub struct RecorderParts {
+    /// Where the keys are.
+    pub keys: Keys,
+    /// The store, for the election: what is left of a tenure is written there when we leave.
+    pub store: Arc<dyn Store>,
+    /// The store again, on the main loop's connections: all else.
+    pub main_store: Arc<dyn Store>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where to tell.
+    pub telemetry: Telemetry,
+    /// The tenure file of this data dir.
+    pub file: TenureFile,
+    /// The last tenure of an earlier start, if the history may not know yet how it ended.
+    pub past: Option<Row>,
+    /// Our own address, for the row.
+    pub address: String,
+    /// Where rows are read and written: the driver's runtime must not wait for a thousand of them.
+    pub main_runtime: Handle,
+    /// How late the driver was at worst lately.
+    pub worst_delay: Box<dyn Fn(Instant) -> Duration + Send>,
+}
+
+/// Has a row written for each of our tenures, tells who leads, and keeps [`Past`] up to date.
+pub struct Recorder {
+    parts: RecorderParts,
+    writer: Writer,
+    reading: tokio::task::AbortHandle,
+    notes: Notes,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// The name of the last leader, kept through a vacancy.
+    last_leader: Option<String>,
+    /// The last leader that we saw leave, and when.
+    left: Option<(Left, Instant)>,
+    /// Our own tenure.
+    own: Option<Row>,
+    /// What we knew when its main loop was told to stop.
+    seen: Option<Seen>,
+    /// When its main loop had ended.
+    ended_ms: Option<u64>,
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// A leader is gone, and perhaps there is a next one: how it left, and for how long nobody led.
+    fn note_change(&mut self, now: Instant, old: &Status, new: &Status) -> (Option<Departure>, Option<u64>) {
+        let how = Departure::seen(&old.view, &new.view);
+        if let Some((how, tenure)) = how.zip(old.leader()) {
+            let (record, token, at_ms) = (tenure.record.clone(), tenure.token, wall_clock_ms());
+            self.left = Some((Left { record, token, how, at_ms }, now));
+        }
+        let is_new = new.leader().map(|t| t.token) != old.leader().map(|t| t.token);
+        (how, new.leader().filter(|_| is_new).and_then(|_| self.gap_ms(now)))
+    }
+
+    fn gap_ms(&self, now: Instant) -> Option<u64> {
+        self.left.as_ref().map(|(_, at)| millis(now.since(*at)))
+    }
+
+    /// Our row, as it ended for this reason.
+    fn closed_row(&self, ending: &Ending) -> Option<Row> {
+        let mut row = self.own.clone()?;
+        row.close(End {
+            at_ms: self.ended_ms.unwrap_or_else(wall_clock_ms),
+            reason: ending.reason,
+            detail: ending.detail.clone(),
+            seen: self.seen.clone(),
+            by_holder: true,
+        });
+        Some(row)
+    }
+}
+
+/// Tells the data dir that the tenure begins, and then that it goes on, until it has ended.
+async fn leave_signs(file: TenureFile, row: Row) {
+    let begin = {
+        let file = file.clone();
+        move || file.begin(&row)
+    };
+    let _ = tokio::task::spawn_blocking(begin).await; // it would have said so
+    loop {
+        tokio::time::sleep(SIGN_EVERY).await;
+        let file = file.clone();
+        if !tokio::task::spawn_blocking(move || file.still_here()).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Begins to read. The second value is what was read last.
+    pub fn start(parts: RecorderParts) -> (Self, watch::Receiver<Arc<Past>>) {
+        let (shown, past) = watch::channel(Arc::default());
+        let (store, clock) = (parts.main_store.clone(), parts.clock.clone());
+        let reader = Reader::new(&parts.keys, store.clone(), clock, parts.telemetry.clone(), shown);
+        let reading = parts.main_runtime.spawn(async move { reader.follow().await }).abort_handle();
+        let writer = Writer::new(parts.keys.clone(), store, parts.file.clone());
+        (Self { parts, writer, reading, notes: Notes::default() }, past)
+    }
+
+    fn write(&self, entry: Entry) {
+        self.parts.main_runtime.spawn(self.writer.clone().write(entry));
+    }
+
+    fn tell_leader(&self, now: Instant, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
+        let telemetry = &self.parts.telemetry;
+        telemetry.metrics().seat_changed(now, left, new.leader().is_some());
+        telemetry.emit(Event::LeaderChanged {
+            leader: new.leader_record().map(name),
+            token: token(new),
+            previous: self.notes.last_leader.clone(),
+            // Who deletes its record says why soon after; until then it might as well have been somebody else.
+            reason: left.filter(|how| *how != Departure::GivenUp).map(Reason::from),
+            gap_ms,
+        });
+    }
+
+    fn tell_members(&self, old: &Status, new: &Status) {
+        let is_in = |view: &[Member], m: &Member| {
+            view.iter().any(|o| o.registration.member.node == m.registration.member.node)
+        };
+        for m in new.view.members.iter().filter(|m| !is_in(&old.view.members, m)) {
+            let (member, address) = (m.registration.member.node.clone(), m.registration.rpc_address.clone());
+            self.parts.telemetry.emit(Event::MemberJoined { member, address });
+        }
+        for m in old.view.members.iter().filter(|m| !is_in(&new.view.members, m)) {
+            let member = m.registration.member.node.clone();
+            self.parts.telemetry.emit(Event::MemberLeft { member });
+        }
+    }
+}
+
+fn name(record: &LeaderRecord) -> String {
+    record.holder.node.clone()
+}
+
+fn token(status: &Status) -> Option<Token> {
+    status.leader().map(|t| t.token)
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl Observer for Recorder {
+    fn changed(&mut self, now: Instant, old: &Status, new: &Status) {
+        let (left, gap_ms) = self.notes.note_change(now, old, new);
+        if token(old) != token(new) {
+            self.tell_leader(now, new, left, gap_ms);
+        }
+        self.tell_members(old, new);
+        if let Some(record) = new.leader_record() {
+            self.notes.last_leader = Some(name(record));
+        }
+    }
+
+    /// The history may hear what became of our last tenure, if this still is the same data dir.
+    fn joined(&mut self, moment: Moment<'_>) {
+        let uuid = moment.elector.me().uuid;
+        if let Some(row) = self.parts.past.take().filter(|row| row.holder.uuid == uuid) {
+            self.write(Entry::Ended(row));
+        }
+    }
+
+    fn won(&mut self, moment: Moment<'_>, token: Token) {
+        let tenure = moment.elector.view().seat.tenure().filter(|t| t.token == token);
+        self.notes.own = Some(Row {
+            token,
+            holder: moment.elector.me().clone(),
+            address: self.parts.address.clone(),
+            from_ms: tenure.map_or_else(wall_clock_ms, |t| t.record.acquired_ms),
+            gap_ms: None,
+            previous: None,
+            end: None,
+        });
+    }
+
+    /// The main loop does not wait for the history.
+    fn main_loop_started(&mut self, moment: Moment<'_>, token: Token) {
+        let gap_ms = self.notes.gap_ms(moment.now);
+        if let Some(row) = &mut self.notes.own {
+            (row.from_ms, row.gap_ms) = (wall_clock_ms(), gap_ms);
+            let (row, left) = (row.clone(), self.notes.left.as_ref().map(|(left, _)| left.clone()));
+            // Here, because the main loop's runtime may hang from now on.
+            tokio::spawn(leave_signs(self.parts.file.clone(), row.clone()));
+            self.write(Entry::Begun(row, left));
+        }
+        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
+        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
+    }
+
+    fn main_loop_stopping(&mut self, moment: Moment<'_>) {
+        let slowest = self.parts.store.slowest();
+        self.notes.seen = Some(Seen {
+            ack_age_ms: moment.elector.lease().map(|l| millis(l.ack_age(moment.now))),
+            slowest_ms: slowest.as_ref().map(|(_, took)| millis(*took)),
+            slowest: slowest.map(|(place, _)| place),
+            tick_delay_ms: millis((self.parts.worst_delay)(moment.now)),
+        });
+    }
+
+    fn main_loop_ended(&mut self) {
+        self.notes.ended_ms = Some(wall_clock_ms());
+    }
+
+    fn process_ends(&self, ending: &Ending) -> Option<Box<dyn FnOnce() + Send>> {
+        let (row, file) = (self.notes.closed_row(ending)?, self.parts.file.clone());
+        Some(Box::new(move || file.end(&row)))
+    }
+
+    /// Writes down how our tenure ended, for the next start.
+    fn ends(&mut self, ending: &Ending) -> BoxFuture<'static, ()> {
+        self.notes.ended_ms.get_or_insert_with(wall_clock_ms); // the same for the file and the store
+        let (row, file) = (self.notes.closed_row(ending), self.parts.file.clone());
+        Box::pin(async move {
+            let Some(row) = row else { return };
+            let written = tokio::task::spawn_blocking(move || file.end(&row));
+            let _ = tokio::time::timeout(WRITE_TIMEOUT, written).await; // then the next start knows less
+        })
+    }
+
+    /// Tells the history.
+    fn leaves(&mut self, ending: &Ending) -> BoxFuture<'static, ()> {
+        let (row, writer, store) =
+            (self.notes.closed_row(ending), self.writer.clone(), self.parts.store.clone());
+        Box::pin(async move {
+            if let Some(row) = row {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, writer.close(store.as_ref(), &row)).await;
+            }
+        })
+    }
+}

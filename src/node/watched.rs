@@ -1,0 +1,60 @@
+//! Wires those who record and explain to the driver that they observe.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::diagnosis::monitor::{Monitor, MonitorParts};
+use crate::driver::observer::Observer;
+use crate::election::record::{MemberUuid, Registration};
+use crate::journal::Past;
+use crate::journal::recorder::{Recorder, RecorderParts};
+use crate::journal::tenure_file::TenureFile;
+use crate::store::Store;
+use crate::store::codec::Keys;
+use crate::telemetry::Telemetry;
+
+/// What driver and observers share.
+pub(super) struct Watched {
+    pub(super) keys: Keys,
+    /// For the election, and for the main loop.
+    pub(super) stores: [Arc<dyn Store>; 2],
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telemetry: Telemetry,
+}
+
+impl Watched {
+    /// The observers in the order in which they are told, and the history as it is read. To be called on the main loop's
+    /// runtime.
+    pub(super) fn observers(
+        self,
+        registration: &Registration,
+        file: TenureFile,
+        uuid: MemberUuid,
+    ) -> (Vec<Box<dyn Observer>>, watch::Receiver<Arc<Past>>) {
+        let [store, main_store] = self.stores;
+        let monitor = Monitor::new(MonitorParts {
+            store: store.clone(),
+            keys: self.keys.clone(),
+            clock: self.clock.clone(),
+            telemetry: self.telemetry.clone(),
+            ttl: registration.ttl,
+        });
+        let punctuality = monitor.punctuality();
+        let (recorder, past) = Recorder::start(RecorderParts {
+            keys: self.keys,
+            store,
+            main_store,
+            clock: self.clock,
+            telemetry: self.telemetry,
+            past: file.read(uuid),
+            file,
+            address: registration.rpc_address.clone(),
+            main_runtime: tokio::runtime::Handle::current(),
+            worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
+        });
+        // The monitor first: it knows the reason that the recorder writes down.
+        (vec![Box::new(monitor), Box::new(recorder)], past)
+    }
+}
