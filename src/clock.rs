@@ -7,7 +7,7 @@
 //! clock can make us believe in a lease for too long.
 //!
 //! Not covered: a pause of the whole virtual machine that its clocks do not show (`kvm-clock`); there only
-//! the fencing token protects. See `docs/limits.md`.
+//! the fencing token protects. See `src/docs/limits.md`.
 //!
 //! This module must not know anything about elections. Wall time is for display only, never for a decision.
 
