@@ -50,7 +50,7 @@ fn root() -> &'static Path {
 }
 
 /// All files at or below a path of the repository, with their paths from its root, in order.
-fn files(below: &str) -> Vec<(String, PathBuf)> {
+pub fn files(below: &str) -> Vec<(String, PathBuf)> {
     let path = root().join(below);
     if NOT_OURS.contains(&below) || !path.exists() {
         return vec![];
