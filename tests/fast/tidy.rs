@@ -17,7 +17,7 @@ use finding::{Finding, assert_none};
 use source::Source;
 
 /// What is looked through for words, beside `src`.
-const TEXTS: [&str; 15] = [
+const TEXTS: [&str; 17] = [
     "src",
     "tests",
     "config",
@@ -31,6 +31,8 @@ const TEXTS: [&str; 15] = [
     "Cargo.toml",
     "docker-compose.yml",
     "rustfmt.toml",
+    "clippy.toml",
+    "deny.toml",
     ".gitignore",
     "LICENSE",
 ];
