@@ -178,8 +178,9 @@ fn source_of_tests(name: &str) -> String {
 
 #[test]
 fn every_document_that_is_cited_exists() {
-    let places = ["src", "tests", "proto", "config", "benches", "examples", "README.md"];
-    let files = places.iter().flat_map(|below| tidy::files(below));
+    let folders = ["src", "tests", "proto", "config", "benches", "examples"];
+    let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let files = folders.iter().chain(&pages).flat_map(|below| tidy::files(below));
     let texts = files.filter_map(|(name, path)| Some((name, std::fs::read_to_string(path).ok()?)));
     let cited: Vec<_> = texts.flat_map(|(name, text)| documents_cited(&name, &text)).collect();
     assert!(cited.len() >= 50, "the citations were not understood");
@@ -214,4 +215,16 @@ fn a_citation_of_a_missing_document_is_noticed() {
         assert_eq!(documents_cited(name, &text), [(format!("{name}:1"), missing.clone())]);
     }
     assert!(!is_document(&missing) && is_document("protocol.md") && is_document("README.md"));
+}
+
+#[test]
+fn the_page_for_contributors_names_files_that_exist() {
+    let page = read("CONTRIBUTING.md");
+    let tops = ["src/", "tests/", "config/", "proto/"];
+    let quoted = page.split('`').skip(1).step_by(2).filter(|q| tops.iter().any(|top| q.starts_with(top)));
+    let paths: Vec<&str> = quoted.filter(|path| !path.contains("NAME")).collect();
+    assert!(paths.len() >= 40, "the page was not understood: {paths:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let gone: Vec<_> = paths.iter().filter(|path| !root.join(path).exists()).collect();
+    assert!(gone.is_empty(), "CONTRIBUTING.md names {gone:?}");
 }

@@ -17,7 +17,7 @@ use finding::{Finding, assert_none};
 use source::Source;
 
 /// What is looked through for words, beside `src`.
-const TEXTS: [&str; 17] = [
+const TEXTS: [&str; 19] = [
     "src",
     "tests",
     "config",
@@ -27,6 +27,8 @@ const TEXTS: [&str; 17] = [
     "docs",
     ".ci",
     "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
     "Makefile",
     "Cargo.toml",
     "docker-compose.yml",
