@@ -2,6 +2,8 @@
 //!
 //! Prints figures and asserts nothing: timings depend on the machine. What is compared is measured in one run.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks time requests, not a lease")]
+
 #[path = "bare/store.rs"]
 mod bare;
 #[path = "compare/rounds.rs"]

@@ -7,6 +7,8 @@
 //! The goals, on two cores: a fenced put within 1.1 times a bare one; 20,000 look-ups per second with a p99 below
 //! 10 ms; 1,000 workers below 50 % of a core and 100 MB.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks time requests, not a lease")]
+
 #[path = "bare/store.rs"]
 mod bare;
 #[path = "../tests/support/lib.rs"]

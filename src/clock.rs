@@ -7,7 +7,7 @@
 //! clock can make us believe in a lease for too long.
 //!
 //! Not covered: a pause of the whole virtual machine that its clocks do not show (`kvm-clock`); there only
-//! the fencing token protects. See `docs/limits.md`.
+//! the fencing token protects. See `src/docs/limits.md`.
 //!
 //! This module must not know anything about elections. Wall time is for display only, never for a decision.
 
@@ -141,6 +141,7 @@ impl Clock for OsClock {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is the place")]
 fn read_ns(id: rustix::time::ClockId) -> u64 {
     let t = rustix::time::clock_gettime(id);
     // Both clocks count from boot, so neither field is ever negative.
@@ -149,6 +150,7 @@ fn read_ns(id: rustix::time::ClockId) -> u64 {
 
 /// Milliseconds since the Unix epoch on the wall clock. For display, and for epochs to resemble time: never for a
 /// decision.
+#[allow(clippy::disallowed_methods, reason = "this is the place")]
 pub fn wall_clock_ms() -> u64 {
     unix_ms(std::time::SystemTime::now())
 }

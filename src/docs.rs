@@ -27,6 +27,9 @@ pub mod limits {}
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
 
+#[doc = include_str!("docs/protocol.md")]
+pub mod protocol {}
+
 #[doc = include_str!("docs/run.md")]
 pub mod run {}
 

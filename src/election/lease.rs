@@ -1,11 +1,11 @@
 //! The arithmetic of one lease: what we may believe, and until when.
 //!
-//! Every number of DESIGN §5 that follows from the time to live is computed here and nowhere else. A lease's
+//! Every number that follows from the time to live is computed here and nowhere else. A lease's
 //! two instants are `H` ([`Lease::holds_until`]: when the lease may end for all we know) and `S`
 //! ([`Lease::step_down_at`]: when the main loop is told to stop). Both are anchored at the moment the request
 //! *left*, because the store's own count starts after that (etcd `lease/lessor.go` refreshes to now + ttl).
 //! The popular alternative, counting from the moment the answer arrived (etcd `client/v3/lease.go`), believes
-//! for too long by the time the answer took.
+//! for too long by the time the answer took. `src/docs/protocol.md`, sections 3 and 4, has the proof.
 //!
 //! Not guaranteed: anything at all, if clocks run wrong by more than [`CLOCK_RATE_ERROR_PPM`].
 
@@ -181,7 +181,7 @@ impl Lease {
 
     /// Moves `H` for an ack of the request that left at `stamp`. Never backwards, and never once `H` has passed:
     /// an ack that arrives later may be that of a lease whose revoke is already under way (etcd's lessor
-    /// refreshes a lease that its expiry scan has taken; protocol.md, Lemma R).
+    /// refreshes a lease that its expiry scan has taken; `src/docs/protocol.md`, Lemma R).
     pub fn extend(&mut self, now: Instant, stamp: Instant, ttl: Duration) -> bool {
         if self.is_over(now) {
             return false;

@@ -2,8 +2,8 @@
 //!
 //! An ack is not yet evidence: a paused etcd leader acknowledges renewals of leases that its successor has
 //! revoked (measured on 3.4.23; etcd-io/etcd#15247). So each ack waits here until a linearizable read that
-//! *began after it* returned with the same raft term (protocol.md, Lemma V). An ack whose term is lower than
-//! the highest seen is refused at once.
+//! *began after it* returned with the same raft term (`src/docs/protocol.md`, Lemma V). An ack whose term is
+//! lower than the highest seen is refused at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! crash it between any two steps. We never adopt a lease, only records: a lease's name is unique for each
 //! process, so nothing that is still aimed at the old one (a late renewal, a guardian's revoke, a claim in
 //! flight) can hurt or help the new one. RisingWave's "restored leader" took over the lease of whoever had the
-//! same name, which makes two leaders of two processes that share one (protocol.md 3.C).
+//! same name, which makes two leaders of two processes that share one (`src/docs/protocol.md`, section 6).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Keys and values as they stand in the store: the layout of DESIGN §4, and the JSON of its records.
+//! Keys and values as they stand in the store: the layout of `src/docs/store.md`, and the JSON of its records.
 //!
 //! The leader record uses the names of Kubernetes' Lease object, so that people and tools recognise it. A value
 //! that cannot be read is never guessed at: an unreadable leader record counts as somebody else's. A registration counts

@@ -9,6 +9,8 @@ use metad::election::lease::LeaseTiming;
 use metad::node::exit::EXITS;
 use yaml_rust2::{Yaml, YamlLoader};
 
+use crate::tidy;
+
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -172,4 +174,57 @@ fn source_of_tests(name: &str) -> String {
         modules.map(|module| module.path()).chain([kind.join(format!("{name}.rs"))]).collect::<Vec<_>>()
     });
     files.filter_map(|file| std::fs::read_to_string(file).ok()).collect()
+}
+
+#[test]
+fn every_document_that_is_cited_exists() {
+    let folders = ["src", "tests", "proto", "config", "benches", "examples"];
+    let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let files = folders.iter().chain(&pages).flat_map(|below| tidy::files(below));
+    let texts = files.filter_map(|(name, path)| Some((name, std::fs::read_to_string(path).ok()?)));
+    let cited: Vec<_> = texts.flat_map(|(name, text)| documents_cited(&name, &text)).collect();
+    assert!(cited.len() >= 50, "the citations were not understood");
+    let missing: Vec<_> = cited.iter().filter(|(_, document)| !is_document(document)).collect();
+    assert!(missing.is_empty(), "neither src/docs nor the repository's root has what is cited: {missing:?}");
+}
+
+/// Each `*.md` that a text names, without its folder, with its place. In Rust only comments are read.
+fn documents_cited(name: &str, text: &str) -> Vec<(String, String)> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let mut cited = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let from = if name.ends_with(".rs") { line.find("//").unwrap_or(line.len()) } else { 0 };
+        let words = line[from..].split(|c: char| !is_part(c)).map(|word| word.trim_end_matches('.'));
+        let documents = words.filter(|word| word.ends_with(".md") && *word != ".md");
+        cited.extend(documents.map(|word| (format!("{name}:{}", i + 1), word.to_owned())));
+    }
+    cited
+}
+
+fn is_document(name: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("src/docs").join(name).is_file() || root.join(name).is_file()
+}
+
+#[test]
+fn a_citation_of_a_missing_document_is_noticed() {
+    let missing = ["none", "md"].join("."); // in one piece it would be a citation
+    let in_code = ("x.rs", format!("f(); // see `src/docs/{missing}`, rule C1"));
+    let in_text = ("x.toml", format!("# told in ({missing}#a)."));
+    for (name, text) in [in_code, in_text] {
+        assert_eq!(documents_cited(name, &text), [(format!("{name}:1"), missing.clone())]);
+    }
+    assert!(!is_document(&missing) && is_document("protocol.md") && is_document("README.md"));
+}
+
+#[test]
+fn the_page_for_contributors_names_files_that_exist() {
+    let page = read("CONTRIBUTING.md");
+    let tops = ["src/", "tests/", "config/", "proto/"];
+    let quoted = page.split('`').skip(1).step_by(2).filter(|q| tops.iter().any(|top| q.starts_with(top)));
+    let paths: Vec<&str> = quoted.filter(|path| !path.contains("NAME")).collect();
+    assert!(paths.len() >= 40, "the page was not understood: {paths:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let gone: Vec<_> = paths.iter().filter(|path| !root.join(path).exists()).collect();
+    assert!(gone.is_empty(), "CONTRIBUTING.md names {gone:?}");
 }

@@ -1,5 +1,7 @@
 //! What needs no other process: rules about the code and the documents, transcripts of the elector, the decoders.
 
+#![allow(clippy::disallowed_methods, reason = "tests time what they wait for, not a lease")]
+
 mod decoders;
 mod documents;
 mod tidy;

@@ -17,7 +17,7 @@ use finding::{Finding, assert_none};
 use source::Source;
 
 /// What is looked through for words, beside `src`.
-const TEXTS: [&str; 15] = [
+const TEXTS: [&str; 19] = [
     "src",
     "tests",
     "config",
@@ -27,10 +27,14 @@ const TEXTS: [&str; 15] = [
     "docs",
     ".ci",
     "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
     "Makefile",
     "Cargo.toml",
     "docker-compose.yml",
     "rustfmt.toml",
+    "clippy.toml",
+    "deny.toml",
     ".gitignore",
     "LICENSE",
 ];
@@ -50,7 +54,7 @@ fn root() -> &'static Path {
 }
 
 /// All files at or below a path of the repository, with their paths from its root, in order.
-fn files(below: &str) -> Vec<(String, PathBuf)> {
+pub fn files(below: &str) -> Vec<(String, PathBuf)> {
     let path = root().join(below);
     if NOT_OURS.contains(&below) || !path.exists() {
         return vec![];

@@ -1,5 +1,7 @@
 //! The real binary, real stores, a real browser. Most of these tests wait most of the time, so several run at once.
 
+#![allow(clippy::disallowed_methods, reason = "tests time what they wait for, not a lease")]
+
 #[path = "../support/lib.rs"]
 mod support;
 

@@ -2,5 +2,7 @@
 //! They only compute; `make test` gives them the time that the other tests leave, and builds them optimised and without
 //! features (`cargo test --no-default-features --profile search --test search`).
 
+#![allow(clippy::disallowed_methods, reason = "tests time what they wait for, not a lease")]
+
 mod model;
 mod simulation;

@@ -208,7 +208,8 @@ impl Elector {
     }
 
     /// One write puts the heir's name, lease and a nonce into the record. It is sent only after the main loop has
-    /// ended, and whatever becomes of it, no main loop runs under this token again (model.md C1).
+    /// ended, and whatever becomes of it, no main loop runs under this token again
+    /// (`src/docs/protocol.md`, rule C1).
     fn hand_over(&mut self, token: Token, ending: Ending, heir: Member) {
         self.state = State::HandingOver { token, ending };
         self.actions.push_back(Action::HandOver { token, heir: Box::new(heir) });

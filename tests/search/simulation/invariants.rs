@@ -220,7 +220,7 @@ fn release_only_after_main_loop_stopped(w: &World) -> Check {
     })
 }
 
-/// Once a token's release was sent, no main loop runs under it, ever (model.md C1).
+/// Once a token's release was sent, no main loop runs under it, ever (`src/docs/protocol.md`, rule C1).
 fn no_main_loop_after_release(w: &World) -> Check {
     w.moment.iter().try_for_each(|m| match m {
         Happened::LoopBegan { h, token } => {
@@ -267,7 +267,7 @@ fn no_claim_of_a_dead_incarnation_lands(w: &World) -> Check {
     })
 }
 
-/// Nobody here rolls a data dir back or copies it, so no join may say so (model.md C6).
+/// Nobody here rolls a data dir back or copies it, so no join may say so (`src/docs/protocol.md`, rule C6).
 fn no_honest_data_dir_is_called_stale(w: &World) -> Check {
     w.moment.iter().try_for_each(|m| match m {
         Happened::CalledStale { h } => Err(format!("n{h}")),

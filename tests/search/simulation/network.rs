@@ -227,7 +227,7 @@ impl World {
 
 impl World {
     /// A lease's time is over. It ends; or the expiry scan has taken it, and until its revoke is through the
-    /// store goes on to acknowledge renewals of it (protocol.md, Lemma R).
+    /// store goes on to acknowledge renewals of it (`src/docs/protocol.md`, Lemma R).
     pub fn lease_is_due(&mut self) {
         let now = self.store.clock.now(self.now);
         let due: Vec<LeaseId> =
