@@ -249,7 +249,7 @@ fn check_wall_clock() -> Result<(), StartError> {
         return Ok(());
     }
     let message =
-        "this machine's clock says that it is before 1970\nfix: set it (date -s, or NTP), then start again";
+        "this machine's clock is set before 1970\nfix: set it (date -s, or NTP), then start again";
     Err(StartError { exit: Exit::Internal, message: message.into() })
 }
 
@@ -264,7 +264,7 @@ async fn keeper(
         return Err(NoGuardian("node.guardian is false".into()));
     }
     let program =
-        program.ok_or_else(|| NoGuardian("this program has not said which one becomes it".into()))?;
+        program.ok_or_else(|| NoGuardian("guardian_program is not set".into()))?;
     let plan = GuardianPlan { program, config: config.clone(), lock };
     Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
@@ -278,7 +278,7 @@ fn payload(
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
         message: format!(
-            "a program as the main loop needs the guardian: {why}\nfix: see src/docs/guardian.md"
+            "a program as the main loop needs the guardian: {why}\nfix: remove that cause, or use metad serve"
         ),
     })?;
     let heir = guardian::tree::become_subreaper();
@@ -294,7 +294,7 @@ fn cannot_run(refused: Refused) -> StartError {
     let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
     StartError {
         exit,
-        message: format!("{refused}\nfix: name a program that can be executed, or its whole path"),
+        message: format!("{refused}\nfix: name an executable program, or give its full path"),
     }
 }
 
@@ -499,7 +499,7 @@ impl Node {
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
         self.stop_on_signals_and_reload(|| {
-            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+            tracing::warn!("SIGHUP: nothing is reloaded; restart the node to change the configuration");
         })
     }
 
@@ -517,7 +517,7 @@ impl Node {
 
     /// Waits until the node is done, and says why.
     pub async fn wait(mut self) -> (Exit, Ending) {
-        let lost_driver = || Ending::with_detail(Reason::RenewDeadline, "the driver's thread is gone");
+        let lost_driver = || Ending::with_detail(Reason::RenewDeadline, "the driver thread has ended");
         let ending = (&mut self.ending).await.unwrap_or_else(|_| lost_driver());
         let exit = Exit::of(&ending);
         let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());

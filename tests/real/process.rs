@@ -149,7 +149,7 @@ fn the_commands_show_the_cluster() {
     assert!(
         table.contains("LEADER")
             && table.contains("follow")
-            && table.contains("as seen by follow (follower)"),
+            && table.contains("source follow (follower)"),
         "{table}"
     );
     let (_, json, _) = metad(&["status", "-o", "json", "--meta", &format!("127.0.0.1:1,{at}")]);
