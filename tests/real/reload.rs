@@ -94,7 +94,7 @@ fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
     wait_until("it has looked", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(0));
     // The next look is due in an hour.
     write(&file, &text("expected_members = 3\n"));
-    reload(&node, "SIGHUP: checks.expected_members are reloaded");
+    reload(&node, "SIGHUP: reloaded checks.expected_members");
     wait_until("one of three is there", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(1));
     let findings = || {
         let page = http::get(node.http_addr(), "/api/v1/checks", PATIENCE).expect("an answer").1;
@@ -103,7 +103,7 @@ fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
     };
     assert!(findings() > 5);
     write(&file, "[checks]\ninterval_secs = 0\n");
-    reload(&node, "SIGHUP: checks.interval_secs, checks.expected_members are reloaded");
+    reload(&node, "SIGHUP: reloaded checks.interval_secs, checks.expected_members");
     wait_until("what was found is not shown for ever", PATIENCE, || {
         findings() == 0 && check_status(&node, "CLUSTER_001").is_none()
     });
