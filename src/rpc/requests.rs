@@ -131,7 +131,7 @@ pub fn list(request: ListRequest) -> Result<Listed> {
         token => WorkerId(token.parse().map_err(|_| {
             let token = quoted(token);
             Status::invalid_argument(format!(
-                "page_token {token} is none that was given out; begin without one"
+                "page_token {token} is unknown; start without one"
             ))
         })?),
     };

@@ -44,7 +44,7 @@ fn sighup_reloads_the_log_filter_and_names_what_needs_a_restart() {
     for (text, answer) in [
         (
             "[log]\nfilter = \"a=b=c\"\n",
-            "SIGHUP: log.filter not reloaded: log.filter = \\\"a=b=c\\\" is no log filter",
+            "SIGHUP: log.filter not reloaded: log.filter = \\\"a=b=c\\\" is not a log filter",
         ),
         ("[log]\nfliter = \"info\"\n", "SIGHUP: configuration not reloaded: "),
     ] {

@@ -72,12 +72,12 @@ impl ClusterMetrics {
         );
         r.register(
             "metad_barriers",
-            "Barriers of this leader, by what became of them",
+            "Barriers of this leader, by result",
             self.barriers.clone(),
         );
         r.register(
             "metad_barrier_latency_seconds",
-            "From a barrier's injection to its commit",
+            "Time from a barrier's injection to its commit",
             self.latency.clone(),
         );
         for result in BarrierResult::ALL {
