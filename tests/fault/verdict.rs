@@ -217,7 +217,7 @@ fn a_starved_process_is_told_from_one_that_was_stopped() {
     std::thread::sleep(Duration::from_secs(5));
     stopped.resume();
     assert_said(&stopped, "process_stopped", "this node's process was stopped");
-    assert_told(&stopped, "HOST_003", FAIL, "this process stood still for");
+    assert_told(&stopped, "HOST_003", FAIL, "this process stalled for");
     assert!(leads(&stopped), "{}", stopped.report());
     // A process that gets only what nobody else wants, on a CPU that others want all the time.
     let starved = node("starved");
@@ -228,7 +228,7 @@ fn a_starved_process_is_told_from_one_that_was_stopped() {
     std::thread::sleep(Duration::from_secs(8));
     drop(hogs); // what it has gone through it says when it can
     assert_said(&starved, "cpu_starved", "this node waited for a CPU");
-    assert_told(&starved, "HOST_003", FAIL, "this process stood still for");
+    assert_told(&starved, "HOST_003", FAIL, "this process stalled for");
     let of_starved = starved.events();
     let stops = of_starved.iter().filter(|e| is_verdict(e, "process_stopped", "")).count();
     assert_eq!(stops, 0, "{}", starved.report());
