@@ -75,7 +75,7 @@ pub fn agreed(facts: &Facts) -> Judgement {
     let status = if stale { Status::Fail } else { Status::Warn };
     let nodes: Vec<String> = odd.iter().map(|s| s.node.clone()).collect();
     let fix =
-        format!("on {}: metad doctor --only ETCD_001,ETCD_008 (it cannot reach the store)", list(&nodes));
+        format!("on {}: metad doctor --only ETCD_001,ETCD_008 (its view of the store is outdated)", list(&nodes));
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 
