@@ -69,7 +69,7 @@ pub(super) struct SettingArgs {
     /// gRPC listen address; default: 127.0.0.1:5690 [env: METAD_RPC__LISTEN_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) listen_addr: Option<String>,
-    /// HTTP listen address for probes, metrics and the page; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
+    /// HTTP listen address: probes, metrics, page; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) http_addr: Option<String>,
     /// Directory that holds this node's identity; default: NODE_ID.metad [env: METAD_NODE__DATA_DIR]

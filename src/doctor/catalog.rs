@@ -160,8 +160,8 @@ pub static CHECKS: [Check; 45] = [
         ("LEADER_002", "leader-agreed"),
         "all members name the same leader (META_002)",
         judge::leader::agreed,
-        "a member that names another leader has an outdated view of the store, and sends its clients to the wrong \
-         node",
+        "a member that names another leader has an outdated view of the store, and sends its clients to the \
+         wrong node",
     ),
     Check::new(
         Group::Leader,

@@ -168,7 +168,7 @@ impl DataDir {
     fn begin_anew(&mut self, past: Option<Past>) -> Result<(), DataDirError> {
         self.become_stranger()?;
         self.estranged = match past {
-            Some(Past::Copied) => Some("this data dir is a copy, which leaves the original's record in place"),
+            Some(Past::Copied) => Some("this data dir is a copy, which leaves the original's record alone"),
             Some(Past::Elsewhere) => Some(
                 "this data dir was used on another machine, or this machine's /etc/machine-id has changed \
                  since its last boot, so that nothing proves that the process which used it is dead; if the \

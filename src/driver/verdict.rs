@@ -266,9 +266,10 @@ impl fmt::Display for Verdict {
                 "network fault: this node reaches neither etcd nor another meta node; check this node's own \
                  link first",
             ),
-            Verdict::NoWayToEtcd(peer) => {
-                write!(f, "network fault: {peer} reaches etcd, this node does not; check the network between them")
-            }
+            Verdict::NoWayToEtcd(peer) => write!(
+                f,
+                "network fault: {peer} reaches etcd, this node does not; check the network from here to etcd"
+            ),
             Verdict::EtcdMember(silent) => {
                 write!(f, "fault of an etcd member: {}; the others work", Listed(silent))
             }
@@ -300,7 +301,7 @@ impl fmt::Display for Verdict {
                  leader that resumes after a hang can cause this, and so can etcdctl lease revoke)",
             ),
             Verdict::Deposed => {
-                f.write_str("another member leads: the leader record names it, and the store refuses this node")
+                f.write_str("another member leads: the record names it, and the store refuses this node")
             }
             Verdict::TooEarly => {
                 f.write_str("no etcd member responds; outage or network fault not yet distinguishable")

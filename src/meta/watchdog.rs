@@ -56,8 +56,8 @@ impl Watchdog {
     pub(super) fn listen(&self) -> Option<UnixDatagram> {
         bind(&self.name)
             .inspect_err(|e| {
-                tracing::warn!(name = self.name, error = %e, "heartbeats of the program cannot be received: a hang \
-                    will not be noticed");
+                tracing::warn!(name = self.name, error = %e, "heartbeats of the program cannot be received: \
+                    a hang will not be noticed");
             })
             .ok()
     }

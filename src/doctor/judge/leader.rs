@@ -74,8 +74,7 @@ pub fn agreed(facts: &Facts) -> Judgement {
     let stale = odd.iter().any(|s| s.age > facts.ttl());
     let status = if stale { Status::Fail } else { Status::Warn };
     let nodes: Vec<String> = odd.iter().map(|s| s.node.clone()).collect();
-    let fix =
-        format!("on {}: metad doctor --only ETCD_001,ETCD_008 (its view of the store is outdated)", list(&nodes));
+    let fix = format!("on {}: metad doctor --only ETCD_001,ETCD_008 (its view is outdated)", list(&nodes));
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 
