@@ -301,7 +301,7 @@ function showRows(changes) {
   rows(byId("history-rows"), newest.map((c) => [
     { text: clock(c.at, picture.to) },
     { text: or(c.from) },
-    { text: c.to ?? "nobody" },
+    { text: c.to ?? "none" },
     { text: `${isUnplanned(c) ? "▲" : "◇"} ${kindOf(c)}` },
     { text: or(c.reason) },
     { text: span(c.gap), kind: "number" },
