@@ -56,7 +56,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let span = text.parse::<jiff::Span>().ok();
     let signed = span.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
     let read = signed.and_then(|d| Duration::try_from(d).ok()).filter(|d| !d.is_zero());
-    read.ok_or_else(|| format!("{text:?} is no span of time; write one such as 30m, 24h or 7d"))
+    read.ok_or_else(|| format!("{text:?} is not a duration; write one such as 30m, 24h or 7d"))
 }
 
 // === impl Instant ===

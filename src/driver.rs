@@ -198,7 +198,7 @@ pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::
 /// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then
 /// ends what is left of it and frees the seat.
 fn end_process(ending: &Ending, last_work: Vec<Box<dyn FnOnce() + Send>>) -> ! {
-    tracing::error!(reason = %ending.reason, "the main loop does not end; ending the process with it");
+    tracing::error!(reason = %ending.reason, "the main loop does not end; exiting to end it");
     for work in last_work {
         let _ = std::thread::Builder::new().name("last-work".into()).spawn(work);
     }
@@ -523,7 +523,7 @@ impl Driver {
             tracing::warn!(
                 ?asked,
                 ?granted,
-                "the store grants another lease than was asked for; the granted one counts"
+                "the store granted a different lease than requested; using the granted one"
             );
         }
         let incarnation = self.me().incarnation.0;
@@ -549,7 +549,7 @@ impl Driver {
                 let (revoked, _) = tokio::join!(revoke, join_all(beside));
                 let revoked = matches!(revoked, Ok(Ok(_)));
                 if !revoked {
-                    tracing::warn!(lease = %lease.id(), "could not revoke our lease; it ends by itself");
+                    tracing::warn!(lease = %lease.id(), "could not revoke this node's lease; it will expire");
                 }
                 revoked
             }

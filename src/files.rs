@@ -27,7 +27,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if found.uid() != us && found.uid() != 0 {
         let owner = found.uid();
         return Err(io::Error::other(format!(
-            "it belongs to user {owner}, who could take this node's place, and metad runs as user {us}; chown it to {us}"
+            "it belongs to user {owner}, who could impersonate this node; metad runs as user {us}; chown it to {us}"
         )));
     }
     // A folder that holds other things as well keeps its mode: it may be one that others need.
@@ -35,9 +35,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
         return std::fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIR));
     }
     if found.mode() & 0o002 != 0 {
-        return Err(io::Error::other(
-            "everybody may write to it; name a folder of its own, or chmod it to 700",
-        ));
+        return Err(io::Error::other("it is world-writable; choose a folder of its own, or chmod it to 700"));
     }
     Ok(())
 }
@@ -114,6 +112,6 @@ mod tests {
         write(&link, b"lost").unwrap_err();
         assert_eq!(std::fs::read(&secret).unwrap(), b"kept");
         std::fs::set_permissions(tmp.path(), Permissions::from_mode(0o777)).unwrap();
-        assert!(make_private_dir(tmp.path()).unwrap_err().to_string().contains("everybody may write"));
+        assert!(make_private_dir(tmp.path()).unwrap_err().to_string().contains("world-writable"));
     }
 }

@@ -108,13 +108,14 @@ impl Guardian {
     /// The system lacks what it needs.
     pub async fn start(plan: &GuardianPlan, horizon: &Horizon) -> Result<Self, NoGuardian> {
         if std::process::id() == 1 {
-            return Err(NoGuardian("we are process 1 of a container, which ends with us as a whole".into()));
+            return Err(NoGuardian("metad is process 1 of its container, which ends with it".into()));
         }
         let failed = |what: &'static str| move |e: io::Error| NoGuardian(format!("{what}: {e}"));
         let us = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|e| NoGuardian(format!("this system has no pidfd: {e}")))?;
-        let (ours, theirs) = Channel::pair().map_err(failed("no socket"))?;
-        let mut child = spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start it"))?;
+        let (ours, theirs) = Channel::pair().map_err(failed("cannot create a socket pair"))?;
+        let mut child =
+            spawn(plan, theirs, us, horizon.page()).map_err(failed("cannot start its process"))?;
         let (link, said) = set_up(plan, ours).inspect_err(|_| {
             end(&mut child); // it has died already, or is of no use
         })?;
@@ -122,7 +123,7 @@ impl Guardian {
         let ready = guardian.until(|s| s.ready || s.lost.is_some());
         let why = match tokio::time::timeout(READY_PATIENCE, ready).await {
             Ok(said) if said.ready => return Ok(guardian),
-            Ok(_) => "it ended at once".to_owned(),
+            Ok(_) => "it exited immediately".to_owned(),
             Err(_) => format!("it was not ready within {READY_PATIENCE:?}"),
         };
         guardian.destroy();
@@ -196,7 +197,7 @@ impl Guardian {
         let code = |s: &Said| s.ended.filter(|(number, _)| *number == run).map(|(_, code)| code);
         let said = self.until(|s| code(s).is_some() || s.lost.is_some()).await;
         let lost = said.lost.unwrap_or("died");
-        code(&said).ok_or_else(|| NoGuardian(format!("it {lost} while it looked after the program")))
+        code(&said).ok_or_else(|| NoGuardian(format!("it {lost} while it supervised the program")))
     }
 
     /// Passes a signal on to the program itself, if it runs.
@@ -249,9 +250,9 @@ fn end(child: &mut Child) {
 /// Tells a guardian what to do, and listens to it.
 fn set_up(plan: &GuardianPlan, channel: Channel) -> Result<(Link, watch::Receiver<Said>), NoGuardian> {
     let setup = ToGuardian::Setup(Box::new(plan.config.clone()));
-    channel.send(&setup, &[]).map_err(|e| NoGuardian(format!("cannot talk to it: {e}")))?;
+    channel.send(&setup, &[]).map_err(|e| NoGuardian(format!("cannot send to it: {e}")))?;
     let ttl = Duration::from_secs(plan.config.meta.meta_leader_lease_secs);
-    Link::start(channel, ttl).map_err(|e| NoGuardian(format!("cannot listen to it: {e}")))
+    Link::start(channel, ttl).map_err(|e| NoGuardian(format!("cannot receive from it: {e}")))
 }
 
 /// Starts the process. Socket, pidfd, page and lock are inherited; nothing else is, least of all our streams: a pipe

@@ -184,7 +184,7 @@ fn document(status: &Status) -> Value {
 
 fn driver_moves(parts: &HttpParts) -> Check {
     let silent = parts.clock.now().since(parts.driver.ticked_at());
-    let fault = (silent > DRIVER_SILENCE_MAX).then(|| format!("the driver has not moved for {silent:?}"));
+    let fault = (silent > DRIVER_SILENCE_MAX).then(|| format!("the driver made no progress for {silent:?}"));
     Check { name: "driver", fault }
 }
 

@@ -250,8 +250,7 @@ fn check_wall_clock() -> Result<(), StartError> {
     if wall_clock_ms() > 0 {
         return Ok(());
     }
-    let message =
-        "this machine's clock says that it is before 1970\nfix: set it (date -s, or NTP), then start again";
+    let message = "this machine's clock is set before 1970\nfix: set it (date -s, or NTP), then start again";
     Err(StartError { exit: Exit::Internal, message: message.into() })
 }
 
@@ -265,8 +264,7 @@ async fn keeper(
     if !config.node.guardian {
         return Err(NoGuardian("node.guardian is false".into()));
     }
-    let program =
-        program.ok_or_else(|| NoGuardian("this program has not said which one becomes it".into()))?;
+    let program = program.ok_or_else(|| NoGuardian("guardian_program is not set".into()))?;
     let plan = GuardianPlan { program, config: config.clone(), lock };
     Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
 }
@@ -280,7 +278,7 @@ fn payload(
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
         message: format!(
-            "a program as the main loop needs the guardian: {why}\nfix: see src/docs/guardian.md"
+            "a program as the main loop needs the guardian: {why}\nfix: remove that cause, or use metad serve"
         ),
     })?;
     let heir = guardian::tree::become_subreaper();
@@ -294,10 +292,7 @@ fn payload(
 
 fn cannot_run(refused: Refused) -> StartError {
     let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
-    StartError {
-        exit,
-        message: format!("{refused}\nfix: name a program that can be executed, or its whole path"),
-    }
+    StartError { exit, message: format!("{refused}\nfix: name an executable program, or give its full path") }
 }
 
 fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: Telemetry) -> ClusterLoop {
@@ -513,7 +508,7 @@ impl Node {
     /// The signals cannot be caught.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
         self.stop_on_signals_and_reload(|| {
-            tracing::warn!("SIGHUP: nothing is reloaded while running; restart to change the configuration");
+            tracing::warn!("SIGHUP: nothing is reloaded; restart the node to change the configuration");
         })
     }
 
@@ -531,7 +526,7 @@ impl Node {
 
     /// Waits until the node is done, and says why.
     pub async fn wait(mut self) -> (Exit, Ending) {
-        let lost_driver = || Ending::with_detail(Reason::RenewDeadline, "the driver's thread is gone");
+        let lost_driver = || Ending::with_detail(Reason::RenewDeadline, "the driver thread has ended");
         let ending = (&mut self.ending).await.unwrap_or_else(|_| lost_driver());
         let exit = Exit::of(&ending);
         let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());

@@ -356,7 +356,7 @@ impl Txn {
 pub async fn ask(store: &dyn Store, txn: Txn) -> Result<TxnReply, StoreError> {
     match store.call(Request::Txn(txn)).await? {
         Response::Txn(reply) => Ok(reply),
-        other => Err(StoreError::Unknown(format!("an answer that does not fit: {other:?}"))),
+        other => Err(StoreError::Unknown(format!("unexpected answer: {other:?}"))),
     }
 }
 

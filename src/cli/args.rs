@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock::parse_duration;
 
-/// A leader-election meta daemon: exactly one leader, and it can explain itself.
+/// A leader-election meta daemon: elects exactly one leader and explains every change
 #[derive(Debug, Parser)]
 #[command(name = "metad", version, propagate_version = true, disable_help_subcommand = true)]
 pub(super) struct Cli {
@@ -18,39 +18,39 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Take part in the election; while this node leads, its main loop runs
+    /// Run a meta node: campaign for leadership, and run the main loop while this node leads
     Serve(ServeArgs),
-    /// Like serve, with a program of yours as the main loop: alive only while this node leads
+    /// Like serve, with your own program as the main loop; it runs only while this node leads
     Run(RunArgs),
-    /// Who leads, who may, and how healthy that is
+    /// Show the leader, the members, and how old this information is
     Status(ViewArgs),
-    /// Who leads
+    /// Show the leader
     Leader(ViewArgs),
-    /// Who may lead
+    /// Show the registered members
     Members(ViewArgs),
-    /// Every change, as it happens
+    /// Follow changes of the leader and the members as they happen
     Watch(WatchArgs),
-    /// Who led when, and why each tenure ended
+    /// Show past tenures: who led when, and why each one ended
     History(HistoryArgs),
-    /// Ask the leader to hand over, to a member of your choice or to any
+    /// Ask the leader to hand over to a given member, or to any ready one
     StepDown(StepDownArgs),
-    /// Free the seat and the name of a node that is dead for certain, by your word
+    /// Force-release the lease and registration of a node you have confirmed dead
     Release(ReleaseArgs),
-    /// Wait until there is a leader, or until the node takes part
+    /// Wait until there is a leader, or until a node takes part in the election
     Wait(WaitArgs),
-    /// A small worker: registers, collects every barrier at once, prints each committed epoch
+    /// Run a sample worker: registers, collects every barrier immediately, prints each committed epoch
     Worker(WorkerArgs),
-    /// Check everything that metad depends on, and say what to do about it
+    /// Check everything that metad depends on, and print a fix for each problem
     Doctor(DoctorArgs),
-    /// Some of these checks, for monitoring
+    /// Run selected doctor checks, for monitoring
     Check(CheckArgs),
-    /// Check or print the configuration
+    /// Validate or print the configuration
     Config(ConfigArgs),
-    /// Is the node healthy? For container health checks
+    /// Test whether a node is healthy, for container health checks
     Health(HealthArgs),
-    /// Shell completions
+    /// Generate shell completions
     Completions {
-        /// The shell
+        /// Shell to generate completions for
         shell: clap_complete::Shell,
     },
 }
@@ -63,31 +63,31 @@ pub(super) struct SettingArgs {
     /// Name of this node; default: the host name [env: METAD_NODE__ID]
     #[arg(long, value_name = "NAME")]
     pub(super) node_id: Option<String>,
-    /// Where the other members reach this one, host:port [env: METAD_NODE__ADVERTISE_ADDR]
+    /// Address at which other members reach this node, host:port [env: METAD_NODE__ADVERTISE_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) advertise_addr: Option<String>,
-    /// Where gRPC is served; default: 127.0.0.1:5690 [env: METAD_RPC__LISTEN_ADDR]
+    /// gRPC listen address; default: 127.0.0.1:5690 [env: METAD_RPC__LISTEN_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) listen_addr: Option<String>,
-    /// Where probes and metrics are served; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
+    /// HTTP listen address: probes, metrics, page; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) http_addr: Option<String>,
-    /// Where this node keeps its identity; default: NODE_ID.metad [env: METAD_NODE__DATA_DIR]
+    /// Directory that holds this node's identity; default: NODE_ID.metad [env: METAD_NODE__DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<String>,
-    /// sqlite or etcd; default: etcd if there are endpoints [env: METAD_STORE__KIND]
+    /// Store, sqlite or etcd; default: etcd if endpoints are set [env: METAD_STORE__KIND]
     #[arg(long, value_name = "KIND")]
     pub(super) store: Option<String>,
-    /// etcd's client addresses, one for each member [env: METAD_STORE__ETCD__ENDPOINTS]
+    /// etcd client addresses, one per member [env: METAD_STORE__ETCD__ENDPOINTS]
     #[arg(long, value_name = "A,B,C")]
     pub(super) etcd_endpoints: Option<String>,
-    /// Name of the cluster; default: default [env: METAD_NODE__CLUSTER]
+    /// Cluster name; default: default [env: METAD_NODE__CLUSTER]
     #[arg(long, value_name = "NAME")]
     pub(super) cluster: Option<String>,
-    /// The lease on leadership in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
+    /// Leader lease in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
     #[arg(long, value_name = "SECS", allow_negative_numbers = true)]
     pub(super) meta_leader_lease_secs: Option<String>,
-    /// no or on-failure: start the program of run again when it fails; default: no [env: METAD_META__RESTART]
+    /// When metad run restarts its program, no or on-failure; default: no [env: METAD_META__RESTART]
     #[arg(long, value_name = "WHEN")]
     pub(super) restart: Option<String>,
 }
@@ -99,7 +99,7 @@ pub(super) struct ServeArgs {
     /// Print every event of this node as one JSON line on stdout
     #[arg(long)]
     pub(super) events: bool,
-    /// Accept, this once, that the store is a new one, or was restored from a backup
+    /// Accept, for this start only, that the store is new or was restored from a backup
     #[arg(long)]
     pub(super) accept_new_store: bool,
 }
@@ -115,7 +115,7 @@ pub(super) struct RunArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct MetaArgs {
-    /// Members to ask, host:port; the first that answers counts [env: METAD_META]
+    /// Members to query, host:port; the first one that answers is used [env: METAD_META]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(super) meta: Vec<String>,
 }
@@ -124,10 +124,10 @@ pub(super) struct MetaArgs {
 pub(super) struct ViewArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
-    /// Print again every so often [default: 2s]
+    /// Repeat at this interval [default: 2s]
     #[arg(short, long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = duration)]
     pub(super) watch: Option<Duration>,
 }
@@ -136,17 +136,17 @@ pub(super) struct ViewArgs {
 pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct StepDownArgs {
-    /// The member that should lead next
+    /// Member that should lead next; default: any ready member
     #[arg(long, value_name = "NODE")]
     pub(super) to: Option<String>,
-    /// Do not ask, on a terminal, whether it is meant
+    /// Skip the confirmation prompt
     #[arg(short, long)]
     pub(super) yes: bool,
     #[command(flatten)]
@@ -155,25 +155,25 @@ pub(super) struct StepDownArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct HistoryArgs {
-    /// Only tenures that had not ended so long ago, such as 24h or 7d; default: all that are kept
+    /// Only tenures that ended within this time, and the current one, such as 24h or 7d; default: all
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) since: Option<Duration>,
-    /// At most so many, the newest
+    /// Show at most N tenures, the newest ones
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) limit: Option<u32>,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ReleaseArgs {
-    /// The node that is dead
+    /// Node id of the dead node
     #[arg(long, value_name = "NODE")]
     pub(super) node: String,
-    /// Your word for it. A node that still runs and is released stops leading only when it notices
+    /// Confirm that the node is dead. A released node that still runs stops leading only when it notices
     #[arg(long, required = true)]
     pub(super) it_is_dead: bool,
     #[command(flatten)]
@@ -187,7 +187,7 @@ pub(super) struct WaitArgs {
     pub(super) what: WaitFor,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How long at most
+    /// Maximum time to wait
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) timeout: Duration,
 }
@@ -196,19 +196,19 @@ pub(super) struct WaitArgs {
 pub(super) struct WorkerArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// Where the worker says that it is; host and port are its identity
+    /// Host under which the worker registers; host and port identify it
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub(super) host: String,
-    /// The port it names; nothing listens there. Two workers on one host need two
+    /// Port under which the worker registers; nothing listens there. Workers on one host need different ports
     #[arg(long, value_name = "PORT", default_value_t = 5688, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) port: u16,
-    /// What kind of worker it says it is
+    /// Kind under which the worker registers
     #[arg(long, value_name = "KIND", default_value = "compute")]
     pub(super) kind: String,
-    /// End after so many committed epochs
+    /// Exit after N committed epochs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) epochs: Option<u64>,
-    /// How to print: a line of text or of JSON for each committed epoch
+    /// Output format: one line of text or JSON per committed epoch
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
 }
@@ -219,19 +219,19 @@ pub(super) struct DoctorArgs {
     pub(super) settings: SettingArgs,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = DoctorFormat::Table)]
     pub(super) output: DoctorFormat,
-    /// Make only these checks, by code or name
+    /// Run only these checks, by code or name
     #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
     pub(super) only: Vec<String>,
-    /// Leave these checks out
+    /// Skip these checks, by code or name
     #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
     pub(super) skip: Vec<String>,
-    /// How long to watch etcd's counters
+    /// How long to sample etcd's counters
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(super) sample: Duration,
-    /// Write nothing: neither a key and a lease to etcd, nor a file to the data dir
+    /// Write no test data: no key or lease in etcd, no file in the data dir
     #[arg(long)]
     pub(super) no_write_probe: bool,
     /// List the checks
@@ -248,7 +248,7 @@ pub(super) struct CheckArgs {
     pub(super) settings: SettingArgs,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
     pub(super) output: CheckFormat,
 }
@@ -257,7 +257,7 @@ pub(super) struct CheckArgs {
 pub(super) struct HealthArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
-    /// What must be healthy
+    /// What to test
     #[arg(value_enum, default_value_t = HealthOf::Readiness)]
     pub(super) what: HealthOf,
 }
@@ -270,16 +270,16 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Is everything valid? Exit 0 or 78
+    /// Validate the configuration; exits 0 or 78
     Check {
         #[command(flatten)]
         settings: SettingArgs,
     },
-    /// Everything that is in force, as TOML
+    /// Print the effective configuration as TOML
     Print {
         #[command(flatten)]
         settings: SettingArgs,
-        /// Say where each value comes from
+        /// Show where each value comes from
         #[arg(long)]
         origins: bool,
     },
@@ -308,19 +308,19 @@ pub(super) enum CheckFormat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum WaitFor {
-    /// Somebody leads
+    /// There is a leader
     Leader,
-    /// The asked member takes part in the election
+    /// The queried member takes part in the election
     Ready,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum HealthOf {
-    /// The process serves
+    /// The process runs and answers
     Live,
-    /// It takes part in the election
+    /// The node takes part in the election
     Readiness,
-    /// It leads
+    /// The node leads
     Leader,
 }
 

@@ -113,10 +113,10 @@ fn usable(found: Vec<Finding>, looked_ago: Duration, wanted: &[String]) -> Vec<F
 
 /// What was asked for by name and could not be looked at is not fine: monitoring must see that.
 fn not_known(skipped: Skipped) -> Option<Finding> {
-    let outcome = Outcome::new(Status::Unknown, format!("not looked at: {}", skipped.why), "an answer");
+    let outcome = Outcome::new(Status::Unknown, format!("not checked: {}", skipped.why), "an answer");
     Some(Finding::of(
         catalog::find(skipped.code)?,
-        outcome.fix("metad doctor says more; name a node with --meta"),
+        outcome.fix("run metad doctor for details; name a node with --meta"),
     ))
 }
 
@@ -132,7 +132,7 @@ fn colours() -> Colours {
 fn skipped(report: &Report) -> String {
     let lines = report.skipped.iter().map(|s| format!("  - {} skipped: {}\n", s.code, plain(&s.why)));
     let lines: String = lines.collect();
-    if lines.is_empty() { lines } else { format!("not looked at\n{lines}") }
+    if lines.is_empty() { lines } else { format!("not checked\n{lines}") }
 }
 
 /// All checks, by group.

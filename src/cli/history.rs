@@ -15,7 +15,7 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
     let mut client = connect(&args.meta).await?;
     let answer = client.history(args.since, args.limit).await.map_err(cannot_ask)?;
     let Some(age_ms) = answer.age_ms else {
-        let message = format!("the metad at {} has not read the history yet; try again", client.address());
+        let message = format!("metad at {} has not read the history yet; try again", client.address());
         return Err(Failure::new(CANNOT_ASK, message));
     };
     match args.output {

@@ -96,8 +96,8 @@ pub(super) fn leader_table(leader: Option<&LeaderInfo>) -> String {
 pub(super) fn foreign_line(foreign: Option<&ForeignCandidate>) -> String {
     foreign.map_or_else(String::new, |f| {
         format!(
-            "foreign candidate: the key {:?}, which says {:?}, is where only the leader record belongs; nobody can be \
-             elected before it is gone\nlook at it: {}\n",
+            "foreign candidate: the key {:?} with the value {:?} is where only the leader record belongs; no \
+             leader can be elected until it is deleted\ninspect it: {}\n",
             f.key,
             f.value,
             plain(&f.look)
@@ -114,12 +114,12 @@ pub(super) fn foreign_json(foreign: Option<&ForeignCandidate>) -> Value {
 pub(super) fn answerer_line(a: Option<&Answerer>) -> String {
     a.map_or_else(String::new, |a| {
         let lease = if a.role == "leader" {
-            format!(", lease holds {} ms more", a.lease_remaining_ms)
+            format!(", lease left {} ms", a.lease_remaining_ms)
         } else {
             String::new()
         };
         let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
-        format!("as seen by {node} ({role}{lease}) {} ms ago, cluster {cluster}\n", a.age_ms)
+        format!("source {node} ({role}{lease}), age {} ms, cluster {cluster}\n", a.age_ms)
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) fn end_the_process() {
 fn tell(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let formatted = payload.downcast_ref::<String>().map(String::as_str);
-    let why = payload.downcast_ref::<&str>().copied().or(formatted).unwrap_or("a panic without a text");
+    let why = payload.downcast_ref::<&str>().copied().or(formatted).unwrap_or("panic without a message");
     let at = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("?").to_owned();
     let fix = match OWN_LIMITS.iter().any(|limit| why.contains(limit)) {
@@ -42,7 +42,7 @@ fn tell(panic: &PanicHookInfo<'_>) {
         }
         false => "this is a bug in metad: please report it with this line",
     };
-    tracing::error!(panic = why, at, thread, fix, "internal error: ending the process");
+    tracing::error!(panic = why, at, thread, fix, "internal error: exiting");
     if !log::flush() {
         output::say(&format!("internal error: {why}, at {at}, thread {thread}\nfix: {fix}"));
     }

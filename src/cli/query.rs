@@ -96,7 +96,7 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
 /// `metad wait leader|ready`.
 pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
     let addresses = args.meta.addresses().join(", ");
-    let mut last = String::from("nobody answered yet");
+    let mut last = String::from("no member has answered yet");
     let look = async {
         loop {
             match connect(&args.meta).await {

@@ -41,15 +41,22 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
     let view = look(store.as_ref(), &keys).await?;
     let Some(remains) = Remains::of(&view, &args.node) else {
         let nodes: Vec<&str> = view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
-        let there =
-            if nodes.is_empty() { "nobody is".to_owned() } else { format!("there are {}", nodes.join(", ")) };
-        let message =
-            format!("nothing of {:?} is in {} under {}; {there}", args.node, store.location(), keys.prefix());
+        let there = if nodes.is_empty() {
+            "no node is registered".to_owned()
+        } else {
+            format!("registered: {}", nodes.join(", "))
+        };
+        let message = format!(
+            "nothing of {:?} found in {} under {}; {there}",
+            args.node,
+            store.location(),
+            keys.prefix()
+        );
         return Err(Failure::new(NOTHING_THERE, message));
     };
     if answers(&remains).await {
         let message = format!(
-            "{} answers at {}, so it is not dead, and nothing was changed; stop it, or use metad step-down",
+            "{} answers at {}, so it is not dead; nothing was changed. Stop it, or use metad step-down",
             args.node, remains.address
         );
         return Err(Failure::new(Exit::InUse.code(), message));
@@ -69,7 +76,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     let file = &config.store.sqlite.path;
     if config.store.kind == StoreKind::Sqlite && !file.exists() {
         let message = format!(
-            "there is no store at {}\nfix: name the one that the node used, with --config, --data-dir or \
+            "there is no store at {}\nfix: name the store that the node used, with --config, --data-dir or \
              --etcd-endpoints",
             file.display()
         );
@@ -87,7 +94,7 @@ async fn look(store: &dyn Store, keys: &Keys) -> Result<View, Failure> {
 }
 
 fn cannot(store: &dyn Store, why: &str) -> Failure {
-    Failure::new(CANNOT_ASK, format!("cannot ask the store at {}: {why}", store.location()))
+    Failure::new(CANNOT_ASK, format!("cannot query the store at {}: {why}", store.location()))
 }
 
 async fn answers(remains: &Remains) -> bool {

@@ -27,14 +27,14 @@ impl Reload {
     pub(super) fn run(&mut self, node: &Reloader) {
         let certificates = node.reload_certificates();
         match &certificates {
-            Ok(true) => tracing::info!("SIGHUP: certificates are reloaded, for new connections"),
+            Ok(true) => tracing::info!("SIGHUP: certificates reloaded; they apply to new connections"),
             Ok(false) => {}
-            Err(e) => tracing::error!("SIGHUP: the old certificates stay: {e}"),
+            Err(e) => tracing::error!("SIGHUP: certificates not reloaded: {e}"),
         }
         let old_limits = self.running.checks.clone();
         match settings::load(&self.args) {
             Ok(loaded) => self.take_over(&loaded.config),
-            Err(e) => tracing::error!("SIGHUP: the configuration is not reloaded: {}", e.message),
+            Err(e) => tracing::error!("SIGHUP: configuration not reloaded: {}", e.message),
         }
         if matches!(certificates, Ok(true)) || self.running.checks != old_limits {
             node.set_limits(&self.running.checks);
@@ -44,28 +44,28 @@ impl Reload {
     fn take_over(&mut self, fresh: &Config) {
         let changed = self.running.differences(fresh);
         if changed.is_empty() {
-            tracing::info!("SIGHUP: no setting has changed");
+            tracing::info!("SIGHUP: no setting changed");
         }
         let (limits, others): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| key.starts_with(LIMITS));
         if !limits.is_empty() {
             self.running.checks.clone_from(&fresh.checks);
-            tracing::warn!("SIGHUP: {} are reloaded", limits.join(", "));
+            tracing::warn!("SIGHUP: reloaded {}", limits.join(", "));
         }
         let (filter, restart): (Vec<_>, Vec<_>) = others.into_iter().partition(|key| *key == FILTER);
         if !filter.is_empty() {
             self.take_filter(&fresh.log.filter);
         }
         if !restart.is_empty() {
-            tracing::warn!("SIGHUP: restart the node for the new values of {}", restart.join(", "));
+            tracing::warn!("SIGHUP: restart the node to apply the new values of {}", restart.join(", "));
         }
     }
 
     fn take_filter(&mut self, fresh: &str) {
         match self.filter.set(fresh) {
-            Err(e) => tracing::error!("SIGHUP: the old filter stays: {e}"),
+            Err(e) => tracing::error!("SIGHUP: log.filter not reloaded: {e}"),
             Ok(()) => {
                 fresh.clone_into(&mut self.running.log.filter);
-                tracing::warn!(filter = fresh, "SIGHUP: log.filter is reloaded");
+                tracing::warn!(filter = fresh, "SIGHUP: log.filter reloaded");
             }
         }
     }

@@ -24,7 +24,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let found = client.leader().await.map_err(cannot_ask)?;
     let members = client.members().await.map_err(cannot_ask)?.members;
     let Some(leader) = found.leader else {
-        return Err(Failure::new(NO_LEADER, "nobody leads, so nobody can step down"));
+        return Err(Failure::new(NO_LEADER, "there is no leader that could step down"));
     };
     if !args.yes && std::io::stdin().is_terminal() && !confirmed(&leader, args.to.as_deref()) {
         return Err(Failure::new(CANNOT_ASK, "nothing was changed"));
@@ -36,13 +36,14 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     client.step_down(args.to.as_deref()).await.map_err(not_done)?;
     let next =
         tokio::time::timeout(HAND_OVER_PATIENCE, next_leader(&addresses, &leader)).await.map_err(|_| {
-            let message = format!("{} steps down, but nobody leads yet; see metad status", leader.node);
+            let message =
+                format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
             Failure::new(NO_LEADER, message)
         })?;
     output::print(&format!("{} leads now, token {}\n", plain(&next.node), next.token))?;
     match &args.to {
         Some(wanted) if *wanted != next.node => {
-            let message = format!("{wanted} was wanted, but did not take over; see metad history");
+            let message = format!("{wanted} was requested, but did not take over; see metad history");
             Err(Failure::new(ANOTHER_LEADS, message))
         }
         _ => Ok(0),
@@ -65,14 +66,13 @@ async fn leader_address(args: &StepDownArgs, leader: &LeaderInfo) -> String {
 
 /// A leader that does not answer may have heard us all the same.
 fn not_done(e: CallError) -> Failure {
-    let rest =
-        if e.is_refusal { "nothing was changed" } else { "it may be done all the same; see metad leader" };
+    let rest = if e.is_refusal { "nothing was changed" } else { "it may still step down; see metad leader" };
     Failure::new(CANNOT_ASK, format!("{e}; {rest}"))
 }
 
 /// Whoever has asked may read on; only a clear yes counts.
 fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
-    let heir = to.unwrap_or("any member that is ready");
+    let heir = to.unwrap_or("any ready member");
     output::ask(&format!(
         "{} leads with token {}. End its main loop and hand over to {heir}? [y/N] ",
         leader.node, leader.token

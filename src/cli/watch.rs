@@ -32,7 +32,7 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
                 show(&change, &mut told, args.output)?;
             }
         }
-        output::say(&format!("{} does not answer any more; trying again", client.address()));
+        output::say(&format!("{} no longer answers; retrying", client.address()));
         client = loop {
             tokio::time::sleep(PAUSE).await;
             if let Ok(client) = connect(&args.meta).await {

@@ -60,7 +60,7 @@ pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
     let leaving = worker.client.clone().deadline(LEAVE_TIMEOUT);
     tokio::select! {
         left = leaving.deregister(registered.worker_id) => worked.and(left.map(|()| 0).map_err(|e| failure(&e))),
-        () = either(&mut term, &mut int) => Err(Failure::new(CANNOT_ASK, "second signal: left without deregistering")),
+        () = either(&mut term, &mut int) => Err(Failure::new(CANNOT_ASK, "second signal: not deregistered")),
     }
 }
 

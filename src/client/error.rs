@@ -31,7 +31,7 @@ pub enum ClientError {
         said: Vec<Said>,
     },
     /// The answer got lost: it may or may not have been done, or be done yet. Never repeated by the client.
-    #[error("{what}: whether {address} did it is not known: {why}; read before you repeat it")]
+    #[error("{what}: outcome at {address} unknown: {why}; read before you retry")]
     Unknown {
         /// What was wanted.
         what: &'static str,
@@ -100,7 +100,7 @@ struct Listed<'a>(&'a [Said]);
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("nobody was asked in time");
+            return f.write_str("no member was queried in time");
         }
         for (i, said) in self.0.iter().enumerate() {
             let comma = if i == 0 { "" } else { "; " };

@@ -16,7 +16,7 @@ use crate::proto::metad::{
 
 /// Why a member could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot ask the metad at {address}: {why}")]
+#[error("metad at {address}: {why}")]
 pub struct CallError {
     /// Whom.
     pub address: String,

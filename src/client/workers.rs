@@ -59,7 +59,7 @@ impl MetaClient {
         let call = |channel| async move {
             ClusterServiceClient::new(channel).heartbeat(HeartbeatRequest { worker_id }).await
         };
-        self.ask("cannot give a sign of life", Repeat::Harmless, call).await.map(|_| ())
+        self.ask("cannot send a heartbeat", Repeat::Harmless, call).await.map(|_| ())
     }
 
     /// Ends a worker's registration; no error if there is none, since that is what was wanted.

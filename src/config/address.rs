@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Address<'_>, String> {
     } else {
         let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
         if host.contains(':') {
-            return Err("has more than one colon; an IPv6 address stands in brackets, [::1]:2379".to_owned());
+            return Err("has more than one colon; write an IPv6 address in brackets, [::1]:2379".to_owned());
         }
         check_host(host)?;
         (host, port)

@@ -12,8 +12,8 @@ use super::layers::Origin;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(
-        "{}: cannot read the configuration file: {error}\n\
-         fix: check the path (--config, METAD_CONFIG) and its permissions, or name no file to run on defaults",
+        "{}: cannot read the configuration file: {error}\nfix: check the path (--config, METAD_CONFIG) and \
+         its permissions, or omit it to use the defaults",
         path.display()
     )]
     Unreadable {
@@ -40,8 +40,7 @@ pub enum ConfigError {
     },
     /// The file is not TOML; the text shows the line with a caret.
     #[error(
-        "{}:{line}:{column}: {}\n\
-         fix: correct this line; texts stand in double quotes, numbers do not",
+        "{}:{line}:{column}: {}\nfix: correct this line; strings need double quotes, numbers do not",
         path.display(), message.trim_end()
     )]
     Syntax {

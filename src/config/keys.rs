@@ -76,18 +76,19 @@ pub enum Fallback {
 
 /// The sections, in the order they are printed in, with a sentence on each.
 pub(super) const SECTIONS: [(&str, &str); 9] = [
-    ("node", "Who this process is and where it keeps its files."),
-    ("meta", "The leadership and its main loop."),
-    ("store", "Where the leadership record lives."),
+    ("node", "The identity of this process and the place of its files."),
+    ("meta", "Leadership and the main loop."),
+    ("store", "Where the leader record is stored."),
     ("store.etcd", "The etcd cluster; used when store.kind is \"etcd\"."),
     (
         "store.sqlite",
-        "The file that elects among processes of one machine; used when store.kind is \"sqlite\".",
+        "The database file for an election among processes of one machine; used when store.kind is \
+         \"sqlite\".",
     ),
     ("rpc", "The gRPC listener."),
     ("http", "The listener for probes, metrics and the page."),
-    ("log", "The log, which goes to stderr."),
-    ("checks", "What `metad doctor`, `metad check` and the node's own checks hold against the cluster."),
+    ("log", "The log, written to stderr."),
+    ("checks", "The limits of `metad doctor`, `metad check` and the node's own checks."),
 ];
 
 /// An hour: more than any stop, start or wait can reasonably need.
@@ -103,91 +104,109 @@ const YEAR_SECS: i64 = 365 * 86_400;
 pub static KEYS: [Key; 62] = [
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
         .flag("--node-id")
-        .help("The name of this node; no two nodes of a cluster may have the same."),
+        .help("Name of this node, unique within its cluster."),
     Key::new("node.cluster", Kind::Name, Fallback::Text("default")).flag("--cluster").help(
-        "The name of the cluster; nodes elect only within it, so give each cluster on one etcd its own.",
+        "Name of the cluster. Nodes elect a leader only within it, so clusters that share an etcd need \
+         different names.",
     ),
     Key::new("node.data_dir", Kind::Path, computed("<node id>.metad", "node-1.metad"))
         .flag("--data-dir")
-        .help("Holds the node's identity. Keep it: without it a restart cannot take its own record back."),
+        .help(
+            "Directory that holds the node's identity. Keep it: without it a restarted node cannot reclaim \
+             its own leader record.",
+        ),
     Key::new("node.data_dir_exclusive", Kind::Switch, Fallback::Switch(false)).help(
-        "Says that the platform gives the data dir to one process at most (a StatefulSet with ReadWriteOncePod): a start \
-         on another machine then takes its own record back at once instead of waiting for the lease.",
+        "Set it only if the platform attaches the data dir to at most one process (a StatefulSet with \
+         ReadWriteOncePod): a start on another machine then reclaims its own leader record at once instead \
+         of waiting for the lease.",
     ),
     Key::new("node.advertise_addr", Kind::Address, computed("rpc.listen_addr", "10.0.0.1:5690"))
         .flag("--advertise-addr")
-        .help("Where the others reach this node; set it when rpc.listen_addr is 0.0.0.0 or is translated."),
-    Key::new("node.priority", int(0, 1000), Fallback::Integer(100))
-        .help("At a vacancy the highest priority leads; 0 never leads, which suits an observer."),
+        .help(
+            "Address at which other members reach this node; set it when rpc.listen_addr is 0.0.0.0 or \
+             behind NAT.",
+        ),
+    Key::new("node.priority", int(0, 1000), Fallback::Integer(100)).help(
+        "At a vacancy the member with the highest priority leads; a node with 0 never leads, which suits an \
+         observer.",
+    ),
     Key::new("node.failback_delay_secs", int(0, YEAR_SECS), Fallback::Integer(0)).seconds().help(
-        "A leader makes way for a member of a higher priority that has been there for this long and is ready, \
-         at most once in 5 minutes; 0: it never does, because a change of leader is never free.",
+        "A leader hands over to a member of higher priority that has been registered for this long and is \
+         ready, at most once in 5 minutes; 0: never, because every change of leader has a cost.",
     ),
     Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
-        "A small process that frees the leader's seat in milliseconds when this one dies, and looks after the \
-         program of `metad run`. Without it a crash is noticed only when the lease ends.",
+        "A small process that revokes this node's lease within milliseconds of its death, so that another \
+         member can lead, and that supervises the program of `metad run`. Without it a crash is noticed only \
+         when the lease ends.",
     ),
     Key::new("node.reserved_descriptors", int(32, 1_000_000), Fallback::Integer(100)).help(
-        "So many file descriptors are kept for the store, the data dir and the program: connections of clients share \
-         what is left of the process's limit (ulimit -n, whose soft limit is raised to the hard one).",
+        "File descriptors reserved for the store, the data dir and the program: client connections share the \
+         rest of the process's limit (ulimit -n, whose soft limit is raised to the hard one).",
     ),
     Key::new("meta.meta_leader_lease_secs", int(3, YEAR_SECS), Fallback::Integer(15))
         .seconds()
         .flag("--meta-leader-lease-secs")
         .help(
-            "The lease on leadership: a leader that cannot renew it for this long ends itself. \
-             Longer survives longer stalls, shorter replaces a dead machine sooner.",
+            "The leader's lease: a leader that cannot renew it for this long exits. A longer lease survives \
+             longer stalls, a shorter one replaces a dead machine sooner.",
         ),
-    Key::new("meta.group", Kind::Name, Fallback::Text("meta"))
-        .help("The election's name in the store, the same on all members of a cluster: two names are two leaders."),
-    Key::new("meta.stop_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
-        "Time the main loop gets to end on a planned stop; raise it when the payload has much to save.",
+    Key::new("meta.group", Kind::Name, Fallback::Text("meta")).help(
+        "Name of the election in the store; it must be the same on all members of a cluster, because two \
+         names elect two leaders.",
     ),
-    Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
-        .seconds()
-        .help("Time a new leader gets to start its main loop, before it gives the leadership up to another."),
+    Key::new("meta.stop_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
+        "Time the main loop has to end on a planned stop; raise it if the program needs longer to save its \
+         state.",
+    ),
+    Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
+        "Time a new leader has to start its main loop, before it gives leadership up to another member.",
+    ),
     Key::new("meta.main_loop_timeout_secs", int(0, HOUR_SECS), Fallback::Integer(60)).seconds().help(
-        "A main loop that gives no sign of life for this long has hung: it is ended and leadership is given up. \
-         The built-in loop gives them; a program is watched from its first WATCHDOG=1 (sd_notify) on, a library's \
-         loop from its first heartbeat() on. 0: nobody is watched.",
+        "A main loop that sends no heartbeat for this long counts as hung: it is ended and leadership is \
+         given up. The built-in loop sends heartbeats; a program is watched from its first WATCHDOG=1 \
+         (sd_notify) on, a library's loop from its first heartbeat() on. 0: no main loop is watched.",
     ),
     Key::new("meta.restart", Kind::Choice(&["no", "on-failure"]), Fallback::Text("no")).flag("--restart").help(
-        "With on-failure a program of `metad run` that fails is started again, under the same leadership, after a \
-         pause that grows from 0.5 s to 30 s. With no its end gives leadership up and ends the node.",
+        "With on-failure, a program of `metad run` that fails is restarted under the same leadership, after \
+         a pause that grows from 0.5 s to 30 s. With no, its end gives leadership up and stops the node.",
     ),
     Key::new("meta.tick_interval_ms", int(0, MINUTE_MS), Fallback::Integer(0)).milliseconds().help(
-        "The built-in main loop writes the key state/tick once per interval, under its fencing token, as a sign of \
-         life in the store itself; at most the lease. 0: never, so that an idle leader writes nothing.",
+        "Interval at which the built-in main loop writes the key state/tick under its fencing token, as a \
+         heartbeat in the store; at most the lease. 0: never, so that an idle leader writes nothing.",
     ),
-    Key::new("meta.max_heartbeat_interval_secs", int(1, HOUR_SECS), Fallback::Integer(60))
-        .seconds()
-        .help("A worker that is not heard of for this long expires. A new leader gives all of them this long."),
+    Key::new("meta.max_heartbeat_interval_secs", int(1, HOUR_SECS), Fallback::Integer(60)).seconds().help(
+        "A worker that is not heard from for this long expires. A new leader gives every worker this long \
+         anew.",
+    ),
     Key::new("meta.barrier_interval_ms", int(10, HOUR_MS), Fallback::Integer(1000))
         .milliseconds()
-        .help("Time between two barriers. Shorter commits sooner and writes more often."),
+        .help("Time between two barriers. A shorter one commits sooner and writes more often."),
     Key::new("meta.checkpoint_frequency", int(1, 1_000_000), Fallback::Integer(1))
-        .help("Every n-th barrier is a checkpoint, beginning with the first of each leader."),
+        .help("Every n-th barrier is a checkpoint, beginning with each leader's first."),
     Key::new("meta.barrier_collect_timeout_ms", int(10, HOUR_MS), Fallback::Integer(10_000))
         .milliseconds()
-        .help("A barrier that a worker has not collected by then is dropped, and the worker reported."),
+        .help(
+            "A barrier that a worker has not collected within this time is dropped, and the worker is \
+             reported.",
+        ),
     Key::new("meta.barrier_failures_max", int(1, 1_000_000), Fallback::Integer(3)).help(
-        "After so many barriers in a row that were dropped because of one worker, barriers wait for it no longer, until \
-         it has collected one in time.",
+        "After this many consecutive barriers dropped because of one worker, barriers no longer wait for it, \
+         until it has collected one in time.",
     ),
     Key::new("meta.in_flight_barrier_nums", int(1, 1000), Fallback::Integer(10))
-        .help("When so many barriers wait for their workers, no more are sent until one is done."),
+        .help("When this many barriers wait for their workers, no more are sent until one is done."),
     Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
         .flag("--store")
         .help("etcd elects among machines, SQLite among processes of one machine."),
     Key::new("store.etcd.endpoints", Kind::Endpoints, Fallback::EmptyList)
         .flag("--etcd-endpoints")
         .help("Every etcd member: metad talks to each one directly, so that one hung member costs nothing."),
-    Key::new("store.etcd.ca_file", Kind::Path, unset("the system's authorities", "/etc/metad/ca.pem")).help(
-        "PEM file with the authority that signed etcd's certificates; a bare host:port then means https.",
+    Key::new("store.etcd.ca_file", Kind::Path, unset("the system's CAs", "/etc/metad/ca.pem")).help(
+        "PEM file with the CA that signed etcd's certificates; a bare host:port then means https.",
     ),
-    Key::new("store.etcd.cert_file", Kind::Path, unset("we show no certificate", "/etc/metad/client.pem"))
-        .help("PEM file with our certificate, for an etcd that asks for one; needs key_file."),
-    Key::new("store.etcd.key_file", Kind::Path, unset("we show no certificate", "/etc/metad/client.key"))
+    Key::new("store.etcd.cert_file", Kind::Path, unset("no client certificate", "/etc/metad/client.pem"))
+        .help("PEM file with metad's client certificate, for an etcd that requires one; needs key_file."),
+    Key::new("store.etcd.key_file", Kind::Path, unset("no client certificate", "/etc/metad/client.key"))
         .help("PEM file with the private key of cert_file."),
     Key::new("store.etcd.username", Kind::Text, unset("no login", "metad"))
         .help("The etcd user, for an etcd with auth enabled; needs password_file."),
@@ -195,70 +214,76 @@ pub static KEYS: [Key; 62] = [
         .help("The file with the password. No key holds the password itself, so that no dump can show it."),
     Key::new("store.etcd.connect_timeout_ms", int(10, MINUTE_MS), Fallback::Integer(1000))
         .milliseconds()
-        .help("Time a TCP connection to one member may take; raise it only on a slow network."),
+        .help("Timeout for a TCP connection to one member; raise it only on a slow network."),
     Key::new("store.etcd.request_timeout_ms", int(10, MINUTE_MS), Fallback::Integer(3000))
         .milliseconds()
         .help(
-            "Time one request may take; at most the lease, since a later answer is of no use. \
-             The keep-alive has rules of its own.",
+            "Timeout for one request; at most the lease, since a later answer is useless. The keep-alive has \
+             timeouts of its own.",
         ),
     Key::new("store.etcd.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
         .seconds()
-        .help("How long to wait for etcd at start; then the process ends with exit code 69."),
+        .help("How long to wait for etcd at start; after that the process exits with code 69."),
     Key::new("store.sqlite.path", Kind::Path, computed("<data_dir>/metad.db", "/var/lib/metad/metad.db"))
         .help(
-            "The database file, on a local file system. Nodes of one machine elect among themselves \
-             only when all of them are given the same file.",
+            "The database file, on a local file system. Nodes of one machine elect among themselves only if \
+             all of them use the same file.",
         ),
     Key::new("store.sqlite.busy_timeout_ms", int(1, MINUTE_MS), Fallback::Integer(2000))
         .milliseconds()
         .help("How long to wait for another process that holds the file's lock; at most the lease."),
     Key::new("rpc.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5690"))
         .flag("--listen-addr")
-        .help("Where gRPC listens; port 0 lets the system choose."),
+        .help("gRPC listen address; port 0 lets the system choose."),
     Key::new("rpc.max_connections", int(1, 1_000_000), Fallback::Integer(10_000)).help(
-        "The most connections at once. Where there is no room, the one that has been idle for the longest makes way.",
+        "Maximum number of connections. At the limit, the one that has been idle longest is closed for a new \
+         one.",
     ),
     Key::new("rpc.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(5000))
-        .help("The same for the connections of one address."),
-    Key::new("rpc.max_requests", int(1, 1_000_000), Fallback::Integer(20_000))
-        .help("The most calls under way at once, open streams included; more are refused with RESOURCE_EXHAUSTED."),
+        .help("Maximum number of connections from one address."),
+    Key::new("rpc.max_requests", int(1, 1_000_000), Fallback::Integer(20_000)).help(
+        "Maximum number of calls in flight, open streams included; more are refused with RESOURCE_EXHAUSTED.",
+    ),
     Key::new("rpc.max_requests_per_connection", int(1, 100_000), Fallback::Integer(256))
-        .help("The same for the calls of one connection; further ones wait at the client."),
-    Key::new("rpc.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(1000))
-        .help("The most calls per second that show many things at once: List, Range, Watch, History, Observe, Events."),
+        .help("Maximum number of calls in flight on one connection; further ones wait at the client."),
+    Key::new("rpc.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(1000)).help(
+        "Maximum rate per second of calls that are costly to answer: List, Range, Watch, History, Observe, \
+         Events.",
+    ),
     Key::new("rpc.max_bytes_in_flight_mib", int(8, 65_536), Fallback::Integer(64))
-        .help("How many mebibytes the requests that are being read may have in all; more are refused."),
+        .help("Maximum total size in MiB of the requests being read; more are refused."),
     Key::new("rpc.first_request_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10))
         .seconds()
-        .help("Time from a connection to its first whole request, handshake and headers included."),
+        .help("Time a new connection has for its first complete request, handshake and headers included."),
     Key::new("rpc.idle_timeout_secs", int(1, 86_400), Fallback::Integer(900))
         .seconds()
-        .help("A connection on which nothing was asked for this long, and no stream is open, is closed."),
+        .help("A connection with no request for this long, and no open stream, is closed."),
     Key::new("rpc.write_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(30))
         .seconds()
-        .help("A connection whose client takes nothing of what is to be sent for this long is closed."),
-    Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691"))
-        .flag("--http-addr")
-        .help("Where HTTP listens, apart from gRPC so that a probe never waits behind it; port 0 as above."),
+        .help("A connection whose client reads nothing of a pending answer for this long is closed."),
+    Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691")).flag("--http-addr").help(
+        "HTTP listen address, separate from gRPC so that a probe never waits behind a call; port 0 as above.",
+    ),
     Key::new("http.max_connections", int(1, 1_000_000), Fallback::Integer(1000)).help(
-        "The most connections at once, as for gRPC; a few more are kept for /livez, /readyz and /healthz alone.",
+        "Maximum number of connections, as for gRPC; a few more are reserved for /livez, /readyz and \
+         /healthz.",
     ),
     Key::new("http.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(500))
-        .help("The same for the connections of one address."),
+        .help("Maximum number of connections from one address."),
     Key::new("http.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(200))
-        .help("The most requests per second for /metrics and below /api/."),
+        .help("Maximum rate per second of requests for /metrics and below /api/."),
     Key::new("http.idle_timeout_secs", int(1, 86_400), Fallback::Integer(60)).seconds().help(
-        "A connection on which nothing was asked for this long is closed. A new one gets a sixth of it, and a second \
-         at least, for its first request.",
+        "A connection with no request for this long is closed. A new one has a sixth of this time, at least \
+         one second, for its first request.",
     ),
     Key::new("http.max_event_readers", int(1, 10_000), Fallback::Integer(64)).help(
-        "How many may follow /api/v1/events at once; the one that has followed for the longest makes way for the next.",
+        "Maximum number of readers of /api/v1/events; at the limit, the one that has read longest is closed \
+         for a new one.",
     ),
-    Key::new("http.allowed_hosts", Kind::Text, unset("none besides", "meta.example.com,meta.example.org")).help(
-        "Host names under which the page may be asked for, separated by commas. Addresses, names without a dot and \
-         names that only a network of one's own has (.local, .internal, .svc, …) always work; others are refused, so \
-         that no web site can read this page through the browser of somebody who can reach it.",
+    Key::new("http.allowed_hosts", Kind::Text, unset("no others", "meta.example.com,meta.example.org")).help(
+        "Host names under which the page may be requested, separated by commas. IP addresses, names without \
+         a dot and names of private networks (.local, .internal, .svc, …) always work; others are refused, \
+         so that no web site can read this page through the browser of a user who can reach it.",
     ),
     Key::new("log.filter", Kind::Text, Fallback::Text("info")).help(
         "Levels and modules, as in RUST_LOG, e.g. metad=debug,info.",
@@ -267,28 +292,28 @@ pub static KEYS: [Key; 62] = [
         .help("auto is text on a terminal and JSON elsewhere."),
     Key::new("checks.interval_secs", int(0, HOUR_SECS), Fallback::Integer(60))
         .seconds()
-        .help("How often a running node makes the cheap checks; 0: never."),
+        .help("Interval at which a running node runs the cheap checks; 0: never."),
     Key::new("checks.expected_members", int(0, 1000), Fallback::Integer(0))
-        .help("How many meta nodes there should be; 0: as many as are registered."),
+        .help("Expected number of meta nodes; 0: as many as are registered."),
     Key::new("checks.max_leader_changes", int(0, 1000), Fallback::Integer(1))
-        .help("More unplanned changes of the leader within the window are flapping."),
+        .help("More unplanned leader changes within the window count as flapping."),
     Key::new("checks.leader_change_window_secs", int(1, 86_400), Fallback::Integer(600))
         .seconds()
-        .help("The window in which changes of the leader are counted."),
+        .help("The window in which leader changes are counted."),
     Key::new("checks.fsync_p99_ms", int(1, MINUTE_MS), Fallback::Integer(10))
         .milliseconds()
-        .help("A disk whose slowest percent of syncs takes longer is slow: etcd's log, and our data dir."),
+        .help("A disk with a longer p99 sync time counts as slow: etcd's log, and the data dir."),
     Key::new("checks.commit_p99_ms", int(1, MINUTE_MS), Fallback::Integer(25))
         .milliseconds()
-        .help("The same for the commits of etcd's database."),
+        .help("A longer p99 commit time of etcd's database counts as slow."),
     Key::new("checks.rtt_p99_ms", int(1, MINUTE_MS), Fallback::Integer(50))
         .milliseconds()
-        .help("A round trip between members, or to one, that takes longer is slow."),
+        .help("A longer round trip between members, or to one, counts as slow."),
     Key::new("checks.clock_skew_ms", int(1, MINUTE_MS), Fallback::Integer(50))
         .milliseconds()
-        .help("Clocks of two members that differ by more are skewed."),
+        .help("Clocks of two members that differ by more count as skewed."),
     Key::new("checks.db_size_percent", int(1, 100), Fallback::Integer(80))
-        .help("etcd's database is nearly full when it takes more of its quota, in percent."),
+        .help("etcd's database counts as nearly full above this percentage of its quota."),
 ];
 
 const KIND_RULE: &str = "etcd when store.etcd.endpoints is not empty, else sqlite";
@@ -359,7 +384,7 @@ impl Key {
             Kind::Integer { min, max } if self.unit.is_empty() => format!("a whole number, {min} to {max}"),
             Kind::Integer { min, max } => format!("a whole number of {}, {min} to {max}", self.unit),
             Kind::Name => "1 to 63 of A-Z a-z 0-9 . _ -, not beginning with . or -".to_owned(),
-            Kind::Text => "a text".to_owned(),
+            Kind::Text => "a string".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Address => "host:port".to_owned(),
             Kind::Endpoints => "a list of host:port, http://host:port or https://host:port".to_owned(),

@@ -9,7 +9,7 @@ use super::keys::{Fallback, KEYS, Key, SECTIONS};
 use super::layers::{Origins, lookup};
 
 const RENDER_HEAD: &str = "\
-# The configuration in force. It holds no secrets: the password of etcd is only named by its file.
+# The effective configuration. It holds no secrets: it names only the file of etcd's password.
 ";
 
 const REFERENCE_HEAD: &str = "\
@@ -17,7 +17,7 @@ const REFERENCE_HEAD: &str = "\
 # that key's default or, where the default is computed, an example. Take the # away to set it.
 #
 # A value comes from the defaults, then this file, then the environment, then the flags; each later one
-# replaces single keys. `metad config print --origins` shows what is in force and where it comes from, and
+# replaces single keys. `metad config print --origins` shows the effective values and their origins, and
 # `metad config check` reads a file without starting anything. Unknown keys are errors. A change needs a
 # restart. Relative paths count from the working directory. The variables of lists take items separated by
 # commas.

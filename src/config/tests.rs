@@ -250,10 +250,7 @@ fn validate_needs_no_origins() {
     let mut config = run(None, &[], NODE).unwrap().config;
     config.meta.meta_leader_lease_secs = 2;
     let text = config.validate().unwrap_err().to_string();
-    assert!(
-        text.starts_with("meta.meta_leader_lease_secs = 2: is below the least allowed, 3 seconds"),
-        "{text}"
-    );
+    assert!(text.starts_with("meta.meta_leader_lease_secs = 2: is below the minimum, 3 seconds"), "{text}");
     config.meta.meta_leader_lease_secs = u64::MAX;
     assert!(config.validate().is_err());
 }

@@ -96,20 +96,20 @@ fn wrong_types_name_the_right_one() {
             "[meta]\nmeta_leader_lease_secs = \"15s\"",
             &[
                 "metad.toml:2:26: meta.meta_leader_lease_secs: expected a whole number of seconds, 3 to",
-                "found the text \"15s\"",
+                "found the string \"15s\"",
                 "2 | meta_leader_lease_secs = \"15s\"\n  |                          ^^^^^\n",
                 "fix: write meta_leader_lease_secs = 15",
             ],
         ),
-        ("decimal", "[node]\npriority = 1.5", &["0 to 1000", "the decimal number 1.5", "priority = 100"]),
-        ("bool", "[node]\nid = true", &["found the word true", "id = \"node-1\""]),
+        ("decimal", "[node]\npriority = 1.5", &["0 to 1000", "the number 1.5", "priority = 100"]),
+        ("bool", "[node]\nid = true", &["found the boolean true", "id = \"node-1\""]),
         ("huge", "[node]\npriority = 99999999999999999999", &["found 99999999999999999999", "0 to 1000"]),
         (
             "endpoints as text",
             "[store.etcd]\nendpoints = \"a:1,b:2\"",
             &[
                 "expected a list",
-                "found the text \"a:1,b:2\"",
+                "found the string \"a:1,b:2\"",
                 "endpoints = [\"10.0.0.1:2379\", \"10.0.0.2:2379\"",
             ],
         ),
@@ -152,7 +152,7 @@ fn variables_and_flags_are_named() {
         ("METAD_QQQQQQQQQQ__QQQQQQQ", "5", &["known variables: METAD_NODE__ID, "]),
         ("METAD_node__id", "n", &["did you mean `METAD_NODE__ID`?"]),
         ("METAD_LOG__FORMAT", "xml", &["environment METAD_LOG__FORMAT", "\"xml\"", "auto, text, json"]),
-        ("METAD_LOG__FILTER", "info\n", &["\"info\\u000A\"", "a line end"]),
+        ("METAD_LOG__FILTER", "info\n", &["\"info\\u000A\"", "such as a newline"]),
         ("METAD_STORE__ETCD__ENDPOINTS", "a:1,,b:2", &["\"\": is empty"]),
         ("METAD_STORE__ETCD__ENDPOINTS", "", &["METAD_STORE__ETCD__ENDPOINTS", "is empty"]),
         ("METAD_STORE__ETCD__ENDPOINTS", " , ", &["is empty"]),
@@ -180,14 +180,14 @@ fn values_out_of_range() {
     let long = "x".repeat(64);
     let id = format!("node.id = \"{long}\"");
     let cases: &[(&str, &[&str])] = &[
-        ("meta.meta_leader_lease_secs = 0", &["= 0: is below the least allowed, 3 seconds", "_secs = 15"]),
+        ("meta.meta_leader_lease_secs = 0", &["= 0: is below the minimum, 3 seconds", "_secs = 15"]),
         ("meta.meta_leader_lease_secs = 2", &["metad.toml:1:31", "= 2: is below", "3 to 31536000"]),
-        ("meta.meta_leader_lease_secs = -1", &["= -1: is below the least allowed, 3 seconds"]),
+        ("meta.meta_leader_lease_secs = -1", &["= -1: is below the minimum, 3 seconds"]),
         (
             "meta.meta_leader_lease_secs = 1_000_000_000_000",
-            &["= 1000000000000: is above the most allowed, 31536000"],
+            &["= 1000000000000: is above the maximum, 31536000"],
         ),
-        ("node.priority = 1001", &["= 1001: is above the most allowed, 1000\n"]),
+        ("node.priority = 1001", &["= 1001: is above the maximum, 1000\n"]),
         ("node.cluster = \"\"", &["node.cluster = \"\": is empty", "1 to 63"]),
         ("node.cluster = \".x\"", &["\".x\": begins with a dot or a dash"]),
         ("node.cluster = \"a/b\"", &["contains the character `/`", "cluster = \"default\""]),

@@ -86,7 +86,7 @@ fn missing(key: &Key) -> ConfigError {
         origin: Origin::Default,
         key: key.path,
         value: "\"\"".to_owned(),
-        problem: "has no value, and the default cannot be found out".to_owned(),
+        problem: "has no value, and the default cannot be determined".to_owned(),
         fix: format!("set {} or {}", key.flag.unwrap_or(key.path), key.env()),
     }
 }
@@ -127,8 +127,8 @@ fn check_range(
     let unit = if key.unit.is_empty() { String::new() } else { format!(" {}", key.unit) };
     let problem = match number {
         _ if range.contains(&number) => return Ok(()),
-        _ if number < *range.start() => format!("is below the least allowed, {}{unit}", range.start()),
-        _ => format!("is above the most allowed, {}{unit}", range.end()),
+        _ if number < *range.start() => format!("is below the minimum, {}{unit}", range.start()),
+        _ => format!("is above the maximum, {}{unit}", range.end()),
     };
     let fix = format!("give {}, for example {}", key.expected(), origin.assignment(key, &key.example()));
     Err(ConfigError::Invalid {
@@ -146,7 +146,7 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
         return Err("is empty".to_owned());
     }
     if text.chars().any(char::is_control) {
-        return Err("contains a control character, perhaps a line end".to_owned());
+        return Err("contains a control character, such as a newline".to_owned());
     }
     match kind {
         Kind::Name => check_name(text),
@@ -203,8 +203,8 @@ impl Rules<'_> {
         }
         match &self.config.node.advertise_addr {
             Some(advertised) if port(advertised) == 0 && port(rpc) != 0 => {
-                let fix = format!("name the port that the others connect to, for example {}", port(rpc));
-                Err(self.invalid("node.advertise_addr", "has port 0, which nobody can connect to", &fix))
+                let fix = format!("name the port that other members connect to, for example {}", port(rpc));
+                Err(self.invalid("node.advertise_addr", "has port 0, to which no client can connect", &fix))
             }
             _ => Ok(()),
         }
@@ -252,7 +252,7 @@ impl Rules<'_> {
         if etcd.endpoints.is_empty() {
             let fix =
                 "give --etcd-endpoints host:2379,… (store.etcd.endpoints), or --store sqlite on one machine";
-            return Err(self.invalid("store.kind", "needs etcd endpoints, and there are none", fix));
+            return Err(self.invalid("store.kind", "needs etcd endpoints, but none are set", fix));
         }
         self.pair(
             "store.etcd.cert_file",
@@ -276,7 +276,7 @@ impl Rules<'_> {
             (false, true) => (b, a),
             _ => return Ok(()),
         };
-        let problem = format!("is of no use without {unset}");
+        let problem = format!("has no effect without {unset}");
         Err(self.invalid(set, &problem, &format!("set {unset} too, or leave both out")))
     }
 
@@ -286,7 +286,7 @@ impl Rules<'_> {
         let file = files.iter().find(|(_, file)| file.is_some());
         match (file, etcd.endpoints.iter().find(is_plain)) {
             (Some((path, _)), Some(endpoint)) => {
-                let problem = format!("is of no use with the endpoint {endpoint}, which is not encrypted");
+                let problem = format!("has no effect with the endpoint {endpoint}, which is not encrypted");
                 Err(self.invalid(
                     path,
                     &problem,

@@ -246,63 +246,69 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Well => f.write_str("everything answers as it should"),
+            Verdict::Well => f.write_str("no fault found: all that was probed answers"),
             Verdict::CpuStarved(d) => {
-                write!(f, "it was this node: it waited for a CPU for {d:.1?}; give it more, or move other work away")
+                write!(f, "this node waited for a CPU for {d:.1?}; give it more CPU, or move other work away")
             }
             Verdict::ProcessStopped(d) => write!(
                 f,
-                "it was this node: its process was stopped for {d:.1?} (SIGSTOP, a debugger, a frozen cgroup, a paused \
-                 virtual machine, a disk that swaps)"
+                "this node's process was stopped for {d:.1?} (SIGSTOP, a debugger, a frozen cgroup, a paused \
+                 virtual machine, swapping)"
             ),
             Verdict::MachineSuspended(d) => {
-                write!(f, "it was this node: its machine was suspended for {d:.1?}; do not let it sleep")
+                write!(f, "this node's machine was suspended for {d:.1?}; disable suspend on it")
             }
             Verdict::OwnLimits => f.write_str(
-                "it was this node's own limits: it may open no more files, and so no connection to etcd; raise the limit of \
-                 open files (LimitNOFILE= in the unit, ulimit -n), or node.reserved_descriptors",
+                "this node has reached its limit of open files and cannot connect to etcd; raise that limit \
+                 (LimitNOFILE= in the unit, ulimit -n), or node.reserved_descriptors",
             ),
             Verdict::CutOff => f.write_str(
-                "it was the network: this node reaches neither etcd nor another meta node; look at its own link first",
+                "network fault: this node reaches neither etcd nor another meta node; check this node's own \
+                 link first",
             ),
-            Verdict::NoWayToEtcd(peer) => {
-                write!(f, "it was the network: {peer} reaches etcd, this node does not; look at the way between")
-            }
+            Verdict::NoWayToEtcd(peer) => write!(
+                f,
+                "network fault: {peer} reaches etcd, this node does not; check the network from here to etcd"
+            ),
             Verdict::EtcdMember(silent) => {
-                write!(f, "it was an etcd member: {}; the others work", Listed(silent))
+                write!(f, "fault of an etcd member: {}; the others work", Listed(silent))
             }
             Verdict::EtcdQuorum(silent) => {
                 let all_answer = silent.iter().all(|s| s.how == How::HasNoLeader);
                 let (what, fix) = if all_answer {
-                    ("its members know no leader", "it elects one, or they do not reach each other")
+                    ("its members know no leader", "they elect one, or cannot reach each other")
                 } else {
-                    ("it has lost its quorum", "start those that are down")
+                    ("it has lost its quorum", "start the members that are down")
                 };
-                write!(f, "it was etcd: {what}: {}; {fix}", Listed(silent))
+                write!(f, "fault of etcd: {what}: {}; {fix}", Listed(silent))
             }
-            Verdict::EtcdDown(silent) => write!(f, "it was all of etcd: {}", Listed(silent)),
+            Verdict::EtcdDown(silent) => write!(f, "no etcd member answers: {}", Listed(silent)),
             Verdict::EtcdRefuses(why) => write!(
                 f,
-                "it was etcd's access control: etcd answers and refuses this node: {why}; check store.etcd.username, the \
-                 password in store.etcd.password_file, and the role of that user",
+                "fault of etcd's access control: etcd answers, and refuses this node: {why}; check \
+                 store.etcd.username, the password in store.etcd.password_file, and the role of that user",
             ),
             Verdict::EtcdFull => f.write_str(
-                "it was etcd: it is full (alarm NOSPACE), grants no lease and takes no write; compact it, defragment \
+                "etcd is full (alarm NOSPACE): it grants no lease and takes no write; compact it, defragment \
                  each member, then: etcdctl alarm disarm",
             ),
-            Verdict::StoreFile(why) => write!(f, "it was {why}"),
+            Verdict::StoreFile(why) => write!(f, "fault of {why}"),
             Verdict::RecordDeleted => {
-                f.write_str("it was somebody: the leader record was deleted, while our lease lived and the store was well")
+                f.write_str("leader record deleted externally; lease valid, store healthy")
             }
             Verdict::LeaseGone => f.write_str(
-                "it was the store, or somebody: our lease was revoked or had ended there, although we renewed it (a waking \
-                 etcd leader may do that, and so may etcdctl lease revoke)",
+                "this node's lease was revoked or had expired in the store, although it was renewed (an etcd \
+                 leader that resumes after a hang can cause this, and so can etcdctl lease revoke)",
             ),
-            Verdict::Deposed => f.write_str("another member leads: the record names it, and the store refuses us"),
-            Verdict::TooEarly => f.write_str("nobody of etcd answers; is it etcd, or the way there?"),
+            Verdict::Deposed => {
+                f.write_str("another member leads: the record names it, and the store refuses this node")
+            }
+            Verdict::TooEarly => {
+                f.write_str("no etcd member responds; outage or network fault not yet distinguishable")
+            }
             Verdict::Unclear => f.write_str(
-                "renewals came too late, and the store and the way to it work again; the headroom of the last minutes shows \
-                 when it began",
+                "renewals came too late, but the store and the network to it work again; the headroom of the \
+                 last minutes shows when it began",
             ),
         }
     }
@@ -320,7 +326,7 @@ impl fmt::Display for Listed<'_> {
                 How::IsDown => "refuses connections",
                 How::IsUnreachable => "cannot be reached",
                 How::HasNoLeader => "answers but knows no leader",
-                How::Refuses => "refuses our login",
+                How::Refuses => "refuses this node's login",
             };
             write!(f, "{comma}{} {how}", silent.place)?;
         }
@@ -475,7 +481,7 @@ mod tests {
     fn the_file_of_the_embedded_store_is_named() {
         let why = "the store's file /d/metad.db: database or disk is full";
         let seen = Evidence { complaint: Some(why.into()), ..seen(vec![]) };
-        assert_eq!(judge(&seen).to_string(), format!("it was {why}"));
+        assert_eq!(judge(&seen).to_string(), format!("fault of {why}"));
         assert_judged(&[
             (Evidence { reason: Some(Reason::RenewDeadline), ..seen.clone() }, "store_file"),
             (Evidence { reason: Some(Reason::RenewDeadline), complaint: None, ..seen.clone() }, "unclear"),

@@ -22,17 +22,17 @@ use super::{Judgement, Skip, Status};
 fn etcd(facts: &Facts) -> Result<&EtcdFacts, Skip> {
     match &facts.etcd {
         Some(etcd) => Ok(etcd),
-        None if facts.is_etcd() => Err(Skip::new("etcd was not asked")),
+        None if facts.is_etcd() => Err(Skip::new("etcd was not queried")),
         None => Err(Skip::new("the store is not etcd")),
     }
 }
 
 fn meta(facts: &Facts) -> Result<&MetaFacts, Skip> {
-    facts.meta.as_ref().ok_or_else(|| Skip::new("the meta nodes were not asked"))
+    facts.meta.as_ref().ok_or_else(|| Skip::new("the meta nodes were not queried"))
 }
 
 fn host(facts: &Facts) -> Result<&HostFacts, Skip> {
-    facts.host.as_ref().ok_or_else(|| Skip::new("this machine was not looked at"))
+    facts.host.as_ref().ok_or_else(|| Skip::new("this machine was not examined"))
 }
 
 fn past(facts: &Facts) -> Result<&PastFacts, Skip> {

@@ -52,7 +52,7 @@ fn sign(status: Status, colours: Colours) -> String {
 pub fn summary(report: &Report) -> String {
     let n = |status| report.count(status);
     format!(
-        "{} passed, {} to watch, {} failed, {} unknown, {} skipped: {}\n",
+        "{} passed, {} warned, {} failed, {} unknown, {} skipped: {}\n",
         n(Status::Pass),
         n(Status::Warn),
         n(Status::Fail),
@@ -105,7 +105,7 @@ pub fn markdown(report: &Report) -> String {
         }
     }
     if !report.skipped.is_empty() {
-        text.push_str("\nNot looked at:\n\n");
+        text.push_str("\nNot checked:\n\n");
     }
     for s in &report.skipped {
         text.push_str(&format!("- {}: {}\n", s.code, s.why));

@@ -56,7 +56,8 @@ pub enum DataDirError {
     },
     /// It cannot be read or written.
     #[error(
-        "cannot use the data dir {path}: {what}: {source}; check that this user may write there, or choose another with --data-dir"
+        "cannot {what} {path}: {source}; check that this user may write to the data dir, or choose another \
+         with --data-dir"
     )]
     Io {
         /// The folder.
@@ -78,7 +79,8 @@ pub enum DataDirError {
     },
     /// A file in it is damaged.
     #[error(
-        "{path} is damaged ({why}); if this node is certainly not running elsewhere, delete it: the node then starts as a new one"
+        "{path} is damaged ({why}); if this node is certainly not running elsewhere, delete it: the node \
+         then starts with a new identity"
     )]
     Damaged {
         /// The file.
@@ -123,15 +125,15 @@ impl DataDir {
     /// See [`DataDirError`].
     pub fn open(path: &Path, node: &str, exclusive: bool) -> Result<Self, DataDirError> {
         let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
-        files::make_private_dir(path).map_err(io("creating it"))?;
-        if let Some(kind) = network_fs::of(path).map_err(io("looking at it"))? {
+        files::make_private_dir(path).map_err(io("create or use the data dir"))?;
+        if let Some(kind) = network_fs::of(path).map_err(io("stat the data dir"))? {
             return Err(DataDirError::Network { path: path.to_owned(), kind });
         }
         let lock = dir_lock::take(path, node).map_err(|e| match e {
             LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
             LockError::Io(what, source) => io(what)(source),
         })?;
-        let place = Place::of(path).map_err(io("looking at it"))?;
+        let place = Place::of(path).map_err(io("stat the data dir"))?;
         Self::open_at(path, place, lock, exclusive)
     }
 
@@ -163,14 +165,14 @@ impl DataDir {
         self.estranged = match past {
             Some(Past::Copied) => Some("this data dir is a copy, which leaves the original's record alone"),
             Some(Past::Elsewhere) => Some(
-                "this data dir was used on another machine, or this machine has got another /etc/machine-id since \
-                 its last boot, so that nothing proves that the process which used it is dead; if the platform gives \
-                 the data dir to one process at most, set node.data_dir_exclusive = true",
+                "this data dir was used on another machine, or this machine's /etc/machine-id has changed \
+                 since its last boot, so that nothing proves that the process which used it is dead; if the \
+                 platform attaches the data dir to at most one process, set node.data_dir_exclusive = true",
             ),
             Some(Past::Dead) | None => None,
         };
         if let Some(why) = self.estranged {
-            tracing::warn!(uuid = %self.uuid, "this node starts as a new one: {why}");
+            tracing::warn!(uuid = %self.uuid, "this node starts with a new identity: {why}");
         }
         Ok(())
     }
@@ -305,7 +307,7 @@ impl DataDir {
             std::fs::rename(&temporary, self.path.join(name))?;
             File::open(&self.path)?.sync_all()
         };
-        replace().map_err(|e| self.io("writing it", e))
+        replace().map_err(|e| self.io("write the data dir", e))
     }
 
     fn io(&self, what: &'static str, source: std::io::Error) -> DataDirError {
@@ -322,7 +324,7 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, DataD
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(DataDirError::Io { path: path.to_owned(), what: "reading it", source: e }),
+        Err(e) => return Err(DataDirError::Io { path: path.to_owned(), what: "read", source: e }),
     };
     let damaged = |e: serde_json::Error| DataDirError::Damaged { path: path.to_owned(), why: e.to_string() };
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)

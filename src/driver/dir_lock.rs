@@ -47,12 +47,12 @@ struct Holder {
 /// # Errors
 /// Somebody else has it.
 pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
-    let folder = File::open(dir).map_err(|e| LockError::Io("opening it", e))?;
+    let folder = File::open(dir).map_err(|e| LockError::Io("open the data dir", e))?;
     let mut looks = 0;
     loop {
         match folder.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::Error(e)) => return Err(LockError::Io("locking it", e)),
+            Err(TryLockError::Error(e)) => return Err(LockError::Io("lock the data dir", e)),
             Err(TryLockError::WouldBlock) => {}
         }
         let holder = Holder::read(dir);
@@ -65,13 +65,14 @@ pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
     }
     if !is_still_there(&folder, dir) {
         return Err(LockError::Io(
-            "locking it",
-            io::Error::other("another folder was put in its place meanwhile"),
+            "lock the data dir",
+            io::Error::other("it was replaced by another folder meanwhile"),
         ));
     }
     let namespace = pid_namespace().map_or_else(String::new, |inode| format!(" of PID namespace {inode}"));
     let note = format!("node {node}, process {}{namespace}\n", std::process::id());
-    files::write(&dir.join(NOTE), note.as_bytes()).map_err(|e| LockError::Io("noting who holds it", e))?;
+    files::write(&dir.join(NOTE), note.as_bytes())
+        .map_err(|e| LockError::Io("note the lock holder in the data dir", e))?;
     Ok(folder)
 }
 
@@ -121,7 +122,7 @@ impl Holder {
         let text = &self.text;
         match (text.as_str(), waited) {
             ("", _) => "another process".to_owned(),
-            (_, true) => format!("{text}, which is dead, but whose program its guardian has not ended yet"),
+            (_, true) => format!("{text}, which is dead, but whose guardian has not yet ended its program"),
             _ if self.is_elsewhere() => format!("{text} of another PID namespace, such as another container"),
             (_, false) => text.clone(),
         }

@@ -24,7 +24,7 @@ pub struct DriverHandle {
 
 /// A command was refused: the driver is behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this node has more to do than it can; nothing was changed, try again")]
+#[error("this node is overloaded; nothing was changed, try again")]
 pub struct Busy;
 
 // === impl DriverHandle ===

@@ -93,7 +93,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
 pub(super) async fn note_revision(shared: Shared, revision: Revision) {
     let dir = shared.data_dir.clone().lock_owned().await;
     if let Err(why) = on_disk(dir, move |dir| dir.note_revision(revision)).await {
-        tracing::warn!(error = %why, "the data dir does not know how far the store has got");
+        tracing::warn!(error = %why, "cannot record the store's revision in the data dir");
     }
 }
 
@@ -123,8 +123,8 @@ const KNOWN_REFUSALS: [(&str, &str); 3] = [
     ),
     (
         "corrupt",
-        "etcd has found a member's data damaged (alarm CORRUPT); see etcdctl alarm list, replace that member, then: \
-         etcdctl alarm disarm",
+        "etcd has found corrupt data on a member (alarm CORRUPT); see etcdctl alarm list, replace that \
+         member, then: etcdctl alarm disarm",
     ),
     (
         "learner",
@@ -178,7 +178,7 @@ async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) ->
     // With a wildcard or a shared address we may have reached ourselves, or somebody else.
     if uuid == Some(holder.member.uuid.to_string()) {
         let detail = format!(
-            "node id {node:?} is in use by the metad at {place}; stop it, or give this one another --node-id"
+            "node id {node:?} is in use by metad at {place}; stop it, or give this one another --node-id"
         );
         return Some(Ending::with_detail(Reason::NodeIdInUse, detail));
     }

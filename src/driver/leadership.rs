@@ -75,19 +75,19 @@ pub enum WriteError {
         found: Revision,
     },
     /// Not now: try again a little later. Nothing was sent.
-    #[error("too much to write at the moment: {0}")]
+    #[error("cannot write at the moment: {0}")]
     Busy(String),
     /// More than fits into one write. Nothing was sent.
     #[error("too large: {0}")]
     TooLarge(String),
     /// Not the name of a key. Nothing was sent.
-    #[error("not a key: {0}")]
+    #[error("invalid key: {0}")]
     BadName(String),
     /// The key is changed twice in one write. Nothing was sent.
     #[error("{0:?} is changed twice in one write")]
     Twice(String),
     /// A try was sent, and leadership ended before its outcome was known: it may or may not have happened.
-    #[error("whether it was written is not known ({0}); ask the next leader")]
+    #[error("outcome of the write unknown ({0}); read it from the next leader")]
     Unknown(String),
     /// The store refuses it on its merits.
     #[error(transparent)]
@@ -245,7 +245,7 @@ impl Leadership {
         if left >= self.inner.ttl / 2 {
             return Ok(());
         }
-        Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} are left", self.inner.ttl)))
+        Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} is left", self.inner.ttl)))
     }
 
     pub(super) fn now(&self) -> Instant {

@@ -46,8 +46,8 @@ pub(super) fn judge(pinned: Option<u64>, looks: &[Belongs]) -> Finding {
 
 fn list(looks: &[Belongs]) -> String {
     let name = |l: &Belongs| match l.cluster {
-        Some(cluster) => format!("{} is of {cluster:016x}", l.place),
-        None => format!("{} does not say", l.place),
+        Some(cluster) => format!("{} belongs to {cluster:016x}", l.place),
+        None => format!("{} does not report its cluster", l.place),
     };
     looks.iter().map(name).collect::<Vec<_>>().join(", ")
 }
@@ -76,7 +76,7 @@ pub(super) async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinF
 /// The store's own words for why nobody answers: refused, wrong certificate, no leader.
 async fn silent(shared: &Shared) -> JoinFailure {
     match ask(shared.store.as_ref(), transactions::read(&shared.keys)).await {
-        Ok(_) => JoinFailure::Retry("no endpoint has said which cluster it belongs to".into()),
+        Ok(_) => JoinFailure::Retry("no endpoint has reported its cluster".into()),
         Err(e) => {
             shared.trouble.report("join", &e);
             JoinFailure::of(&e)
@@ -86,13 +86,15 @@ async fn silent(shared: &Shared) -> JoinFailure {
 
 fn differ(which: &str) -> String {
     format!(
-        "the endpoints belong to different etcd clusters: {which}; leave only those of one in store.etcd.endpoints"
+        "the endpoints belong to different etcd clusters: {which}; keep the endpoints of only one in \
+         store.etcd.endpoints"
     )
 }
 
 fn too_few(which: &str) -> String {
     format!(
-        "too few endpoints answer to know which etcd cluster is the right one: {which}; more than half of them must"
+        "too few endpoints answer to determine the right etcd cluster: {which}; more than half of them must \
+         answer"
     )
 }
 
@@ -129,7 +131,7 @@ mod tests {
     fn endpoints_of_two_clusters_are_named() {
         for pinned in [None, Some(1)] {
             let Finding::Differ(which) = judge(pinned, &looks(&[Some(1), None, Some(2)])) else { panic!() };
-            for part in ["e0 is of 0000000000000001", "e1 does not say", "e2 is of 0000000000000002"] {
+            for part in ["e0 belongs to 0000000000000001", "e1 does not", "e2 belongs to 0000000000000002"] {
                 assert!(which.contains(part), "{which}");
             }
         }

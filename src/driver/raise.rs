@@ -34,7 +34,7 @@ pub(super) async fn raise(shared: &Shared, floor: Revision) -> Result<(), JoinFa
             tracing::info!(
                 from = at.0,
                 to = floor.0,
-                "lifting the store's revision above the tokens it has lost"
+                "raising the store's revision above the tokens it has lost"
             );
         }
         let write = || shared.store.call(Request::Txn(put(&key)));
@@ -56,9 +56,9 @@ fn failure(e: &StoreError) -> JoinFailure {
 
 fn too_far(at: Revision, floor: Revision, missing: u64) -> String {
     format!(
-        "the store is at revision {at}, but this data dir has seen {floor}: tokens up to there may have been given out, \
-         and {missing} writes are too many to lift it; restore the backup again with etcdutl snapshot restore \
-         --bump-revision {missing} --mark-compacted, or, if nothing outside of the store keeps a token, give this node \
-         an empty data dir"
+        "the store is at revision {at}, but this data dir has seen {floor}: tokens up to {floor} may have \
+         been issued, and raising the store's revision would take {missing} writes, which is too many; \
+         restore the backup again with etcdutl snapshot restore --bump-revision {missing} --mark-compacted, \
+         or, if nothing outside the store keeps a token, give this node an empty data dir"
     )
 }

@@ -85,7 +85,7 @@ async fn follow(
                 Ok(Some(Ok(batch))) if batch.changes.is_empty() => {}
                 Ok(Some(batch)) => break batch?,
                 Ok(None) => return Err(StoreError::Unknown("the watch ended".into())),
-                Err(_) => return Err(StoreError::Unknown("the watch went silent".into())),
+                Err(_) => return Err(StoreError::Unknown("the watch stopped responding".into())),
             }
         };
         picture.fold(batch);

@@ -174,7 +174,7 @@ pub fn check_name(name: &str) -> Result<(), WriteError> {
 fn check_length(name: &str, max: usize) -> Result<(), WriteError> {
     if name.is_empty() || name.len() > max {
         let n = name.len();
-        return Err(WriteError::BadName(format!("a key of {n} bytes; write 1 to {max}")));
+        return Err(WriteError::BadName(format!("a key of {n} bytes; use 1 to {max}")));
     }
     Ok(())
 }
@@ -239,7 +239,7 @@ impl Leadership {
     }
 
     async fn write_in_a_slot(&self, write: &Write) -> Result<Revision, WriteError> {
-        let busy = || WriteError::Busy(format!("{SLOTS} writes are under way"));
+        let busy = || WriteError::Busy(format!("{SLOTS} writes are in flight"));
         let mut taken = self.slots().take().ok_or_else(busy)?;
         let name = self.slots().next_name(self.token());
         let mut is_open = false; // may a try have happened that we have no answer to?

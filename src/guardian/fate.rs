@@ -11,8 +11,8 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 pub(super) fn shared() -> Option<String> {
     let ours = fs::read_to_string("/proc/self/cgroup").ok()?;
     killed_whole(&ours, Path::new(CGROUPS)).then(|| {
-        "the control group of this process is killed as a whole when it runs out of memory (memory.oom.group is 1), \
-         and the guardian with it; what follows: such a crash is noticed only when the lease ends"
+        "the control group of this process is killed as a whole when it runs out of memory (memory.oom.group \
+         is 1), and the guardian with it; such a crash is noticed only when the lease ends"
             .to_owned()
     })
 }

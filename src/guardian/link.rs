@@ -99,7 +99,8 @@ async fn hear(channel: &AsyncFd<Channel>, tell: &watch::Sender<Said>, pings: &mu
         FromGuardian::Unkillable { run, why } => {
             tracing::error!(
                 run,
-                "of the program something is left: {why}; it is tried on, and leadership is not given up before"
+                "processes of the program are still alive: {why}; retrying, and leadership is kept until \
+                 they are gone"
             );
         }
         FromGuardian::Ready => said(&|s| s.ready = true),

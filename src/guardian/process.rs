@@ -271,12 +271,12 @@ impl Process {
         let now = OsClock.now();
         let refuse = |why: &str| Err(Refused { why: why.into(), code: None, may_pass: false });
         let started = match self.horizon.guardian_until().zip(self.horizon.kill_at()) {
-            _ if self.run.is_some() => refuse("something of the last run is left"),
+            _ if self.run.is_some() => refuse("processes of the last run are still alive"),
             Some((until, kill_at)) if !now.reached(kill_at) => {
                 self.kernel_timer.arm(now, until);
                 Run::start(program, streams)
             }
-            _ => refuse("leadership was over before it was started"),
+            _ => refuse("leadership had ended before it was started"),
         };
         match started {
             Ok(run) => {

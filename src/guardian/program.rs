@@ -48,8 +48,8 @@ pub(super) fn start(program: &Program, streams: Vec<OwnedFd>) -> Result<Pid, Ref
 }
 
 fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
-    let [stdin, stdout, stderr] =
-        <[OwnedFd; 3]>::try_from(streams).map_err(|_| io::Error::other("the streams did not arrive"))?;
+    let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(streams)
+        .map_err(|_| io::Error::other("the standard streams are missing"))?;
     let mut command = Command::new(&program.command[0]);
     for name in OURS_ALONE {
         command.env_remove(name);
@@ -113,10 +113,11 @@ fn take_signals_again() -> io::Result<()> {
 /// # Errors
 /// They are.
 pub fn check_length(command: &[String]) -> Result<(), String> {
-    let fix = "put them into a file, and pass its name";
+    let fix = "put them into a file and pass its name";
     if let Err((bytes, most)) = Program::fits(command) {
         return Err(format!(
-            "the program's arguments are too long: {bytes} bytes as metad passes them on, of {most} at most\nfix: {fix}"
+            "the program's arguments are too long: {bytes} bytes as metad passes them on, at most {most} \
+             fit\nfix: {fix}"
         ));
     }
     let env = std::env::vars_os().map(|(name, value)| name.len() + value.len() + 2 + POINTER_BYTES);
@@ -124,8 +125,8 @@ pub fn check_length(command: &[String]) -> Result<(), String> {
     let (all, most) = (env.sum::<usize>() + bytes_of(command), arguments_max(stack));
     if all > most {
         return Err(format!(
-            "the program's arguments and environment are too long: {all} bytes, of {most} at most (a quarter of \
-             `ulimit -s`)\nfix: {fix}, or raise the limit"
+            "the program's arguments and environment are too long: {all} bytes, at most {most} fit (a \
+             quarter of `ulimit -s`)\nfix: {fix}, or raise the limit"
         ));
     }
     Ok(())

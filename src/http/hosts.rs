@@ -51,7 +51,8 @@ pub(super) async fn check(State(parts): State<HttpParts>, request: Request, next
         return next.run(request).await;
     }
     parts.telemetry.metrics().limit_reached(Listener::Http, Limit::Host);
-    let why = "this node is not asked for under this name; ask for its address, or add the name to http.allowed_hosts\n";
+    let why =
+        "this host name is not allowed; use the node's address, or add the name to http.allowed_hosts\n";
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 

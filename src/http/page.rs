@@ -63,7 +63,7 @@ async fn index(headers: HeaderMap) -> Response {
 async fn part(Path(name): Path<String>, headers: HeaderMap) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
         Some(asset) => asset.respond(&headers),
-        None => (StatusCode::NOT_FOUND, "the page has no such part\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "the page has no such file\n").into_response(),
     }
 }
 

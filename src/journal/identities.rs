@@ -44,7 +44,7 @@ pub(super) async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) 
         match look(store.as_ref(), &keys, token, wall_clock_ms()).await {
             Ok(true) => {}
             Ok(false) => return,
-            Err(e) => tracing::debug!(error = %e, "the identities were not looked after; tomorrow again"),
+            Err(e) => tracing::debug!(error = %e, "identity cleanup failed; retrying in 24 h"),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Reader {
                 let batch = match tokio::time::timeout(ALIVE_EVERY * 2, batches.next()).await {
                     Ok(Some(batch)) => batch?,
                     Ok(None) => return Err(StoreError::Unknown("the watch ended".into())),
-                    Err(_) => return Err(StoreError::Unknown("the watch went silent".into())),
+                    Err(_) => return Err(StoreError::Unknown("the watch stopped responding".into())),
                 };
                 if batch.changes.is_empty() {
                     self.confirm();

@@ -105,7 +105,10 @@ impl TenureFile {
         let written = files::write(&temporary, &encode_row(row))
             .and_then(|()| std::fs::rename(&temporary, self.dir.join(FILE)));
         if let Err(e) = written {
-            tracing::warn!(error = %e, "the data dir does not know of this tenure; its next start cannot say why it ended");
+            tracing::warn!(
+                error = %e,
+                "cannot record this tenure in the data dir; the next start cannot tell why it ended"
+            );
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn raise() {
     if inherited.current != inherited.maximum
         && let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: inherited.maximum, ..inherited })
     {
-        tracing::warn!(error = %e, "cannot raise the limit of open files to the hard one; it stays as it is");
+        tracing::warn!(error = %e, "cannot raise the limit of open files to the hard limit; it is unchanged");
     }
 }
 

@@ -129,7 +129,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + 
 
 fn refuse(guard: &Guard, turn: Turn, limit: Limit) -> Answer {
     guard.reached(limit);
-    let why = "this node serves as many clients as it may; try again a little later";
+    let why = "this node is at its limit of requests; try again a little later";
     let answer = match guard.bounds.listener {
         Listener::Grpc => Status::resource_exhausted(why).into_http(),
         Listener::Http => {
@@ -165,7 +165,7 @@ where
         let Ok(taken) = self.budget.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX))
         else {
             self.guard.reached(Limit::Bytes);
-            let why = "this node reads as many bytes of requests as it may; try again a little later";
+            let why = "this node is at its limit of request bytes; try again a little later";
             return Poll::Ready(Some(Err(Status::resource_exhausted(why).into())));
         };
         match &mut self.held {

@@ -76,7 +76,7 @@ where
                 guard.reached(Limit::Descriptors);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
-            Err(e) => tracing::debug!(error = %e, "a client has gone before it was accepted"),
+            Err(e) => tracing::debug!(error = %e, "a client disconnected before it was accepted"),
         }
         // Whoever was told to make way gets to do so, and a flood of connections does not keep others from running.
         tokio::task::yield_now().await;

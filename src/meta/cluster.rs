@@ -110,7 +110,7 @@ impl ClusterLoop {
         let opening = match opening::open(&store, self.start_timeout, self.clock.as_ref()).await {
             Ok(opening) => opening,
             Err(e) => {
-                tracing::error!(error = %e, "cannot begin with what the last leader has left; another may be able to");
+                tracing::error!(error = %e, "cannot load the last leader's state; another member may be able to");
                 return MainLoopEnd::default();
             }
         };
@@ -206,7 +206,7 @@ impl Cluster {
                     tracing::warn!(
                         worker = worker.0,
                         failures,
-                        "a worker is set aside: barriers wait for it no longer"
+                        "a worker is set aside: barriers no longer wait for it"
                     );
                     if !self.streams.send(worker, Told::SetAside { failures }) {
                         self.barriers.worker_left(now, worker);

@@ -208,14 +208,14 @@ fn from_json<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, String> {
 }
 
 fn epoch(number: u64) -> Result<Epoch, String> {
-    Epoch::new(number).ok_or_else(|| format!("{number} is no epoch"))
+    Epoch::new(number).ok_or_else(|| format!("{number} is not an epoch"))
 }
 
 fn id(number: u64) -> Result<WorkerId, String> {
     if (1..1 << 63).contains(&number) {
         Ok(WorkerId(number))
     } else {
-        Err(format!("{number} is no worker's id"))
+        Err(format!("{number} is not a worker's id"))
     }
 }
 

@@ -35,7 +35,7 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeskError {
     /// No main loop runs here that answers such requests.
-    #[error("no main loop runs here that answers this")]
+    #[error("no main loop that handles this request runs here")]
     Closed,
     /// Too many wait already.
     #[error("{REQUESTS_MAX} requests wait for the main loop; try again a little later")]
@@ -149,7 +149,7 @@ pub enum Told {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
     /// It does not read what it is told.
-    #[error("this worker does not read its barriers; it was cut off so that the others need not wait")]
+    #[error("this worker does not read its barriers; it was cut off so that the others do not wait")]
     Slow,
     /// The same worker has opened another stream.
     #[error("this worker has opened another stream")]
@@ -161,7 +161,7 @@ pub enum Cut {
     #[error("this worker has ended its half of the stream")]
     Ended,
     /// It has reported something that cannot be.
-    #[error("a report that cannot be: {0}")]
+    #[error("invalid report: {0}")]
     BadReport(String),
 }
 

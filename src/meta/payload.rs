@@ -106,7 +106,7 @@ impl Payload {
         match end {
             End::ByItself(code) if *code != 0 && self.restart == Restart::OnFailure => {
                 let pause = backoff.after(ran_for);
-                tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; starting it again");
+                tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; restarting it");
                 leadership.rest();
                 Some(pause)
             }
@@ -129,7 +129,7 @@ impl Payload {
         let socket = self.watchdog.as_ref().and_then(Watchdog::listen);
         let started = tokio::select! {
             started = self.start(run, guardian, leadership, socket.is_some()) => started,
-            () = leadership.aborted() => Err(io::Error::other("leadership was over meanwhile").into()),
+            () = leadership.aborted() => Err(io::Error::other("leadership ended meanwhile").into()),
         };
         match started {
             Ok(()) => {
@@ -195,7 +195,7 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
                 ended = guardian.ended(run) => ended,
                 () = leadership.aborted() => {
                     guardian.kill();
-                    let hangs = |_| Err(NoGuardian("it does not end the program".into()));
+                    let hangs = |_| Err(NoGuardian("the guardian does not end the program".into()));
                     tokio::time::timeout(KILL_PATIENCE, guardian.ended(run)).await.unwrap_or_else(hangs)
                 }
             }
@@ -204,7 +204,7 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
     match ended {
         Ok(code) => code.map_or(End::Cut, End::ByItself),
         Err(e) => {
-            tracing::error!(error = %e, "ending what is left of the program");
+            tracing::error!(error = %e, "ending the remaining processes of the program");
             // Said first, so that the driver sees to it that this takes no longer than it may.
             leadership.give_up(Reason::GuardianLost).await;
             end_ourselves(guardian).await;
@@ -219,7 +219,8 @@ async fn end_ourselves(guardian: &Arc<Guardian>) {
     let guardian = guardian.clone();
     let end = move || {
         guardian.destroy();
-        let said = |refusal: &tree::Refusal| tracing::error!("of the program something is left: {refusal}");
+        let said =
+            |refusal: &tree::Refusal| tracing::error!("processes of the program are still alive: {refusal}");
         tree::kill_children(|| {}, said);
     };
     let _ = tokio::task::spawn_blocking(end).await;

@@ -56,8 +56,8 @@ impl Watchdog {
     pub(super) fn listen(&self) -> Option<UnixDatagram> {
         bind(&self.name)
             .inspect_err(|e| {
-                tracing::warn!(name = self.name, error = %e, "a program that hangs will not be noticed: \
-                    cannot listen for its signs of life");
+                tracing::warn!(name = self.name, error = %e, "heartbeats of the program cannot be received: \
+                    a hang will not be noticed");
             })
             .ok()
     }

@@ -33,15 +33,15 @@ pub enum Exit {
 /// All codes but that of the main loop, with what they mean; for the documentation.
 pub const EXITS: [(Exit, &str); 10] = [
     (Exit::Stopped, "stopped by SIGTERM or SIGINT"),
-    (Exit::Usage, "wrong command line"),
-    (Exit::StoreUnavailable, "the store was not reachable at the start"),
-    (Exit::Internal, "internal error, such as a panic; or no thread or memory left"),
+    (Exit::Usage, "invalid command line"),
+    (Exit::StoreUnavailable, "store unreachable at start"),
+    (Exit::Internal, "internal error, such as a panic; or out of threads or memory"),
     (Exit::InUse, "data dir, node id or port in use"),
-    (Exit::Io, "disk error"),
-    (Exit::LeadershipLost, "leadership lost, or given up on request: restart me"),
+    (Exit::Io, "I/O error"),
+    (Exit::LeadershipLost, "leadership lost, or handed over on request: restart me"),
     (Exit::Fuse, "the fuse ended a process that could not stop in time: restart me"),
-    (Exit::Denied, "the store refuses our credentials"),
-    (Exit::Config, "wrong configuration, or another store than this data dir's"),
+    (Exit::Denied, "the store refuses the credentials"),
+    (Exit::Config, "invalid configuration, or not the store that this data dir belongs to"),
 ];
 
 // === impl Exit ===

@@ -27,7 +27,7 @@ pub fn arm(code: i32) {
         return;
     }
     if let Err(e) = set_timers() {
-        tracing::warn!(error = %e, "no timer for the end of this process; it may take long");
+        tracing::warn!(error = %e, "cannot set the exit timer; exiting may take longer than 2 s");
     }
 }
 

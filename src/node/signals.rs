@@ -26,7 +26,7 @@ pub(super) fn stop_on_them(driver: DriverHandle) -> io::Result<()> {
             };
             if count > 0 {
                 exit_timer::arm(128 + number);
-                tracing::warn!("second signal: stopping at once; the lease is left to end by itself");
+                tracing::warn!("second signal: exiting immediately; the lease is left to expire");
                 log::flush();
                 exit_timer::end_now(128 + number);
             }
@@ -43,7 +43,7 @@ pub(super) fn pass_on(keeper: &Keeper) -> io::Result<()> {
         let keeper = keeper.clone();
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
-                tracing::debug!(signal = ?passed, "passed on to the program, if it runs");
+                tracing::debug!(signal = ?passed, "signal passed on to the program, if it runs");
                 keeper.signal(passed);
             }
         });

@@ -35,13 +35,13 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
     let (status, now) = (driver.clone(), clock.clone());
     metrics.register_computed(
         "metad_lease_remaining_seconds",
-        "How long this node's lease holds for sure",
+        "Time for which this node's lease certainly holds",
         move || status.status().holds_until.map_or(0.0, |h| now.now().until(h).as_secs_f64()),
     );
     let age = picture_age(driver, clock);
     metrics.register_computed(
         "metad_picture_age_seconds",
-        "Since when the store has not confirmed what this node says about the election",
+        "Time since the store last confirmed this node's view of the election",
         move || age().as_secs_f64(),
     );
     metrics.register_members(picture_age(driver, clock));

@@ -105,7 +105,7 @@ pub enum JoinFailure {
 /// What is said of a store that is another one.
 pub(crate) fn another_store(pinned: u64, answers: u64) -> String {
     let accept = transactions::ACCEPT;
-    format!("this data dir belongs to the store {pinned:016x}, but {answers:016x} answers{accept}")
+    format!("this data dir belongs to the store {pinned:016x}, but the store is {answers:016x}{accept}")
 }
 
 // === impl JoinFailure ===
@@ -167,7 +167,7 @@ impl Join {
             (Step::Enrolling, Response::Txn(reply)) => self.enrolled(reply),
             (Step::Reclaiming, Response::Txn(reply)) => self.reclaimed(reply),
             (Step::Revoking, _) => self.revoke_next(),
-            (step, _) => Next::Failed(JoinFailure::Retry(format!("an answer that does not fit {step:?}"))),
+            (step, _) => Next::Failed(JoinFailure::Retry(format!("unexpected answer to {step:?}"))),
         }
     }
 
@@ -229,7 +229,7 @@ impl Join {
 
     fn enrolled(&mut self, reply: &TxnReply) -> Next {
         if !reply.succeeded {
-            return Next::Failed(JoinFailure::Retry("our registration changed meanwhile".into()));
+            return Next::Failed(JoinFailure::Retry("this node's registration changed meanwhile".into()));
         }
         self.generation = reply.header.revision;
         self.picture = transactions::picture(reply);

@@ -58,7 +58,7 @@ pub fn went_back(newest: Revision, answered: Revision) -> Option<String> {
 }
 
 /// What an operator can do about a store that is not the one it was.
-pub const ACCEPT: &str = "; if that is right, start each node once with --accept-new-store";
+pub const ACCEPT: &str = "; if that is intended, start each node once with --accept-new-store";
 
 // === registering ===
 

@@ -60,9 +60,9 @@ where
 }
 
 fn too_late(patience: Duration, wanted: Option<Duration>) -> Status {
-    let whose = if wanted == Some(patience) { "the caller's deadline" } else { "the longest there is" };
+    let whose = if wanted == Some(patience) { "the caller's deadline" } else { "the server's limit" };
     Status::deadline_exceeded(format!(
-        "no answer within {patience:?} ({whose}); a write that was asked for may have been done"
+        "no answer within {patience:?} ({whose}); a requested write may have been done"
     ))
 }
 

@@ -15,7 +15,7 @@ use crate::meta::workers::{RegisterError, UnknownWorker};
 /// This member does not lead; the metadata `metad-leader` and `metad-token` name who does.
 pub(super) fn not_the_leader(status: &status::Status) -> Status {
     let Some(tenure) = status.leader() else {
-        return Status::failed_precondition("nobody leads at the moment");
+        return Status::failed_precondition("there is no leader at the moment");
     };
     let mut metadata = MetadataMap::new();
     if let Ok(address) = tenure.record.address.parse() {
@@ -35,7 +35,7 @@ pub(super) fn busy(error: Busy) -> Status {
 /// There were too many of these.
 pub(super) fn too_often(what: &str, every: Duration) -> Status {
     Status::resource_exhausted(format!(
-        "{what} is looked into once in {every:?}; nothing was changed, try again"
+        "{what} is accepted once in {every:?}; nothing was changed, try again"
     ))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn desk(parts: &RpcParts, error: DeskError) -> Status {
             status
         }
         DeskError::Closed => Status::unimplemented(
-            "this member's main loop is a program of its own: it keeps no workers and sends no barriers",
+            "this member's main loop is not the built-in one: it keeps no workers and sends no barriers",
         ),
     }
 }

@@ -130,9 +130,7 @@ pub fn list(request: ListRequest) -> Result<Listed> {
         "" => WorkerId(0),
         token => WorkerId(token.parse().map_err(|_| {
             let token = quoted(token);
-            Status::invalid_argument(format!(
-                "page_token {token} is none that was given out; begin without one"
-            ))
+            Status::invalid_argument(format!("page_token {token} is unknown; start without one"))
         })?),
     };
     let limit = usize::try_from(page_size).unwrap_or(WORKERS_PAGE_MAX).min(WORKERS_PAGE_MAX);

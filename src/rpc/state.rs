@@ -47,7 +47,7 @@ impl State {
     /// Waits for room for what is about to be read; at most as long as a call may take.
     async fn room(&self, mib: u32) -> Result<OwnedSemaphorePermit, Status> {
         let room = self.reads.clone().acquire_many_owned(mib).await;
-        room.map_err(|_| Status::unavailable("this node reads nothing any more"))
+        room.map_err(|_| Status::unavailable("this node no longer serves reads"))
     }
 
     fn store(&self) -> Result<MetaStore, Status> {

@@ -47,7 +47,7 @@ pub(super) async fn check_target(status: &status::Status, node: &str, token: Tok
     let Some(member) = status.view.member(node) else {
         let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
         return Err(Status::not_found(format!(
-            "no member {} is registered; there are {}",
+            "no member {} is registered; registered: {}",
             requests::quoted(node),
             known.join(", ")
         )));

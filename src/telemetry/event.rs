@@ -260,7 +260,7 @@ impl Event {
             Event::Joined { lease, ttl_secs, incarnation } => {
                 info!(event, %lease, ttl_secs, incarnation, "registered; this node may lead");
             }
-            Event::Rejoining => warn!(event, "lease lost as a candidate; registering again with a new one"),
+            Event::Rejoining => warn!(event, "lease lost as a candidate; registering again with a new lease"),
             Event::LeaderChanged { leader: Some(leader), token, gap_ms, .. } => {
                 info!(event, %leader, token = token.map(Token::get), gap_ms, "leader has been changed to {leader}");
             }
@@ -272,9 +272,10 @@ impl Event {
             Event::DataDirLost { path } => tracing::error!(
                 event,
                 path,
-                "the data dir is gone, or another folder is in its place: this node goes on as long as it writes \
-                 nothing there, but its next start will be a new node, which waits until this one's lease has ended; \
-                 put the folder back, or restart this node with step-down when it suits"
+                "the data dir was deleted, or replaced by another folder: this node keeps running as long as \
+                 it writes nothing there, but its next start will be a new node, which waits until this \
+                 one's lease has ended; restore the folder, or restart this node with step-down at a \
+                 convenient time"
             ),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
@@ -282,9 +283,9 @@ impl Event {
             Event::WriteFenced { token } => {
                 warn!(event, %token, "a write was refused: another member leads, and nothing was written")
             }
-            Event::ClaimLost => info!(event, "claim lost: somebody else was faster"),
+            Event::ClaimLost => info!(event, "claim lost: another member was faster"),
             Event::ClaimRefused { error } => {
-                warn!(event, %error, "the store refuses this node's claim; nobody leads through it until that is mended");
+                warn!(event, %error, "the store refuses this node's claim; it cannot lead until that is fixed");
             }
             Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
             Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),
@@ -292,7 +293,7 @@ impl Event {
             Event::MainLoopStopped { token, reason } => info!(event, %token, %reason, "main loop stopped"),
             Event::LeadershipResigned { token } => info!(event, %token, "leadership given up"),
             Event::StoreTrouble { what, error } => {
-                warn!(event, what, %error, "the store does not answer as it should")
+                warn!(event, what, %error, "requests to the store fail")
             }
             Event::StoreRecovered { after_ms } => info!(event, after_ms, "the store answers again"),
             Event::Verdict { verdict, text } => warn!(event, verdict, "verdict: {text}"),
@@ -321,7 +322,7 @@ fn log_stopping(token: Token, reason: Reason) {
         tracing::error!(event, %token, %reason, "lease timeout");
     }
     match reason {
-        Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop has ended by itself"),
+        Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop ended on its own"),
         Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
         _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),
         _ => tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop"),

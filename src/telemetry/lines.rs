@@ -77,7 +77,7 @@ fn write_all(lines: &Receiver<Vec<u8>>, mut out: impl Write, counts: &Counts) {
         counts.written.fetch_add(1, Ordering::SeqCst);
         let dropped = written.map_or(0, |()| counts.dropped.swap(0, Ordering::SeqCst));
         if dropped > 0 {
-            tracing::warn!(dropped, "lines of the log were dropped: stderr was not read fast enough");
+            tracing::warn!(dropped, "log lines were dropped: stderr was not read fast enough");
         }
     }
 }

@@ -47,7 +47,8 @@ pub enum LogError {
 /// A filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "log.filter = {filter:?} is no log filter: {why}\nfix: write a level such as \"info\", or \"info,metad::store=debug\""
+    "log.filter = {filter:?} is not a log filter: {why}\nfix: write a level such as \"info\", or \
+     \"info,metad::store=debug\""
 )]
 pub struct FilterError {
     filter: String,

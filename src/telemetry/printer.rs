@@ -38,7 +38,7 @@ impl Printer {
 
     pub(super) fn print(&self, event: Arc<Stamped>) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Event(event)) {
-            tracing::warn!("nobody reads the events on stdout; one was dropped");
+            tracing::warn!("the events on stdout are not read; one was dropped");
         }
     }
 

@@ -133,18 +133,18 @@ fn an_etcd_that_has_stopped_as_a_whole_is_told_from_one_that_is_out_of_reach() {
     let etcd = EtcdCluster::start(3);
     let (builders, mut nodes) = two_nodes(&etcd, 5);
     etcd.pause_all();
-    assert_lost(&nodes[0], "renew_deadline", "etcd_down", "it was all of etcd");
+    assert_lost(&nodes[0], "renew_deadline", "etcd_down", "no etcd member answers");
     assert_checked(&nodes[1], "ETCD_003", FAIL, "0 of 3");
     // Neither can a seat be won.
     let third = NodeBuilder::new("e2").etcd(&etcd).spawn();
-    assert_said(&third, "etcd_down", "it was all of etcd");
+    assert_said(&third, "etcd_down", "no etcd member answers");
     assert_eq!(third.wait_exit(PATIENCE * 2), 69, "{}", third.report());
     let blamed_network = |n: &Node| n.events().iter().any(|e| is_verdict(e, "no_way_to_etcd", ""));
     assert!(!nodes.iter().any(blamed_network), "{}", nodes[0].report());
     etcd.resume_all();
     wait_until("the other leads", PATIENCE, || leads(&nodes[1]));
     nodes[0] = builders[0].spawn(); // and now it can tell
-    assert_in_history("e0", &nodes[1], "renew_deadline", "it was all of etcd");
+    assert_in_history("e0", &nodes[1], "renew_deadline", "no etcd member answers");
     assert_checked(&nodes[1], "LEADER_003", WARN, "1 unplanned");
 }
 
@@ -183,7 +183,7 @@ fn a_node_that_is_cut_off_blames_the_network() {
     }
     let (network, _etcd, builders, mut nodes) = apart();
     network.cut_off(&[3]);
-    assert_lost(&nodes[0], "renew_deadline", "cut_off", "it was the network");
+    assert_lost(&nodes[0], "renew_deadline", "cut_off", "network fault");
     wait_for_leader(&nodes, PATIENCE);
     assert_told(&nodes[1], "LEADER_003", WARN, "1 unplanned");
     network.heal();
@@ -191,7 +191,7 @@ fn a_node_that_is_cut_off_blames_the_network() {
     let told = |e: &TimedEvent| {
         e.kind() == "tenure_ended"
             && (e.str("leader"), e.str("reason")) == ("e0", "renew_deadline")
-            && e.str("detail").contains("it was the network")
+            && e.str("detail").contains("network fault")
     };
     nodes[1].wait_event(told, PATIENCE);
 }
@@ -216,8 +216,8 @@ fn a_starved_process_is_told_from_one_that_was_stopped() {
     stopped.pause();
     std::thread::sleep(Duration::from_secs(5));
     stopped.resume();
-    assert_said(&stopped, "process_stopped", "it was this node: its process was stopped");
-    assert_told(&stopped, "HOST_003", FAIL, "this process stood still for");
+    assert_said(&stopped, "process_stopped", "this node's process was stopped");
+    assert_told(&stopped, "HOST_003", FAIL, "this process stalled for");
     assert!(leads(&stopped), "{}", stopped.report());
     // A process that gets only what nobody else wants, on a CPU that others want all the time.
     let starved = node("starved");
@@ -227,8 +227,8 @@ fn a_starved_process_is_told_from_one_that_was_stopped() {
     let hogs = Hogs::on_cpu_0(4);
     std::thread::sleep(Duration::from_secs(8));
     drop(hogs); // what it has gone through it says when it can
-    assert_said(&starved, "cpu_starved", "it was this node: it waited for a CPU");
-    assert_told(&starved, "HOST_003", FAIL, "this process stood still for");
+    assert_said(&starved, "cpu_starved", "this node waited for a CPU");
+    assert_told(&starved, "HOST_003", FAIL, "this process stalled for");
     let of_starved = starved.events();
     let stops = of_starved.iter().filter(|e| is_verdict(e, "process_stopped", "")).count();
     assert_eq!(stops, 0, "{}", starved.report());
@@ -239,17 +239,17 @@ fn a_record_that_is_deleted_by_hand_is_told_from_a_lease_that_is_revoked() {
     let etcd = EtcdCluster::start(1);
     let (builders, mut nodes) = two_nodes(&etcd, 10);
     etcd.etcdctl_ok(&["del", LEADER_KEY]);
-    assert_lost(&nodes[0], "record_deleted", "record_deleted", "it was somebody");
+    assert_lost(&nodes[0], "record_deleted", "record_deleted", "leader record deleted externally");
     wait_until("the other leads", PATIENCE, || leads(&nodes[1]));
     nodes[0] = builders[0].spawn(); // and now it can tell
     nodes[0].wait_for("joined", PATIENCE);
-    assert_in_history("e0", &nodes[1], "record_deleted", "it was somebody");
+    assert_in_history("e0", &nodes[1], "record_deleted", "leader record deleted externally");
     assert_checked(&nodes[1], "LEADER_003", WARN, "1 unplanned");
     let joined = nodes[1].wait_for("joined", PATIENCE);
     etcd.etcdctl_ok(&["lease", "revoke", joined.str("lease")]);
-    assert_lost(&nodes[1], "record_deleted", "lease_gone", "our lease was revoked");
+    assert_lost(&nodes[1], "record_deleted", "lease_gone", "this node's lease was revoked");
     nodes[1] = builders[1].spawn();
-    assert_in_history("e1", &nodes[0], "record_deleted", "our lease was revoked");
+    assert_in_history("e1", &nodes[0], "record_deleted", "this node's lease was revoked");
     assert_checked(&nodes[0], "LEADER_003", WARN, "unplanned");
 }
 

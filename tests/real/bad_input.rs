@@ -223,7 +223,7 @@ fn an_etcd_that_is_not_there_or_is_not_etcd() {
     judge_all(vec![
         etcd("nobody there", &closed_at, 69, &["127.0.0.1:1", "refused"]),
         etcd("no such host", "no-such-host.invalid:2379", 69, &["no-such-host.invalid"]),
-        etcd("a silent port", &silent_at, 69, &[&silent_at, "says nothing"]),
+        etcd("a silent port", &silent_at, 69, &[&silent_at, "sends no answer"]),
         etcd("a web server", &web, 69, &[&web, "is not etcd"]),
     ]);
 }

@@ -58,7 +58,7 @@ fn a_link_in_the_data_dir_is_not_followed_and_a_folder_of_everybody_is_refused()
     std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o777)).expect("ours");
     let refused = node.spawn();
     assert_eq!(refused.wait_exit(PATIENCE), 74, "{}", refused.report());
-    assert!(refused.stderr().contains("everybody may write to it"), "{}", refused.report());
+    assert!(refused.stderr().contains("it is world-writable"), "{}", refused.report());
     std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o755)).expect("ours");
     leading(&node);
 }

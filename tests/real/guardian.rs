@@ -259,7 +259,7 @@ fn as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows(
     let node = NodeBuilder::new("n1").spawn_program(container);
     node.wait_for("main_loop_started", PATIENCE);
     let log = node.stderr();
-    for part in ["no guardian", "process 1 of a container", "noticed only when its lease ends"] {
+    for part in ["no guardian", "process 1 of its container", "noticed only when its lease ends"] {
         assert!(log.contains(part), "{part:?} is missing\n{}", node.report());
     }
 }

@@ -439,7 +439,7 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
     });
     follower.pause();
     let (code, _, said) = metad(&["step-down", "--meta", &observer_at]);
-    assert!(code == 1 && said.contains("may be done all the same"), "a leader that is silent: {code} {said}");
+    assert!(code == 1 && said.contains("may still step down"), "a leader that is silent: {code} {said}");
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn a_dead_node_is_released_by_the_operators_word_and_a_living_one_is_not() {
     next.wait_for("main_loop_started", PATIENCE);
     let (code, _, said) =
         metad(&["release", "--node", "a", "--it-is-dead", "--etcd-endpoints", "127.0.0.1:1"]);
-    assert!(code == 1 && said.contains("cannot ask the store"), "{code} {said}");
+    assert!(code == 1 && said.contains("cannot query the store"), "{code} {said}");
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
     let mut said = state(&nodes[served]);
     (said["age_ms"], said["leader"]["ttl_secs"]) = (json!(60_000), json!(86_400));
     browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
-    browser.wait("#verdict-word", "This node has lost sight of etcd");
+    browser.wait("#verdict-word", "This node has an outdated view");
     assert_eq!(grey(&mut browser), "grayscale(1)");
     said["age_ms"] = json!(0);
     browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
@@ -264,13 +264,9 @@ fn walk(browser: &mut Browser) {
     let second = keys(None, &["ArrowLeft", "ArrowRight", "Enter"]);
     assert_eq!((&second["pressed"], &second["stops"]), (&json!("true"), &json!(1)));
     let change = second["change"].as_str().unwrap_or_default();
-    for words in [
-        "e1 → e2",
-        "renew_deadline",
-        "Nobody led for 15 s",
-        "member b took 2.1 s",
-        "last renewal 14 s before",
-    ] {
+    for words in
+        ["e1 → e2", "renew_deadline", "No leader for 15 s", "member b took 2.1 s", "last renewal 14 s before"]
+    {
         assert!(change.contains(words), "{words}: {change}");
     }
     assert_eq!(keys(None, &["Enter"])["change"], "");

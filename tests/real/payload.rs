@@ -278,7 +278,7 @@ fn a_program_that_fails_is_started_again_under_the_same_leadership_after_growing
     let log = node.stderr();
     for (code, pause) in [(3, "500ms"), (137, "1s"), (4, "2s")] {
         let line =
-            log.lines().find(|l| l.contains("starting it again") && l.contains(&format!("\"code\":{code},")));
+            log.lines().find(|l| l.contains("restarting it") && l.contains(&format!("\"code\":{code},")));
         assert!(line.is_some_and(|l| l.contains(&format!("\"next_try_in\":\"{pause}\""))), "{code}: {log}");
     }
 }

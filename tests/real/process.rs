@@ -147,9 +147,7 @@ fn the_commands_show_the_cluster() {
     let (code, table, _) = metad(&["status", "--meta", &at]);
     assert_eq!(code, 0);
     assert!(
-        table.contains("LEADER")
-            && table.contains("follow")
-            && table.contains("as seen by follow (follower)"),
+        table.contains("LEADER") && table.contains("follow") && table.contains("source follow (follower)"),
         "{table}"
     );
     let (_, json, _) = metad(&["status", "-o", "json", "--meta", &format!("127.0.0.1:1,{at}")]);

@@ -31,22 +31,22 @@ fn sighup_reloads_the_log_filter_and_names_what_needs_a_restart() {
     write(&file, "[log]\nfilter = \"info\"\n");
     let node = NodeBuilder::new("n1").arg("--config").arg(&file).spawn();
     node.wait_for("main_loop_started", PATIENCE);
-    reload(&node, "SIGHUP: no setting has changed");
+    reload(&node, "SIGHUP: no setting changed");
     assert!(!node.stderr().contains("DEBUG"), "{}", node.stderr());
 
     write(&file, "[log]\nfilter = \"debug\"\n[meta]\nstop_timeout_secs = 7\nmeta_leader_lease_secs = 60\n");
-    reload(&node, "SIGHUP: log.filter is reloaded");
+    reload(&node, "SIGHUP: log.filter reloaded");
     // The lease is given by a flag, which wins over the file as it did at the start.
     wait_until("the restart is named", PATIENCE, || {
-        node.stderr().contains("SIGHUP: restart the node for the new values of meta.stop_timeout_secs\"")
+        node.stderr().contains("SIGHUP: restart the node to apply the new values of meta.stop_timeout_secs\"")
     });
 
     for (text, answer) in [
         (
             "[log]\nfilter = \"a=b=c\"\n",
-            "SIGHUP: the old filter stays: log.filter = \\\"a=b=c\\\" is no log filter",
+            "SIGHUP: log.filter not reloaded: log.filter = \\\"a=b=c\\\" is not a log filter",
         ),
-        ("[log]\nfliter = \"info\"\n", "SIGHUP: the configuration is not reloaded: "),
+        ("[log]\nfliter = \"info\"\n", "SIGHUP: configuration not reloaded: "),
     ] {
         write(&file, text);
         reload(&node, answer);
@@ -94,7 +94,7 @@ fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
     wait_until("it has looked", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(0));
     // The next look is due in an hour.
     write(&file, &text("expected_members = 3\n"));
-    reload(&node, "SIGHUP: checks.expected_members are reloaded");
+    reload(&node, "SIGHUP: reloaded checks.expected_members");
     wait_until("one of three is there", PATIENCE, || check_status(&node, "CLUSTER_001") == Some(1));
     let findings = || {
         let page = http::get(node.http_addr(), "/api/v1/checks", PATIENCE).expect("an answer").1;
@@ -103,7 +103,7 @@ fn sighup_reloads_the_limits_of_the_checks_and_looks_at_once() {
     };
     assert!(findings() > 5);
     write(&file, "[checks]\ninterval_secs = 0\n");
-    reload(&node, "SIGHUP: checks.interval_secs, checks.expected_members are reloaded");
+    reload(&node, "SIGHUP: reloaded checks.interval_secs, checks.expected_members");
     wait_until("what was found is not shown for ever", PATIENCE, || {
         findings() == 0 && check_status(&node, "CLUSTER_001").is_none()
     });
@@ -120,11 +120,11 @@ fn sighup_reloads_certificates_so_that_a_change_of_the_authority_costs_nothing()
     other.wait_for("joined", PATIENCE);
 
     write(&files.join("client.pem"), "no certificate");
-    reload(&node, "SIGHUP: the old certificates stay: ");
+    reload(&node, "SIGHUP: certificates not reloaded: ");
     // Another authority, which has signed all certificates anew.
     let next = TlsFiles::create(&folder.path().join("next"));
     give(&next, &files);
-    reload(&node, "SIGHUP: certificates are reloaded");
+    reload(&node, "SIGHUP: certificates reloaded");
     let old = etcd.tls().expect("etcd with TLS");
     for (from, to) in
         [(&next.ca, &old.ca), (&next.server_cert, &old.server_cert), (&next.server_key, &old.server_key)]

@@ -116,7 +116,7 @@ async fn refused_state(services: &mut Services) {
     let range =
         |prefix: &str, after: &str| RangeRequest { prefix: prefix.into(), after: after.into(), limit: 1 };
     let invalid = Code::InvalidArgument;
-    for (bad, says) in [("", "a key of 0 bytes; write 1 to 1024"), (&long, "a key of 1026 bytes")] {
+    for (bad, says) in [("", "a key of 0 bytes; use 1 to 1024"), (&long, "a key of 1026 bytes")] {
         assert_refused(state.get(key(bad)).await, invalid, says);
         assert_refused(state.put(put(bad, b"v", None)).await, invalid, says);
         assert_refused(state.delete(delete(bad, None)).await, invalid, says);
@@ -257,9 +257,9 @@ fn reports_that_cannot_be_end_their_stream_and_no_other() {
         type Bad = fn(u64, u64) -> (u64, u64);
         let bad: [(Bad, &str); 6] = [
             (|id, epoch| (id, epoch + (1 << 40)), "was never injected"),
-            (|id, _| (id, 1 << 63), "9223372036854775808 is no epoch"),
-            (|id, _| (id, u64::MAX), "18446744073709551615 is no epoch"),
-            (|id, _| (id, 0), "0 is no epoch"),
+            (|id, _| (id, 1 << 63), "9223372036854775808 is not an epoch"),
+            (|id, _| (id, u64::MAX), "18446744073709551615 is not an epoch"),
+            (|id, _| (id, 0), "0 is not an epoch"),
             (|id, epoch| (id + 1, epoch), "is named on the stream of worker"),
             (|_, epoch| (u64::MAX, epoch), "worker 18446744073709551615 is named"),
         ];

@@ -114,7 +114,7 @@ async fn syncs(dir: PathBuf, clock: Arc<dyn Clock>) -> Syncs {
     let done = tokio::time::timeout(SYNCS_TIME_MAX * 2, tokio::task::spawn_blocking(measure)).await;
     match done {
         Ok(measured) => measured.unwrap_or_else(|e| Syncs::Failed(e.to_string())),
-        Err(_) => Syncs::Failed(format!("the disk has not synced for {:?}", SYNCS_TIME_MAX * 2)),
+        Err(_) => Syncs::Failed(format!("the disk has not completed a sync for {:?}", SYNCS_TIME_MAX * 2)),
     }
 }
 

@@ -12,7 +12,7 @@ const STARTS_MAX: usize = 3;
 fn registered(facts: &Facts) -> Result<(&MetaFacts, &[Registered]), Skip> {
     let meta = meta(facts)?;
     match &meta.registered {
-        None => Err(Skip::new("neither the store nor a meta node could say who is registered")),
+        None => Err(Skip::new("neither the store nor a meta node reported the registered members")),
         Some(all) if all.is_empty() => Err(Skip::new("no meta node is registered")),
         Some(all) => Ok((meta, all)),
     }
@@ -28,7 +28,7 @@ pub fn online(facts: &Facts) -> Judgement {
     let (meta, all) = match registered(facts) {
         Ok(found) => found,
         Err(_) if expected > 0 && facts.meta.is_some() => {
-            let measured = format!("no member is registered, and {expected} should be");
+            let measured = format!("no member is registered, {expected} expected");
             let fix = "start them: systemctl start metad";
             return Outcome::new(Status::Fail, measured, format!("{expected} members")).fix(fix).made();
         }
@@ -46,13 +46,13 @@ pub fn online(facts: &Facts) -> Judgement {
     };
     let mut measured = format!("{up} of {} answer", count(wanted, "member"));
     if !offline.is_empty() {
-        measured.push_str(&format!("; silent: {}", list(&offline)));
+        measured.push_str(&format!("; not answering: {}", list(&offline)));
     }
     if all.len() < wanted {
         measured.push_str(&format!("; registered: {}", all.len()));
     }
-    let fix = "start what is down (systemctl start metad there), or see why it cannot be reached: \
-               metad leader --meta ADDRESS";
+    let fix = "start the members that are down (systemctl start metad there), or find out why they are \
+               unreachable: metad leader --meta ADDRESS";
     Outcome::new(status, measured, format!("{wanted} of {wanted}")).fix(fix).made()
 }
 
@@ -65,7 +65,7 @@ pub fn settings(facts: &Facts) -> Judgement {
 
 /// The same version everywhere.
 pub fn versions(facts: &Facts) -> Judgement {
-    differ(facts, "version", "one version, but for an upgrade under way", |m| m.version.clone())
+    differ(facts, "version", "one version, except during an upgrade", |m| m.version.clone())
 }
 
 fn differ(facts: &Facts, what: &str, limit: &str, of: impl Fn(&Registered) -> String) -> Judgement {
@@ -104,7 +104,7 @@ pub fn duplicates(facts: &Facts) -> Judgement {
         return Outcome::new(Status::Pass, format!("{}, all different", count(all.len(), "member")), limit)
             .made();
     }
-    let fix = "stop one of each two; give it an empty data dir (--data-dir) and an address of its own \
+    let fix = "stop one of each pair; give it an empty data dir (--data-dir) and an address of its own \
                (--advertise-addr)";
     Outcome::new(Status::Fail, list(&twice), limit).fix(fix).made()
 }
@@ -126,13 +126,13 @@ pub fn restarts(facts: &Facts) -> Judgement {
         .map(|(node, n)| format!("{node} started {n} times"))
         .collect();
     if often.is_empty() {
-        let measured = format!("no node started more than {most} times in {window} s");
+        let measured = format!("at most {} per node in {window} s", count(most, "start"));
         return Outcome::new(Status::Pass, measured, limit)
             .reading(most as f64, "", STARTS_MAX as f64)
             .made();
     }
     Outcome::new(Status::Warn, list(&often), limit)
-        .fix("see there why it ends: journalctl -u metad, the line with \"stopped\"")
+        .fix("find out there why it ends: journalctl -u metad, the line with \"stopped\"")
         .reading(most as f64, "", STARTS_MAX as f64)
         .made()
 }
@@ -159,7 +159,7 @@ pub fn skew(facts: &Facts) -> Judgement {
         format!("the clock of {} is {} ahead of that of {}", last.node, ms(skew), first.node)
     };
     Outcome::new(status, measured, ms(warn))
-        .fix("chronyc tracking on both, and mend their time synchronisation (systemctl enable --now chrony)")
+        .fix("chronyc tracking on both, and fix their time synchronisation (systemctl enable --now chrony)")
         .reading(skew, "ms", warn)
         .made()
 }
@@ -175,7 +175,7 @@ pub fn addresses(facts: &Facts) -> Judgement {
         // All of them on loopback is one machine; some of them cannot be reached from the others.
         wrong.extend(all.iter().filter(is_local));
     }
-    let limit = "an address that the others reach";
+    let limit = "an address that other members can reach";
     if wrong.is_empty() {
         let measured = format!("{}, each with such an address", count(all.len(), "member"));
         return Outcome::new(Status::Pass, measured, limit).made();
@@ -195,7 +195,7 @@ pub fn rtt(facts: &Facts) -> Judgement {
     let (rtt, warn) = (millis(slowest.rtt), facts.config.checks.rtt_p99_ms as f64);
     let status = super::above(rtt, warn, f64::INFINITY);
     Outcome::new(status, format!("{} answers in {}", slowest.node, ms(rtt)), ms(warn))
-        .fix(format!("ping the host of {}; move the members nearer to each other", slowest.node))
+        .fix(format!("ping the host of {}; place the members closer together", slowest.node))
         .reading(rtt, "ms", warn)
         .made()
 }

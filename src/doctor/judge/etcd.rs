@@ -28,7 +28,7 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     let answer = format!("{up} of {} answer", count(etcd.endpoints.len(), "endpoint"));
     if !silent.is_empty() {
         let fix = format!(
-            "start the member there, or open the way to it: etcdctl --endpoints={} endpoint health",
+            "start the member there, or fix the network path to it: etcdctl --endpoints={} endpoint health",
             etcd.endpoints
                 .iter()
                 .filter(|e| e.status.is_err())
@@ -40,7 +40,7 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     }
     let Some((took, slowest)) = slowest else { return skip("no endpoint is configured") };
     let status = super::above(took, warn, f64::INFINITY);
-    let fix = format!("look at {}: its CPU, its disk, and the way there", slowest.url);
+    let fix = format!("check {}: its CPU, its disk, and the network path to it", slowest.url);
     Outcome::new(status, format!("{answer}, the slowest in {}", ms(took)), limit)
         .fix(fix)
         .reading(took, "ms", warn)
@@ -58,15 +58,15 @@ pub fn leader(facts: &Facts) -> Judgement {
         return skip("no endpoint answers");
     }
     if !without.is_empty() {
-        let measured = format!("no leader in the eyes of {}", list(&without));
-        let fix = "start the members that are down (ETCD_003); if all run, look at their disks (ETCD_005) and at \
+        let measured = format!("no leader according to {}", list(&without));
+        let fix = "start the members that are down (ETCD_003); if all run, check their disks (ETCD_005) and \
                    the network between them (ETCD_007)";
         return Outcome::new(Status::Fail, measured, limit).fix(fix).made();
     }
     if leaders.len() > 1 {
         let says = |(e, s): (&_, &_)| named_leader(etcd, e, s);
         let measured = list(&etcd.answering().map(says).collect::<Vec<_>>());
-        let fix = "ask again in a few seconds; if it stays so, members are cut off from each other";
+        let fix = "check again in a few seconds; if it persists, members are cut off from each other";
         return Outcome::new(Status::Fail, measured, limit).fix(fix).made();
     }
     let id = leaders.first().copied().unwrap_or(0);
@@ -123,11 +123,11 @@ pub fn quorum(facts: &Facts) -> Judgement {
         _ => Status::Pass,
     };
     if online < quorum && decides {
-        measured.push_str(" from here; etcd decides all the same, so some are only out of reach");
+        measured.push_str(" from here; etcd still decides, so some are only unreachable from here");
     } else if status == Status::Warn && online == quorum {
         measured.push_str("; one more failure stops etcd, and metad with it");
     }
-    Outcome::new(status, measured, format!("{voters} of {voters}; {quorum} are needed"))
+    Outcome::new(status, measured, format!("{voters} of {voters}; quorum {quorum}"))
         .fix("start them again: systemctl start etcd there. Never add a member before a dead one is removed")
         .reading(online as f64, "", voters as f64)
         .lower_is_worse()
@@ -174,7 +174,7 @@ pub fn one_cluster(facts: &Facts) -> Judgement {
     let learners: Vec<String> =
         etcd.answering().filter(|(_, s)| s.is_learner).map(|(e, _)| etcd.name_of(e)).collect();
     if !learners.is_empty() {
-        let measured = format!("learners answer nothing that metad asks: {}", list(&learners));
+        let measured = format!("learners do not serve metad's requests: {}", list(&learners));
         let fix = "etcdctl member promote ID, or leave it out of store.etcd.endpoints";
         return Outcome::new(Status::Warn, measured, limit).fix(fix).made();
     }

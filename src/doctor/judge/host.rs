@@ -22,7 +22,7 @@ pub fn cpu(facts: &Facts) -> Judgement {
     let mut said = Vec::new();
     let mut status = Status::Pass;
     if let Some((cpu, _)) = h.pressure {
-        said.push(format!("{cpu:.0} % of the last 10 s something waited for the CPU"));
+        said.push(format!("CPU pressure {cpu:.0} % over 10 s"));
         status = Status::worst([status, above(cpu, PRESSURE_PERCENT, f64::INFINITY)]);
     }
     if let Some(throttled) = h.throttled {
@@ -34,14 +34,14 @@ pub fn cpu(facts: &Facts) -> Judgement {
         status = Status::worst([status, above(delay, tenth / 2.0, tenth)]);
     }
     if let Some(stood) = facts.past.as_ref().map(|p| millis(p.stood_still)).filter(|ms| *ms > tenth / 2.0) {
-        said.push(format!("this process stood still for {}", self::ms(stood)));
+        said.push(format!("this process stalled for {}", self::ms(stood)));
         status = Status::worst([status, above(stood, tenth / 2.0, tenth)]);
     }
     if said.is_empty() {
-        return skip("the kernel does not tell");
+        return skip("the kernel does not report it");
     }
     let limit = format!(
-        "waiting {PRESSURE_PERCENT} %, throttled {THROTTLED_PERCENT} %, timers a tenth of the lease ({})",
+        "pressure {PRESSURE_PERCENT} %, throttled {THROTTLED_PERCENT} %, timers a tenth of the lease ({})",
         ms(tenth)
     );
     let pressure = h.pressure.map_or(0.0, |(cpu, _)| cpu);
@@ -66,7 +66,7 @@ pub fn disk(facts: &Facts) -> Judgement {
     };
     let measured = format!("{} has {} free, {percent:.0} %", h.data_dir, mib(free));
     Outcome::new(status, measured, limit)
-        .fix(format!("make room: du -xh --max-depth=1 {}", h.data_dir))
+        .fix(format!("free space: du -xh --max-depth=1 {}", h.data_dir))
         .reading(percent, "%", FREE_PERCENT)
         .lower_is_worse()
         .made()
@@ -76,7 +76,7 @@ pub fn disk(facts: &Facts) -> Judgement {
 pub fn sync(facts: &Facts) -> Judgement {
     let h = host(facts)?;
     let warn = facts.config.checks.fsync_p99_ms as f64;
-    let limit = format!("a local disk, {} for 99 of 100", ms(warn));
+    let limit = format!("a local disk, p99 {}", ms(warn));
     if let Some(kind) = h.network_fs {
         let measured = format!("{} is on {kind}", h.data_dir);
         let fix = "node.data_dir = a directory on a local disk";
@@ -94,10 +94,10 @@ pub fn sync(facts: &Facts) -> Judgement {
         }
         Syncs::Took(syncs) => syncs,
     };
-    let Some(p99) = p99_ms(syncs) else { return skip("nothing was measured") };
-    let measured = format!("{}, 99 of 100 within {}", count(syncs.len(), "sync"), ms(p99));
+    let Some(p99) = p99_ms(syncs) else { return skip("no measurement") };
+    let measured = format!("{}, p99 {}", count(syncs.len(), "sync"), ms(p99));
     Outcome::new(above(p99, warn, f64::INFINITY), measured, limit)
-        .fix("node.data_dir = a directory on a quicker disk")
+        .fix("node.data_dir = a directory on a faster disk")
         .reading(p99, "ms", warn)
         .made()
 }
@@ -106,7 +106,7 @@ fn own(facts: &Facts) -> Result<&OwnFacts, Skip> {
     host(facts)?
         .own
         .as_ref()
-        .ok_or_else(|| Skip::new("only a running node knows; none has answered, or none has looked yet"))
+        .ok_or_else(|| Skip::new("only a running node knows; none has answered, or none has checked yet"))
 }
 
 /// How many files may be open.
@@ -117,7 +117,7 @@ pub fn files(facts: &Facts) -> Judgement {
         FILES_MIN..FILES => Status::Warn,
         _ => Status::Pass,
     };
-    Outcome::new(status, format!("{limit} files may be open"), format!("{FILES} or more"))
+    Outcome::new(status, format!("limit {limit} open files"), format!("{FILES} or more"))
         .fix("LimitNOFILE=40000 in the unit, or ulimit -n 40000")
         .made()
 }
@@ -125,7 +125,7 @@ pub fn files(facts: &Facts) -> Judgement {
 /// metad tells systemd nothing, so a watchdog of systemd's would only kill it.
 pub fn watchdog(facts: &Facts) -> Judgement {
     let own = own(facts)?;
-    let limit = "the guardian on, no watchdog of systemd's";
+    let limit = "the guardian on, no systemd watchdog";
     if let Some(every) = own.watchdog {
         let measured =
             format!("systemd ends this process after {every:?} without WATCHDOG=1, and metad sends none");
@@ -135,5 +135,5 @@ pub fn watchdog(facts: &Facts) -> Judgement {
         let measured = "node.guardian is false: a crash is noticed only when the lease ends";
         return Outcome::new(Status::Warn, measured, limit).fix("node.guardian = true").made();
     }
-    Outcome::new(Status::Pass, "the guardian is on, and systemd has no watchdog on it", limit).made()
+    Outcome::new(Status::Pass, "the guardian is on, and no systemd watchdog is set", limit).made()
 }

@@ -16,7 +16,7 @@ fn answers(facts: &Facts) -> Result<Vec<&Seen>, Skip> {
 
 /// Somebody leads.
 pub fn exists(facts: &Facts) -> Judgement {
-    let limit = "a leader, at the latest one lease after the last";
+    let limit = "a leader, at most one lease after the last one";
     let seen = match answers(facts) {
         Ok(seen) => seen,
         Err(skip) => return nobody_answers(facts, limit).ok_or(skip),
@@ -30,9 +30,9 @@ pub fn exists(facts: &Facts) -> Judgement {
         Some(since) if since <= facts.ttl() => Status::Warn,
         _ => Status::Fail,
     };
-    let measured = since.map_or("nobody leads".to_owned(), |since| format!("nobody has led for {since:.0?}"));
-    let fix = "metad doctor --only LEADER_005,ETCD_001,ETCD_002,ETCD_013 tells whether the store is in order; then look at \
-               metad members: somebody needs a priority above 0";
+    let measured = since.map_or("no leader".to_owned(), |since| format!("no leader for {since:.0?}"));
+    let fix = "metad doctor --only LEADER_005,ETCD_001,ETCD_002,ETCD_013 shows whether the store is healthy; \
+               then check metad members: a member needs a priority above 0";
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 
@@ -49,7 +49,7 @@ fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
         }
         None => {
             let before: Vec<String> = meta.led.iter().cloned().collect();
-            format!("nobody leads, and no meta node answers; {} led before", list(&before))
+            format!("there is no leader, and no meta node answers; {} led before", list(&before))
         }
     };
     let fix = "start the meta nodes: systemctl start metad there; or name one that runs with --meta";
@@ -62,20 +62,18 @@ pub fn agreed(facts: &Facts) -> Judgement {
     let newest = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token);
     let name = |l: Option<&(String, u64)>| l.map_or("nobody".to_owned(), |(n, t)| format!("{n} ({t})"));
     let odd: Vec<&&Seen> = seen.iter().filter(|s| s.leader.as_ref() != newest).collect();
-    let limit = "one leader in the eyes of all";
+    let limit = "one leader according to all";
     if odd.is_empty() {
         let measured = format!("{} asked, all name {}", super::count(seen.len(), "member"), name(newest));
         return Outcome::new(Status::Pass, measured, limit).made();
     }
-    let says =
-        |s: &&Seen| format!("{} names {} (picture {:.1?} old)", s.node, name(s.leader.as_ref()), s.age);
+    let says = |s: &&Seen| format!("{} names {} (view {:.1?} old)", s.node, name(s.leader.as_ref()), s.age);
     let measured =
         format!("{}, the others {}", list(&odd.iter().map(|s| says(s)).collect::<Vec<_>>()), name(newest));
     let stale = odd.iter().any(|s| s.age > facts.ttl());
     let status = if stale { Status::Fail } else { Status::Warn };
     let nodes: Vec<String> = odd.iter().map(|s| s.node.clone()).collect();
-    let fix =
-        format!("on {}: metad doctor --only ETCD_001,ETCD_008 (it does not see the store)", list(&nodes));
+    let fix = format!("on {}: metad doctor --only ETCD_001,ETCD_008 (its view is outdated)", list(&nodes));
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 
@@ -101,19 +99,20 @@ pub fn foreign(facts: &Facts) -> Judgement {
     let meta = meta(facts)?;
     let seen = || meta.answers.iter().filter_map(|a| a.seen.as_ref().ok());
     if meta.registered.is_none() && seen().next().is_none() {
-        return skip("neither the store nor a meta node could say who queues");
+        return skip("neither the store nor a meta node reported the candidates");
     }
     let limit = "the leader record alone";
     let Some(foreign) = meta.foreign.as_ref().or(seen().find_map(|s| s.foreign.as_ref())) else {
-        return Outcome::new(Status::Pass, "no other key is there", limit).made();
+        return Outcome::new(Status::Pass, "there is no other key", limit).made();
     };
     let is_led = meta.seat.is_some() || seen().any(|s| s.leader.is_some());
     let (status, then) = match is_led {
-        true => (Status::Warn, "nobody can take over from the present leader"),
-        false => (Status::Fail, "nobody can be elected"),
+        true => (Status::Warn, "no member can take over from the present leader"),
+        false => (Status::Fail, "no leader can be elected"),
     };
-    let measured = format!("the key {:?} says {:?}; while it is there, {then}", foreign.key, foreign.value);
-    let fix = format!("{}; delete it if nobody needs it", look_command(&facts.config));
+    let measured =
+        format!("the key {:?} has the value {:?}; while it exists, {then}", foreign.key, foreign.value);
+    let fix = format!("{}; delete it if it is not needed", look_command(&facts.config));
     Outcome::new(status, measured, limit).fix(fix).made()
 }
 

@@ -21,9 +21,9 @@ const HEADROOM_FAIL: f64 = 0.33;
 pub fn granted(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
     let shortest = match &etcd.shortest_lease {
-        None => return skip("no lease was asked for"),
+        None => return skip("no lease was requested"),
         Some(Err(why)) => {
-            let fix = "look at ETCD_002, ETCD_003 and ETCD_013 first";
+            let fix = "check ETCD_002, ETCD_003 and ETCD_013 first";
             let measured = format!("etcd grants no lease: {why}");
             return Outcome::new(Status::Fail, measured, "a lease").fix(fix).made();
         }
@@ -43,7 +43,7 @@ pub fn granted(facts: &Facts) -> Judgement {
         "meta.meta_leader_lease_secs = {}, or start etcd with a shorter --election-timeout",
         shortest.as_secs()
     );
-    Outcome::new(status, measured, "what is asked for").fix(fix).made()
+    Outcome::new(status, measured, "the requested lease").fix(fix).made()
 }
 
 /// The lease against the slowest answers.
@@ -103,7 +103,7 @@ pub fn several(facts: &Facts) -> Judgement {
     let mut measured = format!("{}, and a lease of {} s", count(n, "node"), ttl.as_secs());
     if ttl >= SINGLE {
         measured.push_str(
-            ": after a crash of a machine nobody leads for up to a day, two if etcd's leader changes",
+            ": after a crash of a machine there is no leader for up to a day, two if etcd's leader changes",
         );
     }
     let limit = format!("{} s for several nodes", SEVERAL_MAX.as_secs());
@@ -125,9 +125,9 @@ pub fn headroom(facts: &Facts) -> Judgement {
         l if l < HEADROOM_WARN => Status::Warn,
         _ => Status::Pass,
     };
-    let mut measured = format!("{:.0} % of the lease were left at least", left * 100.0);
+    let mut measured = format!("lowest headroom {:.0} %", left * 100.0);
     if stood > facts.ttl() / 10 {
-        measured.push_str(&format!("; this process stood still for {stood:.1?}"));
+        measured.push_str(&format!("; this process stalled for {stood:.1?}"));
     }
     Outcome::new(status, measured, format!("{:.0} %", HEADROOM_WARN * 100.0))
         .fix("metad doctor --only ETCD_005,ETCD_008,HOST_003 shows whether disk, network or CPU is slow")

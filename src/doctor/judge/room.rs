@@ -45,7 +45,7 @@ pub fn database(facts: &Facts) -> Judgement {
     };
     let fullest = all.iter().map(|x| (part(x), x)).max_by(|a, b| a.0.total_cmp(&b.0));
     let Some((percent, (e, s))) = fullest else { return skip("no endpoint answers") };
-    let assumed = if quota_of(e, s).is_some() { "" } else { " (etcd's default; it does not tell its own)" };
+    let assumed = if quota_of(e, s).is_some() { "" } else { " (etcd's default; its own is unknown)" };
     let quota = quota_of(e, s).unwrap_or(QUOTA_DEFAULT);
     let warn = facts.config.checks.db_size_percent as f64;
     let measured =
@@ -60,7 +60,7 @@ pub fn database(facts: &Facts) -> Judgement {
 pub fn quota(facts: &Facts) -> Judgement {
     let (etcd, all) = endpoints(facts)?;
     let largest = all.iter().filter_map(|(e, s)| Some((quota_of(e, s)?, e))).max_by_key(|(q, _)| *q);
-    let Some((quota, e)) = largest else { return skip("no member tells its quota") };
+    let Some((quota, e)) = largest else { return skip("no member reports its quota") };
     let status = if quota > QUOTA_MAX { Status::Warn } else { Status::Pass };
     Outcome::new(status, format!("{}: {}", etcd.name_of(e), mib(quota)), format!("up to {}", mib(QUOTA_MAX)))
         .fix("--quota-backend-bytes=8589934592")
@@ -77,10 +77,10 @@ pub fn fragmentation(facts: &Facts) -> Judgement {
         .filter(|(_, s)| is_bad(s))
         .map(|(e, s)| format!("{}: {:.0} % of {} in use", etcd.name_of(e), used(s), mib(s.db_size)))
         .collect();
-    let limit = format!("half, from {} on", mib(FRAGMENTED_BYTES));
+    let limit = format!("50 %, from {} on", mib(FRAGMENTED_BYTES));
     if bad.is_empty() {
         let least = all.iter().map(|(_, s)| used(s)).fold(100.0, f64::min);
-        return Outcome::new(Status::Pass, format!("{least:.0} % in use at least"), limit).made();
+        return Outcome::new(Status::Pass, format!("at least {least:.0} % in use"), limit).made();
     }
     Outcome::new(Status::Warn, list(&bad), limit)
         .fix("etcdctl defrag, one member after the other: it blocks that member")
@@ -93,7 +93,7 @@ pub fn alarms(facts: &Facts) -> Judgement {
     let alarms = match &etcd.alarms {
         Ok(alarms) => alarms,
         // Where nobody can be asked, ETCD_001 or ETCD_002 says why.
-        Err(why) => return skip(format!("the alarms cannot be asked for: {why}")),
+        Err(why) => return skip(format!("cannot query the alarms: {why}")),
     };
     if alarms.is_empty() {
         return Outcome::new(Status::Pass, "none", "none").made();
@@ -149,7 +149,7 @@ pub fn requests(facts: &Facts) -> Judgement {
         .iter()
         .find_map(|e| e.learned.as_ref()?.flag("max-request-bytes")?.parse::<u64>().ok());
     let Some(accepted) = etcd.request_bytes_max.or(flag) else {
-        return skip("no member names its limit");
+        return skip("no member reports its limit");
     };
     let largest = WRITE_BYTES_MAX as u64;
     let status = if accepted < largest + largest / 8 { Status::Fail } else { Status::Pass };

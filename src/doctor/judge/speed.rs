@@ -26,20 +26,20 @@ const LOAD_WRITES: f64 = 1000.0;
 
 /// WAL syncs.
 pub fn fsync(facts: &Facts) -> Judgement {
-    let fix = "move that member's data dir to a quick disk of its own (SSD), or: ionice -c2 -n0 -p $(pidof etcd); \
-               meanwhile meta.meta_leader_lease_secs = 30";
+    let fix = "move that member's data dir to a fast disk of its own (SSD), or: ionice -c2 -n0 -p $(pidof \
+               etcd); meanwhile meta.meta_leader_lease_secs = 30";
     histogram(facts, FSYNC, "syncs its log", facts.config.checks.fsync_p99_ms, FSYNC_FAIL_MS, fix)
 }
 
 /// Backend commits.
 pub fn commit(facts: &Facts) -> Judgement {
-    let fix = "move that member's data dir to a quick disk of its own (SSD)";
+    let fix = "move that member's data dir to a fast disk of its own (SSD)";
     histogram(facts, COMMIT, "commits", facts.config.checks.commit_p99_ms, COMMIT_FAIL_MS, fix)
 }
 
 /// Between etcd's members.
 pub fn peers(facts: &Facts) -> Judgement {
-    let fix = "move the members nearer to each other, or give etcd --heartbeat-interval of one round trip and \
+    let fix = "place the members closer together, or give etcd --heartbeat-interval of one round trip and \
                --election-timeout of ten";
     let warn = facts.config.checks.rtt_p99_ms;
     histogram(facts, PEER_RTT, "reaches the others", warn, warn as f64 * 3.0, fix)
@@ -55,16 +55,12 @@ fn histogram(facts: &Facts, name: &str, does: &str, warn_ms: u64, fail: f64, fix
     let Some((slowest, _)) = all.iter().max_by(|a, b| a.0.total_cmp(&b.0)) else {
         return no_page(etcd, name);
     };
-    let says = |(p99, e): &(f64, &EndpointFacts)| format!("{} {does} within {}", etcd.name_of(e), ms(*p99));
+    let says = |(p99, e): &(f64, &EndpointFacts)| format!("{} {does} with p99 {}", etcd.name_of(e), ms(*p99));
     let slow: Vec<String> = all.iter().filter(|(p99, _)| *p99 > warn).map(says).collect();
     let measured = if slow.is_empty() {
-        format!(
-            "the slowest of {} {does} within {}, 99 times of 100",
-            count(all.len(), "member"),
-            ms(*slowest)
-        )
+        format!("the slowest of {} {does} with p99 {}", count(all.len(), "member"), ms(*slowest))
     } else {
-        format!("{}, 99 times of 100", list(&slow))
+        list(&slow)
     };
     Outcome::new(above(*slowest, warn, fail.max(warn)), measured, ms(warn))
         .fix(fix)
@@ -98,7 +94,7 @@ pub fn reads(facts: &Facts) -> Judgement {
     let warn = facts.config.checks.rtt_p99_ms as f64;
     let fail = (millis(facts.ttl()) / 10.0).max(warn);
     let measured = format!("{} answers a read in {}, the slowest", etcd.name_of(slowest), ms(*rtt));
-    let fix = "use endpoints that are nearer, or look at the way there: ping and mtr to that host";
+    let fix = "use closer endpoints, or check the network path: ping and mtr to that host";
     Outcome::new(above(*rtt, warn, fail), measured, ms(warn)).fix(fix).reading(*rtt, "ms", warn).made()
 }
 
@@ -107,12 +103,12 @@ pub fn writes(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
     // A disk is allowed to be as slow as its own check allows.
     let warn = WRITE_MS.max(2.0 * facts.config.checks.fsync_p99_ms as f64);
-    let limit = format!("{} for 99 of 100", ms(warn));
+    let limit = format!("p99 {}", ms(warn));
     let took: &[Duration] = match &etcd.writes {
         None => return skip("no write was tried"),
         Some(Err(why)) => {
-            let fix = "look at ETCD_002, ETCD_003 and ETCD_013 first; for a missing permission: \
-                       etcdctl role grant-permission ROLE readwrite --prefix=true /metad/";
+            let fix = "check ETCD_002, ETCD_003 and ETCD_013 first; for a missing permission: etcdctl role \
+                       grant-permission ROLE readwrite --prefix=true /metad/";
             return Outcome::new(Status::Fail, format!("a write failed: {why}"), limit).fix(fix).made();
         }
         Some(Ok(took)) => took,
@@ -137,7 +133,7 @@ fn grown<'e>(etcd: &'e EtcdFacts, name: &str) -> Option<(f64, &'e EndpointFacts,
 /// etcd's own elections.
 pub fn elections(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
-    let Some((n, ago)) = etcd.elections else { return skip("two looks at /metrics are needed") };
+    let Some((n, ago)) = etcd.elections else { return skip("two readings of /metrics are needed") };
     let measured = format!("{n:.0} changes of etcd's leader in {ago:.0?}");
     // Looks may be farther apart.
     let most = ELECTIONS_MAX * (ago.as_secs_f64() / WINDOW.as_secs_f64()).floor().max(1.0);
@@ -161,15 +157,15 @@ pub fn overload(facts: &Facts) -> Judgement {
     let counted: Vec<(f64, &EndpointFacts, &str)> =
         kinds.iter().filter_map(|(name, what)| grown(etcd, name).map(|(n, e, _)| (n, e, *what))).collect();
     if counted.is_empty() {
-        return skip("two looks at /metrics are needed");
+        return skip("two readings of /metrics are needed");
     }
     let bad = counted.iter().filter(|(n, ..)| *n > 0.0);
     let bad: Vec<String> = bad.map(|(n, e, what)| format!("{} had {n:.0} {what}", etcd.name_of(e))).collect();
     if bad.is_empty() {
-        return Outcome::new(Status::Pass, "nothing late, slow or failed since the last look", "none").made();
+        return Outcome::new(Status::Pass, "nothing late, slow or failed since the last one", "none").made();
     }
     Outcome::new(Status::Warn, list(&bad), "none")
-        .fix("give etcd a quicker disk and more CPU, or take load away from it")
+        .fix("give etcd a faster disk and more CPU, or take load away from it")
         .made()
 }
 
@@ -177,13 +173,13 @@ pub fn overload(facts: &Facts) -> Judgement {
 pub fn load(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
     let Some((bytes, busiest, ago)) = grown(etcd, RECEIVED_BYTES) else {
-        return skip("two looks at /metrics are needed");
+        return skip("two readings of /metrics are needed");
     };
     let secs = ago.as_secs_f64().max(0.001);
     let bytes = bytes / secs;
     let writes = etcd.writes_per_sec.unwrap_or(0.0);
     let measured = format!(
-        "{} takes {:.1} KiB of requests in a second; etcd makes {writes:.0} writes",
+        "{} takes {:.1} KiB of requests per second; etcd makes {writes:.0} writes",
         etcd.name_of(busiest),
         bytes / 1024.0
     );

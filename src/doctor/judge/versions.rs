@@ -46,8 +46,8 @@ pub fn judge(facts: &Facts) -> Judgement {
     let mut said = Vec::new();
     for version in &versions {
         let (bad, what) = match parse(version) {
-            None => (Status::Unknown, "is no version that is known here"),
-            Some(v) => fault(v).unwrap_or((Status::Pass, "has no fault that is known here")),
+            None => (Status::Unknown, "is not a known version"),
+            Some(v) => fault(v).unwrap_or((Status::Pass, "has no known fault")),
         };
         status = Status::worst([status, bad]);
         said.push(format!("{version} {what}"));

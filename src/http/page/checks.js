@@ -27,12 +27,12 @@ export function showChecks(answer, nowMs) {
 }
 
 function headline(answer, findings, nowMs) {
-  if (answer.absent) return "Not available on this node. On its machine, metad doctor makes them.";
-  if (answer.failed) return `This node did not say: ${answer.failed}.`;
-  if (!answer.data) return "Asking this node…";
-  if (!answer.data.at_ms) return "This node has not made its checks yet.";
+  if (answer.absent) return "Not available on this node. Run metad doctor on its machine.";
+  if (answer.failed) return `No data from this node: ${answer.failed}.`;
+  if (!answer.data) return "Querying this node…";
+  if (!answer.data.at_ms) return "This node has not run its checks yet.";
   const open = findings.some((finding) => finding.status !== "pass");
-  return `Made ${age(nowMs - answer.data.at_ms)} ago.${open ? "" : " Nothing is wrong."}`;
+  return `Run ${age(nowMs - answer.data.at_ms)} ago.${open ? "" : " Nothing is wrong."}`;
 }
 
 function words(counts) {

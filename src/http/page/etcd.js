@@ -18,10 +18,10 @@ export function showStore(state, nowMs, checks) {
 }
 
 function summary(endpoints) {
-  if (endpoints.length === 0) return "This node has not looked at etcd’s members yet.";
+  if (endpoints.length === 0) return "This node has not probed etcd’s members yet.";
   const up = endpoints.filter((endpoint) => endpoint.up).length;
-  if (up === 0) return "✕ None of etcd’s members answers this node.";
-  return `${up} of ${endpoints.length} answer this node. Each is asked for a read that needs etcd’s majority.`;
+  if (up === 0) return "✕ No etcd member answers this node.";
+  return `${up} of ${endpoints.length} answer this node. Each is probed with a read that needs etcd’s majority.`;
 }
 
 function row(endpoint, fact, nowMs) {

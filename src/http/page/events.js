@@ -12,32 +12,32 @@ const SAYINGS = {
   listening: () => "listens",
   joined: () => "is registered and may lead",
   rejoining: () => "lost its lease as a candidate and registers again",
-  leader_changed: (e) => `${e.leader ?? "nobody"} leads now${before(e)}`,
+  leader_changed: (e) => `${e.leader ?? "no member"} leads now${before(e)}`,
   tenure_ended: (e) => `the tenure of ${or(e.leader)} has ended: ${or(e.reason)}${e.detail ? ` (${e.detail})` : ""}`,
   verdict: (e) => or(e.text),
-  member_joined: (e) => `member ${e.member} appeared`,
+  member_joined: (e) => `member ${e.member} joined`,
   member_left: (e) => `member ${e.member} is gone`,
   leadership_won: (e) => `won the leadership, token ${e.token}`,
-  claim_lost: () => "claimed the seat; somebody else was faster",
+  claim_lost: () => "claim lost; another member was faster",
   write_fenced: () => "a write under an old token was refused",
   outcome_unknown: () => "the outcome of a write is unknown; it is being settled",
   main_loop_started: (e) => `main loop started, token ${e.token}`,
-  main_loop_stopping: (e) => `main loop is told to stop: ${e.reason}`,
+  main_loop_stopping: (e) => `main loop was told to stop: ${e.reason}`,
   main_loop_stopped: (e) => `main loop has stopped: ${e.reason}`,
   leadership_resigned: () => "gave the leadership up",
-  data_dir_lost: (e) => `the data dir ${or(e.path)} is gone, or another folder is in its place`,
-  store_trouble: (e) => `the store does not answer as it should: ${or(e.error)}`,
+  data_dir_lost: (e) => `the data dir ${or(e.path)} was deleted, or replaced by another folder`,
+  store_trouble: (e) => `requests to the store fail: ${or(e.error)}`,
   store_recovered: (e) => `the store answers again, after ${span(e.after_ms)}`,
   check_changed: (e) => `check ${or(e.code ?? e.name)} is ${or(e.status)} now`,
   stopped: (e) => `stops: ${e.reason}${e.detail ? ` (${e.detail})` : ""}`,
-  missed: (e) => `${e.missed} events were too fast for this page`,
+  missed: (e) => `${e.missed} events were missed: this page was too slow`,
 };
 
 const ALARMING = ["write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
 
 function before(event) {
   if (!event.previous) return "";
-  const gap = event.gap_ms == null ? "" : `, nobody for ${span(event.gap_ms)}`;
+  const gap = event.gap_ms == null ? "" : `, no leader for ${span(event.gap_ms)}`;
   return `, ${event.previous} led before${event.reason ? ` (${event.reason})` : ""}${gap}`;
 }
 
@@ -45,7 +45,7 @@ function before(event) {
 export function showStream(condition) {
   const words = {
     open: `Live, since ${clock(opened)}. What happened before is in the history above and in the log.`,
-    lost: "The stream is broken; it is being opened again.",
+    lost: "The stream is broken; reconnecting.",
     absent: "Not available on this node. On the command line, metad watch follows the cluster.",
   };
   text("events-text", words[condition]);

@@ -6,7 +6,7 @@ import { UNKNOWN, age, clock, or, seconds, span } from "./format.js";
 /** Draws what does not change by itself. */
 export function showLeader(state) {
   const leader = state.leader;
-  text("leader-node", leader ? leader.node : "nobody");
+  text("leader-node", leader ? leader.node : "none");
   byId("leader-mine").hidden = !leader || leader.node !== state.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
@@ -18,7 +18,7 @@ export function showLeader(state) {
 
 function showBudget(budget) {
   text("budget-planned", !budget ? UNKNOWN : budget.planned_ms ? `one write, about ${span(budget.planned_ms)}` : "one write");
-  text("budget-process", budget ? "milliseconds: its guardian frees the seat" : UNKNOWN);
+  text("budget-process", budget ? "milliseconds: its guardian revokes the lease" : UNKNOWN);
   text("budget-machine", budget ? `at most ${seconds(budget.machine_ms)}` : UNKNOWN);
 }
 
@@ -39,7 +39,7 @@ function since(leader, nowMs, isOld) {
 }
 
 function sinceNobody(state) {
-  return state.foreign ? `the key ${state.foreign.key} keeps everybody from claiming` : "no leader is known";
+  return state.foreign ? `the key ${state.foreign.key} prevents every claim` : "no leader is known";
 }
 
 /** This node leads: it knows its lease exactly. */

@@ -43,33 +43,33 @@ const now = {
 /** The one place that decides it: { level, word, text }. */
 function verdict() {
   const { state } = now;
-  if (!state) return now.failedSince ? unreachable("Nothing is known.") : { level: "unknown", word: "Asking this node…", text: "" };
-  const old = `What is shown was so at ${clock(nodeTime() - late() - staleBy())}, ${span(late() + staleBy())} ago.`;
+  if (!state) return now.failedSince ? unreachable("No state is known.") : { level: "unknown", word: "Querying this node…", text: "" };
+  const old = `State as of ${clock(nodeTime() - late() - staleBy())}, ${span(late() + staleBy())} ago.`;
   if (now.failedSince) return unreachable(old);
   if (!isCurrent()) {
-    const who = storeAnswers() ? "This node has lost sight of etcd" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
+    const who = storeAnswers() ? "This node has an outdated view" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
     return { level: "unknown", word: who, text: `Last known: ${lastKnown(state)}. ${old}` };
   }
   if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : "The members are electing one." };
   return judged(state);
 }
 
-const whyNobody = ({ key, value, look }) => `Nobody can be elected: the key ${key}, which says “${value}”, is where only the leader record belongs. Look at it: ${look}`;
+const whyNobody = ({ key, value, look }) => `No leader can be elected: the key ${key} with the value “${value}” is where only the leader record belongs. Inspect it: ${look}`;
 
 function unreachable(old) {
   return { level: "unknown", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}` };
 }
 
-const lastKnown = (state) => (state.leader ? `${state.leader.node} led` : "nobody led");
+const lastKnown = (state) => (state.leader ? `${state.leader.node} led` : "no leader");
 
 function judged(state) {
   const counts = tally(now.checks.data?.findings ?? []);
-  if (counts.fail > 0) return { level: "bad", word: `${state.leader.node} leads, ${count(counts.fail, "check")} failed`, text: "What to do is below, under Checks." };
-  if (counts.unknown > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.unknown, "check")} not possible`, text: "Why is below, under Checks." };
-  if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "What to do is below, under Checks." };
+  if (counts.fail > 0) return { level: "bad", word: `${state.leader.node} leads, ${count(counts.fail, "check")} failed`, text: "Fixes are below, under Checks." };
+  if (counts.unknown > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.unknown, "check")} not possible`, text: "The reason is below, under Checks." };
+  if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "Fixes are below, under Checks." };
   const gone = state.gone.length;
   if (gone > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(gone, "member")} gone`, text: `${state.gone.map((g) => g.node).join(", ")} left within the last hour.` };
-  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at_ms ? "" : "Nothing is known of the checks." };
+  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at_ms ? "" : "No check results are known." };
 }
 
 /** Does the store answer this node? Each member of etcd is looked at every few seconds. */
@@ -150,7 +150,7 @@ function tenures() {
 function onState(answer) {
   if (!answer.data) {
     now.failedSince ??= nodeTime();
-    now.why = answer.failed ?? "it does not know this page’s question";
+    now.why = answer.failed ?? "it does not know this page’s request";
     frame();
     return;
   }
@@ -188,7 +188,7 @@ function onEvent(event) {
 function onHeadroom(answer) {
   now.headroom = answer;
   if (answer.data) showHeadroom(answer.data, headroomRange(), headroomWindow());
-  else text("headroom-summary", answer.absent ? "Not available on this node." : `This node did not say: ${answer.failed}.`);
+  else text("headroom-summary", answer.absent ? "Not available on this node." : `No data from this node: ${answer.failed}.`);
 }
 
 function headroomWindow() {

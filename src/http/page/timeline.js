@@ -20,7 +20,7 @@ const REASONS = {
   renew_deadline: "no renewal of the lease was confirmed in time",
   clock_suspended: "the machine was suspended, and the lease ran out meanwhile",
   lease_expired: "the lease was over before the main loop had started",
-  record_deleted: "somebody deleted the leader record",
+  record_deleted: "the leader record was deleted externally",
   deposed: "the record names another member",
   fenced: "the store refused a write under the old token",
   resigned_signal: "a signal asked the node to stop",
@@ -28,11 +28,11 @@ const REASONS = {
   failed_back: "a member of a higher priority is back",
   handed_over: "the record was handed over",
   main_loop_ended: "the main loop ended by itself",
-  main_loop_hung: "the main loop gave no sign of life",
+  main_loop_hung: "the main loop sent no heartbeat",
   start_timeout: "the main loop could not be started in time",
-  guardian_lost: "the guardian died or did not answer while it looked after the program",
+  guardian_lost: "the guardian died or did not answer while it supervised the program",
   fuse: "the fuse ended the process at the end of its lease",
-  kernel_timer: "the kernel timer killed a process that stood still at the end of its lease",
+  kernel_timer: "the kernel timer killed a process that was stalled at the end of its lease",
   guardian_kill: "the guardian killed a process that hung beyond its lease",
   vanished: "the leader vanished: killed, crashed or cut off",
 };
@@ -103,7 +103,7 @@ function plotOf(width) {
 }
 
 function drawing(plot) {
-  const words = `Who led over the last ${picture.range ?? ""}, one lane for each node. The table below says the same.`;
+  const words = `Who led over the last ${picture.range ?? ""}, one lane for each node. The table below has the same data.`;
   return s(
     "svg",
     { width: plot.width, height: plot.height, viewBox: `0 0 ${plot.width} ${plot.height}`, role: "img", "aria-label": words },
@@ -235,7 +235,7 @@ function markWords(group) {
 }
 
 const kindOf = (change) => (change.planned === true ? "planned" : change.planned === false ? "unplanned" : "unexplained");
-const whoToWhom = (change) => `${or(change.from)} → ${change.to ?? "nobody"}`;
+const whoToWhom = (change) => `${or(change.from)} → ${change.to ?? "none"}`;
 
 function walk(event, index) {
   const buttons = [...byId("timeline-marks").children];
@@ -273,7 +273,7 @@ function story(change) {
     ` ${clock(change.at, picture.to)}, ${kindOf(change)}`,
   );
   const reason = change.reason ? h("p", {}, h("code", {}, change.reason), `: ${REASONS[change.reason] ?? "see the log"}`) : h("p", {}, "The reason is not known.");
-  const gap = h("p", {}, change.open ? `Nobody has led since, for ${span(change.gap)}.` : `Nobody led for ${span(change.gap)}.`);
+  const gap = h("p", {}, change.open ? `No leader since, for ${span(change.gap)}.` : `No leader for ${span(change.gap)}.`);
   const detail = change.detail ? h("p", { class: "change-detail" }, change.detail) : null;
   const seen = seenWords(change.seen);
   return h("div", { class: "story" }, head, reason, gap, detail, seen ? h("p", { class: "muted" }, seen) : null);
@@ -285,7 +285,7 @@ function seenWords(seen) {
   if (seen.ack_age_ms != null) words.push(`last renewal ${span(seen.ack_age_ms)} before`);
   if (seen.slowest) words.push(`slowest: ${seen.slowest}, ${span(seen.slowest_ms)}`);
   if (seen.tick_delay_ms) words.push(`timers up to ${span(seen.tick_delay_ms)} late`);
-  return words.length > 0 ? `What it knew then: ${words.join(" · ")}` : "";
+  return words.length > 0 ? `What the leader knew then: ${words.join(" · ")}` : "";
 }
 
 function showSummary(changes) {
@@ -301,7 +301,7 @@ function showRows(changes) {
   rows(byId("history-rows"), newest.map((c) => [
     { text: clock(c.at, picture.to) },
     { text: or(c.from) },
-    { text: c.to ?? "nobody" },
+    { text: c.to ?? "none" },
     { text: `${isUnplanned(c) ? "▲" : "◇"} ${kindOf(c)}` },
     { text: or(c.reason) },
     { text: span(c.gap), kind: "number" },

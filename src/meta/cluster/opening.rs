@@ -25,7 +25,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub(super) enum CannotOpen {
     /// More than any leader writes.
     #[error(
-        "there are more than {ROWS_MAX} rows or {BYTES_MAX} bytes under state/{}; delete what is not metad's",
+        "there are more than {ROWS_MAX} rows or {BYTES_MAX} bytes under state/{}; delete keys that are not \
+         metad's",
         codec::PREFIX
     )]
     TooMuch,
@@ -50,7 +51,7 @@ pub(super) async fn open(
             // Over: wait to be told, so that there is one way to end.
             Err(WriteError::Lost(_) | WriteError::Fenced(_)) => std::future::pending().await,
             Err(error) => {
-                tracing::warn!(%error, "cannot read what the last leader has left; trying again");
+                tracing::warn!(%error, "cannot read the state of the last leader; retrying");
                 let now = clock.now();
                 let since = *refused_since.get_or_insert(now);
                 if error.may_pass() {

@@ -87,7 +87,7 @@ impl Streams {
 /// Hands a report to the barriers. One that comes too late is no mistake of the worker's; one that cannot be is.
 pub(super) fn judge(epoch: u64, collect: impl FnOnce(Epoch) -> Result<(), CollectError>) -> Result<(), Cut> {
     let Some(known) = Epoch::new(epoch).filter(|known| *known != Epoch::NONE) else {
-        return Err(Cut::BadReport(format!("{epoch} is no epoch")));
+        return Err(Cut::BadReport(format!("{epoch} is not an epoch")));
     };
     match collect(known) {
         Ok(()) | Err(CollectError::Finished(_)) => Ok(()),

@@ -245,7 +245,7 @@ impl Inspector {
             let trailers = read(body, "the answer", PAGE_BYTES_MAX).await?.1;
             let said = head.headers.get("grpc-message").or(trailers.get("grpc-message"));
             let text = said.and_then(|s| s.to_str().map(str::to_owned).ok()).unwrap_or_default();
-            limit_in(&text).ok_or_else(|| format!("the limit is not named: {text:?}"))
+            limit_in(&text).ok_or_else(|| format!("no limit found in {text:?}"))
         };
         let limit = tokio::time::timeout(self.patience, exchange).await.map_err(|_| self.silence())??;
         Ok(limit.saturating_sub(GRPC_OVERHEAD_BYTES))
@@ -342,7 +342,7 @@ fn limit_in(message: &str) -> Option<u64> {
 }
 
 fn too_long(path: &str, bytes_max: usize) -> String {
-    format!("{path} is longer than {} MiB, which no etcd's is", bytes_max >> 20)
+    format!("{path} is longer than {} MiB, more than any etcd sends", bytes_max >> 20)
 }
 
 /// HTTP/1.0: the answer ends where the connection does, and is never in chunks.
@@ -359,7 +359,7 @@ async fn plain_page(address: &str, path: &str, bytes_max: usize) -> Result<Vec<u
         return Err(too_long(path, bytes_max));
     }
     let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
-        return Err(format!("{path} is not answered in HTTP"));
+        return Err(format!("the answer to {path} is not HTTP"));
     };
     let head = String::from_utf8_lossy(&answer[..end]);
     let code = head.split_whitespace().nth(1).unwrap_or_default().to_owned();

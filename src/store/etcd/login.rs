@@ -263,7 +263,7 @@ impl Session {
         })?;
         self.state().timeouts = 0;
         let token = answer.map_err(|s| status_error(&s))?.into_inner().token;
-        token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an unusable token".into()))
+        token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an invalid token".into()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

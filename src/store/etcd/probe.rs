@@ -53,9 +53,9 @@ pub(super) async fn explain(url: &str, patience: Duration) -> String {
         Ok(answer) if !answer.is_empty() => judge(url, &answer),
         Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, patience).await.unwrap_or_default()),
         Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-            format!("{url}: no answer to a connection within {patience:?}; is the host up and reachable?")
+            format!("{url}: no connection within {patience:?}; check that the host is up and reachable")
         }
-        Err(e) => format!("{url}: {e}; is etcd running there, and is the port its client port?"),
+        Err(e) => format!("{url}: {e}; check that etcd runs there and that this is its client port"),
     }
 }
 
@@ -78,27 +78,27 @@ fn judge(url: &str, answer: &[u8]) -> String {
     let wants_tls = url.starts_with("https://");
     if is_tls && !wants_tls {
         return format!(
-            "{url}: speaks TLS, but plain HTTP was asked; write https:// and set store.etcd.ca_file"
+            "{url}: speaks TLS, but the endpoint is plain HTTP; write https:// and set store.etcd.ca_file"
         );
     }
     if is_tls {
         return format!(
-            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file (an etcd that \
-             misses a client certificate may just close the connection: broken pipe)"
+            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file \
+             (an etcd that requires a client certificate may just close the connection: broken pipe)"
         );
     }
     if text.contains("etcdserver") && wants_tls {
         return format!("{url}: is an etcd without TLS; write http://");
     }
     if text.contains("etcdserver") {
-        return format!("{url}: etcd runs there; if it refuses requests, has it lost its quorum?");
+        return format!("{url}: etcd runs there; if it refuses requests, check its quorum");
     }
     if answer.is_empty() {
-        return format!("{url}: accepts connections, but says nothing; is it hung, or not etcd?");
+        return format!("{url}: accepts connections but sends no answer; it is hung, or not etcd");
     }
     let first: String =
         text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
-    format!("{url}: is not etcd (it says {first:?}); check the host and port")
+    format!("{url}: is not etcd (it answers {first:?}); check the host and port")
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
             ("https://h:1", &b"\x15\x03\x01"[..], "ca_file, cert_file"),
             ("https://h:1", &etcd[..], "write http://"),
             ("http://h:1", &etcd[..], "quorum"),
-            ("http://h:1", &b""[..], "says nothing"),
+            ("http://h:1", &b""[..], "sends no answer"),
             ("http://h:1", &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..], "is not etcd"),
         ] {
             let said = judge(url, answer);

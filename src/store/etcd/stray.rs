@@ -103,7 +103,8 @@ impl Shared {
 
 fn stray(member: &Member, cluster: u64, pinned: u64) -> StoreError {
     StoreError::Unknown(format!(
-        "{} belongs to the etcd cluster {cluster:016x} and not to {pinned:016x}; take it out of the endpoints",
+        "{} belongs to the etcd cluster {cluster:016x}, not to {pinned:016x}; remove it from \
+         store.etcd.endpoints",
         member.name()
     ))
 }

@@ -69,12 +69,12 @@ fn said_of(pid: u32) -> String {
     let states = states(pid);
     if states.contains(['T', 't']) {
         return format!(
-            "process {pid} ({name}) holds its lock and is stopped: let it go on (kill -CONT {pid}) or end it \
+            "process {pid} ({name}) holds its lock and is stopped: resume it (kill -CONT {pid}) or end it \
              (kill -KILL {pid})"
         );
     }
     let waits = if states.contains('D') { " and waits for the disk" } else { "" };
-    format!("process {pid} ({name}) holds its lock{waits}; if it does not give it back: kill -KILL {pid}")
+    format!("process {pid} ({name}) holds its lock{waits}; if it does not release it: kill -KILL {pid}")
 }
 
 /// What the threads of a process do, a letter each; any of them may be the one that holds the lock.

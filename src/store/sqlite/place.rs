@@ -137,8 +137,8 @@ fn fault(path: &Path, id: FileId) -> Option<String> {
         Err(_) => return None, // it is there, and nobody may look
     };
     Some(format!(
-        "the store's file {} {what} while it was in use; put it back before you start again, or begin a new store with \
-         --accept-new-store",
+        "the store's file {} {what} while it was in use; restore it before you restart, or start a new store \
+         with --accept-new-store",
         path.display()
     ))
 }

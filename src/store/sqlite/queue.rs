@@ -111,7 +111,7 @@ impl Fate {
 }
 
 fn unwanted() -> StoreError {
-    not_done("nobody waits for it any more".into())
+    not_done("its caller no longer waits for it".into())
 }
 
 fn not_done(why: String) -> StoreError {

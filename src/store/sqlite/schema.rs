@@ -67,8 +67,8 @@ pub enum OpenError {
     },
     /// It lies on a network file system.
     #[error(
-        "{path} lies on {kind}, where file locks do not hold between machines; put it on a local disk, \
-         or use etcd for several machines (--etcd-endpoints)"
+        "{path} is on {kind}, where file locks do not hold between machines; put it on a local disk, or use \
+         etcd for several machines (--etcd-endpoints)"
     )]
     Network {
         /// The file.

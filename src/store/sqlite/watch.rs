@@ -56,7 +56,7 @@ pub(super) fn changes(
 ) -> BoxStream<'static, Result<WatchBatch, StoreError>> {
     let told_at = store.clock.now();
     let log = follow_log(&store.path)
-        .inspect_err(|e| tracing::warn!(error = %e, "no inotify; looking into the store every 50 ms instead"))
+        .inspect_err(|e| tracing::warn!(error = %e, "no inotify; polling the store every 50 ms instead"))
         .ok();
     let watcher =
         Watcher { store, range, log, seen: after, next_end: None, begun: false, told_at, alive_every };

@@ -70,14 +70,10 @@ impl ClusterMetrics {
             "Workers that barriers do not wait for, on the leader",
             self.aside.clone(),
         );
-        r.register(
-            "metad_barriers",
-            "Barriers of this leader, by what became of them",
-            self.barriers.clone(),
-        );
+        r.register("metad_barriers", "Barriers of this leader, by result", self.barriers.clone());
         r.register(
             "metad_barrier_latency_seconds",
-            "From a barrier's injection to its commit",
+            "Time from a barrier's injection to its commit",
             self.latency.clone(),
         );
         for result in BarrierResult::ALL {

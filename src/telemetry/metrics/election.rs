@@ -75,12 +75,12 @@ impl ElectionMetrics {
         r.register("metad_leader_token", "Fencing token of the leader seen last", self.token.clone());
         r.register(
             "metad_leader_changes_seen",
-            "Leaders that followed another, by how that one left its seat",
+            "Leaders that followed another, by how that one left",
             self.changes.clone(),
         );
         r.register(
             "metad_failover_duration_seconds",
-            "From a leader's leaving to the next leader, as this node saw it",
+            "Time from the end of one leader to the next leader, as this node saw it",
             self.failovers.clone(),
         );
         r.register(
@@ -93,7 +93,7 @@ impl ElectionMetrics {
             "Own leases given up or lost; resigned_* and main_loop_ended are benign",
             self.terminations.clone(),
         );
-        r.register("metad_election_campaigns", "Claims of the vacant seat, by result", self.claims.clone());
+        r.register("metad_election_campaigns", "Claims of a vacancy, by result", self.claims.clone());
         self.show_zeros();
     }
 

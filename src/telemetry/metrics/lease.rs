@@ -79,27 +79,27 @@ impl LeaseMetrics {
         );
         r.register(
             "metad_lease_keepalive_duration_seconds",
-            "From sending a renewal to its answer, by what became of it",
+            "Time from sending a renewal to its answer, by result",
             self.durations.clone(),
         );
         r.register(
             "metad_lease_keepalive_interval_seconds",
-            "Between two confirmed renewals",
+            "Time between two confirmed renewals",
             self.intervals.clone(),
         );
         r.register(
             "metad_lease_headroom_ratio",
-            "How much of the lease was left when a renewal was confirmed",
+            "Part of the lease that was left when a renewal was confirmed",
             self.headroom.clone(),
         );
         r.register(
             "metad_lease_tick_interval_seconds",
-            "Between two looks of the driver at the clock, a second at most unless it is kept from running",
+            "Time between two runs of the driver, a second at most unless it is kept from running",
             self.tick_intervals.clone(),
         );
         r.register(
             "metad_lease_tick_delay_seconds",
-            "How late the driver's timer woke it, which a starved CPU shows first",
+            "Delay of the driver's timer, the first sign of a starved CPU",
             self.tick_delays.clone(),
         );
         for result in RenewalResult::ALL {

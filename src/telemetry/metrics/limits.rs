@@ -117,7 +117,7 @@ impl LimitMetrics {
         r.register("metad_connections", "Open connections of clients", self.connections.clone());
         r.register(
             "metad_limits_reached",
-            "How often a limit kept a client from something",
+            "Times that a limit refused or closed something of a client",
             self.reached.clone(),
         );
         for listener in [Listener::Grpc, Listener::Http] {

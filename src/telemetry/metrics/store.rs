@@ -114,7 +114,8 @@ impl StoreMetrics {
         );
         r.register(
             "metad_etcd_endpoint_up",
-            "1 if the last look at this endpoint was answered: a linearizable read, so it needs etcd's majority",
+            "1 if the last probe of this endpoint was answered: a linearizable read, so it needs etcd's \
+             majority",
             self.endpoint_up.clone(),
         );
         r.register(
