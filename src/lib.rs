@@ -31,10 +31,9 @@
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; the data dir; joining;
 //!   handing over. What records or explains implements [`driver::observer::Observer`]:
-//! - [`journal`]: who led when and why it ended. [`diagnosis`]: looks at etcd, and says who was at fault.
+//! - [`journal`]: who led when and why it ended. [`diagnosis`]: looks at etcd, says who was at fault, and the checks.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
-//! - [`doctor`]: the checks: facts, judgements, findings.
-//! - [`rpc`], [`http`]: what others see. [`node`]: puts it all together. [`cli`]: the command line.
+//! - [`api`]: what others see, over gRPC and HTTP. [`node`]: puts it all together. [`cli`]: the command line.
 //!
 //! # Invariants
 //!
@@ -44,7 +43,7 @@
 //! 4. Nothing is written under `state/` but through [`driver::leadership::Leadership`], under its token; the
 //!    store refuses an older one.
 //! 5. Nothing is released in `Drop`: a killed leader looks like a crashed one.
-//! 6. `rpc` and `http` never touch the store.
+//! 6. `api` never touches the store.
 //! 7. The record is given up only after the main loop has completely ended.
 //! 8. Every queue, history, retry, message and wait has a written bound.
 //!
@@ -92,6 +91,8 @@
 // They panic where the output cannot be written; `cli::output` is the one place that writes.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+#[cfg(feature = "node")]
+pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "client")]
@@ -104,16 +105,12 @@ pub mod diagnosis;
 #[cfg(feature = "node")]
 pub mod docs;
 #[cfg(feature = "node")]
-pub mod doctor;
-#[cfg(feature = "node")]
 pub mod driver;
 pub mod election;
 #[cfg(feature = "node")]
 pub mod files;
 #[cfg(feature = "node")]
 pub mod guardian;
-#[cfg(feature = "node")]
-pub mod http;
 #[cfg(feature = "node")]
 pub mod journal;
 #[cfg(feature = "node")]
@@ -125,8 +122,6 @@ pub mod node;
 #[cfg(feature = "client")]
 pub mod proto;
 pub mod protocol;
-#[cfg(feature = "node")]
-pub mod rpc;
 pub mod store;
 #[cfg(feature = "node")]
 pub mod telemetry;

@@ -14,7 +14,7 @@ pub mod watchdog;
 pub mod workers;
 
 use crate::driver::leadership::Leadership;
-use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 
 /// A caller's own asynchronous main loop.
 pub struct FnLoop<F>(pub F);

@@ -19,22 +19,23 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::grpc::{self, RpcParts};
+use crate::api::http::events::Readers;
+use crate::api::http::hosts::Hosts;
+use crate::api::http::{self, HttpParts};
 use crate::clock::{Clock, OsClock, wall_clock_ms};
 use crate::config::{ChecksConfig, Config};
-use crate::doctor::background::{self, BackgroundParts};
+use crate::diagnosis::checks::background::{self, BackgroundParts};
 use crate::driver::fuse::Fuse;
 use crate::driver::leadership::Leadership;
+use crate::driver::main_loop::{MainLoop, MainLoopEnd};
 use crate::driver::status::Status;
-use crate::driver::tenure::{MainLoop, MainLoopEnd};
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{self, GuardianPlan, NoGuardian, Refused};
-use crate::http::events::Readers;
-use crate::http::hosts::Hosts;
-use crate::http::{self, HttpParts};
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
@@ -43,7 +44,6 @@ use crate::meta::desk::{Desk, Served};
 use crate::meta::payload::Payload;
 use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::Watchdog;
-use crate::rpc::{self, RpcParts};
 use crate::store::codec::Keys;
 use crate::store::open::OpenError;
 use crate::store::{self, Store};
@@ -437,7 +437,7 @@ impl Node {
         let room = descriptors::room(config.node.reserved_descriptors);
         let (bounds, web) = (Bounds::rpc(&config.rpc, room), Bounds::http(&config.http, room));
         servers.spawn(async move {
-            if let Err(e) = rpc::serve(listeners.rpc, rpc_parts, bounds, stop).await {
+            if let Err(e) = grpc::serve(listeners.rpc, rpc_parts, bounds, stop).await {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });

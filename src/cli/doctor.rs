@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
 use super::{Failure, output, settings};
 use crate::clock::{Clock, OsClock};
-use crate::doctor::background::AT_ONCE;
-use crate::doctor::collect::{Depth, meta};
-use crate::doctor::examine::{self, Plan, UnknownCheck};
-use crate::doctor::facts::MetaFacts;
-use crate::doctor::render::{self, Colours};
-use crate::doctor::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
+use crate::diagnosis::checks::background::AT_ONCE;
+use crate::diagnosis::checks::collect::{Depth, meta};
+use crate::diagnosis::checks::examine::{self, Plan, UnknownCheck};
+use crate::diagnosis::checks::facts::MetaFacts;
+use crate::diagnosis::checks::render::{self, Colours};
+use crate::diagnosis::checks::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
 use crate::telemetry::terminal::plain;
 
 /// Wrong usage.

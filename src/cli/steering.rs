@@ -72,9 +72,9 @@ fn not_done(e: CallError) -> Failure {
 
 /// Whoever has asked may read on; only a clear yes counts.
 fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
-    let heir = to.unwrap_or("any ready member");
+    let successor = to.unwrap_or("any ready member");
     output::ask(&format!(
-        "{} leads with token {}. End its main loop and hand over to {heir}? [y/N] ",
+        "{} leads with token {}. End its main loop and hand over to {successor}? [y/N] ",
         leader.node, leader.token
     ));
     let mut line = String::new();

@@ -199,7 +199,7 @@ impl Leadership {
     }
 
     /// The main loop runs. Called the first time, it says so (`main_loop_started`), and returns when it has been said.
-    /// Only a main loop with [`says_when_it_runs`](super::tenure::MainLoop::says_when_it_runs) calls it.
+    /// Only a main loop with [`says_when_it_runs`](super::main_loop::MainLoop::says_when_it_runs) calls it.
     pub async fn started(&self) {
         if self.inner.signs.started() {
             self.inner.telemetry.emit(telemetry::Event::MainLoopStarted { token: self.inner.token });

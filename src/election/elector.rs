@@ -10,8 +10,8 @@
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
 mod failback;
+mod leading;
 mod store_changed;
-mod tenure;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -24,7 +24,7 @@ use super::tick::TickLoop;
 use super::workers::{Change, ChangeKind, Edit, Registry, WorkerId, WorkerSpec};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::driver::leadership::{Leadership, WriteError};
-use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BarrierResult;
 use streams::Streams;

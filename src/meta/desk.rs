@@ -12,7 +12,7 @@ use super::barrier::Epoch;
 use super::store::MetaStore;
 use super::workers::{Change, RegisterError, UnknownWorker, Worker, WorkerId, WorkerSpec};
 use crate::driver::leadership::{Leadership, WriteError};
-use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 
 /// How many requests may wait for the main loop.
 pub(super) const REQUESTS_MAX: usize = 1024;

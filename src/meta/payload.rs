@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::Restart;
 use crate::driver::leadership::Leadership;
-use crate::driver::tenure::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::driver::leadership::{Leadership, WriteError};
-use crate::driver::tenure::MainLoopEnd;
+use crate::driver::main_loop::MainLoopEnd;
 use crate::election::record::Revision;
 
 /// The key under `state/`.

@@ -147,6 +147,11 @@ fn one_file_writes_the_history() {
 }
 
 #[test]
+fn words_that_are_gone_are_shown_to_nobody() {
+    hold("words that are gone are shown to nobody", content::check_gone_words);
+}
+
+#[test]
 fn metrics_have_names_of_their_own() {
     let names: Vec<_> = rust("src").iter().flat_map(content::metric_names).collect();
     let has_metrics = root().join(content::METRICS).exists();

@@ -18,7 +18,7 @@ use crate::support::poll::{holds_within, wait_until};
 use crate::support::slow_disk::SlowDisk;
 use crate::support::{http, install, spawn, sudo};
 use impostor::{Impostor, Page};
-use metad::doctor::{CHECKS, Finding, Report, Skipped, Status, render};
+use metad::diagnosis::checks::{CHECKS, Finding, Report, Skipped, Status, render};
 use serde_json::Value;
 
 /// Longer than any examination may take.
@@ -401,7 +401,7 @@ fn flapping_is_raised_once_everywhere_at_once_and_clears_by_itself() {
 /// A report with one finding of each kind.
 fn sample() -> Report {
     let check = |code: &str| CHECKS.iter().find(|c| c.code == code).expect("a check");
-    let outcome = metad::doctor::Outcome::new;
+    let outcome = metad::diagnosis::checks::Outcome::new;
     let findings = vec![
         Finding::of(check("ETCD_001"), outcome(Status::Pass, "3 of 3 endpoints answer", "all")),
         Finding::of(
@@ -434,7 +434,7 @@ fn assert_golden(name: &str, text: &str) {
 #[test]
 fn the_forms_of_a_report_are_these() {
     let report = sample();
-    let group = metad::doctor::Group::Etcd;
+    let group = metad::diagnosis::checks::Group::Etcd;
     let text = render::group(group, &report, render::Colours::Off) + &render::summary(&report);
     assert_golden("report.txt", &text);
     assert_golden("report.json", &format!("{:#}\n", render::json(&report)));

@@ -482,7 +482,7 @@ fn a_dead_node_is_released_by_the_operators_word_and_a_living_one_is_not() {
         "{said}"
     );
     let (code, _, said) = release("b");
-    assert!(code == 2 && said.contains("nothing of \"b\"") && said.contains("there are a"), "{said}");
+    assert!(code == 2 && said.contains("nothing of \"b\"") && said.contains("registered: a"), "{said}");
     let (code, _, said) = metad(&["release", "--node", "a", "--etcd-endpoints", &endpoint]);
     assert!(code == 64 && said.contains("--it-is-dead"), "the operator has to say it: {said}");
     assert!(!node.has_event("main_loop_stopping") && node.is_alive(), "{}", node.report());

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::tenure::heir_of;
+use super::leading::heir_of;
 use super::{Elector, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, Ready};

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use metad::api::grpc::requests;
 use metad::clock::Instant;
 use metad::driver::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use metad::meta::workers::{Registry, WorkerId, WorkerSpec};
 use metad::meta::{codec, store::PAGE_MAX};
 use metad::proto::{meta, metad as proto};
-use metad::rpc::requests;
 use prost::Message;
 use tonic::{Code, Status};
 

@@ -11,6 +11,16 @@ pub const METRICS: &str = "src/telemetry/metrics.rs";
 /// The only file that knows the keys of the history.
 pub const HISTORY: &str = "src/journal/writer.rs";
 
+/// Words that users met once, and what to say instead.
+const GONE: [(&str, &str); 6] = [
+    ("seat", "leader record, or vacancy"),
+    ("heir", "successor"),
+    ("picture", "view"),
+    ("desk", "request queue"),
+    ("sight", "probe"),
+    ("last words", "tenure file"),
+];
+
 /// Words about how the software is made instead of what it does, in two halves, lest this file hold them. Those
 /// in the second list count in any case.
 const WORDS: [&str; 8] = [
@@ -132,6 +142,17 @@ pub fn check_words(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// What users read says the words of the field: no text of the program has one of those that are gone.
+pub fn check_gone_words(source: &Source) -> Vec<Finding> {
+    let texts = source.tokens.iter().filter_map(|t| Some((t.line, t.text()?)));
+    let find = |(line, text): (usize, &str)| {
+        let lower = text.to_lowercase();
+        let gone = GONE.iter().find(|(word, _)| has_word(&lower, word));
+        gone.map(|(word, instead)| Finding::new(&source.path, line, format!("`{word}`: say {instead}")))
+    };
+    texts.filter_map(find).collect()
+}
+
 fn has_word(line: &str, word: &str) -> bool {
     let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     line.match_indices(word).any(|(at, _)| {
@@ -165,6 +186,12 @@ pub fn check_reference(path: &str, file: &str, reference: &str) -> Vec<Finding> 
 mod tests {
     use super::super::finding::lines;
     use super::*;
+
+    #[test]
+    fn a_word_that_is_gone_is_noticed_in_what_users_read_only() {
+        let at = |text: &str| lines(&check_gone_words(&source("src/cli.rs", text)));
+        assert_eq!(at("// the seat\nlet a = \"the seat is free\";\nlet seat = \"seated\";"), [2]);
+    }
 
     fn source(path: &str, text: &str) -> Source {
         Source::parse(path, text)

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use super::source::{Path, Source};
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-pub const ORDER: [&str; 22] = [
+pub const ORDER: [&str; 20] = [
     "docs",
     "clock",
     "files",
@@ -21,9 +21,7 @@ pub const ORDER: [&str; 22] = [
     "journal",
     "diagnosis",
     "meta",
-    "doctor",
-    "rpc",
-    "http",
+    "api",
     "node",
     "cli",
     "main",
@@ -161,7 +159,7 @@ pub fn check_clock_reads(source: &Source) -> Vec<Finding> {
 /// The servers read snapshots and send commands.
 pub fn check_servers(source: &Source) -> Vec<Finding> {
     let module = source.module();
-    let Some(here) = module.first().filter(|m| ["rpc", "http"].contains(&m.as_str())) else { return vec![] };
+    let Some(here) = module.first().filter(|m| *m == "api") else { return vec![] };
     let store = own_paths(source).into_iter().filter(|(_, path)| path.first().is_some_and(|m| m == "store"));
     let find = |(line, path): (usize, Vec<String>)| {
         let why = "the servers never touch the store, so that a slow store cannot hang them; read the driver's \
@@ -260,12 +258,12 @@ mod tests {
 
     #[test]
     fn a_server_that_touches_the_store_is_noticed() {
-        for text in ["use crate::store::Store;", "fn f() { crate::store::x() }", "use super::super::store;"] {
-            assert_eq!(at(check_servers, "src/rpc/leader.rs", text), [1], "{text}");
-            assert_eq!(at(check_servers, "src/http/page.rs", text), [1], "{text}");
+        for text in ["use crate::store::Store;", "fn f() { crate::store::x() }", "use super::super::super::store;"] {
+            assert_eq!(at(check_servers, "src/api/grpc/leader.rs", text), [1], "{text}");
+            assert_eq!(at(check_servers, "src/api/http/page.rs", text), [1], "{text}");
             assert_eq!(at(check_servers, "src/driver/x.rs", text), [] as [usize; 0], "{text}");
         }
         let good = "use crate::driver::Handle; // crate::store";
-        assert_eq!(at(check_servers, "src/http.rs", good), [] as [usize; 0]);
+        assert_eq!(at(check_servers, "src/api/http.rs", good), [] as [usize; 0]);
     }
 }

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, parse_duration};
 use crate::config::StoreKind;
-use crate::doctor::background::Latest;
+use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
 use crate::driver::status::{Role, Status};
 use crate::journal::Past;

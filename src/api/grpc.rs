@@ -30,7 +30,7 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use crate::clock::Clock;
-use crate::doctor::background::Latest;
+use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
 use crate::journal::Past;
 use crate::limits::{self, Bounds, Guard, Kinds};

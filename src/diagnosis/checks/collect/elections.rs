@@ -8,7 +8,7 @@ use super::super::page::{Etcd, LEADER_CHANGES};
 use crate::clock::Instant;
 
 /// Elections before this do not count any more.
-pub(in crate::doctor) const WINDOW: Duration = Duration::from_secs(15 * 60);
+pub(in crate::diagnosis::checks) const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Looks that are closer together are not kept apart.
 const STEP: Duration = Duration::from_secs(15);
 

@@ -16,13 +16,13 @@ const FULL_PERCENT: f64 = 95.0;
 /// A file of less than this is not worth defragmenting.
 const FRAGMENTED_BYTES: u64 = 100 << 20;
 /// After so many revisions somebody should have compacted.
-pub(in crate::doctor) const REVISIONS_MAX: u64 = 50_000;
+pub(in crate::diagnosis::checks) const REVISIONS_MAX: u64 = 50_000;
 /// How to make room.
 const MAKE_ROOM: &str = "etcdctl compact $(etcdctl endpoint status -w json | jq '.[0].Status.header.revision'), then \
                          etcdctl defrag, one member after the other";
 
 /// The quota in force, if the member tells it in any way.
-pub(in crate::doctor) fn quota_of(e: &EndpointFacts, s: &MemberStatus) -> Option<u64> {
+pub(in crate::diagnosis::checks) fn quota_of(e: &EndpointFacts, s: &MemberStatus) -> Option<u64> {
     let shown = || e.page.as_ref().ok().and_then(|p| p.number(QUOTA)).map(|q| q as u64);
     let given = || e.learned.as_ref()?.flag("quota-backend-bytes")?.parse().ok();
     s.quota.or_else(shown).or_else(given).filter(|q| *q > 0)

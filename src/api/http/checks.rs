@@ -5,8 +5,8 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::{HttpParts, tenths};
-use crate::doctor::measured::{EndpointNumbers, Measured, MemberNumbers};
-use crate::doctor::render;
+use crate::diagnosis::checks::measured::{EndpointNumbers, Measured, MemberNumbers};
+use crate::diagnosis::checks::render;
 
 /// The findings; none, and `at_ms` 0, before the first look.
 pub(super) async fn checks(State(parts): State<HttpParts>) -> Json<Value> {

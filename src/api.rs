@@ -1,0 +1,4 @@
+//! What others see of a node, and ask of it. It reads snapshots and sends commands; it never touches the store.
+
+pub mod grpc;
+pub mod http;
