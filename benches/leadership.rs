@@ -335,7 +335,6 @@ fn idle_writes(etcd: &EtcdCluster, node: &impl Fn(&str) -> NodeBuilder) {
     };
     let without = window();
     let nodes = ["n1", "n2", "n3"].map(|id| node(id).spawn());
-    started_ns(&nodes[0]);
     nodes.iter().for_each(|n| _ = n.wait_for("joined", PATIENCE));
     std::thread::sleep(Duration::from_secs(5)); // the history's row, the first renewals
     let revision = etcd.revision();

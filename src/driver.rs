@@ -15,6 +15,7 @@ pub mod fuse;
 mod gone;
 mod handle;
 mod handover;
+mod identities;
 mod joining;
 pub mod leadership;
 pub mod main_loop;
@@ -485,6 +486,8 @@ impl Driver {
             Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
         // After the main loop, which is what everybody waits for.
         self.tell(self.parts.clock.now(), |o, moment| o.main_loop_started(moment, token));
+        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
+        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
     }
 
     fn report(&mut self, transition: Transition) {
@@ -563,7 +566,7 @@ impl Driver {
 // === impl Driver: the snapshot ===
 
 impl Driver {
-    /// Who we are; the join may have given us a new identity.
+    /// Who we are.
     fn me(&self) -> MemberId {
         self.elector.me().clone()
     }

@@ -1,14 +1,13 @@
 //! The journal: who led when, and why each tenure ended. One row per tenure in the store, so that it survives every
 //! node, and what a leader leaves in its data dir for its next start.
 //!
-//! [`recorder::Recorder`] observes the driver and has the rows written ([`writer`]); [`reader`] shows them on every node.
+//! [`recorder::Recorder`] observes the driver and has the rows written; every node reads them, and shows them as [`Past`].
 //! Nothing is decided by it.
 
-pub mod identities;
-pub mod reader;
+mod reader;
 pub mod recorder;
 pub mod tenure_file;
-pub mod writer;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -31,7 +31,8 @@
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; the data dir; joining;
 //!   handing over. What records or explains implements [`driver::observer::Observer`]:
-//! - [`journal`]: who led when and why it ended. [`diagnosis`]: looks at etcd, says who was at fault, and the checks.
+//! - [`journal`]: who led when and why it ended. [`diagnosis`]: probes etcd's members, says who was at fault, and holds the
+//!   checks of `metad doctor`.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
 //! - [`api`]: what others see, over gRPC and HTTP. [`node`]: puts it all together. [`cli`]: the command line.
 //!

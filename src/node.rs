@@ -171,7 +171,8 @@ impl NodeBuilder {
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let (data_dir, file) = open::data_dir(&self.config, self.accept_new_store).await?;
+        let open::Opened { data_dir, file, past } =
+            open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let fuse = Fuse::start().map_err(no_thread)?;
@@ -195,7 +196,7 @@ impl NodeBuilder {
         let registration = registration(&self.config, &listeners);
         let watched =
             Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
-        let (observers, past) = watched.observers(&registration, file, data_dir.uuid());
+        let (observers, past) = watched.observers(&registration, file, past);
         let parts = DriverParts {
             store,
             main_store,
@@ -278,11 +279,12 @@ fn payload(
     let keeper = keeper.as_ref().map_err(|why| StartError {
         exit: Exit::Config,
         message: format!(
-            "a program as the main loop needs the guardian: {why}\nfix: remove that cause, or use metad serve"
+            "a program as the main loop needs the guardian: {why}\nfix: set node.guardian = true; in a container run \
+             metad under an init (docker run --init); pidfd needs Linux 5.3, and a seccomp filter must allow it"
         ),
     })?;
-    let heir = guardian::tree::become_subreaper();
-    heir.map_err(|e| StartError {
+    let subreaper = guardian::tree::become_subreaper();
+    subreaper.map_err(|e| StartError {
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;

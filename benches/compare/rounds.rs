@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{Client, PutOptions};
 use futures_util::StreamExt;
 use tokio::runtime::Runtime;
 
@@ -63,6 +63,7 @@ pub fn run() {
     let mut rows = [
         "bare put, at etcd's leader",
         "bare put, at a follower",
+        "bare revoke, at etcd's leader",
         "Go concurrency, SIGTERM",
         "metad, SIGTERM",
         "metad, kill -9",
@@ -71,9 +72,10 @@ pub fn run() {
     for round in 0..ROUNDS {
         rows[0].all.push(bare.measure());
         rows[1].all.push(bare_at_follower.measure());
-        rows[2].all.extend(go.as_ref().ok().map(|program| go_hand_over(program, &etcd, round)));
-        rows[3].all.push(metad_fail_over(&etcd, round, Signal::TERM));
-        rows[4].all.push(metad_fail_over(&etcd, round, Signal::KILL));
+        rows[2].all.push(bare.measure_revoke());
+        rows[3].all.extend(go.as_ref().ok().map(|program| go_hand_over(program, &etcd, round)));
+        rows[4].all.push(metad_fail_over(&etcd, round, Signal::TERM));
+        rows[5].all.push(metad_fail_over(&etcd, round, Signal::KILL));
     }
     print_header(&etcd);
     print_table(&rows, go.err().as_deref());
@@ -90,6 +92,8 @@ fn print_header(etcd: &EtcdCluster) {
          bare put: of one process, until another one has its event; each is a Rust etcd-client with a connection of \
          its own\n    to the same one member. At etcd's leader that is the least that a fail-over through etcd can \
          take.\n  \
+         bare revoke: the same for a lease that the key hangs on. Revoke and put are the least that a fail-over after \
+         a kill\n    can take.\n  \
          Go concurrency: clientv3 with Session and Election; the leader resigns, until the other's Campaign \
          returned.\n  \
          metad: until the other node's main loop started; kill -9 of the leader, not of its guardian.\n  \
@@ -101,7 +105,7 @@ fn print_header(etcd: &EtcdCluster) {
 
 fn print_table(rows: &[Row], no_go: Option<&str>) {
     let medians: Vec<f64> = rows.iter().map(|row| median_of(&row.all)).collect();
-    let [bare, _, go, hand_over, kill_9] = medians[..] else { return };
+    let [bare, _, revoke, go, hand_over, kill_9] = medians[..] else { return };
     println!("  {:<28}{:>8}{:>8}{:>10}", "", "median", "p90", "to bare");
     for (row, median) in rows.iter().zip(&medians) {
         if row.all.is_empty() {
@@ -117,6 +121,7 @@ fn print_table(rows: &[Row], no_go: Option<&str>) {
         Some(why) => println!("  metad's hand-over to Go's: left out: {why}"),
     }
     println!("  metad's kill -9 to bare: {:.2} (goal: at most {KILL_9_TARGET})", kill_9 / bare);
+    println!("  metad's kill -9 to a bare revoke and a bare put: {:.2}", kill_9 / (revoke + bare));
 }
 
 fn median_of(all: &[f64]) -> f64 {
@@ -214,6 +219,17 @@ impl Bare {
         let began = boot_ns();
         self.runtime.block_on(self.client.put(self.key.as_str(), "value", None)).expect("a put");
         self.puts += 1;
+        ms(began, self.watcher.said("seen", self.puts - 1))
+    }
+
+    fn measure_revoke(&mut self) -> f64 {
+        let lease = self.runtime.block_on(self.client.lease_grant(60, None)).expect("a lease").id();
+        let options = PutOptions::new().with_lease(lease);
+        self.runtime.block_on(self.client.put(self.key.as_str(), "value", Some(options))).expect("a put");
+        std::thread::sleep(PAUSE);
+        let began = boot_ns();
+        self.runtime.block_on(self.client.lease_revoke(lease)).expect("a revoke");
+        self.puts += 2;
         ms(began, self.watcher.said("seen", self.puts - 1))
     }
 }

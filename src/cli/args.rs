@@ -34,7 +34,7 @@ pub(super) enum Command {
     History(HistoryArgs),
     /// Ask the leader to hand over to a given member, or to any ready one
     StepDown(StepDownArgs),
-    /// Force-release the lease and registration of a node you have confirmed dead
+    /// Revoke the lease of a node you have confirmed dead; its registration and leader record go with it
     Release(ReleaseArgs),
     /// Wait until there is a leader, or until a node takes part in the election
     Wait(WaitArgs),
@@ -115,7 +115,7 @@ pub(super) struct RunArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct MetaArgs {
-    /// Members to query, host:port; the first one that answers is used [env: METAD_META]
+    /// Members to query, host:port; the first one that answers is used; default: 127.0.0.1:5690 [env: METAD_META]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(super) meta: Vec<String>,
 }
@@ -127,7 +127,7 @@ pub(super) struct ViewArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
-    /// Repeat at this interval [default: 2s]
+    /// Repeat at this interval; without a value: 2s
     #[arg(short, long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = duration)]
     pub(super) watch: Option<Duration>,
 }

@@ -92,6 +92,8 @@ mod tests {
             "abort" => std::process::abort(),
             "signal" => {
                 let _ = Command::new("sh").args(["-c", "kill -ABRT $PPID"]).status();
+                // Another thread may be the one that gets it, a moment later.
+                std::thread::sleep(std::time::Duration::from_secs(60));
             }
             _ => drop(
                 std::thread::Builder::new().name("some".into()).spawn(|| panic!("of this")).unwrap().join(),

@@ -92,7 +92,7 @@ fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {:?}", text.as_ref()),
         DeValue::Integer(number) => format!("the number {number}"),
-        DeValue::Float(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the decimal number {number}"),
         DeValue::Boolean(word) => format!("the boolean {word}"),
         DeValue::Datetime(date) => format!("the date {date}"),
         DeValue::Array(_) => "a list".to_owned(),

@@ -101,7 +101,7 @@ fn wrong_types_name_the_right_one() {
                 "fix: write meta_leader_lease_secs = 15",
             ],
         ),
-        ("decimal", "[node]\npriority = 1.5", &["0 to 1000", "the number 1.5", "priority = 100"]),
+        ("decimal", "[node]\npriority = 1.5", &["0 to 1000", "the decimal number 1.5", "priority = 100"]),
         ("bool", "[node]\nid = true", &["found the boolean true", "id = \"node-1\""]),
         ("huge", "[node]\npriority = 99999999999999999999", &["found 99999999999999999999", "0 to 1000"]),
         (

@@ -1,5 +1,5 @@
-//! Looks at etcd's members, for the verdict and for the metrics, and says each verdict once. It looks every few seconds while all is well, and
-//! again and again while renewals are late.
+//! Looks at etcd's members, for the verdict and for the metrics, and says each verdict once. It looks every few seconds
+//! while all is well, and again and again while renewals are late.
 //!
 //! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs.
 
@@ -29,7 +29,7 @@ const PEER_PATIENCE: Duration = Duration::from_millis(500);
 /// The most meta nodes that are asked.
 const PEERS_MAX: usize = 8;
 
-/// What the driver tells.
+/// What the monitor tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Worry {
     /// The store has been silent for longer than it should be.
@@ -64,7 +64,7 @@ pub(super) struct Looking {
     pub(super) worry: watch::Receiver<Worry>,
 }
 
-/// The driver's end.
+/// The monitor's end.
 pub(super) struct Diagnosis {
     worry: watch::Sender<Worry>,
     look: watch::Receiver<Arc<Look>>,

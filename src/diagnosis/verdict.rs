@@ -276,7 +276,7 @@ impl fmt::Display for Verdict {
             Verdict::EtcdQuorum(silent) => {
                 let all_answer = silent.iter().all(|s| s.how == How::HasNoLeader);
                 let (what, fix) = if all_answer {
-                    ("its members know no leader", "they elect one, or cannot reach each other")
+                    ("its members know no leader", "they are electing one, or cannot reach each other")
                 } else {
                     ("it has lost its quorum", "start the members that are down")
                 };

@@ -98,12 +98,10 @@ pub trait Observer: Send {
         Box::pin(std::future::ready(()))
     }
 
-    /// The lease is being given back; this is done at the same time. To be bounded by the observer.
+    /// The lease is being given back; this is done at the same time, and dropped undone where there is none to give back.
+    /// To be bounded by the observer.
     fn leaves(&mut self, ending: &Ending) -> BoxFuture<'static, ()> {
         let _ = ending;
         Box::pin(std::future::ready(()))
     }
 }
-
-/// Nobody observes.
-impl Observer for () {}

@@ -107,7 +107,7 @@ impl LeaseTiming {
         self.stop_budget() + self.ttl / 4
     }
 
-    /// The longest stall of the store that a leader is sure to survive, with round trips of `rtt`:
+    /// The longest stall of the store that a leader is sure to survive, where a renewal and its validating read take `rtt` together:
     /// `ttl(1−2ρ) − m − B − c − r − 2·rtt`.
     pub fn survived_stall(self, rtt: Duration) -> Duration {
         [self.stop_budget(), self.leader_cadence(), self.retry_cadence(), rtt * 2]

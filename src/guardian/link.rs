@@ -99,8 +99,8 @@ async fn hear(channel: &AsyncFd<Channel>, tell: &watch::Sender<Said>, pings: &mu
         FromGuardian::Unkillable { run, why } => {
             tracing::error!(
                 run,
-                "processes of the program are still alive: {why}; retrying, and leadership is kept until \
-                 they are gone"
+                "processes of the program are still alive: {why}; retrying; neither the record is given up nor the \
+                 lease revoked before they are gone"
             );
         }
         FromGuardian::Ready => said(&|s| s.ready = true),

@@ -22,7 +22,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The parts of a reader.
+/// Reads one cluster's rows.
 pub(super) struct Reader {
     prefix: String,
     store: Arc<dyn Store>,

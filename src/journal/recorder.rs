@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::Past;
 use super::reader::Reader;
 use super::tenure_file::TenureFile;
 use super::writer::{CLOSE_TIMEOUT, Entry, Writer};
-use super::{Past, identities};
 use crate::clock::{Clock, Instant, millis, wall_clock_ms};
 use crate::driver::observer::{Moment, Observer};
 use crate::driver::status::Status;
@@ -175,6 +175,7 @@ fn token(status: &Status) -> Option<Token> {
     status.leader().map(|t| t.token)
 }
 
+/// Only the reading ends; nothing is released.
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.reading.abort();
@@ -193,10 +194,9 @@ impl Observer for Recorder {
         }
     }
 
-    /// The history may hear what became of our last tenure, if this still is the same data dir.
-    fn joined(&mut self, moment: Moment<'_>) {
-        let uuid = moment.elector.me().uuid;
-        if let Some(row) = self.parts.past.take().filter(|row| row.holder.uuid == uuid) {
+    /// The history may hear what became of our last tenure.
+    fn joined(&mut self, _: Moment<'_>) {
+        if let Some(row) = self.parts.past.take() {
             self.write(Entry::Ended(row));
         }
     }
@@ -215,7 +215,7 @@ impl Observer for Recorder {
     }
 
     /// The main loop does not wait for the history.
-    fn main_loop_started(&mut self, moment: Moment<'_>, token: Token) {
+    fn main_loop_started(&mut self, moment: Moment<'_>, _: Token) {
         let gap_ms = self.notes.gap_ms(moment.now);
         if let Some(row) = &mut self.notes.own {
             (row.from_ms, row.gap_ms) = (wall_clock_ms(), gap_ms);
@@ -224,8 +224,6 @@ impl Observer for Recorder {
             tokio::spawn(leave_signs(self.parts.file.clone(), row.clone()));
             self.write(Entry::Begun(row, left));
         }
-        let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
-        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
     }
 
     fn main_loop_stopping(&mut self, moment: Moment<'_>) {

@@ -121,11 +121,11 @@ fn last_seen_ms(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::election::record::{Incarnation, MemberId, Revision, Token};
 
     fn read(dir: &Path, uuid: MemberUuid) -> Option<Row> {
         TenureFile::new(dir).read(uuid)
     }
-    use crate::election::record::{Incarnation, MemberId, Revision, Token};
 
     fn row() -> Row {
         Row {
@@ -148,16 +148,16 @@ mod tests {
     #[test]
     fn the_last_word_counts_and_only_its_own_data_dir_reads_it() {
         let tmp = tempfile::tempdir().unwrap();
-        let words = TenureFile::new(tmp.path());
+        let file = TenureFile::new(tmp.path());
         assert_eq!(read(tmp.path(), MemberUuid(1)), None);
-        words.begin(&row());
+        file.begin(&row());
         assert_eq!(read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().reason, Reason::Vanished);
-        words.end(&closed(Reason::Fenced));
-        words.begin(&row()); // held up by the disk
+        file.end(&closed(Reason::Fenced));
+        file.begin(&row()); // held up by the disk
         assert_eq!(read(tmp.path(), MemberUuid(1)), Some(closed(Reason::Fenced)));
         assert_eq!(read(tmp.path(), MemberUuid(2)), None, "a copy's is not its own");
-        assert!(!words.still_here(), "no more");
-        words.forget_past();
+        assert!(!file.still_here(), "no more");
+        file.forget_past();
         assert!(read(tmp.path(), MemberUuid(1)).is_some(), "that is not the past");
         TenureFile::new(tmp.path()).forget_past();
         assert_eq!(read(tmp.path(), MemberUuid(1)), None);
@@ -166,16 +166,16 @@ mod tests {
     #[test]
     fn a_machine_that_dies_leaves_its_last_sign_of_life() {
         let tmp = tempfile::tempdir().unwrap();
-        let words = TenureFile::new(tmp.path());
-        assert!(!words.still_here(), "nothing has begun");
-        words.begin(&row());
-        let file = std::fs::File::options().append(true).open(tmp.path().join(FILE)).unwrap();
-        file.set_modified(UNIX_EPOCH + Duration::from_millis(1_234)).unwrap();
+        let file = TenureFile::new(tmp.path());
+        assert!(!file.still_here(), "nothing has begun");
+        file.begin(&row());
+        let on_disk = std::fs::File::options().append(true).open(tmp.path().join(FILE)).unwrap();
+        on_disk.set_modified(UNIX_EPOCH + Duration::from_millis(1_234)).unwrap();
         let ended_ms = || read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap().at_ms;
         assert_eq!(ended_ms(), 1_234);
-        file.set_modified(UNIX_EPOCH + Duration::from_millis(1)).unwrap();
+        on_disk.set_modified(UNIX_EPOCH + Duration::from_millis(1)).unwrap();
         assert_eq!(ended_ms(), row().from_ms, "not before it began");
-        assert!(words.still_here() && ended_ms() > 1_000_000);
+        assert!(file.still_here() && ended_ms() > 1_000_000);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::exit::Exit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::data_dir::{DataDir, DataDirError};
+use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;
 use crate::protocol::join::Pin;
 use crate::store::Store;
@@ -15,32 +16,39 @@ use crate::store::sqlite;
 
 type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
-/// Takes the data dir, and the tenure file in it. On a thread of its own: what a dead process has left behind may have to
-/// be waited for. `accept_new_store`: which store it belonged to is forgotten.
-pub(super) async fn data_dir(
-    config: &Config,
-    accept_new_store: bool,
-) -> Result<(DataDir, TenureFile), StartError> {
+/// An open data dir.
+pub(super) struct Opened {
+    pub(super) data_dir: DataDir,
+    pub(super) file: TenureFile,
+    /// The last tenure of an earlier start, if the history may not know yet how it ended.
+    pub(super) past: Option<Row>,
+}
+
+/// Takes the data dir, and reads what its last tenure came to. On a thread of its own: what a dead process has left behind
+/// may have to be waited for. With `accept_new_store` both are forgotten: the new store is not told of a tenure in the old
+/// one.
+pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<Opened, StartError> {
     let node = config.node.clone();
-    let open = move || DataDir::open(&node.data_dir, &node.id, node.data_dir_exclusive);
+    let open = move || {
+        let mut data_dir = DataDir::open(&node.data_dir, &node.id, node.data_dir_exclusive)?;
+        let file = TenureFile::new(data_dir.path());
+        let past = file.read(data_dir.uuid()).filter(|_| !accept_new_store);
+        if accept_new_store {
+            data_dir.forget_pin();
+            file.forget_past();
+        }
+        Ok(Opened { data_dir, file, past })
+    };
     let opened = tokio::task::spawn_blocking(open).await;
     let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };
-    let opened = opened.map_err(failed)?.map_err(|e| {
+    opened.map_err(failed)?.map_err(|e: DataDirError| {
         let exit = match &e {
             DataDirError::InUse { .. } => Exit::InUse,
             DataDirError::Io { .. } | DataDirError::Damaged { .. } => Exit::Io,
             DataDirError::Network { .. } => Exit::Config,
         };
         StartError { exit, message: e.to_string() }
-    });
-    let mut data_dir = opened?;
-    let file = TenureFile::new(data_dir.path());
-    if accept_new_store {
-        data_dir.forget_pin();
-        // The last tenure was in the old store; the history of the new one is not told of it.
-        file.forget_past();
-    }
-    Ok((data_dir, file))
+    })
 }
 
 /// Opens the store twice: the main loop's writes must not stand in the way of renewals.

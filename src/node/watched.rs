@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::diagnosis::monitor::{Monitor, MonitorParts};
 use crate::driver::observer::Observer;
-use crate::election::record::{MemberUuid, Registration};
+use crate::election::history::row::Row;
+use crate::election::record::Registration;
 use crate::journal::Past;
 use crate::journal::recorder::{Recorder, RecorderParts};
 use crate::journal::tenure_file::TenureFile;
@@ -25,13 +26,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// The observers in the order in which they are told, and the history as it is read. To be called on the main loop's
-    /// runtime.
+    /// The observers, and the history as it is read. To be called on the main loop's runtime.
     pub(super) fn observers(
         self,
         registration: &Registration,
         file: TenureFile,
-        uuid: MemberUuid,
+        past: Option<Row>,
     ) -> (Vec<Box<dyn Observer>>, watch::Receiver<Arc<Past>>) {
         let [store, main_store] = self.stores;
         let monitor = Monitor::new(MonitorParts {
@@ -48,13 +48,12 @@ impl Watched {
             main_store,
             clock: self.clock,
             telemetry: self.telemetry,
-            past: file.read(uuid),
+            past,
             file,
             address: registration.rpc_address.clone(),
             main_runtime: tokio::runtime::Handle::current(),
             worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
         });
-        // The monitor first: it knows the reason that the recorder writes down.
         (vec![Box::new(monitor), Box::new(recorder)], past)
     }
 }

@@ -105,7 +105,9 @@ pub enum JoinFailure {
 /// What is said of a store that is another one.
 pub(crate) fn another_store(pinned: u64, answers: u64) -> String {
     let accept = transactions::ACCEPT;
-    format!("this data dir belongs to the store {pinned:016x}, but the store is {answers:016x}{accept}")
+    format!(
+        "this data dir belongs to the store {pinned:016x}, but the configured store is {answers:016x}{accept}"
+    )
 }
 
 // === impl JoinFailure ===

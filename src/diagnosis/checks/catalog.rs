@@ -372,7 +372,7 @@ pub static CHECKS: [Check; 45] = [
     Check::new(
         Group::Etcd,
         ("ETCD_019", "etcd-one-cluster"),
-        "all endpoints are voters of one cluster",
+        "all endpoints lead to voters of one cluster",
         judge::etcd::one_cluster,
         "with two clusters there are two leaders",
     ),

@@ -117,7 +117,7 @@ impl LimitMetrics {
         r.register("metad_connections", "Open connections of clients", self.connections.clone());
         r.register(
             "metad_limits_reached",
-            "Times that a limit refused or closed something of a client",
+            "Times that a limit refused a client's request or closed its connection",
             self.reached.clone(),
         );
         for listener in [Listener::Grpc, Listener::Http] {

@@ -106,7 +106,7 @@ impl StoreMetrics {
             "A fenced write of the main loop, until its outcome was known",
             self.writes.clone(),
         );
-        r.register("metad_writes_in_flight", "Fenced writes under way", self.writes_in_flight.clone());
+        r.register("metad_writes_in_flight", "Fenced writes in flight", self.writes_in_flight.clone());
         r.register(
             "metad_writes_fenced",
             "Writes of this node that the store refused because another member leads",

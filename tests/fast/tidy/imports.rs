@@ -258,7 +258,9 @@ mod tests {
 
     #[test]
     fn a_server_that_touches_the_store_is_noticed() {
-        for text in ["use crate::store::Store;", "fn f() { crate::store::x() }", "use super::super::super::store;"] {
+        for text in
+            ["use crate::store::Store;", "fn f() { crate::store::x() }", "use super::super::super::store;"]
+        {
             assert_eq!(at(check_servers, "src/api/grpc/leader.rs", text), [1], "{text}");
             assert_eq!(at(check_servers, "src/api/http/page.rs", text), [1], "{text}");
             assert_eq!(at(check_servers, "src/driver/x.rs", text), [] as [usize; 0], "{text}");

@@ -145,9 +145,9 @@ mod tests {
         for (path, text, line) in [
             ("src/store/mod.rs", "", 1),
             ("src/utils.rs", "", 1),
-            ("src/rpc/helpers.rs", "", 1),
-            ("src/rpc.rs", "\npub mod common;", 2),
-            ("src/rpc.rs", "\n\nmod manager {}", 3),
+            ("src/api/helpers.rs", "", 1),
+            ("src/api.rs", "\npub mod common;", 2),
+            ("src/api.rs", "\n\nmod manager {}", 3),
         ] {
             assert_eq!(lines(&check_names(&source(path, text))), [line], "{path} {text}");
         }

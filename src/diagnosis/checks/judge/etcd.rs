@@ -123,7 +123,8 @@ pub fn quorum(facts: &Facts) -> Judgement {
         _ => Status::Pass,
     };
     if online < quorum && decides {
-        measured.push_str(" from here; etcd still decides, so some are only unreachable from here");
+        measured
+            .push_str(" from here; etcd still decides, so it has its quorum and some are only unreachable");
     } else if status == Status::Warn && online == quorum {
         measured.push_str("; one more failure stops etcd, and metad with it");
     }

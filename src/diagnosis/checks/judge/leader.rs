@@ -60,7 +60,7 @@ fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
 pub fn agreed(facts: &Facts) -> Judgement {
     let seen = answers(facts)?;
     let newest = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token);
-    let name = |l: Option<&(String, u64)>| l.map_or("nobody".to_owned(), |(n, t)| format!("{n} ({t})"));
+    let name = |l: Option<&(String, u64)>| l.map_or("no leader".to_owned(), |(n, t)| format!("{n} ({t})"));
     let odd: Vec<&&Seen> = seen.iter().filter(|s| s.leader.as_ref() != newest).collect();
     let limit = "one leader according to all";
     if odd.is_empty() {

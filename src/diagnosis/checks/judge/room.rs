@@ -77,7 +77,7 @@ pub fn fragmentation(facts: &Facts) -> Judgement {
         .filter(|(_, s)| is_bad(s))
         .map(|(e, s)| format!("{}: {:.0} % of {} in use", etcd.name_of(e), used(s), mib(s.db_size)))
         .collect();
-    let limit = format!("50 %, from {} on", mib(FRAGMENTED_BYTES));
+    let limit = format!("50 % in use, from {} on", mib(FRAGMENTED_BYTES));
     if bad.is_empty() {
         let least = all.iter().map(|(_, s)| used(s)).fold(100.0, f64::min);
         return Outcome::new(Status::Pass, format!("at least {least:.0} % in use"), limit).made();

@@ -162,7 +162,8 @@ pub fn overload(facts: &Facts) -> Judgement {
     let bad = counted.iter().filter(|(n, ..)| *n > 0.0);
     let bad: Vec<String> = bad.map(|(n, e, what)| format!("{} had {n:.0} {what}", etcd.name_of(e))).collect();
     if bad.is_empty() {
-        return Outcome::new(Status::Pass, "nothing late, slow or failed since the last one", "none").made();
+        return Outcome::new(Status::Pass, "nothing late, slow or failed since the last reading", "none")
+            .made();
     }
     Outcome::new(Status::Warn, list(&bad), "none")
         .fix("give etcd a faster disk and more CPU, or take load away from it")
