@@ -1,7 +1,7 @@
 //! The command line: parse, dispatch, and one place that prints errors.
 //!
 //! Data goes to stdout, words to stderr. Wrong usage exits 64; `status` and its kin exit 0 (fine), 1 (cannot
-//! ask) or 2 (no leader); the daemon's codes are [`crate::node::exit::Exit`]'s. Nothing here writes to stdout or stderr
+//! ask) or 2 (no leader); the daemon's codes are [`crate::election::exit::Exit`]'s. Nothing here writes to stdout or stderr
 //! but `output`.
 
 mod args;
@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::election::exit::Exit;
 use crate::node::exit_timer;
 use args::{Cli, Command};
 
@@ -38,9 +39,9 @@ pub fn main() -> ExitCode {
     let done = match Cli::try_parse() {
         Ok(cli) => command(cli.command),
         Err(e) if e.use_stderr() => {
-            exit_timer::arm(64); // nobody may read it
+            exit_timer::arm(Exit::Usage.code()); // nobody may read it
             let _ = e.print();
-            Ok(64)
+            Ok(Exit::Usage.code())
         }
         Err(help) => output::done(help.print()).map(|()| 0),
     };
@@ -80,7 +81,7 @@ fn command(command: Command) -> Result<i32, Failure> {
 }
 
 fn exit_code(code: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(code.clamp(0, 255)).unwrap_or(70))
+    ExitCode::from(u8::try_from(code.clamp(0, 255)).unwrap_or(u8::MAX))
 }
 
 impl Failure {

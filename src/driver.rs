@@ -43,6 +43,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::clock::{Clock, Instant};
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, RenewAnswer};
+use crate::election::exit::Exit;
 use crate::election::history::{Ending, Transition};
 use crate::election::lease::{Lease, LeaseId};
 use crate::election::record::{LeaderRecord, MemberId, Registration, Token};
@@ -71,8 +72,6 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long revoking our own lease may take when we leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The exit code of a process that lost its leadership (`node::exit` knows it as well).
-const LOST_EXIT_CODE: i32 = 75;
 /// How long the log gets to write its last line, and the observers to write theirs.
 const LAST_WORK: Duration = Duration::from_millis(50);
 
@@ -205,7 +204,7 @@ fn end_process(ending: &Ending, last_work: Vec<Box<dyn FnOnce() + Send>>) -> ! {
     }
     // The log is written by a thread of its own; this is the last line, and it says why.
     std::thread::sleep(LAST_WORK);
-    fuse::end_process(LOST_EXIT_CODE)
+    fuse::end_process(Exit::LeadershipLost.code())
 }
 
 // === impl Driver: the loop ===

@@ -55,6 +55,7 @@
 pub mod departure;
 pub mod elector;
 pub mod event;
+pub mod exit;
 pub mod history;
 pub mod lease;
 pub mod record;

@@ -3,7 +3,6 @@
 //! The order of a start is boring and fails early: bind the ports, take the data dir, open the store, start the
 //! driver, serve. Nothing outside the data dir (and the store) is written.
 
-pub mod exit;
 pub mod exit_timer;
 mod open;
 mod signals;
@@ -31,6 +30,7 @@ use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{MainLoop, MainLoopEnd};
 use crate::driver::status::Status;
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
+use crate::election::exit::Exit;
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
@@ -49,7 +49,6 @@ use crate::store::open::OpenError;
 use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
-use exit::Exit;
 use watched::Watched;
 
 /// How long the servers get to finish what they are doing when the node stops.

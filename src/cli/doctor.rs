@@ -13,10 +13,9 @@ use crate::diagnosis::checks::examine::{self, Plan, UnknownCheck};
 use crate::diagnosis::checks::facts::MetaFacts;
 use crate::diagnosis::checks::render::{self, Colours};
 use crate::diagnosis::checks::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
+use crate::election::exit::Exit;
 use crate::telemetry::terminal::plain;
 
-/// Wrong usage.
-const USAGE: i32 = 64;
 /// How many reads are measured at each endpoint.
 const READS: usize = 20;
 /// What a node found longer ago than this is found out again.
@@ -121,7 +120,7 @@ fn not_known(skipped: Skipped) -> Option<Finding> {
 }
 
 fn unknown(e: UnknownCheck) -> Failure {
-    Failure::new(USAGE, e.to_string())
+    Failure::new(Exit::Usage.code(), e.to_string())
 }
 
 fn colours() -> Colours {

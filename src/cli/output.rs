@@ -9,7 +9,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::node::exit::Exit;
+use crate::election::exit::Exit;
 use crate::proto::metad::{Answerer, ForeignCandidate, LeaderInfo, MemberInfo};
 use crate::telemetry::terminal::{plain, plain_lines};
 

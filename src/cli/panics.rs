@@ -6,7 +6,7 @@
 use std::panic::PanicHookInfo;
 
 use super::output;
-use crate::node::exit::Exit;
+use crate::election::exit::Exit;
 use crate::node::exit_timer;
 use crate::telemetry::log;
 
@@ -59,7 +59,7 @@ extern "C" fn aborted(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
         }
         libc::alarm(1); // in case nobody reads stderr
         libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len());
-        libc::_exit(70)
+        libc::_exit(Exit::Internal.code())
     }
 }
 

@@ -11,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
-use crate::node::exit::Exit;
+use crate::election::exit::Exit;
 use crate::proto::metad::{LeaderResponse, MembersResponse};
 
 /// How long a member gets to answer.
@@ -26,7 +26,7 @@ pub(super) const NO_LEADER: i32 = 2;
 /// Runs a command that waits for the network.
 pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failure::new(70, format!("cannot start: {e}")))?.block_on(command)
+    runtime.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot start: {e}")))?.block_on(command)
 }
 
 /// `metad status`.

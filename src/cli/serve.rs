@@ -4,7 +4,7 @@ use super::args::ServeArgs;
 use super::reload::Reload;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
-use crate::node::exit::Exit;
+use crate::election::exit::Exit;
 use crate::node::{Node, StartError, exit_timer};
 use crate::telemetry::log::{self, Format, LogError};
 use crate::telemetry::printer::Printer;
@@ -58,7 +58,7 @@ async fn run(
     let node = builder.start().await.map_err(refused)?;
     let reloader = node.reloader();
     let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
-    caught.map_err(|e| Failure::new(70, format!("cannot catch signals: {e}")))?;
+    caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
     let (exit, ending) = node.wait().await;
     if exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_)) {
         return Ok(exit.code());

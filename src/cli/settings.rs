@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use super::Failure;
 use super::args::{ConfigArgs, ConfigCommand, SettingArgs};
 use crate::config::{self, Loaded};
-
-/// Configuration errors.
-const CONFIG_WRONG: i32 = 78;
+use crate::election::exit::Exit;
 
 /// The merged configuration.
 pub(super) fn load(args: &SettingArgs) -> Result<Loaded, Failure> {
     let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
     let file = args.config.clone().or_else(from_env);
     config::load(file.as_deref(), config::process_env(), &args.given())
-        .map_err(|e| Failure::new(CONFIG_WRONG, e.to_string()))
+        .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))
 }
 
 /// `metad config check|print`.

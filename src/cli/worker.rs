@@ -10,6 +10,7 @@ use super::args::{Format, WorkerArgs};
 use super::query::CANNOT_ASK;
 use super::{Failure, output};
 use crate::client::{BarrierEvent, ClientError, MetaClient, Registered, WorkerSpec};
+use crate::election::exit::Exit;
 use crate::proto::metad::Committed;
 
 /// The pause before a stream is opened again that has just ended.
@@ -45,7 +46,7 @@ pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
     let client = MetaClient::new(args.meta.addresses()).map_err(|e| failure(&e))?;
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
     let mut worker = Worker { client, spec, format: args.output, left: args.epochs, newest: 0 };
-    let caught = |e| Failure::new(70, format!("cannot catch signals: {e}"));
+    let caught = |e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(caught)?;
     let mut int = signal(SignalKind::interrupt()).map_err(caught)?;
     let mut registered = tokio::select! {

@@ -13,11 +13,10 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use crate::clock::{Clock, OsClock};
+use crate::election::exit::Exit;
 use crate::guardian::horizon::{End, Horizon};
 use crate::guardian::kernel_timer::KernelTimer;
 
-/// The exit code of a process that the fuse ended.
-pub const FUSE_EXIT_CODE: i32 = 76;
 /// The longest sleep: bounds how far `CLOCK_BOOTTIME`, which the sleep and the kernel timer count on, may lag behind
 /// the other clock; 5 ms, where they differ by 500 ppm, which is as much as the kernel steers a clock.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
@@ -121,7 +120,7 @@ fn burn(deadlines: &Deadlines) {
         let now = OsClock.now();
         if now.reached(deadline) {
             deadlines.horizon.note_fuse();
-            end_process(FUSE_EXIT_CODE);
+            end_process(Exit::Fuse.code());
         }
         deadlines.follow_clocks();
         // By half of the time it has usually moved.

@@ -20,6 +20,7 @@ use super::run::Run;
 use super::{FDS_VARIABLE, program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
+use crate::election::exit::Exit;
 use crate::election::lease::LeaseId;
 
 /// How long after H the ward is killed, if neither its fuse nor its kernel timer has done it.
@@ -58,8 +59,8 @@ pub fn run_if_asked() {
     let Ok(numbers) = std::env::var(FDS_VARIABLE) else { return };
     let fds: Vec<i32> = numbers.split(',').filter_map(|n| n.parse().ok()).collect();
     let code = match <[i32; 4]>::try_from(fds) {
-        Ok(fds) => run(fds).map_or(74, |()| 0),
-        Err(_) => 64,
+        Ok(fds) => run(fds).map_or(Exit::Io.code(), |()| 0),
+        Err(_) => Exit::Usage.code(),
     };
     std::process::exit(code);
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::exit::Exit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::data_dir::{DataDir, DataDirError};
+use crate::election::exit::Exit;
 use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;
 use crate::protocol::join::Pin;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use metad::config::KEYS;
+use metad::election::exit::EXITS;
 use metad::election::lease::LeaseTiming;
-use metad::node::exit::EXITS;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::tidy;

@@ -1,7 +1,6 @@
-//! Why the process ended, as a number that a supervisor understands.
+//! Why the process ended, as a number that a supervisor understands. The one place that knows these numbers.
 
-use crate::driver::fuse::FUSE_EXIT_CODE;
-use crate::election::history::{Ending, Reason};
+use super::history::{Ending, Reason};
 
 /// The exit codes (sysexits(3) where there is one). Part of the interface; the README lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +25,7 @@ pub enum Exit {
     Denied,
     /// The configuration is wrong, or names another store than the data dir belongs to.
     Config,
-    /// The payload ended by itself; its code is ours.
+    /// The program ended by itself; its code is ours.
     MainLoop(i32),
 }
 
@@ -48,7 +47,7 @@ pub const EXITS: [(Exit, &str); 10] = [
 
 impl Exit {
     /// The number.
-    pub fn code(self) -> i32 {
+    pub const fn code(self) -> i32 {
         match self {
             Exit::Stopped => 0,
             Exit::Usage => 64,
@@ -57,7 +56,7 @@ impl Exit {
             Exit::InUse => 73,
             Exit::Io => 74,
             Exit::LeadershipLost => 75,
-            Exit::Fuse => FUSE_EXIT_CODE,
+            Exit::Fuse => 76,
             Exit::Denied => 77,
             Exit::Config => 78,
             Exit::MainLoop(code) => code,
