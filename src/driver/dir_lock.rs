@@ -114,7 +114,9 @@ impl Holder {
             // A child that this process is just starting has our files until its exec: also the one we have closed.
             Some(pid) if pid == std::process::id() => OWN_CHILD_PATIENCE,
             Some(pid) if !is_alive(pid) => PATIENCE,
-            Some(_) | None => Duration::ZERO,
+            Some(_) => Duration::ZERO,
+            // Its note is gone: it may be the guardian of a process that has just died.
+            None => PATIENCE,
         }
     }
 
