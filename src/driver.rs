@@ -374,9 +374,9 @@ impl Driver {
                 let (view, me) = (self.elector.view().clone(), self.me());
                 self.spawn(async move { candidates.ask(view, me, token, wanted).await });
             }
-            Action::HandOver { token, heir } => {
-                let record = handover::record_of(&heir, self.transitions_so_far());
-                let txn = transactions::hand_over(&self.parts.keys, &record, &heir, token);
+            Action::HandOver { token, successor } => {
+                let record = handover::record_of(&successor, self.transitions_so_far());
+                let txn = transactions::hand_over(&self.parts.keys, &record, &successor, token);
                 self.ask("hand over", txn, transactions::hand_over_event);
             }
             Action::Release(token) => {

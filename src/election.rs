@@ -32,7 +32,7 @@
 //! | Stopping | the main loop does not end even when it is ended the hard way | Stopping (the process ends) |
 //! | Choosing | a candidate is ready | HandingOver |
 //! | Choosing | nobody is, in 100 ms | Resigning |
-//! | HandingOver | the record is the heir's | Stopped |
+//! | HandingOver | the record is the successor's | Stopped |
 //! | HandingOver | refused, or nobody knows | Resigning |
 //! | Resigning | record deleted under our token, or patience over | Stopped |
 //! | Leading | the store went back in time, or is another one | Stopping (forced) |

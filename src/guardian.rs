@@ -19,12 +19,12 @@
 //! `KillMode=control-group`).
 
 mod channel;
+pub mod exit_report;
 mod fate;
 pub mod horizon;
 pub mod keeper;
 pub mod kernel_timer;
 mod link;
-pub mod obituary;
 mod process;
 mod program;
 mod revoke;

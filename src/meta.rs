@@ -6,8 +6,8 @@
 pub mod barrier;
 pub mod cluster;
 pub mod codec;
-pub mod desk;
 pub mod payload;
+pub mod request_queue;
 pub mod store;
 pub mod tick;
 pub mod watchdog;

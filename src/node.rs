@@ -40,8 +40,8 @@ use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
 use crate::meta::cluster::ClusterLoop;
-use crate::meta::desk::{Desk, Served};
 use crate::meta::payload::Payload;
+use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::Watchdog;
 use crate::store::codec::Keys;
@@ -176,15 +176,15 @@ impl NodeBuilder {
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let fuse = Fuse::start().map_err(no_thread)?;
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
-        let desk = Desk::default();
+        let requests = RequestQueue::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
-        let built_in = || cluster_loop(&self.config, desk.clone(), clock.clone(), telemetry.clone());
+        let built_in = || cluster_loop(&self.config, requests.clone(), clock.clone(), telemetry.clone());
         let runs_program = !self.command.is_empty();
         let main_loop = match runs_program {
             true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
             false => self.main_loop.unwrap_or_else(|| Box::new(built_in())),
         };
-        let main_loop = Box::new(Served { main_loop, desk: desk.clone() });
+        let main_loop = Box::new(Served { main_loop, requests: requests.clone() });
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
@@ -225,7 +225,7 @@ impl NodeBuilder {
         });
         let look_command = store::open::look_command(&reloader.config).into();
         let rpc_parts =
-            RpcParts { driver, past, look_command, clock, desk, serves_cluster, telemetry, checks };
+            RpcParts { driver, past, look_command, clock, requests, serves_cluster, telemetry, checks };
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(held);
         node.serve_beside(checking);
@@ -296,7 +296,12 @@ fn cannot_run(refused: Refused) -> StartError {
     StartError { exit, message: format!("{refused}\nfix: name an executable program, or give its full path") }
 }
 
-fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: Telemetry) -> ClusterLoop {
+fn cluster_loop(
+    config: &Config,
+    requests: RequestQueue,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+) -> ClusterLoop {
     let meta = &config.meta;
     ClusterLoop {
         barriers: BarrierSettings {
@@ -310,7 +315,7 @@ fn cluster_loop(config: &Config, desk: Desk, clock: Arc<dyn Clock>, telemetry: T
         start_timeout: Duration::from_secs(meta.start_timeout_secs),
         tick: (meta.tick_interval_ms > 0)
             .then(|| TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) }),
-        desk,
+        requests,
         clock,
         telemetry,
     }

@@ -1,7 +1,7 @@
 //! The gRPC services. Every member serves them, followers too.
 //!
-//! Handlers never touch the store: they read the driver's snapshot, and leave requests at the main loop's desk. A follower's answer says how old its
-//! picture is.
+//! Handlers never touch the store: they read the driver's snapshot, and leave requests in the main loop's request queue. A
+//! follower's answer says how old its view is.
 
 mod barrier;
 mod checks;
@@ -34,7 +34,7 @@ use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
 use crate::journal::Past;
 use crate::limits::{self, Bounds, Guard, Kinds};
-use crate::meta::desk::Desk;
+use crate::meta::request_queue::RequestQueue;
 use crate::proto::DESCRIPTORS;
 use crate::proto::meta::meta_member_service_server::MetaMemberServiceServer;
 use crate::proto::metad::barrier_service_server::BarrierServiceServer;
@@ -74,7 +74,7 @@ pub struct RpcParts {
     /// The clock, for ages.
     pub clock: Arc<dyn Clock>,
     /// Where requests for the main loop are left.
-    pub desk: Desk,
+    pub requests: RequestQueue,
     /// Does the main loop keep workers and send barriers?
     pub serves_cluster: bool,
     /// The events, and where calls are counted.

@@ -82,9 +82,9 @@ impl Monitor {
         let now = moment.now;
         let (heard_at, hears_every, timeout) = self.heard(moment);
         let is_troubled = now.since(heard_at) > timeout;
-        let standstill = self.punctuality.lock().standstill(now);
+        let stall = self.punctuality.lock().stall(now);
         if let Some(diagnosis) = &self.diagnosis {
-            diagnosis.tell(Worry { is_troubled, heard_at, hears_every, standstill });
+            diagnosis.tell(Worry { is_troubled, heard_at, hears_every, stall });
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::verdict::{self, Evidence, Peer, Standstill, Verdict};
+use super::verdict::{self, Evidence, Peer, Stall, Verdict};
 use crate::client::MemberClient;
 use crate::clock::{Clock, Instant};
 use crate::driver::status::Status;
@@ -38,8 +38,8 @@ pub(super) struct Worry {
     pub(super) heard_at: Instant,
     /// How often it confirms something when all is well.
     pub(super) hears_every: Duration,
-    /// The longest standstill lately.
-    pub(super) standstill: Option<Standstill>,
+    /// The longest stall lately.
+    pub(super) stall: Option<Stall>,
 }
 
 /// What was seen last.
@@ -85,7 +85,7 @@ impl Diagnosis {
     /// How the driver fares; looks at once if that is worse than before.
     pub(super) fn tell(&self, worry: Worry) {
         self.worry.send_if_modified(|known| {
-            let is_news = (known.is_troubled, known.standstill) != (worry.is_troubled, worry.standstill);
+            let is_news = (known.is_troubled, known.stall) != (worry.is_troubled, worry.stall);
             *known = worry;
             is_news
         });
@@ -106,7 +106,7 @@ impl Look {
         Evidence {
             reason: None,
             registration_gone: false,
-            standstill: worry.standstill,
+            stall: worry.stall,
             sights: self.sights.clone(),
             complaint: self.complaint.clone(),
             peers: self.peers.clone(),

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::verdict::Standstill;
+use super::verdict::Stall;
 use crate::clock::Instant;
 
 /// A timer that is late by less is late by chance: a tenth of the lease, within these bounds.
 const LATE_MIN: Duration = Duration::from_millis(300);
 const LATE_MAX: Duration = Duration::from_secs(1);
-/// How long a standstill explains what comes after it.
+/// How long a stall explains what comes after it.
 const EXPLAINS: Duration = Duration::from_secs(30);
 /// How often the kernel's count is read: it costs a few microseconds.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub(super) struct Punctuality {
     due_at: Instant,
     /// The kernel's count of the time that this thread has waited, and when it was read.
     counted: Option<(Duration, Instant)>,
-    worst: Option<(Standstill, Instant)>,
+    worst: Option<(Stall, Instant)>,
 }
 
 // === impl Punctuality ===
@@ -53,28 +53,28 @@ impl Punctuality {
         self.worst(now).map_or(Duration::ZERO, |s| s.lasted)
     }
 
-    /// The longest standstill lately: a delay that is not just chance.
-    pub(super) fn standstill(&self, now: Instant) -> Option<Standstill> {
+    /// The longest stall lately: a delay that is not just chance.
+    pub(super) fn stall(&self, now: Instant) -> Option<Stall> {
         self.worst(now).filter(|s| s.lasted >= self.late_min)
     }
 
-    fn worst(&self, now: Instant) -> Option<Standstill> {
-        self.worst.filter(|(_, at)| now.since(*at) < EXPLAINS).map(|(standstill, _)| standstill)
+    fn worst(&self, now: Instant) -> Option<Stall> {
+        self.worst.filter(|(_, at)| now.since(*at) < EXPLAINS).map(|(stall, _)| stall)
     }
 
     fn compare(&mut self, now: Instant) -> Duration {
         let late = now.since(self.due_at);
         if self.worst_delay(now) < late {
-            self.worst = Some((self.standstill_of(now, late), now));
+            self.worst = Some((self.stall_of(now, late), now));
         }
         late
     }
 
-    fn standstill_of(&self, now: Instant, lasted: Duration) -> Standstill {
+    fn stall_of(&self, now: Instant, lasted: Duration) -> Stall {
         let boot = now.boot_ns().saturating_sub(self.due_at.boot_ns());
         let raw = now.raw_ns().saturating_sub(self.due_at.raw_ns());
         let before = self.counted.filter(|_| lasted >= self.late_min);
-        Standstill {
+        Stall {
             lasted,
             waiting: before.map_or(Duration::ZERO, |(count, _)| waited().saturating_sub(count)),
             suspended: Duration::from_nanos(boot.saturating_sub(raw)),
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_late_by_much_is_a_standstill_and_only_for_a_while() {
+    fn only_what_is_late_by_much_is_a_stall_and_only_for_a_while() {
         let at = Instant::from_millis;
         let mut p = Punctuality::new(Duration::from_secs(5), at(0));
         p.sleeps(at(0), Duration::from_secs(2));
@@ -102,14 +102,14 @@ mod tests {
         p.sleeps(at(1_060), Duration::from_millis(200));
         assert_eq!(p.woke(at(1_700)), Duration::from_millis(440));
         assert_eq!(p.worst_delay(at(1_700)), Duration::from_millis(440));
-        assert_eq!(p.standstill(at(1_700)), None, "less than a tenth of the lease");
+        assert_eq!(p.stall(at(1_700)), None, "less than a tenth of the lease");
         p.sleeps(at(1_700), Duration::from_millis(200));
         p.woke(at(4_900));
-        assert_eq!(p.standstill(at(5_000)).unwrap().lasted, Duration::from_secs(3));
+        assert_eq!(p.stall(at(5_000)).unwrap().lasted, Duration::from_secs(3));
         p.sleeps(at(4_900), Duration::from_millis(200));
         p.woke(at(6_000));
         assert_eq!(p.worst_delay(at(6_000)), Duration::from_secs(3), "a shorter one does not hide it");
-        assert_eq!((p.standstill(at(40_000)), p.worst_delay(at(40_000))), (None, Duration::ZERO));
+        assert_eq!((p.stall(at(40_000)), p.worst_delay(at(40_000))), (None, Duration::ZERO));
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         p.sleeps(at(0), Duration::from_secs(1));
         p.woke(at(900));
         p.sleeps(at(3_900), Duration::from_secs(1));
-        assert_eq!(p.standstill(at(3_900)).unwrap().lasted, Duration::from_secs(3));
+        assert_eq!(p.stall(at(3_900)).unwrap().lasted, Duration::from_secs(3));
     }
 
     #[test]
@@ -128,6 +128,6 @@ mod tests {
         p.sleeps(Instant::default(), Duration::from_secs(1));
         let now = Instant::from_nanos(61_000_000_000, 1_000_000_000);
         assert_eq!(p.woke(now), Duration::from_secs(60));
-        assert_eq!(p.standstill(now).unwrap().suspended, Duration::from_secs(60));
+        assert_eq!(p.stall(now).unwrap().suspended, Duration::from_secs(60));
     }
 }

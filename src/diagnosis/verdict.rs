@@ -84,7 +84,7 @@ pub enum How {
 
 /// The process did nothing for a while, although it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standstill {
+pub struct Stall {
     /// For how long.
     pub lasted: Duration,
     /// How much of that it waited for a CPU.
@@ -109,8 +109,8 @@ pub struct Evidence {
     pub reason: Option<Reason>,
     /// Is our registration, which hangs on the same lease as the record, gone too?
     pub registration_gone: bool,
-    /// The longest standstill lately.
-    pub standstill: Option<Standstill>,
+    /// The longest stall lately.
+    pub stall: Option<Stall>,
     /// Each etcd member, as it was seen last.
     pub sights: Vec<Sight>,
     /// What is wrong with the store, if it is in one place and says so.
@@ -128,8 +128,8 @@ pub struct Evidence {
 /// Judges.
 pub fn judge(e: &Evidence) -> Verdict {
     let store = judge_store(e);
-    // A standstill costs a lease only if it took most of it.
-    let explains_end = |s: &Standstill| s.lasted * 2 > e.ttl;
+    // A stall costs a lease only if it took most of it.
+    let explains_end = |s: &Stall| s.lasted * 2 > e.ttl;
     let by_time = matches!(
         e.reason,
         Some(Reason::RenewDeadline | Reason::ClockSuspended | Reason::LeaseExpired | Reason::StartTimeout)
@@ -138,12 +138,12 @@ pub fn judge(e: &Evidence) -> Verdict {
         Some(Reason::Deposed | Reason::Fenced) => return Verdict::Deposed,
         // A lease that ended because we stood still takes the record along.
         Some(Reason::RecordDeleted) if e.registration_gone => {
-            return e.standstill.filter(explains_end).map_or(Verdict::LeaseGone, |s| stood_still(&s));
+            return e.stall.filter(explains_end).map_or(Verdict::LeaseGone, |s| stood_still(&s));
         }
         Some(Reason::RecordDeleted) => return Verdict::RecordDeleted,
         _ => {}
     }
-    match (e.standstill, store) {
+    match (e.stall, store) {
         (Some(s), _) if by_time && explains_end(&s) => stood_still(&s),
         (Some(s), Verdict::Well | Verdict::EtcdMember(_)) if !by_time => stood_still(&s),
         (_, Verdict::Well) if by_time => Verdict::Unclear,
@@ -151,7 +151,7 @@ pub fn judge(e: &Evidence) -> Verdict {
     }
 }
 
-fn stood_still(s: &Standstill) -> Verdict {
+fn stood_still(s: &Stall) -> Verdict {
     let half = s.lasted / 2;
     if s.suspended > half {
         Verdict::MachineSuspended(s.lasted)
@@ -364,9 +364,9 @@ mod tests {
         Peer { node: "p".into(), age: age_ms.map(Duration::from_millis) }
     }
 
-    fn still(lasted: u64, waiting: u64, suspended: u64) -> Option<Standstill> {
+    fn still(lasted: u64, waiting: u64, suspended: u64) -> Option<Stall> {
         let [lasted, waiting, suspended] = [lasted, waiting, suspended].map(Duration::from_millis);
-        Some(Standstill { lasted, waiting, suspended })
+        Some(Stall { lasted, waiting, suspended })
     }
 
     fn seen(sights: Vec<Sight>) -> Evidence {
@@ -446,7 +446,7 @@ mod tests {
     fn what_this_node_went_through_and_why_it_lost_have_their_verdicts() {
         let lost = |reason, e: Evidence| Evidence { reason: Some(reason), ..e };
         let gone = |e: Evidence| Evidence { registration_gone: true, ..e };
-        let stood = |standstill, e: Evidence| Evidence { standstill, ..e };
+        let stood = |stall, e: Evidence| Evidence { stall, ..e };
         let down = || seen(all(Reach::Open));
         assert_judged(&[
             (stood(still(4_000, 3_900, 0), healthy()), "cpu_starved"),
@@ -486,7 +486,7 @@ mod tests {
             (Evidence { reason: Some(Reason::RenewDeadline), ..seen.clone() }, "store_file"),
             (Evidence { reason: Some(Reason::RenewDeadline), complaint: None, ..seen.clone() }, "unclear"),
             (
-                Evidence { standstill: still(9_000, 10, 0), reason: Some(Reason::RenewDeadline), ..seen },
+                Evidence { stall: still(9_000, 10, 0), reason: Some(Reason::RenewDeadline), ..seen },
                 "process_stopped",
             ),
         ]);

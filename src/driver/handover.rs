@@ -1,4 +1,4 @@
-//! Asking the candidates whether they are ready, and the record that the heir gets.
+//! Asking the candidates whether they are ready, and the record that the successor gets.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -97,13 +97,13 @@ async fn warm_up(mut client: MemberClient) {
     let _ = client.leader().await;
 }
 
-/// The record as the heir would have written it.
-pub(super) fn record_of(heir: &Member, transitions: u64) -> LeaderRecord {
+/// The record as the successor would have written it.
+pub(super) fn record_of(successor: &Member, transitions: u64) -> LeaderRecord {
     LeaderRecord {
-        holder: heir.registration.member.clone(),
-        address: heir.registration.rpc_address.clone(),
+        holder: successor.registration.member.clone(),
+        address: successor.registration.rpc_address.clone(),
         nonce: Nonce(0),
-        ttl: heir.registration.ttl,
+        ttl: successor.registration.ttl,
         acquired_ms: wall_clock_ms(),
         transitions,
     }

@@ -98,10 +98,10 @@ pub enum State {
         ending: Ending,
         /// The only candidate that is wanted.
         wanted: Option<String>,
-        /// When to go on without an heir.
+        /// When to go on without an successor.
         until: Instant,
     },
-    /// The record is being put into the heir's name, in one write.
+    /// The record is being put into the successor's name, in one write.
     HandingOver {
         /// The tenure's token.
         token: Token,
@@ -151,9 +151,9 @@ pub enum Succession {
         at: Instant,
     },
     /// This one said that it is ready.
-    Heir {
+    Successor {
         /// Its registration, of the generation that it was ready with.
-        heir: Box<Member>,
+        successor: Box<Member>,
         /// The only candidate that was wanted.
         wanted: Option<String>,
         /// When it was asked.

@@ -137,7 +137,7 @@ pub struct Ready {
 /// How a hand-over ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HandOverAnswer {
-    /// The heir has the record.
+    /// The successor has the record.
     Done,
     /// It certainly did not and will not happen.
     Refused,
@@ -187,12 +187,12 @@ pub enum Action {
         /// The only candidate that is wanted.
         wanted: Option<String>,
     },
-    /// Put the heir into the record, if it still carries this token and the heir is still of this generation.
+    /// Put the successor into the record, if it still carries this token and the successor is still of this generation.
     HandOver {
         /// The tenure that has ended.
         token: Token,
         /// Who gets it.
-        heir: Box<Member>,
+        successor: Box<Member>,
     },
     /// Delete the record, if it still carries this token.
     Release(Token),

@@ -15,7 +15,7 @@ use crate::election::history::Reason;
 use crate::files;
 
 /// The file's name in the data dir.
-const FILE: &str = "obituary";
+const FILE: &str = "exit-report";
 /// How long the next start waits for it, if nobody can lead meanwhile anyway.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_millis(50);
 /// How long the guardian itself waits for it at the end, when it has nothing else to do.
@@ -23,7 +23,7 @@ pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a leader's process is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Obituary {
+pub struct ExitReport {
     /// The fuse, the kernel timer, the guardian, or nobody knows.
     pub reason: Reason,
     /// When that was noticed, by the wall clock.
@@ -31,7 +31,7 @@ pub struct Obituary {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ObituaryJson {
+struct ExitReportJson {
     reason: String,
     at_ms: u64,
 }
@@ -39,9 +39,9 @@ struct ObituaryJson {
 /// One that is being written.
 pub(super) struct Writing(Receiver<()>);
 
-// === impl Obituary ===
+// === impl ExitReport ===
 
-impl Obituary {
+impl ExitReport {
     /// Of a process that has died, seen at this moment: by its fuse, if it left word of it, by us, by its kernel timer,
     /// if that was due, or in a way that nobody knows.
     pub(super) fn of(now: Instant, due: Instant, burnt: bool, killed: bool, at_ms: u64) -> Self {
@@ -58,18 +58,18 @@ impl Obituary {
     pub(super) fn write(self, data_dir: PathBuf) -> Writing {
         let (done, wait) = channel();
         let write = move || {
-            let json = ObituaryJson { reason: self.reason.as_str().to_owned(), at_ms: self.at_ms };
+            let json = ExitReportJson { reason: self.reason.as_str().to_owned(), at_ms: self.at_ms };
             let bytes = serde_json::to_vec(&json).unwrap_or_default();
             let _ = files::write(&data_dir.join(FILE), &bytes); // without it the next start knows less
             let _ = done.send(());
         };
-        let _ = std::thread::Builder::new().name("obituary".into()).spawn(write);
+        let _ = std::thread::Builder::new().name("exit-report".into()).spawn(write);
         Writing(wait)
     }
 
     /// The one that a guardian has left here; one that cannot be read is none.
     pub fn read(data_dir: &Path) -> Option<Self> {
-        let json: ObituaryJson = serde_json::from_slice(&std::fs::read(data_dir.join(FILE)).ok()?).ok()?;
+        let json: ExitReportJson = serde_json::from_slice(&std::fs::read(data_dir.join(FILE)).ok()?).ok()?;
         Some(Self { reason: Reason::parse(&json.reason)?, at_ms: json.at_ms })
     }
 
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_cause_of_death_is_told_by_who_has_killed_and_by_the_clock() {
         let at = Instant::from_millis;
-        let reason = |now, burnt, killed| Obituary::of(at(now), at(1_020), burnt, killed, 7).reason;
+        let reason = |now, burnt, killed| ExitReport::of(at(now), at(1_020), burnt, killed, 7).reason;
         assert_eq!(reason(1_019, false, false), Reason::Vanished);
         assert_eq!(reason(1_019, true, false), Reason::Fuse);
         assert_eq!(reason(1_020, false, false), Reason::KernelTimer);
@@ -106,11 +106,11 @@ mod tests {
     #[test]
     fn what_one_process_writes_the_next_reads() {
         let tmp = tempfile::tempdir().unwrap();
-        assert_eq!(Obituary::read(tmp.path()), None);
-        let obituary = Obituary { reason: Reason::Fuse, at_ms: 7 };
-        obituary.write(tmp.path().to_owned()).0.recv().unwrap();
-        assert_eq!(Obituary::read(tmp.path()), Some(obituary));
-        Obituary::remove(tmp.path());
-        assert_eq!(Obituary::read(tmp.path()), None);
+        assert_eq!(ExitReport::read(tmp.path()), None);
+        let exit_report = ExitReport { reason: Reason::Fuse, at_ms: 7 };
+        exit_report.write(tmp.path().to_owned()).0.recv().unwrap();
+        assert_eq!(ExitReport::read(tmp.path()), Some(exit_report));
+        ExitReport::remove(tmp.path());
+        assert_eq!(ExitReport::read(tmp.path()), None);
     }
 }

@@ -11,10 +11,10 @@ use rustix::process::Signal;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
+use super::exit_report::{ExitReport, LAST_PATIENCE, WRITE_PATIENCE, Writing};
 use super::horizon::Horizon;
 use super::keeper::LEASES_MAX;
 use super::kernel_timer::KernelTimer;
-use super::obituary::{LAST_PATIENCE, Obituary, WRITE_PATIENCE, Writing};
 use super::revoke::Revoker;
 use super::run::Run;
 use super::{FDS_VARIABLE, program, tree};
@@ -97,11 +97,11 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     };
     process.watch()?;
     // The ward is dead, or has dismissed us. Kill first, revoke after.
-    let obituary = process.obituary();
+    let exit_report = process.exit_report();
     process.end_tree();
     let revoking =
         process.revoker.filter(|_| !process.dismissed).map(|r| r.revoke(process.leases, process.pinned));
-    let freeing = free_data_dir(lock, obituary.map(|(obituary, data_dir)| obituary.write(data_dir)));
+    let freeing = free_data_dir(lock, exit_report.map(|(exit_report, data_dir)| exit_report.write(data_dir)));
     if let Some(revoking) = revoking {
         let _ = revoking.join(); // it has nothing to say
     }
@@ -112,13 +112,13 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
 }
 
 /// Now the next start may take the record over. It need not wait for the store as well, nor the revoke for a disk that
-/// hangs with the obituary.
-fn free_data_dir(lock: OwnedFd, obituary: Option<Writing>) -> io::Result<std::thread::JoinHandle<()>> {
+/// hangs with the exit report.
+fn free_data_dir(lock: OwnedFd, exit_report: Option<Writing>) -> io::Result<std::thread::JoinHandle<()>> {
     let free = move || {
-        obituary.iter().for_each(|o| o.wait(WRITE_PATIENCE));
+        exit_report.iter().for_each(|o| o.wait(WRITE_PATIENCE));
         drop(lock);
         // A thread that had to wait for a CPU must not be ended before it has written.
-        obituary.iter().for_each(|o| o.wait(LAST_PATIENCE));
+        exit_report.iter().for_each(|o| o.wait(LAST_PATIENCE));
     };
     std::thread::Builder::new().name("free-data-dir".into()).spawn(free)
 }
@@ -341,10 +341,10 @@ impl Process {
     }
 
     /// What the ward's next start is told about the death of a leader, and where.
-    fn obituary(&self) -> Option<(Obituary, PathBuf)> {
+    fn exit_report(&self) -> Option<(ExitReport, PathBuf)> {
         let due = self.horizon.killed_at().filter(|_| !self.dismissed)?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
         let (now, burnt) = (OsClock.now(), self.horizon.is_burnt());
-        Some((Obituary::of(now, due, burnt, self.killed, wall_clock_ms()), data_dir))
+        Some((ExitReport::of(now, due, burnt, self.killed, wall_clock_ms()), data_dir))
     }
 }

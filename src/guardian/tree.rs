@@ -49,7 +49,7 @@ impl Pauses {
     }
 }
 
-/// Makes this process the heir of its descendants.
+/// Makes this process the successor of its descendants.
 ///
 /// # Errors
 /// The kernel does not know subreapers.

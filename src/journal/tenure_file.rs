@@ -13,7 +13,7 @@ use crate::election::history::Reason;
 use crate::election::history::row::{End, Row};
 use crate::election::record::MemberUuid;
 use crate::files;
-use crate::guardian::obituary::Obituary;
+use crate::guardian::exit_report::ExitReport;
 use crate::store::codec::history::{decode_row, encode_row};
 
 /// The file's name in the data dir.
@@ -48,7 +48,7 @@ impl TenureFile {
         let mut said = self.said();
         if *said == Said::Nothing {
             *said = Said::Begun;
-            Obituary::remove(&self.dir);
+            ExitReport::remove(&self.dir);
             self.write(row);
         }
     }
@@ -74,7 +74,7 @@ impl TenureFile {
     pub fn forget_past(&self) {
         if *self.said() == Said::Nothing {
             let _ = std::fs::remove_file(self.dir.join(FILE)); // else it is told twice, which does no harm
-            Obituary::remove(&self.dir);
+            ExitReport::remove(&self.dir);
         }
     }
 
@@ -84,11 +84,11 @@ impl TenureFile {
         let dir = &self.dir;
         let row = decode_row(&std::fs::read(dir.join(FILE)).ok()?);
         let mut row = row.filter(|r| r.holder.uuid == uuid)?;
-        let obituary = Obituary::read(dir).filter(|o| o.at_ms >= row.from_ms);
+        let exit_report = ExitReport::read(dir).filter(|o| o.at_ms >= row.from_ms);
         row.close(End {
             // A clock that was set back must not end a tenure before it began.
-            at_ms: obituary.map_or_else(|| last_seen_ms(dir), |o| o.at_ms).max(row.from_ms),
-            reason: obituary.map_or(Reason::Vanished, |o| o.reason),
+            at_ms: exit_report.map_or_else(|| last_seen_ms(dir), |o| o.at_ms).max(row.from_ms),
+            reason: exit_report.map_or(Reason::Vanished, |o| o.reason),
             detail: String::new(),
             seen: None,
             by_holder: true,
@@ -182,10 +182,10 @@ mod tests {
     fn who_died_without_a_word_is_told_by_its_guardian() {
         let tmp = tempfile::tempdir().unwrap();
         TenureFile::new(tmp.path()).begin(&row());
-        std::fs::write(tmp.path().join("obituary"), r#"{"reason":"fuse","at_ms":8}"#).unwrap();
+        std::fs::write(tmp.path().join("exit-report"), r#"{"reason":"fuse","at_ms":8}"#).unwrap();
         let end = read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap();
         assert_eq!((end.reason, end.at_ms), (Reason::Fuse, 8));
-        std::fs::write(tmp.path().join("obituary"), r#"{"reason":"fuse","at_ms":4}"#).unwrap();
+        std::fs::write(tmp.path().join("exit-report"), r#"{"reason":"fuse","at_ms":4}"#).unwrap();
         let end = read(tmp.path(), MemberUuid(1)).unwrap().end.unwrap();
         assert_eq!(end.reason, Reason::Vanished, "an older tenure's");
     }

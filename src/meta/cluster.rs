@@ -1,6 +1,6 @@
 //! The built-in main loop: keeps the workers' registry, sends barriers, and writes a tick if it is told to.
 //!
-//! One task owns registry and barriers. Requests come through the desk; writes go out as futures of their own,
+//! One task owns registry and barriers. Requests come through the request queue; writes go out as futures of their own,
 //! so that nobody waits for the store but those who asked for what is written. Edits of the registry are written
 //! one after the other, in the order of their requests.
 
@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 
 use super::barrier::{Action, BarrierManager, BarrierSettings, DropReason, Epoch};
 use super::codec::{self, Opening};
-use super::desk::{Desk, Listing, Refused, Reply, Request, Told, Watching};
+use super::request_queue::{Listing, Refused, Reply, Request, RequestQueue, Told, Watching};
 use super::store::MetaStore;
 use super::tick::TickLoop;
 use super::workers::{Change, ChangeKind, Edit, Registry, WorkerId, WorkerSpec};
@@ -52,7 +52,7 @@ pub struct ClusterLoop {
     /// The tick, if there is to be one.
     pub tick: Option<TickLoop>,
     /// Where requests come from.
-    pub desk: Desk,
+    pub requests: RequestQueue,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where to count.
@@ -117,7 +117,7 @@ impl ClusterLoop {
         for row in &opening.unreadable {
             tracing::warn!("{row}");
         }
-        let mut requests = self.desk.take_requests();
+        let mut requests = self.requests.take_requests();
         let mut cluster = Cluster::new(self, store, opening);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -128,7 +128,7 @@ impl ClusterLoop {
                 Some(written) = cluster.writing.next() => cluster.written(written),
                 n = requests.recv_many(&mut batch, BATCH) => {
                     if n == 0 {
-                        return MainLoopEnd::default(); // the desk is closed: the tenure is over
+                        return MainLoopEnd::default(); // the request queue is closed: the tenure is over
                     }
                     batch.drain(..).for_each(|request| cluster.handle(request));
                 }
@@ -387,7 +387,7 @@ impl Cluster {
 
     fn changed(&mut self, now: Instant, change: Change) {
         if let ChangeKind::Left(_) = change.kind {
-            self.streams.cut(change.worker.id, super::desk::Cut::Left);
+            self.streams.cut(change.worker.id, super::request_queue::Cut::Left);
             self.barriers.worker_gone(now, change.worker.id);
         }
         let _ = self.watchers.send(change); // nobody watches: fine

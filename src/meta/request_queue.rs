@@ -1,4 +1,4 @@
-//! The desk: where the servers leave requests for the main loop, and where they find the meta store.
+//! The request queue: where the servers leave requests for the main loop, and where they find the meta store.
 //!
 //! It is open only while a main loop runs. The servers know nothing else of it, and it knows nothing of them.
 
@@ -19,9 +19,9 @@ pub(super) const REQUESTS_MAX: usize = 1024;
 /// The user's part of the meta store.
 const USER_AREA: &str = "user/";
 
-/// The desk of one node. Clones share it.
+/// The request queue of one node. Clones share it.
 #[derive(Clone, Default)]
-pub struct Desk {
+pub struct RequestQueue {
     inner: Arc<Mutex<Open>>,
 }
 
@@ -33,7 +33,7 @@ struct Open {
 
 /// Why a request could not be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeskError {
+pub enum QueueError {
     /// No main loop runs here that answers such requests.
     #[error("no main loop that handles this request runs here")]
     Closed,
@@ -165,29 +165,29 @@ pub enum Cut {
     BadReport(String),
 }
 
-/// A main loop together with the desk that is open while it runs.
+/// A main loop together with the request queue that is open while it runs.
 pub struct Served {
     /// What runs.
     pub main_loop: Box<dyn MainLoop>,
     /// Where its store is shown.
-    pub desk: Desk,
+    pub requests: RequestQueue,
 }
 
-/// Closes the desk, however the main loop ends.
-struct Closing(Desk);
+/// Closes the request queue, however the main loop ends.
+struct Closing(RequestQueue);
 
-// === impl Desk ===
+// === impl RequestQueue ===
 
-impl Desk {
+impl RequestQueue {
     /// Leaves a request for the main loop.
     ///
     /// # Errors
     /// Nobody would take it.
-    pub fn leave(&self, request: Request) -> Result<(), DeskError> {
-        let requests = self.open().requests.clone().ok_or(DeskError::Closed)?;
+    pub fn leave(&self, request: Request) -> Result<(), QueueError> {
+        let requests = self.open().requests.clone().ok_or(QueueError::Closed)?;
         requests.try_send(request).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => DeskError::Full,
-            mpsc::error::TrySendError::Closed(_) => DeskError::Closed,
+            mpsc::error::TrySendError::Full(_) => QueueError::Full,
+            mpsc::error::TrySendError::Closed(_) => QueueError::Closed,
         })
     }
 
@@ -195,10 +195,10 @@ impl Desk {
     ///
     /// # Errors
     /// Nobody takes it, or the main loop ends before it has answered: then it may or may not have been done.
-    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, DeskError> {
+    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, QueueError> {
         let (reply, answer) = oneshot::channel();
         self.leave(request(reply))?;
-        answer.await.map_err(|_| DeskError::Closed)
+        answer.await.map_err(|_| QueueError::Closed)
     }
 
     /// The user's part of the meta store, while a main loop runs.
@@ -228,8 +228,8 @@ impl Drop for Closing {
 impl MainLoop for Served {
     fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
         Box::pin(async move {
-            let _closing = Closing(self.desk.clone());
-            self.desk.open().store = Some(MetaStore::new(leadership.clone(), USER_AREA));
+            let _closing = Closing(self.requests.clone());
+            self.requests.open().store = Some(MetaStore::new(leadership.clone(), USER_AREA));
             self.main_loop.run(leadership).await
         })
     }

@@ -163,10 +163,10 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
 
 /// Puts a candidate into the record, on its own lease: if the record still carries our token and the candidate is
 /// still of the generation that it was ready with.
-pub fn hand_over(keys: &Keys, record: &LeaderRecord, heir: &Member, token: Token) -> Txn {
-    let r = &heir.registration;
+pub fn hand_over(keys: &Keys, record: &LeaderRecord, successor: &Member, token: Token) -> Txn {
+    let r = &successor.registration;
     Txn {
-        guards: vec![holds(keys, token), Guard::ModRevision(keys.node(&r.member.node), heir.generation)],
+        guards: vec![holds(keys, token), Guard::ModRevision(keys.node(&r.member.node), successor.generation)],
         then: vec![Op::Put(keys.leader(), encode_leader(record), Some(r.lease))],
         otherwise: vec![],
     }

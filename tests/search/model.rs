@@ -41,8 +41,8 @@ mod world;
 use std::time::Instant;
 
 use configurations::{
-    CLAIMS, HAND_OVER, HEIR_CRASHES, LATE_CLAIMS, LATE_GUARDIAN, LEADER_COMES_BACK, NO_GUARDIAN_LEFT,
-    PROGRAM, RECLAIM, RECLAIM_OR_EXPIRY, REGISTRATION, RENEWALS,
+    CLAIMS, HAND_OVER, LATE_CLAIMS, LATE_GUARDIAN, LEADER_COMES_BACK, NO_GUARDIAN_LEFT, PROGRAM, RECLAIM,
+    RECLAIM_OR_EXPIRY, REGISTRATION, RENEWALS, SUCCESSOR_CRASHES,
 };
 use explore::Explored;
 use facts::Fact;
@@ -113,7 +113,7 @@ fn guardians() {
 #[test]
 fn hand_overs() {
     holds(HAND_OVER);
-    holds(HEIR_CRASHES);
+    holds(SUCCESSOR_CRASHES);
     holds(LEADER_COMES_BACK);
 }
 

@@ -227,10 +227,10 @@ mod tests {
 
     #[test]
     fn death_ends_an_open_main_loop() {
-        let heir = trace("b", None, &[(STARTED, 2, 30)]);
-        assert!(check(&[trace("a", Some(30), &[(STARTED, 1, 10)]), heir.clone()]).is_ok());
-        assert!(refusal(&[trace("a", Some(31), &[(STARTED, 1, 10)]), heir.clone()]).contains("died"));
-        assert!(check(&[trace("a", None, &[(STARTED, 1, 10)]), heir]).is_err());
+        let successor = trace("b", None, &[(STARTED, 2, 30)]);
+        assert!(check(&[trace("a", Some(30), &[(STARTED, 1, 10)]), successor.clone()]).is_ok());
+        assert!(refusal(&[trace("a", Some(31), &[(STARTED, 1, 10)]), successor.clone()]).contains("died"));
+        assert!(check(&[trace("a", None, &[(STARTED, 1, 10)]), successor]).is_err());
     }
 
     #[test]

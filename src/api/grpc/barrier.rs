@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{RpcParts, refuse, requests};
 use crate::meta::barrier::DropReason;
-use crate::meta::desk::{Cut, Desk, DeskError, Feed, Request as Asked, Told};
+use crate::meta::request_queue::{Cut, Feed, QueueError, Request as Asked, RequestQueue, Told};
 use crate::meta::workers::WorkerId;
 use crate::proto::metad::barrier_service_server::BarrierService;
 use crate::proto::metad::{
@@ -18,7 +18,7 @@ use crate::proto::metad::{
 
 /// How long a worker may take to say who it is; less than any call may take, so that it learns what was missing.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
-/// How soon a report is left again when the desk is full.
+/// How soon a report is left again when the request queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Barriers {
@@ -30,14 +30,14 @@ struct Theirs {
     worker: WorkerId,
     stream: u64,
     cut: Arc<OnceLock<Cut>>,
-    desk: Desk,
+    requests: RequestQueue,
 }
 
 /// What a stream's end needs to know.
 struct Ending {
     worker: WorkerId,
     feed: Feed,
-    desk: Desk,
+    requests: RequestQueue,
     is_over: bool,
 }
 
@@ -65,12 +65,13 @@ impl BarrierService for Barriers {
         let unnamed = || Status::invalid_argument("the first message must name the worker");
         let first = first.map_err(|_| silent())??.ok_or_else(unnamed)?;
         let worker = requests::hello(first)?;
-        let desk = self.parts.desk.clone();
-        let feed = desk.ask(|reply| Asked::OpenStream(worker, reply)).await;
-        let feed = feed.map_err(|e| refuse::desk(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
-        let theirs = Theirs { worker, stream: feed.stream, cut: feed.cut.clone(), desk: desk.clone() };
+        let requests = self.parts.requests.clone();
+        let feed = requests.ask(|reply| Asked::OpenStream(worker, reply)).await;
+        let feed = feed.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
+        let theirs =
+            Theirs { worker, stream: feed.stream, cut: feed.cut.clone(), requests: requests.clone() };
         tokio::spawn(theirs.pass_on(reports));
-        let ending = Ending { worker, feed, desk, is_over: false };
+        let ending = Ending { worker, feed, requests, is_over: false };
         let mut response: Response<Self::StreamStream> =
             Response::new(Box::pin(stream::unfold(ending, next)));
         if let Some(token) = self.parts.driver.status().token {
@@ -101,9 +102,9 @@ impl Theirs {
         self.leave(|| Asked::CloseStream { worker, stream }).await;
     }
 
-    /// Waits for room at the desk. One that is closed has no streams any more.
+    /// Waits for room at the request queue. One that is closed has no streams any more.
     async fn leave(&self, request: impl Fn() -> Asked) {
-        while let Err(DeskError::Full) = self.desk.leave(request()) {
+        while let Err(QueueError::Full) = self.requests.leave(request()) {
             tokio::time::sleep(FULL_PAUSE).await;
         }
     }
@@ -130,7 +131,7 @@ async fn next(mut ending: Ending) -> Option<(Result<BarrierEvent, Status>, Endin
 impl Drop for Ending {
     fn drop(&mut self) {
         // The worker has gone away, or was told the end: either way nobody reads this stream any more.
-        let _ = self.desk.leave(Asked::CloseStream { worker: self.worker, stream: self.feed.stream });
+        let _ = self.requests.leave(Asked::CloseStream { worker: self.worker, stream: self.feed.stream });
     }
 }
 

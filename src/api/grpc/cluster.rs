@@ -1,4 +1,4 @@
-//! `metad.v1.ClusterService`: the workers. Requests are left at the main loop's desk.
+//! `metad.v1.ClusterService`: the workers. Requests are left at the main loop's request queue.
 
 use std::pin::Pin;
 
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{RpcParts, refuse, requests, slow};
 use crate::clock::millis;
-use crate::meta::desk::{self, Listing, Watching};
+use crate::meta::request_queue::{self, Listing, Watching};
 use crate::meta::workers::{Change, ChangeKind, LeaveReason, Worker, WorkerId, WorkerSpec};
 use crate::proto::metad::cluster_service_server::ClusterService;
 use crate::proto::metad::{
@@ -40,9 +40,9 @@ impl ClusterService for Cluster {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let spec = requests::register(request.into_inner())?;
-        let answer = self.parts.desk.ask(|reply| desk::Request::Register(spec, reply)).await;
+        let answer = self.parts.requests.ask(|reply| request_queue::Request::Register(spec, reply)).await;
         let (id, interval) = answer
-            .map_err(|e| refuse::desk(&self.parts, e))?
+            .map_err(|e| refuse::queue(&self.parts, e))?
             .map_err(|e| refuse::refused(&self.parts, &e))?;
         let max_heartbeat_interval_ms = millis(interval);
         Ok(Response::new(RegisterResponse { worker_id: id.0, max_heartbeat_interval_ms }))
@@ -53,8 +53,8 @@ impl ClusterService for Cluster {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let id = WorkerId(request.into_inner().worker_id);
-        let answer = self.parts.desk.ask(|reply| desk::Request::Heartbeat(id, reply)).await;
-        answer.map_err(|e| refuse::desk(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
+        let answer = self.parts.requests.ask(|reply| request_queue::Request::Heartbeat(id, reply)).await;
+        answer.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
         Ok(Response::new(HeartbeatResponse {}))
     }
 
@@ -63,16 +63,17 @@ impl ClusterService for Cluster {
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterResponse>, Status> {
         let id = WorkerId(request.into_inner().worker_id);
-        let answer = self.parts.desk.ask(|reply| desk::Request::Deregister(id, reply)).await;
-        answer.map_err(|e| refuse::desk(&self.parts, e))?.map_err(|e| refuse::refused(&self.parts, &e))?;
+        let answer = self.parts.requests.ask(|reply| request_queue::Request::Deregister(id, reply)).await;
+        answer.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::refused(&self.parts, &e))?;
         Ok(Response::new(DeregisterResponse {}))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let requests::Listed { after, limit } = requests::list(request.into_inner())?;
         // One more than is shown tells whether there is another page.
-        let asked = self.parts.desk.ask(|reply| desk::Request::List(after, limit + 1, reply)).await;
-        let listing = asked.map_err(|e| refuse::desk(&self.parts, e))?;
+        let asked =
+            self.parts.requests.ask(|reply| request_queue::Request::List(after, limit + 1, reply)).await;
+        let listing = asked.map_err(|e| refuse::queue(&self.parts, e))?;
         let (workers, shown) = page(&listing, 0, limit);
         let last = listing.workers[..shown].last().filter(|_| shown < listing.workers.len());
         let next_page_token = last.map(|w| w.id.to_string()).unwrap_or_default();
@@ -82,8 +83,8 @@ impl ClusterService for Cluster {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watching = self.parts.desk.ask(desk::Request::Watch).await;
-        let Watching { now, changes } = watching.map_err(|e| refuse::desk(&self.parts, e))?;
+        let watching = self.parts.requests.ask(request_queue::Request::Watch).await;
+        let Watching { now, changes } = watching.map_err(|e| refuse::queue(&self.parts, e))?;
         let changes = BroadcastStream::new(changes).map(|change| match change {
             Ok(change) => Ok(change_response(&change)),
             Err(e) => Err(Status::aborted(format!("this watch has fallen behind ({e}); watch again"))),

@@ -9,7 +9,7 @@ use super::RpcParts;
 use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
-use crate::meta::desk::{DeskError, Refused};
+use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
 /// This member does not lead; the metadata `metad-leader` and `metad-token` name who does.
@@ -40,18 +40,20 @@ pub(super) fn too_often(what: &str, every: Duration) -> Status {
 }
 
 /// Nobody took the request.
-pub(super) fn desk(parts: &RpcParts, error: DeskError) -> Status {
+pub(super) fn queue(parts: &RpcParts, error: QueueError) -> Status {
     let status = parts.driver.status();
     match error {
-        DeskError::Full => Status::resource_exhausted(error.to_string()),
-        DeskError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => not_the_leader(&status),
-        DeskError::Closed if parts.serves_cluster => {
+        QueueError::Full => Status::resource_exhausted(error.to_string()),
+        QueueError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => {
+            not_the_leader(&status)
+        }
+        QueueError::Closed if parts.serves_cluster => {
             let mut status =
                 Status::unavailable("this member leads, but its main loop is just starting; try again");
             status.metadata_mut().insert("metad-done", MetadataValue::from_static("no"));
             status
         }
-        DeskError::Closed => Status::unimplemented(
+        QueueError::Closed => Status::unimplemented(
             "this member's main loop is not the built-in one: it keeps no workers and sends no barriers",
         ),
     }

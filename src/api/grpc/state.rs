@@ -14,7 +14,7 @@ use crate::driver::reads::{Changes, Entry};
 use crate::driver::writes::Write;
 use crate::election::record::Revision;
 use crate::limits::Hold;
-use crate::meta::desk::DeskError;
+use crate::meta::request_queue::QueueError;
 use crate::meta::store::MetaStore;
 use crate::proto::metad::state_service_server::StateService;
 use crate::proto::metad::{
@@ -51,7 +51,7 @@ impl State {
     }
 
     fn store(&self) -> Result<MetaStore, Status> {
-        self.parts.desk.store().ok_or_else(|| refuse::desk(&self.parts, DeskError::Closed))
+        self.parts.requests.store().ok_or_else(|| refuse::queue(&self.parts, QueueError::Closed))
     }
 
     async fn write(&self, write: Write) -> Result<Revision, Status> {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::leading::heir_of;
+use super::leading::successor_of;
 use super::{Elector, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, Ready};
@@ -75,12 +75,13 @@ impl Elector {
     /// The better member has answered. Only if it is ready does our main loop end.
     pub(super) fn make_way(&mut self, now: Instant, token: Token, ready: &[Ready]) {
         let Some(wanted) = self.failback.better.as_ref().map(|b| b.member.node.clone()) else { return };
-        let heir = heir_of(&self.view, &self.settings.me.node, Some(&wanted), ready);
-        let Some(heir) = heir else { return };
+        let successor = successor_of(&self.view, &self.settings.me.node, Some(&wanted), ready);
+        let Some(successor) = successor else { return };
         let abort_at = now + self.settings.stop_timeout;
         self.stop_main_loop(token, Ending::of(Reason::FailedBack), abort_at);
         if let State::Stopping { succession, .. } = &mut self.state {
-            *succession = Succession::Heir { heir: Box::new(heir), wanted: Some(wanted), at: now };
+            *succession =
+                Succession::Successor { successor: Box::new(successor), wanted: Some(wanted), at: now };
         }
     }
 }

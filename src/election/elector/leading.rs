@@ -115,10 +115,10 @@ impl Elector {
             State::Stopping { token, ending, succession, .. } if ending.reason.gives_record_up() => {
                 let (token, ending) = (*token, ending.clone());
                 match succession.clone() {
-                    Succession::Heir { heir, at, .. } if now.since(at) < READY_LASTS => {
-                        self.hand_over(token, ending, *heir);
+                    Succession::Successor { successor, at, .. } if now.since(at) < READY_LASTS => {
+                        self.hand_over(token, ending, *successor);
                     }
-                    Succession::Heir { wanted, .. } => self.choose(now, token, ending, wanted),
+                    Succession::Successor { wanted, .. } => self.choose(now, token, ending, wanted),
                     Succession::Asked { wanted, at } => {
                         self.state = State::Choosing { token, ending, wanted, until: at + PREPARE_PATIENCE };
                     }
@@ -186,15 +186,16 @@ impl Elector {
             }
             State::Stopping { succession, .. } => {
                 let Succession::Asked { wanted, at } = succession.clone() else { return };
-                *succession = match heir_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
-                    Some(heir) => Succession::Heir { heir: Box::new(heir), wanted, at },
+                *succession = match successor_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready)
+                {
+                    Some(successor) => Succession::Successor { successor: Box::new(successor), wanted, at },
                     None => Succession::None,
                 };
             }
             State::Choosing { token, ending, wanted, .. } => {
                 let (token, ending) = (*token, ending.clone());
-                match heir_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
-                    Some(heir) => self.hand_over(token, ending, heir),
+                match successor_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
+                    Some(successor) => self.hand_over(token, ending, successor),
                     None => self.resign(now, token, ending),
                 }
             }
@@ -207,12 +208,12 @@ impl Elector {
         self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_PATIENCE };
     }
 
-    /// One write puts the heir's name, lease and a nonce into the record. It is sent only after the main loop has
+    /// One write puts the successor's name, lease and a nonce into the record. It is sent only after the main loop has
     /// ended, and whatever becomes of it, no main loop runs under this token again
     /// (`src/docs/protocol.md`, rule C1).
-    fn hand_over(&mut self, token: Token, ending: Ending, heir: Member) {
+    fn hand_over(&mut self, token: Token, ending: Ending, successor: Member) {
         self.state = State::HandingOver { token, ending };
-        self.actions.push_back(Action::HandOver { token, heir: Box::new(heir) });
+        self.actions.push_back(Action::HandOver { token, successor: Box::new(successor) });
     }
 
     pub(super) fn on_handed_over(&mut self, now: Instant, answer: HandOverAnswer) {
@@ -223,7 +224,7 @@ impl Elector {
                 self.actions.push_back(Action::Report(Transition::Resigned(token)));
                 self.stop(ending);
             }
-            // Refused, or nobody knows: deleting the record under our token is right in both cases. If the heir
+            // Refused, or nobody knows: deleting the record under our token is right in both cases. If the successor
             // has it, our token is no longer on it.
             HandOverAnswer::Refused | HandOverAnswer::Unknown => self.resign(now, token, ending),
         }
@@ -271,7 +272,7 @@ impl Elector {
 }
 
 /// The best of the candidates that are ready: by rank, and of the very incarnation that answered.
-pub(super) fn heir_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
+pub(super) fn successor_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
     let is_ready = |m: &&Member| ready.iter().any(|r| r.member == m.registration.member);
     let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
     let others = view.members.iter().filter(|m| m.registration.member.node != us);

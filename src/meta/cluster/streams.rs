@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
 use crate::meta::barrier::{Barrier, CollectError, Epoch};
-use crate::meta::desk::{Cut, Feed, Told};
+use crate::meta::request_queue::{Cut, Feed, Told};
 use crate::meta::workers::WorkerId;
 
 /// How many messages a worker may leave unread.

@@ -107,7 +107,7 @@ fn state(state: &State) -> String {
                 Pressure::Told { abort_at } => format!("abort_at={}", instant(*abort_at)),
                 Pressure::Aborted { exit_at } => format!("aborted exit_at={}", instant(*exit_at)),
             };
-            format!(" token={token} {} {pressure}{}", ending(e), heir(succession))
+            format!(" token={token} {} {pressure}{}", ending(e), successor(succession))
         }
         State::Resigning { token, ending: e, retry_at, give_up_at } => {
             let (retry, give_up) = (instant(*retry_at), instant(*give_up_at));
@@ -137,13 +137,13 @@ pub fn action(action: &Action) -> String {
         Action::Prepare { token, wanted } => {
             format!("prepare token={token}{}", wanted.as_ref().map_or(String::new(), |w| format!(" to={w}")))
         }
-        Action::HandOver { token, heir } => {
-            let r = &heir.registration;
+        Action::HandOver { token, successor } => {
+            let r = &successor.registration;
             format!(
                 "hand over token={token} to={} lease={} generation={}",
                 r.member.node,
                 lease(r.lease),
-                heir.generation
+                successor.generation
             )
         }
         Action::Release(token) => format!("release token={token}"),
@@ -152,11 +152,13 @@ pub fn action(action: &Action) -> String {
     }
 }
 
-fn heir(succession: &Succession) -> String {
+fn successor(succession: &Succession) -> String {
     match succession {
         Succession::None => String::new(),
         Succession::Asked { .. } => " candidates asked".into(),
-        Succession::Heir { heir, .. } => format!(" heir={}", heir.registration.member.node),
+        Succession::Successor { successor, .. } => {
+            format!(" successor={}", successor.registration.member.node)
+        }
     }
 }
 

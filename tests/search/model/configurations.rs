@@ -122,7 +122,7 @@ pub const NO_GUARDIAN_LEFT: Scenario = Scenario {
     name: "no guardian left",
     ticks: 2,
     guardian_crashes: 1,
-    twins: &[Fact::GuardianDiedProgramEnded, Fact::HeirStarted, Fact::LedAfterRelease, Fact::Reclaimed],
+    twins: &[Fact::GuardianDiedProgramEnded, Fact::SuccessorStarted, Fact::LedAfterRelease, Fact::Reclaimed],
     ..PROGRAM
 };
 
@@ -135,7 +135,7 @@ pub const HAND_OVER: Scenario = Scenario {
     shutdowns: [true, false],
     twins: &[
         Fact::HandedOver,
-        Fact::HeirStarted,
+        Fact::SuccessorStarted,
         Fact::HandOverUnknown,
         Fact::HandOverLandedUnheard,
         Fact::LedAfterRelease,
@@ -144,9 +144,9 @@ pub const HAND_OVER: Scenario = Scenario {
     ..CALM
 };
 
-/// The heir crashes meanwhile, and comes back.
-pub const HEIR_CRASHES: Scenario = Scenario {
-    name: "heir crashes",
+/// The successor crashes meanwhile, and comes back.
+pub const SUCCESSOR_CRASHES: Scenario = Scenario {
+    name: "successor crashes",
     ticks: 2,
     split: &[Kind::Prepare, Kind::HandOver],
     losses: 1,
@@ -154,7 +154,7 @@ pub const HEIR_CRASHES: Scenario = Scenario {
     crashes: 1,
     starts: [1, 2],
     leases: [1, 2],
-    twins: &[Fact::HeirStarted, Fact::Reclaimed, Fact::HandOverUnknown, Fact::LateRequestOfDeadRefused],
+    twins: &[Fact::SuccessorStarted, Fact::Reclaimed, Fact::HandOverUnknown, Fact::LateRequestOfDeadRefused],
     ..HAND_OVER
 };
 
@@ -166,6 +166,6 @@ pub const LEADER_COMES_BACK: Scenario = Scenario {
     crashes: 1,
     starts: [2, 1],
     leases: [2, 1],
-    twins: &[Fact::HeirStarted, Fact::Reclaimed, Fact::LedAfterRelease, Fact::LateRequestOfDeadRefused],
+    twins: &[Fact::SuccessorStarted, Fact::Reclaimed, Fact::LedAfterRelease, Fact::LateRequestOfDeadRefused],
     ..HAND_OVER
 };

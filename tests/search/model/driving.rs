@@ -119,9 +119,9 @@ impl Run<'_> {
             Action::Register { lease, expected } => self.register(n, lease, expected),
             Action::Claim { nonce, lease, generation } => self.claim(n, nonce, lease, generation),
             Action::Prepare { token, .. } => self.send(n, Purpose::Prepare(token), None),
-            Action::HandOver { token, heir } => {
+            Action::HandOver { token, successor } => {
                 self.note_given_up(n);
-                let txn = transactions::hand_over(&keys, &record_of(&heir), &heir, token);
+                let txn = transactions::hand_over(&keys, &record_of(&successor), &successor, token);
                 self.ask(n, Purpose::HandOver(token), txn);
             }
             Action::Release(token) => {
@@ -193,13 +193,13 @@ impl Run<'_> {
     }
 }
 
-/// The record as the heir would have written it, like `driver/handover.rs`.
-fn record_of(heir: &Member) -> LeaderRecord {
+/// The record as the successor would have written it, like `driver/handover.rs`.
+fn record_of(successor: &Member) -> LeaderRecord {
     LeaderRecord {
-        holder: heir.registration.member.clone(),
-        address: heir.registration.rpc_address.clone(),
+        holder: successor.registration.member.clone(),
+        address: successor.registration.rpc_address.clone(),
         nonce: Nonce(0),
-        ttl: heir.registration.ttl,
+        ttl: successor.registration.ttl,
         acquired_ms: 0,
         transitions: 0,
     }
@@ -223,7 +223,7 @@ impl Run<'_> {
         if reclaimed {
             self.facts.add(Fact::Reclaimed);
         } else if self.world.store.handed == Some(token) {
-            self.facts.add(Fact::HeirStarted);
+            self.facts.add(Fact::SuccessorStarted);
         } else if let Some(freed) = self.world.store.freed {
             self.facts.add(match freed {
                 Freed::Expiry => Fact::LedAfterExpiry,

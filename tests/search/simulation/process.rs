@@ -229,17 +229,17 @@ impl World {
             }
             Action::Claim { nonce, lease, generation } => self.claim(h, nonce, lease, generation),
             Action::Prepare { token, wanted } => self.prepare(h, token, wanted),
-            Action::HandOver { token, heir } => {
+            Action::HandOver { token, successor } => {
                 self.moment.push(Happened::Released { h, token });
                 let record = LeaderRecord {
-                    holder: heir.registration.member.clone(),
-                    address: heir.registration.rpc_address.clone(),
+                    holder: successor.registration.member.clone(),
+                    address: successor.registration.rpc_address.clone(),
                     nonce: Nonce(0),
-                    ttl: heir.registration.ttl,
+                    ttl: successor.registration.ttl,
                     acquired_ms: self.now / MS,
                     transitions: 0,
                 };
-                let txn = transactions::hand_over(&self.keys, &record, &heir, token);
+                let txn = transactions::hand_over(&self.keys, &record, &successor, token);
                 self.send(h, Purpose::HandOver, Request::Txn(txn));
             }
             Action::Release(token) => {

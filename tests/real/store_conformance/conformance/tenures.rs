@@ -81,65 +81,65 @@ async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
 }
 
 /// Hands the record over, and says what the elector is told.
-async fn hands_over(ctx: &Ctx, record: &LeaderRecord, heir: &Member, token: Token) -> HandOverAnswer {
-    let txn = transactions::hand_over(&ctx.keys, record, heir, token);
+async fn hands_over(ctx: &Ctx, record: &LeaderRecord, successor: &Member, token: Token) -> HandOverAnswer {
+    let txn = transactions::hand_over(&ctx.keys, record, successor, token);
     match transactions::hand_over_event(&ctx.here.call(Request::Txn(txn)).await) {
         Event::HandedOver(answer) => answer,
         other => panic!("not an answer to a hand-over: {other:?}"),
     }
 }
 
-/// A leader with its token, and an heir as it is registered.
+/// A leader with its token, and an successor as it is registered.
 async fn leader_and_heir(ctx: &Ctx) -> (Candidate, Token, Candidate, Member) {
     let (one, two) = (Candidate::register(ctx, 1).await, Candidate::register(ctx, 2).await);
     let token = one.wins(ctx, 1).await;
-    let heir = view(ctx).await.member("n2").expect("registered").clone();
-    (one, token, two, heir)
+    let successor = view(ctx).await.member("n2").expect("registered").clone();
+    (one, token, two, successor)
 }
 
 async fn a_hand_over_gives_the_record_to_the_heir(ctx: Ctx) {
-    let (one, old, two, heir) = leader_and_heir(&ctx).await;
+    let (one, old, two, successor) = leader_and_heir(&ctx).await;
     let record = two.record(7);
-    assert_eq!(hands_over(&ctx, &record, &heir, old).await, HandOverAnswer::Done);
+    assert_eq!(hands_over(&ctx, &record, &successor, old).await, HandOverAnswer::Done);
     ctx.revoke(one.lease).await;
     let now = tenure(&ctx).await;
-    assert_eq!((&now.record, now.lease), (&record, two.lease), "on the heir's lease");
+    assert_eq!((&now.record, now.lease), (&record, two.lease), "on the successor's lease");
     assert!(now.token > old, "{} after {old}", now.token);
     let late = fenced(&ctx, old, vec![], "late").await;
     assert!(transactions::refused_by_fence(&late, old), "{late:?}");
     // A second copy finds the token moved on. Nobody can tell it from a refusal, and it does nothing.
-    assert_eq!(hands_over(&ctx, &record, &heir, old).await, HandOverAnswer::Unknown);
+    assert_eq!(hands_over(&ctx, &record, &successor, old).await, HandOverAnswer::Unknown);
     assert_eq!(tenure(&ctx).await, now);
 }
 
 async fn a_hand_over_under_a_wrong_token_changes_nothing(ctx: Ctx) {
-    let (_, token, two, heir) = leader_and_heir(&ctx).await;
+    let (_, token, two, successor) = leader_and_heir(&ctx).await;
     let before = tenure(&ctx).await;
     let wrong = Token::new(Revision(token.get() + 1)).expect("not 0");
-    assert_eq!(hands_over(&ctx, &two.record(7), &heir, wrong).await, HandOverAnswer::Unknown);
+    assert_eq!(hands_over(&ctx, &two.record(7), &successor, wrong).await, HandOverAnswer::Unknown);
     assert_eq!(tenure(&ctx).await, before);
 }
 
 async fn a_hand_over_to_an_heir_of_another_generation_changes_nothing(ctx: Ctx) {
-    let (_, token, mut two, heir) = leader_and_heir(&ctx).await;
+    let (_, token, mut two, successor) = leader_and_heir(&ctx).await;
     let before = tenure(&ctx).await;
-    two.generation = register(&ctx, &two, two.generation).await.expect("the heir withdraws");
-    assert_eq!(hands_over(&ctx, &two.record(7), &heir, token).await, HandOverAnswer::Unknown);
+    two.generation = register(&ctx, &two, two.generation).await.expect("the successor withdraws");
+    assert_eq!(hands_over(&ctx, &two.record(7), &successor, token).await, HandOverAnswer::Unknown);
     ctx.revoke(two.lease).await;
-    let heir = Member { generation: two.generation, ..heir };
+    let successor = Member { generation: two.generation, ..successor };
     assert_eq!(
-        hands_over(&ctx, &two.record(8), &heir, token).await,
+        hands_over(&ctx, &two.record(8), &successor, token).await,
         HandOverAnswer::Unknown,
-        "the heir is gone"
+        "the successor is gone"
     );
     assert_eq!(tenure(&ctx).await, before);
 }
 
 async fn a_hand_over_to_an_ended_lease_is_refused(ctx: Ctx) {
-    let (_, token, two, mut heir) = leader_and_heir(&ctx).await;
+    let (_, token, two, mut successor) = leader_and_heir(&ctx).await;
     let before = tenure(&ctx).await;
-    heir.registration.lease = new_lease();
-    assert_eq!(hands_over(&ctx, &two.record(7), &heir, token).await, HandOverAnswer::Refused);
+    successor.registration.lease = new_lease();
+    assert_eq!(hands_over(&ctx, &two.record(7), &successor, token).await, HandOverAnswer::Refused);
     assert_eq!(tenure(&ctx).await, before);
 }
 
