@@ -75,10 +75,11 @@ screenshots: ## Take the README's pictures of the page anew
 	$(CARGO) test --locked --test real page::screenshots -- --ignored --nocapture
 
 .PHONY: lint
-lint: ## Check formatting and clippy's warnings
+lint: ## Check formatting, clippy's warnings and rustdoc's
 	@$(SETUP) lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
 
 .PHONY: bench
 bench: ## Run the benchmarks

@@ -1,7 +1,7 @@
 //! The driver: the one loop where elector, store and clock meet.
 //!
 //! It runs on a thread and a current-thread runtime of its own, so that nothing the main loop does can starve
-//! a renewal. [`Driver::select`] waits and returns one event; [`Driver::apply`] is synchronous: it feeds the
+//! a renewal. `Driver::select` waits and returns one event; `Driver::apply` is synchronous: it feeds the
 //! elector and carries out what it asks for. Requests run as tasks that report back through one bounded queue.
 //! The price of this shape: the driver never waits for a request, so it must treat every answer as late.
 //!

@@ -2,7 +2,7 @@
 //!
 //! The folder itself is locked with flock(2) for the life of the process: a dead process holds none, so getting it proves
 //! that no earlier start on this data dir *and this machine* is alive. `lock` says who has it. `identity` is the uuid; it is bound to the machine
-//! and the folder, so a copy is noticed, and so is a folder that was used elsewhere ([`place`]): both get a uuid of their
+//! and the folder, so a copy is noticed, and so is a folder that was used elsewhere (`place`): both get a uuid of their
 //! own. `state` is rewritten (temporary file, fsync, rename, fsync of the folder) *before* the store hears of a new
 //! lease, so that a crash at any point leaves the name of every lease that was ever granted to us. It names only leases
 //! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
