@@ -484,7 +484,7 @@ impl Driver {
         self.tenure =
             Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
         // After the main loop, which is what everybody waits for.
-        self.tell(self.parts.clock.now(), |o, moment| o.main_loop_started(moment, token));
+        self.tell(self.parts.clock.now(), |o, moment| o.main_loop_started(moment));
         let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
         self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
     }
@@ -493,7 +493,7 @@ impl Driver {
         let now = self.parts.clock.now();
         let event = match transition {
             Transition::Joined => {
-                self.tell(now, |o, moment| o.joined(moment));
+                self.observers.iter_mut().for_each(|o| o.joined());
                 self.begin_watching();
                 self.joined_event()
             }

@@ -9,8 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::Shared;
-use crate::protocol::join::Pin;
-use crate::protocol::join::{JoinFailure, another_store};
+use crate::protocol::join::{JoinFailure, Pin, another_store};
 use crate::protocol::transactions;
 use crate::store::{Belongs, ask};
 

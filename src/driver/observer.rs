@@ -53,18 +53,16 @@ pub trait Observer: Send {
     }
 
     /// This member has joined, and may lead.
-    fn joined(&mut self, moment: Moment<'_>) {
-        let _ = moment;
-    }
+    fn joined(&mut self) {}
 
     /// The leader record is ours.
     fn won(&mut self, moment: Moment<'_>, token: Token) {
         let _ = (moment, token);
     }
 
-    /// The main loop was started under this token.
-    fn main_loop_started(&mut self, moment: Moment<'_>, token: Token) {
-        let _ = (moment, token);
+    /// The main loop was started.
+    fn main_loop_started(&mut self, moment: Moment<'_>) {
+        let _ = moment;
     }
 
     /// The main loop is about to be told to stop.

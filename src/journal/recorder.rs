@@ -195,7 +195,7 @@ impl Observer for Recorder {
     }
 
     /// The history may hear what became of our last tenure.
-    fn joined(&mut self, _: Moment<'_>) {
+    fn joined(&mut self) {
         if let Some(row) = self.parts.past.take() {
             self.write(Entry::Ended(row));
         }
@@ -215,7 +215,7 @@ impl Observer for Recorder {
     }
 
     /// The main loop does not wait for the history.
-    fn main_loop_started(&mut self, moment: Moment<'_>, _: Token) {
+    fn main_loop_started(&mut self, moment: Moment<'_>) {
         let gap_ms = self.notes.gap_ms(moment.now);
         if let Some(row) = &mut self.notes.own {
             (row.from_ms, row.gap_ms) = (wall_clock_ms(), gap_ms);

@@ -1,7 +1,6 @@
 //! The documents are part of the product: what they say is compared with what the code does.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use metad::config::KEYS;
@@ -12,7 +11,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 use crate::tidy;
 
 fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = tidy::root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -167,7 +166,7 @@ fn source_of_tests(name: &str) -> String {
     if name.contains('/') {
         return read(name);
     }
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = tidy::root().join("tests");
     let kinds = std::fs::read_dir(tests).expect("the tests").flatten().map(|kind| kind.path());
     let files = kinds.flat_map(|kind| {
         let modules = std::fs::read_dir(kind.join(name)).into_iter().flatten().flatten();
@@ -202,7 +201,7 @@ fn documents_cited(name: &str, text: &str) -> Vec<(String, String)> {
 }
 
 fn is_document(name: &str) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tidy::root();
     root.join("src/docs").join(name).is_file() || root.join(name).is_file()
 }
 
@@ -224,7 +223,7 @@ fn the_page_for_contributors_names_files_that_exist() {
     let quoted = page.split('`').skip(1).step_by(2).filter(|q| tops.iter().any(|top| q.starts_with(top)));
     let paths: Vec<&str> = quoted.filter(|path| !path.contains("NAME")).collect();
     assert!(paths.len() >= 40, "the page was not understood: {paths:?}");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tidy::root();
     let gone: Vec<_> = paths.iter().filter(|path| !root.join(path).exists()).collect();
     assert!(gone.is_empty(), "CONTRIBUTING.md names {gone:?}");
 }

@@ -49,7 +49,7 @@ const NOT_OURS: [&str; 7] = [
     "tests/real/page/node_modules",
 ];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

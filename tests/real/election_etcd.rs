@@ -159,7 +159,7 @@ fn steps_down_in_one_write(etcd: &EtcdCluster, cluster: &str) -> bool {
     let last = (0..3).rev().find(|i| *i != first).expect("a follower");
     let address = nodes[last].rpc_addr().to_string();
     let step_down = |to: &str| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_metad"));
+        let mut command = support::spawn::metad_command();
         command.args(["step-down", "--to", to, "--meta", &address]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         support::spawn::output(command, PATIENCE)

@@ -9,7 +9,7 @@ use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
 use crate::support::proxy::FaultProxy;
 use crate::support::usage::wake_ups;
-use crate::support::{history, sudo, witness};
+use crate::support::{history, spawn, sudo, witness};
 
 /// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
 const LONG_SECS: u64 = 86_400;
@@ -255,7 +255,10 @@ fn as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows(
         return;
     }
     let mut container = std::process::Command::new("unshare");
-    container.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_metad"), "serve", "--events"]);
+    container
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(spawn::metad_program())
+        .args(["serve", "--events"]);
     let node = NodeBuilder::new("n1").spawn_program(container);
     node.wait_for("main_loop_started", PATIENCE);
     let log = node.stderr();

@@ -228,8 +228,7 @@ fn a_node_whose_main_loop_blocks_for_ever() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let builder = metad::node::Node::builder(config).main_loop(main_loop).events(events);
-        let node =
-            builder.guardian_program(env!("CARGO_BIN_EXE_metad").into()).start().await.expect("started");
+        let node = builder.guardian_program(spawn::metad_program()).start().await.expect("started");
         node.wait().await
     });
 }
@@ -390,7 +389,7 @@ fn watch_says_why_leadership_changed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("metad.db");
     let pair = Pair::start(|id| NodeBuilder::new(id).sqlite(&file));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
+    let mut command = spawn::metad_command();
     command.args(["watch", "--meta", &pair.nodes[1].rpc_addr().to_string()]);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = spawn::spawn(command).expect("metad watch");
@@ -448,7 +447,7 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
 fn on_a_terminal_a_step_down_asks_first() {
     let node = NodeBuilder::new("a").spawn();
     node.wait_for("main_loop_started", PATIENCE);
-    let command = format!("{} step-down --meta {}", env!("CARGO_BIN_EXE_metad"), node.rpc_addr());
+    let command = format!("{} step-down --meta {}", spawn::metad_program().display(), node.rpc_addr());
     let on_terminal = |answer: &str| {
         let mut script = Command::new("script");
         spawn::remove_env(&mut script, "METAD_");

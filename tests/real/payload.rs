@@ -403,7 +403,7 @@ fn signals_reach_the_program_and_change_nothing_else() {
 #[test]
 fn under_nohup_a_hangup_stays_ignored() {
     let mut nohup = Command::new("nohup");
-    nohup.args([env!("CARGO_BIN_EXE_metad"), "run", "--", "sh", "-c", SAYS_SIGNALS]);
+    nohup.arg(spawn::metad_program()).args(["run", "--", "sh", "-c", SAYS_SIGNALS]);
     let node = NodeBuilder::new("n1").spawn_program(nohup);
     wait_until("the program is ready", PATIENCE, || node.stdout().contains("ready"));
     node.signal(Signal::HUP);

@@ -1,7 +1,7 @@
 //! The real binary on the embedded store: start, signals, exit codes, and every command once.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::crew::{PATIENCE, tenures, wait_for_leader};
@@ -167,7 +167,7 @@ fn the_commands_show_the_cluster() {
 
 /// What `metad watch` prints while something is done and for a while after.
 fn watch(at: &str, act: impl FnOnce()) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_metad"));
+    let mut command = spawn::metad_command();
     command.args(["watch", "--meta", at]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = spawn::spawn(command).expect("metad watch");
     std::thread::sleep(Duration::from_millis(500));

@@ -2,7 +2,7 @@
 //! at the moment. Run by root, these tests become another user; run by somebody else, they ask sudo for the bit.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -32,9 +32,9 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("permissions");
-        let (built, metad) = (Path::new(env!("CARGO_BIN_EXE_metad")), folder.path().join("metad"));
-        std::fs::hard_link(built, &metad)
-            .or_else(|_| std::fs::copy(built, &metad).map(drop))
+        let (built, metad) = (spawn::metad_program(), folder.path().join("metad"));
+        std::fs::hard_link(&built, &metad)
+            .or_else(|_| std::fs::copy(&built, &metad).map(drop))
             .expect("a copy");
         Self { folder, metad }
     }

@@ -24,8 +24,8 @@
 //! - A member has one renewal under way at most, and no second copy of an identical request.
 //! - A started main loop begins at once. A guardian that died is not replaced.
 //!
-//! States are told apart by a fingerprint of 64 bits. Without captured
-//! output (`-- --nocapture`) the tests print the numbers.
+//! States are told apart by a fingerprint of 64 bits. With `-- --nocapture` the tests print
+//! the numbers.
 
 mod configurations;
 mod driving;

@@ -278,15 +278,18 @@ impl EtcdCluster {
 
     /// How many elections its members have won.
     pub fn elections(&self) -> usize {
-        let log = |i: usize| fs::read_to_string(self.log_path(&self.members[i])).unwrap_or_default();
-        (0..self.size()).map(|i| log(i).matches("became leader at term").count()).sum()
+        (0..self.size()).map(|i| self.whole_log(i).matches("became leader at term").count()).sum()
     }
 
     /// The end of member `i`'s log.
     pub fn log(&self, i: usize) -> String {
-        let log = fs::read_to_string(self.log_path(&self.members[i])).unwrap_or_default();
+        let log = self.whole_log(i);
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn whole_log(&self, i: usize) -> String {
+        fs::read_to_string(self.log_path(&self.members[i])).unwrap_or_default()
     }
 }
 

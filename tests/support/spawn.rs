@@ -7,6 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -67,13 +68,17 @@ pub fn output(mut command: Command, timeout: Duration) -> Output {
     }
 }
 
-/// metad itself, with an environment that does not configure it: the one that was built for the test, or another one, such
-/// as a release's, that `METAD_TEST_BINARY` names.
-pub fn metad_command() -> Command {
+/// Where metad is: the one that was built for the test, or another one, such as a release's, that `METAD_TEST_BINARY` names.
+pub fn metad_program() -> PathBuf {
     let Some(built) = option_env!("CARGO_BIN_EXE_metad") else {
         panic!("only integration tests and benchmarks are told where metad is");
     };
-    let mut command = Command::new(std::env::var_os("METAD_TEST_BINARY").unwrap_or_else(|| built.into()));
+    std::env::var_os("METAD_TEST_BINARY").unwrap_or_else(|| built.into()).into()
+}
+
+/// metad itself, with an environment that does not configure it.
+pub fn metad_command() -> Command {
+    let mut command = Command::new(metad_program());
     remove_env(&mut command, "METAD_");
     command
 }

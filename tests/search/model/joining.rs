@@ -4,8 +4,7 @@
 use metad::clock::Instant;
 use metad::election::event::{Event as Heard, Joined};
 use metad::election::lease::LeaseId;
-use metad::protocol::join::Pin;
-use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next};
+use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next, Pin};
 use metad::protocol::transactions::Answer;
 
 use crate::model::driving::Run;

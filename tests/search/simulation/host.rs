@@ -9,8 +9,7 @@ use metad::election::elector::{Elector, State};
 use metad::election::event::{ReadId, Ready};
 use metad::election::lease::LeaseId;
 use metad::election::record::{Incarnation, LeaderRecord, MemberUuid, Nonce, Revision, Token};
-use metad::protocol::join::Join;
-use metad::protocol::join::Pin;
+use metad::protocol::join::{Join, Pin};
 
 use crate::simulation::clock::Drift;
 use crate::simulation::world::Input;

@@ -5,8 +5,7 @@ use metad::election::event::{Event as Heard, Joined};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
 use metad::election::record::Registration;
-use metad::protocol::join::Pin;
-use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next};
+use metad::protocol::join::{Join, JoinFailure, JoinPlan, Next, Pin};
 use metad::protocol::transactions::Answer;
 
 use crate::simulation::clock::{MS, SEC};
