@@ -8,7 +8,6 @@
 //! Only the driver renews, and only it decides that leadership is over. Nothing is released in `Drop`: a killed
 //! leader must look like a crashed one.
 
-mod claiming;
 pub mod data_dir;
 mod dir_lock;
 pub mod fuse;
@@ -21,16 +20,19 @@ pub mod leadership;
 pub mod main_loop;
 mod members;
 pub mod observer;
+pub mod peers;
 mod raise;
 pub mod reads;
 mod remember;
 pub mod status;
+pub mod tasks;
 mod trouble;
 mod watchdog;
 mod watcher;
 pub mod writes;
 
 pub use handle::{Busy, DriverHandle};
+pub use handover::PREPARE_TIMEOUT;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,28 +42,29 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::election::elector::{Elector, ElectorSettings};
-use crate::election::event::{Action, Event, RenewAnswer};
+use crate::election::event::{Action, ClaimAnswer, Event, RenewAnswer};
 use crate::election::exit::Exit;
 use crate::election::history::{Ending, Transition};
 use crate::election::lease::{Lease, LeaseId};
 use crate::election::record::{LeaderRecord, MemberId, Registration, Token};
-use crate::guardian::horizon::End;
-use crate::guardian::keeper::Keeper;
-use crate::protocol::transactions::{self, Answer};
+use crate::guardian::Guardianship;
+use crate::guardian::horizon::{Change, End};
+use crate::protocol::effects::{self, Effect, Here, Question};
 use crate::store::codec::Keys;
-use crate::store::{Request, Store, Txn};
+use crate::store::{Request, Store};
 use crate::telemetry::metrics::RenewalResult;
 use crate::telemetry::{self, Telemetry};
 use data_dir::DataDir;
-use fuse::{Change, Fuse};
-use handover::Candidates;
+use fuse::DeadMansSwitch;
 use leadership::{Leadership, LeadershipParts};
 use main_loop::{MainLoop, Tenure};
 use observer::{Moment, Observer};
+use peers::Peers;
 use remember::Remembered;
 use status::{Role, Status};
+use tasks::Tasks;
 use trouble::Trouble;
 use watchdog::Watchdog;
 
@@ -71,9 +74,6 @@ const INBOX_MAX: usize = 1024;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How long revoking our own lease may take when we leave.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long the log gets to write its last line, and the observers to write theirs.
-const LAST_WORK: Duration = Duration::from_millis(50);
 
 /// Everything a driver is made of.
 pub struct DriverParts {
@@ -93,20 +93,22 @@ pub struct DriverParts {
     pub timeouts: Timeouts,
     /// What this node remembers.
     pub data_dir: DataDir,
-    /// The fuse, unarmed.
-    pub fuse: Fuse,
+    /// Ends the process when its lease is over; not armed yet.
+    pub fuse: Arc<dyn DeadMansSwitch>,
     /// Our guardian, if there is one.
-    pub keeper: Option<Keeper>,
+    pub guardian: Option<Arc<dyn Guardianship>>,
+    /// The other members.
+    pub peers: Arc<dyn Peers>,
     /// Where to tell.
     pub telemetry: Telemetry,
     /// What runs while we lead.
     pub main_loop: Box<dyn MainLoop>,
     /// Where it runs.
-    pub main_runtime: tokio::runtime::Handle,
+    pub main_tasks: Arc<dyn Tasks>,
     /// Who records and explains, in the order in which they are told.
     pub observers: Vec<Box<dyn Observer>>,
     /// Told when this member has decided to end, before it takes its leave of disk and store.
-    pub on_end: fn(&Ending),
+    pub on_end: Box<dyn Fn(&Ending) + Send>,
 }
 
 /// How long things may take.
@@ -131,7 +133,6 @@ struct Driver {
     tenure: Option<Tenure>,
     watchdog: Watchdog,
     observers: Vec<Box<dyn Observer>>,
-    candidates: Candidates,
     inbox: mpsc::Receiver<Event>,
     reports: mpsc::Sender<Event>,
     status: watch::Sender<Arc<Status>>,
@@ -142,7 +143,9 @@ struct Driver {
     remembered: Remembered,
     watches: bool,
     stopped_by: Option<Ending>,
-    on_end: fn(&Ending),
+    on_end: Box<dyn Fn(&Ending) + Send>,
+    /// The process has been ended: nothing more may happen in it.
+    is_over: bool,
 }
 
 /// What the tasks share with the driver.
@@ -157,11 +160,13 @@ struct Shared {
     store_timeout: Duration,
     started_at: Instant,
     data_dir: Arc<Mutex<DataDir>>,
-    fuse: Arc<Fuse>,
-    keeper: Option<Keeper>,
+    fuse: Arc<dyn DeadMansSwitch>,
+    guardian: Option<Arc<dyn Guardianship>>,
+    peers: Arc<dyn Peers>,
+    tasks: Arc<dyn Tasks>,
     telemetry: Telemetry,
     trouble: Arc<Trouble>,
-    main_runtime: tokio::runtime::Handle,
+    main_tasks: Arc<dyn Tasks>,
     joined_once: Arc<AtomicBool>,
 }
 
@@ -174,8 +179,8 @@ impl Shared {
     fn pin(&self, cluster: u64) {
         self.store.pin(cluster);
         self.main_store.pin(cluster);
-        if let Some(keeper) = &self.keeper {
-            keeper.tell_pinned(cluster);
+        if let Some(guardian) = &self.guardian {
+            guardian.tell_pinned(cluster);
         }
     }
 }
@@ -186,31 +191,28 @@ impl Shared {
 /// The system has no thread or no runtime to give.
 pub fn start(parts: DriverParts) -> std::io::Result<(DriverHandle, tokio::sync::oneshot::Receiver<Ending>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (driver, handle) = Driver::new(parts);
+    let (driver, handle) = prepare(parts, Arc::new(runtime.handle().clone()));
     let (done, ending) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("driver".into()).spawn(move || {
-        let ending = runtime.block_on(driver.run());
+        let ending = runtime.block_on(driver);
         let _ = done.send(ending); // nobody waits: the process is ending
     })?;
     Ok((handle, ending))
 }
 
-/// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then
-/// ends what is left of it and frees the seat.
-fn end_process(ending: &Ending, last_work: Vec<Box<dyn FnOnce() + Send>>) -> ! {
-    tracing::error!(reason = %ending.reason, "the main loop does not end; exiting to end it");
-    for work in last_work {
-        let _ = std::thread::Builder::new().name("last-work".into()).spawn(work);
-    }
-    // The log is written by a thread of its own; this is the last line, and it says why.
-    std::thread::sleep(LAST_WORK);
-    fuse::end_process(Exit::LeadershipLost.code())
+/// A driver that begins when it is polled, and runs its own tasks there.
+pub fn prepare(
+    parts: DriverParts,
+    tasks: Arc<dyn Tasks>,
+) -> (impl Future<Output = Ending> + Send, DriverHandle) {
+    let (driver, handle) = Driver::new(parts, tasks);
+    (driver.run(), handle)
 }
 
 // === impl Driver: the loop ===
 
 impl Driver {
-    fn new(parts: DriverParts) -> (Self, DriverHandle) {
+    fn new(parts: DriverParts, tasks: Arc<dyn Tasks>) -> (Self, DriverHandle) {
         let (mut registration, dir) = (parts.registration, &parts.data_dir);
         (registration.member.uuid, registration.member.incarnation) = (dir.uuid(), dir.incarnation());
         let now = parts.clock.now();
@@ -241,10 +243,12 @@ impl Driver {
             store_timeout: parts.timeouts.store,
             started_at: now,
             data_dir: Arc::new(Mutex::new(parts.data_dir)),
-            fuse: Arc::new(parts.fuse),
-            keeper: parts.keeper,
+            fuse: parts.fuse,
+            guardian: parts.guardian,
+            peers: parts.peers,
+            tasks,
             telemetry: parts.telemetry,
-            main_runtime: parts.main_runtime,
+            main_tasks: parts.main_tasks,
             joined_once: Arc::default(),
         };
         let driver = Self {
@@ -254,7 +258,6 @@ impl Driver {
             tenure: None,
             watchdog: Watchdog::new(parts.timeouts.main_loop, parts.timeouts.start),
             observers: parts.observers,
-            candidates: Candidates::default(),
             inbox,
             reports,
             status,
@@ -265,6 +268,7 @@ impl Driver {
             watches: false,
             stopped_by: None,
             on_end: parts.on_end,
+            is_over: false,
         };
         (driver, handle)
     }
@@ -278,6 +282,9 @@ impl Driver {
         self.observers.iter_mut().for_each(|o| o.began(&status));
         loop {
             self.act();
+            if self.is_over {
+                return std::future::pending().await;
+            }
             if let Some(ending) = self.stopped_by.take() {
                 (self.on_end)(&ending);
                 self.leave(&ending).await;
@@ -314,16 +321,21 @@ impl Driver {
             self.observers.iter_mut().for_each(|o| o.main_loop_ended());
         }
         if let Some(event) = event {
-            self.elector.handle_event(now, event);
+            self.hear(now, event);
         }
         if self.elector.main_loop_token().is_some()
             && let Some(event) = self.watchdog.bites(now)
         {
-            self.elector.handle_event(now, event);
+            self.hear(now, event);
         }
         self.elector.handle_timeout(now);
         self.tell(now, |o, moment| o.handled(moment, lease.as_ref()));
         self.remember(now);
+    }
+
+    fn hear(&mut self, now: Instant, event: Event) {
+        self.tell(now, |o, moment| o.hears(moment, &event));
+        self.elector.handle_event(now, event);
     }
 
     /// Carries out what the elector asks for. The fuse and the snapshot follow the state first: no action may
@@ -333,8 +345,8 @@ impl Driver {
             self.set_deadlines();
             self.publish();
             match self.elector.poll_action() {
-                Some(action) => self.perform(action),
-                None => return,
+                Some(action) if !self.is_over => self.perform(action),
+                _ => return,
             }
         }
     }
@@ -348,58 +360,44 @@ impl Driver {
         };
         let change = self.parts.fuse.set(self.elector.fused_lease().map(end));
         let moved = matches!(change, Change::Begun | Change::Moved);
-        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| moved) {
-            keeper.tell_moved(change == Change::Begun);
+        if let Some(guardian) = self.parts.guardian.as_ref().filter(|_| moved) {
+            guardian.tell_moved(change == Change::Begun);
         }
     }
 
     fn perform(&mut self, action: Action) {
-        match action {
-            Action::Join => self.spawn(joining::join(self.parts.clone(), self.newest())),
-            Action::Renew(lease) => self.renew(lease),
-            Action::Read(id) => {
-                let (keys, newest) = (self.parts.keys.clone(), self.newest());
-                self.ask("read", transactions::read(&keys), move |answer| {
-                    transactions::read_event(&keys, id, newest, answer)
-                });
+        self.tell(self.parts.clock.now(), |o, moment| o.asks(moment, &action));
+        let here = Here {
+            keys: &self.parts.keys,
+            registration: &self.parts.registration,
+            ttl: self.elector.lease().map_or(Duration::ZERO, |l| l.timing().ttl()),
+            newest: self.newest(),
+            transitions: self.last_leader.as_ref().map_or(0, |r| r.transitions + 1),
+            wall_ms: wall_clock_ms(),
+        };
+        match effects::effect(&here, action) {
+            Effect::Join => self.spawn(joining::join(self.parts.clone(), self.newest())),
+            Effect::Renew(lease) => self.renew(lease),
+            Effect::Ask(question) => self.ask(question),
+            Effect::Prepare { token, wanted } => {
+                let (peers, view) = (self.parts.peers.clone(), self.elector.view().clone());
+                self.spawn(handover::ask(peers, view, self.me(), token, wanted));
             }
-            Action::Register { lease, expected } => {
-                let registration = Registration { lease, ..self.parts.registration.clone() };
-                let txn = transactions::register(&self.parts.keys, &registration, expected);
-                self.ask("register", txn, transactions::register_event);
-            }
-            Action::Claim { nonce, lease, generation } => self.claim(nonce, lease, generation),
-            Action::Prepare { token, wanted } => {
-                let candidates = self.candidates.clone();
-                let (view, me) = (self.elector.view().clone(), self.me());
-                self.spawn(async move { candidates.ask(view, me, token, wanted).await });
-            }
-            Action::HandOver { token, successor } => {
-                let record = handover::record_of(&successor, self.transitions_so_far());
-                let txn = transactions::hand_over(&self.parts.keys, &record, &successor, token);
-                self.ask("hand over", txn, transactions::hand_over_event);
-            }
-            Action::Release(token) => {
-                let txn = transactions::release(&self.parts.keys, token);
-                self.ask("release", txn, transactions::release_event);
-            }
-            Action::StartMainLoop(token) => self.start_main_loop(token),
-            Action::StopMainLoop(_, reason) => {
+            Effect::StartMainLoop(token) => self.start_main_loop(token),
+            Effect::StopMainLoop(reason) => {
                 if let Some(tenure) = &self.tenure {
                     tenure.stop(reason);
                 }
                 self.tell(self.parts.clock.now(), |o, moment| o.main_loop_told(moment, reason));
             }
-            Action::AbortMainLoop => {
+            Effect::AbortMainLoop => {
                 if let Some(tenure) = &self.tenure {
                     tenure.abort();
                 }
             }
-            Action::EndProcess(ending) => {
-                end_process(&ending, self.observers.iter().filter_map(|o| o.process_ends(&ending)).collect())
-            }
-            Action::Report(transition) => self.report(transition),
-            Action::Stop(ending) => self.stopped_by = Some(self.explained(ending)),
+            Effect::EndProcess(ending) => self.end_process(&ending),
+            Effect::Report(transition) => self.report(transition),
+            Effect::Stop(ending) => self.stopped_by = Some(self.explained(ending)),
         }
     }
 }
@@ -409,36 +407,50 @@ impl Driver {
 impl Driver {
     fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) {
         let reports = self.reports.clone();
-        tokio::spawn(async move {
+        self.parts.tasks.spawn(Box::pin(async move {
             let event = task.await;
             let _ = reports.send(event).await; // no driver: the process is ending
-        });
+        }));
     }
 
-    fn ask(&self, what: &'static str, txn: Txn, event: impl FnOnce(&Answer) -> Event + Send + 'static) {
-        let (store, trouble) = (self.parts.store.clone(), self.parts.trouble.clone());
-        let (clock, telemetry) = (self.parts.clock.clone(), self.parts.telemetry.clone());
+    /// Ends the process on the spot: a thread of the main loop cannot be ended in any other way. Our guardian then ends
+    /// what is left of it and frees the record.
+    fn end_process(&mut self, ending: &Ending) {
+        tracing::error!(reason = %ending.reason, "the main loop does not end; exiting to end it");
+        let last_work = self.observers.iter().filter_map(|o| o.process_ends(ending));
+        last_work.for_each(|work| self.parts.tasks.spawn_blocking(work));
+        self.parts.fuse.end_process(Exit::LeadershipLost.code());
+        self.is_over = true;
+    }
+
+    fn ask(&self, question: Question) {
+        let parts = self.parts.clone();
         self.spawn(async move {
-            let asked_at = clock.now();
-            let answer = store.call(Request::Txn(txn)).await;
+            let (purpose, asked_at) = (question.purpose, parts.clock.now());
+            let answer = parts.store.call(Request::Txn(question.txn)).await;
             let result = match &answer {
                 Ok(_) => {
-                    trouble.over();
+                    parts.trouble.over();
                     "ok"
                 }
                 Err(e) => {
-                    trouble.report(what, e);
+                    parts.trouble.report(purpose.name(), e);
                     e.kind()
                 }
             };
-            telemetry.metrics().store_asked(what, result, clock.now().since(asked_at));
-            event(&answer)
+            let took = parts.clock.now().since(asked_at);
+            parts.telemetry.metrics().store_asked(purpose.name(), result, took);
+            let event = purpose.event(&parts.keys, &answer);
+            if let (Event::Claimed { answer: ClaimAnswer::Refused, .. }, Err(e)) = (&event, &answer) {
+                parts.telemetry.emit(telemetry::Event::ClaimRefused { error: e.to_string() });
+            }
+            event
         });
     }
 
     fn renew(&self, lease: LeaseId) {
         let (parts, reports) = (self.parts.clone(), self.reports.clone());
-        tokio::spawn(async move {
+        self.parts.tasks.spawn(Box::pin(async move {
             let metrics = parts.telemetry.metrics();
             let asked_at = parts.clock.now();
             let mut answers = parts.store.renew(lease);
@@ -459,7 +471,7 @@ impl Driver {
                 });
                 let _ = reports.send(Event::Renewed { lease, stamp: renewal.stamp, answer }).await;
             }
-        });
+        }));
     }
 
     fn start_main_loop(&mut self, token: Token) {
@@ -482,11 +494,11 @@ impl Driver {
         let (telemetry, reports) = (self.parts.telemetry.clone(), self.reports.clone());
         let leadership = move |orders| Leadership::new(parts, orders);
         self.tenure =
-            Some(Tenure::start(main_loop, leadership, &self.parts.main_runtime, telemetry, reports));
+            Some(Tenure::start(main_loop, leadership, self.parts.main_tasks.clone(), telemetry, reports));
         // After the main loop, which is what everybody waits for.
         self.tell(self.parts.clock.now(), |o, moment| o.main_loop_started(moment));
         let (store, keys) = (self.parts.main_store.clone(), self.parts.keys.clone());
-        self.parts.main_runtime.spawn(identities::look_after(store, keys, token));
+        self.parts.main_tasks.spawn(Box::pin(identities::look_after(store, keys, token)));
     }
 
     fn report(&mut self, transition: Transition) {
@@ -543,7 +555,7 @@ impl Driver {
         let beside: Vec<_> = self.observers.iter_mut().map(|o| o.leaves(ending)).collect();
         let all_given_back = match self.elector.lease() {
             // A join may be under way, or an older lease may live: the guardian knows them all.
-            None => !self.parts.keeper.as_ref().is_some_and(Keeper::knows_a_lease),
+            None => !self.parts.guardian.as_ref().is_some_and(|g| g.knows_a_lease()),
             Some(_) if !ending.reason.gives_record_up() => false,
             Some(lease) => {
                 let revoke = self.parts.store.call(Request::Revoke(lease.id()));
@@ -556,8 +568,8 @@ impl Driver {
                 revoked
             }
         };
-        if let Some(keeper) = self.parts.keeper.as_ref().filter(|_| all_given_back) {
-            keeper.dismiss();
+        if let Some(guardian) = self.parts.guardian.as_ref().filter(|_| all_given_back) {
+            guardian.dismiss();
         }
     }
 }
@@ -595,7 +607,7 @@ impl Driver {
             return;
         }
         if fresh.role == Role::Leader {
-            self.candidates.keep_warm(&fresh.view, &fresh.me);
+            handover::keep_warm(self.parts.peers.as_ref(), &fresh.view, &fresh.me);
         }
         let fresh = Arc::new(fresh);
         // First, lest somebody hears of a change and is then shown what was before it. A renewal alone wakes nobody: it

@@ -105,12 +105,12 @@ pub mod config;
 pub mod diagnosis;
 #[cfg(feature = "node")]
 pub mod docs;
-#[cfg(feature = "node")]
+#[cfg(feature = "driver")]
 pub mod driver;
 pub mod election;
-#[cfg(feature = "node")]
+#[cfg(feature = "driver")]
 pub mod files;
-#[cfg(feature = "node")]
+#[cfg(feature = "driver")]
 pub mod guardian;
 #[cfg(feature = "node")]
 pub mod journal;
@@ -124,7 +124,7 @@ pub mod node;
 pub mod proto;
 pub mod protocol;
 pub mod store;
-#[cfg(feature = "node")]
+#[cfg(feature = "driver")]
 pub mod telemetry;
 
 /// The README's Rust examples, compiled.

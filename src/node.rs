@@ -5,6 +5,7 @@
 
 pub mod exit_timer;
 mod open;
+mod peers;
 mod signals;
 mod watched;
 mod watching;
@@ -25,7 +26,7 @@ use crate::api::http::{self, HttpParts};
 use crate::clock::{Clock, OsClock, wall_clock_ms};
 use crate::config::{ChecksConfig, Config};
 use crate::diagnosis::checks::background::{self, BackgroundParts};
-use crate::driver::fuse::Fuse;
+use crate::driver::fuse::{DeadMansSwitch, Fuse};
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{MainLoop, MainLoopEnd};
 use crate::driver::status::Status;
@@ -34,8 +35,9 @@ use crate::election::exit::Exit;
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
+use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{self, GuardianPlan, NoGuardian, Refused};
+use crate::guardian::{self, GuardianPlan, Guardianship, NoGuardian, Refused};
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
@@ -49,6 +51,7 @@ use crate::store::open::OpenError;
 use crate::store::{self, Store};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
+use peers::ConnectedPeers;
 use watched::Watched;
 
 /// How long the servers get to finish what they are doing when the node stops.
@@ -170,12 +173,12 @@ impl NodeBuilder {
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let open::Opened { data_dir, file, past } =
+        let open::Opened { folder, data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
-        let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
+        let held = watching::look_at_data_dir(folder.path().into(), folder.lock(), telemetry.clone());
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
-        let fuse = Fuse::start().map_err(no_thread)?;
-        let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
+        let fuse: Arc<dyn DeadMansSwitch> = Arc::new(Fuse::start().map_err(no_thread)?);
+        let keeper = keeper(&self.config, self.guardian_program, fuse.horizon(), folder.lock()).await;
         let requests = RequestQueue::default();
         let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
         let built_in = || cluster_loop(&self.config, requests.clone(), clock.clone(), telemetry.clone());
@@ -206,12 +209,13 @@ impl NodeBuilder {
             timeouts: timeouts(&self.config),
             data_dir,
             fuse,
-            keeper,
+            guardian: keeper.map(|k| Arc::new(k) as Arc<dyn Guardianship>),
+            peers: Arc::new(ConnectedPeers::default()),
             telemetry: telemetry.clone(),
             main_loop,
-            main_runtime: tokio::runtime::Handle::current(),
+            main_tasks: Arc::new(tokio::runtime::Handle::current()),
             observers,
-            on_end: self.on_end,
+            on_end: Box::new(self.on_end),
         };
         telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
@@ -258,7 +262,7 @@ fn check_wall_clock() -> Result<(), StartError> {
 async fn keeper(
     config: &Config,
     program: Option<PathBuf>,
-    fuse: &Fuse,
+    horizon: Arc<Horizon>,
     lock: Arc<File>,
 ) -> Result<Keeper, NoGuardian> {
     if !config.node.guardian {
@@ -266,7 +270,7 @@ async fn keeper(
     }
     let program = program.ok_or_else(|| NoGuardian("guardian_program is not set".into()))?;
     let plan = GuardianPlan { program, config: config.clone(), lock };
-    Keeper::start(plan, fuse.horizon()).await.inspect_err(|e| tracing::warn!("{e}"))
+    Keeper::start(plan, horizon).await.inspect_err(|e| tracing::warn!("{e}"))
 }
 
 fn payload(

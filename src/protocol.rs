@@ -3,5 +3,6 @@
 //! Pure: what is asked of a store and what its answers mean, never when or by whom. The driver, the simulation and the
 //! model checker share it.
 
+pub mod effects;
 pub mod join;
 pub mod transactions;

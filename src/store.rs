@@ -22,7 +22,7 @@ pub mod codec;
 #[cfg(feature = "node")]
 pub mod etcd;
 pub mod memory;
-#[cfg(feature = "node")]
+#[cfg(feature = "driver")]
 pub mod network_fs;
 #[cfg(feature = "node")]
 pub mod open;

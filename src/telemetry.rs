@@ -8,7 +8,9 @@
 
 pub mod event;
 pub mod headroom;
+#[cfg(feature = "node")]
 mod lines;
+#[cfg(feature = "node")]
 pub mod log;
 pub mod metrics;
 pub mod printer;

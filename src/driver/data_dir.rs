@@ -8,35 +8,36 @@
 //! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
 //! so that a start after a crash between the two comes to the same conclusion.
 
+mod disk;
 mod place;
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::dir_lock::{self, LockError};
+use super::dir_lock;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
-use crate::files;
 use crate::protocol::join::Pin;
 use crate::store::codec::parse_lease;
-use crate::store::network_fs;
-use place::{Past, Place};
+pub use disk::{Disk, Folder};
+use place::Past;
+pub use place::Place;
 
 /// How many older leases are remembered. Those beyond it end by themselves.
 const OLDER_LEASES_MAX: usize = 16;
 
-/// An open data dir. The lock is held until the process ends.
-#[derive(Debug)]
+/// Random numbers, for names that no other process has.
+pub type Random = Box<dyn FnMut() -> u128 + Send>;
+
+/// An open data dir.
 pub struct DataDir {
-    path: PathBuf,
+    disk: Box<dyn Disk>,
+    random: Random,
     uuid: MemberUuid,
     state: State,
     place: Place,
-    lock: Arc<File>,
     /// Why it was given a new identity at this start, if it was.
     estranged: Option<&'static str>,
 }
@@ -118,35 +119,29 @@ struct State {
 // === impl DataDir ===
 
 impl DataDir {
-    /// Opens the folder (creating it if needed), takes its lock, and begins a new incarnation. `exclusive`: the platform
-    /// gives the folder to one process at most, wherever it runs.
+    /// Begins a new incarnation in a locked folder. `exclusive`: the platform gives the folder to one process at most,
+    /// wherever it runs.
     ///
     /// # Errors
     /// See [`DataDirError`].
-    pub fn open(path: &Path, node: &str, exclusive: bool) -> Result<Self, DataDirError> {
-        let io = |what| move |source| DataDirError::Io { path: path.to_owned(), what, source };
-        files::make_private_dir(path).map_err(io("create or use the data dir"))?;
-        if let Some(kind) = network_fs::of(path).map_err(io("stat the data dir"))? {
-            return Err(DataDirError::Network { path: path.to_owned(), kind });
-        }
-        let lock = dir_lock::take(path, node).map_err(|e| match e {
-            LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
-            LockError::Io(what, source) => io(what)(source),
-        })?;
-        let place = Place::of(path).map_err(io("stat the data dir"))?;
-        Self::open_at(path, place, lock, exclusive)
+    pub fn open(folder: &Folder, exclusive: bool) -> Result<Self, DataDirError> {
+        let place = folder.place()?;
+        Self::open_at(Box::new(folder.clone()), place, exclusive, Box::new(random))
     }
 
-    fn open_at(path: &Path, place: Place, lock: File, exclusive: bool) -> Result<Self, DataDirError> {
-        let known: Option<Identity> = read_json(&path.join("identity"))?;
-        let mut dir = Self {
-            path: path.to_owned(),
-            uuid: MemberUuid(0),
-            state: read_json(&path.join("state"))?.unwrap_or_default(),
-            place,
-            lock: Arc::new(lock),
-            estranged: None,
-        };
+    /// The same on any disk, at this place.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn open_at(
+        disk: Box<dyn Disk>,
+        place: Place,
+        exclusive: bool,
+        random: Random,
+    ) -> Result<Self, DataDirError> {
+        let known: Option<Identity> = read_json(disk.as_ref(), "identity")?;
+        let state = read_json(disk.as_ref(), "state")?.unwrap_or_default();
+        let mut dir = Self { disk, random, uuid: MemberUuid(0), state, place, estranged: None };
         let judge = |i: &Identity| dir.place.judge(&i.binding, &dir.state.boot, exclusive);
         let past = known.as_ref().map(judge);
         match (known.and_then(|i| i.uuid.parse().ok()), past) {
@@ -186,36 +181,27 @@ impl DataDir {
         let State { cluster, revision, raise_to, .. } = self.state;
         self.state = State { cluster, revision, raise_to, ..State::default() };
         self.save()?;
-        self.uuid = MemberUuid(uuid::Uuid::new_v4().as_u128());
+        self.uuid = MemberUuid((self.random)());
         self.write_identity()
     }
 
     /// Notes where the folder is now, if that has changed.
     fn bind(&mut self) -> Result<(), DataDirError> {
-        let known: Option<Identity> = read_json(&self.path.join("identity"))?;
+        let known: Option<Identity> = read_json(self.disk.as_ref(), "identity")?;
         match known.is_some_and(|i| i.binding == self.place.binding()) {
             true => Ok(()),
             false => self.write_identity(),
         }
     }
 
-    fn write_identity(&self) -> Result<(), DataDirError> {
-        self.write("identity", &Identity { uuid: self.uuid.to_string(), binding: self.place.binding() })
+    fn write_identity(&mut self) -> Result<(), DataDirError> {
+        let identity = Identity { uuid: self.uuid.to_string(), binding: self.place.binding() };
+        write(self.disk.as_mut(), "identity", &identity)
     }
 
     /// Why it was given a new identity at this start, if that was not its first.
     pub fn estranged(&self) -> Option<&'static str> {
         self.estranged
-    }
-
-    /// The lock, for who must keep it a little longer than we live.
-    pub fn lock(&self) -> Arc<File> {
-        self.lock.clone()
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Who we are.
@@ -239,7 +225,7 @@ impl DataDir {
     /// # Errors
     /// It cannot be written.
     pub fn next_lease(&mut self) -> Result<LeaseId, DataDirError> {
-        let random = uuid::Uuid::new_v4().as_u64_pair().1 & 0x7fff_ffff_ffff_ffff;
+        let random = (self.random)() as u64 & 0x7fff_ffff_ffff_ffff;
         let lease = LeaseId(random.max(1).cast_signed());
         let last = std::mem::replace(&mut self.state.lease, lease.to_string());
         if !last.is_empty() {
@@ -292,26 +278,8 @@ impl DataDir {
         self.state.revision = 0;
     }
 
-    fn save(&self) -> Result<(), DataDirError> {
-        self.write("state", &self.state)
-    }
-
-    fn write(&self, name: &'static str, value: &impl Serialize) -> Result<(), DataDirError> {
-        let replace = || -> std::io::Result<()> {
-            #[cfg(test)]
-            tests::crash_if_due()?;
-            let temporary = self.path.join(format!("{name}.new"));
-            let mut file = files::create(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(value)?)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, self.path.join(name))?;
-            File::open(&self.path)?.sync_all()
-        };
-        replace().map_err(|e| self.io("write the data dir", e))
-    }
-
-    fn io(&self, what: &'static str, source: std::io::Error) -> DataDirError {
-        DataDirError::Io { path: self.path.clone(), what, source }
+    fn save(&mut self) -> Result<(), DataDirError> {
+        write(self.disk.as_mut(), "state", &self.state)
     }
 }
 
@@ -320,14 +288,23 @@ pub fn is_still_there(held: &File, path: &Path) -> bool {
     dir_lock::is_still_there(held, path)
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, DataDirError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(DataDirError::Io { path: path.to_owned(), what: "read", source: e }),
-    };
-    let damaged = |e: serde_json::Error| DataDirError::Damaged { path: path.to_owned(), why: e.to_string() };
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+fn random() -> u128 {
+    uuid::Uuid::new_v4().as_u128()
+}
+
+fn write(disk: &mut dyn Disk, name: &str, value: &impl Serialize) -> Result<(), DataDirError> {
+    let replaced =
+        serde_json::to_vec_pretty(value).map_err(Into::into).and_then(|json| disk.replace(name, &json));
+    let path = || disk.location().to_owned();
+    replaced.map_err(|source| DataDirError::Io { path: path(), what: "write the data dir", source })
+}
+
+fn read_json<T: for<'a> Deserialize<'a>>(disk: &dyn Disk, name: &str) -> Result<Option<T>, DataDirError> {
+    let path = || disk.location().join(name);
+    let content =
+        disk.read(name).map_err(|source| DataDirError::Io { path: path(), what: "read", source })?;
+    let damaged = |e: serde_json::Error| DataDirError::Damaged { path: path(), why: e.to_string() };
+    content.map(|json| serde_json::from_slice(&json)).transpose().map_err(damaged)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, OsClock};
 use crate::election::exit::Exit;
-use crate::guardian::horizon::{End, Horizon};
+use crate::guardian::horizon::{Change, End, Horizon};
 use crate::guardian::kernel_timer::KernelTimer;
 
 /// The longest sleep: bounds how far `CLOCK_BOOTTIME`, which the sleep and the kernel timer count on, may lag behind
@@ -23,24 +23,27 @@ const SLEEP_MAX: Duration = Duration::from_secs(10);
 /// The shortest sleep, unless the deadline is nearer: a deadline that does not move is not looked at ever more often.
 const SLEEP_MIN: Duration = Duration::from_millis(500);
 
+/// How long the log gets to write its last line, and the observers to do their last work.
+const LAST_LINE: Duration = Duration::from_millis(50);
+
+/// Ends this process when its lease is over, whatever else in it still works.
+pub trait DeadMansSwitch: Send + Sync + 'static {
+    /// The deadlines, for those who only read them.
+    fn horizon(&self) -> Arc<Horizon>;
+
+    /// Moves the deadlines; `None` disarms.
+    fn set(&self, end: Option<End>) -> Change;
+
+    /// Ends the process on the spot, with this code, once the log had a moment for its last line. Only a simulated process
+    /// goes on, and is dropped before its next step.
+    fn end_process(&self, code: i32);
+}
+
 /// The armed thread.
 #[derive(Debug)]
 pub struct Fuse {
     deadlines: Arc<Deadlines>,
     thread: Thread,
-}
-
-/// What has become of the deadlines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// They are where they were.
-    None,
-    /// They have just begun to count.
-    Begun,
-    /// They have moved.
-    Moved,
-    /// There are none any more.
-    Ended,
 }
 
 #[derive(Debug)]
@@ -64,26 +67,28 @@ impl Fuse {
         let handle = std::thread::Builder::new().name("fuse".into()).spawn(move || burn(&watched))?;
         Ok(Self { deadlines, thread: handle.thread().clone() })
     }
+}
 
-    /// The deadlines, for those who only read them.
-    pub fn horizon(&self) -> Arc<Horizon> {
+impl DeadMansSwitch for Fuse {
+    fn horizon(&self) -> Arc<Horizon> {
         self.deadlines.horizon.clone()
     }
 
-    /// Moves the deadlines, and the kernel timer with them; `None` disarms.
-    pub fn set(&self, end: Option<End>) -> Change {
-        let (before, after) = (self.deadlines.horizon.fuse(), end.map(|e| e.fuse));
-        let change = match (before, after) {
-            _ if before == after => return Change::None,
-            (None, _) => Change::Begun,
-            (Some(_), Some(_)) => Change::Moved,
-            (Some(_), None) => Change::Ended,
-        };
-        self.deadlines.set(end);
+    /// Moves the kernel timer with them.
+    fn set(&self, end: Option<End>) -> Change {
+        let change = self.deadlines.horizon.change_to(end);
+        if change != Change::None {
+            self.deadlines.set(end);
+        }
         if change == Change::Begun {
             self.thread.unpark();
         }
         change
+    }
+
+    fn end_process(&self, code: i32) {
+        std::thread::sleep(LAST_LINE); // the log is written by a thread of its own
+        end_process(code)
     }
 }
 
@@ -140,7 +145,7 @@ fn sleep(duration: Duration) {
 }
 
 /// Ends the process, whatever its other threads are doing.
-pub(super) fn end_process(code: i32) -> ! {
+fn end_process(code: i32) -> ! {
     // SAFETY: `_exit` takes a number and does not return; it runs no destructor and touches no memory of ours.
     unsafe { libc::_exit(code) }
 }

@@ -7,9 +7,9 @@ impl Driver {
     /// Begins to wait for it, on the present runtime.
     pub(super) fn watch_for_loss(&self) {
         let (store, reports) = (self.parts.store.clone(), self.reports.clone());
-        tokio::spawn(async move {
+        self.parts.tasks.spawn(Box::pin(async move {
             let how = store.until_gone().await;
             let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
-        });
+        }));
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::data_dir::DataDirError;
+use super::tasks::{Tasks, unblock};
 use super::{Shared, members, raise};
-use crate::client::MemberClient;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
@@ -14,8 +14,6 @@ use crate::store::Request;
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(60);
-/// How long it gets to answer.
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// The pause before our node id is looked at again.
 const HOLDER_PAUSE: Duration = Duration::from_millis(500);
 
@@ -37,7 +35,7 @@ pub(super) async fn join(shared: Shared, newest: Revision) -> Event {
             Err(JoinFailure::RolledBack) => {
                 // The elector knows itself by the old identity, so this needs a new start of the process.
                 let dir = shared.data_dir.clone().lock_owned().await;
-                let ending = match on_disk(dir, |dir| dir.become_stranger()).await {
+                let ending = match on_disk(shared.tasks.as_ref(), dir, |dir| dir.become_stranger()).await {
                     Ok(()) => Ending::with_detail(Reason::DataDirStale, "the next start has a new identity"),
                     Err(why) => Ending::with_detail(Reason::DiskFailed, why),
                 };
@@ -72,15 +70,19 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
             Next::Persist => {
                 // fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
                 let dir = shared.data_dir.clone().lock_owned().await;
-                let lease = on_disk(dir, |dir| dir.next_lease()).await.map_err(JoinFailure::Disk)?;
-                if let Some(keeper) = &shared.keeper {
-                    keeper.tell_lease(lease);
+                let lease = on_disk(shared.tasks.as_ref(), dir, |dir| dir.next_lease())
+                    .await
+                    .map_err(JoinFailure::Disk)?;
+                if let Some(guardian) = &shared.guardian {
+                    guardian.tell_lease(lease);
                 }
                 join.persisted(lease)
             }
             Next::Done(joined, pin) => {
                 let dir = shared.data_dir.clone().lock_owned().await;
-                on_disk(dir, move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
+                on_disk(shared.tasks.as_ref(), dir, move |dir| dir.settle(pin))
+                    .await
+                    .map_err(JoinFailure::Disk)?;
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),
@@ -92,7 +94,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
 /// background: a slow disk must not eat up the lease.
 pub(super) async fn note_revision(shared: Shared, revision: Revision) {
     let dir = shared.data_dir.clone().lock_owned().await;
-    if let Err(why) = on_disk(dir, move |dir| dir.note_revision(revision)).await {
+    if let Err(why) = on_disk(shared.tasks.as_ref(), dir, move |dir| dir.note_revision(revision)).await {
         tracing::warn!(error = %why, "cannot record the store's revision in the data dir");
     }
 }
@@ -108,11 +110,12 @@ async fn call(shared: &Shared, request: Request) -> crate::protocol::transaction
 type LockedDir = tokio::sync::OwnedMutexGuard<super::DataDir>;
 
 async fn on_disk<T: Send + 'static>(
+    tasks: &dyn Tasks,
     mut dir: LockedDir,
     work: impl FnOnce(&mut super::DataDir) -> Result<T, DataDirError> + Send + 'static,
 ) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(move || work(&mut dir).map_err(|e| e.to_string())).await;
-    done.unwrap_or_else(|e| Err(e.to_string()))
+    let done = unblock(tasks, move || work(&mut dir).map_err(|e| e.to_string())).await;
+    done.unwrap_or_else(|| Err("the thread that writes the data dir has panicked".into()))
 }
 
 /// What etcd says itself when it refuses, and what to do about it; then nothing has to be guessed.
@@ -170,13 +173,9 @@ fn is_running(shared: &Shared) -> bool {
 async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) -> Option<Ending> {
     let node = &holder.member.node;
     let place = format!("{} (data dir {}, lease {})", holder.rpc_address, holder.member.uuid, holder.lease);
-    let answered = match MemberClient::connect(&holder.rpc_address, PING_TIMEOUT).await {
-        Ok(mut client) => client.leader().await.ok(),
-        Err(_) => None,
-    };
-    let uuid = answered.and_then(|a| a.answerer).map(|a| a.uuid);
+    let uuid = shared.peers.who_answers(&holder.rpc_address).await;
     // With a wildcard or a shared address we may have reached ourselves, or somebody else.
-    if uuid == Some(holder.member.uuid.to_string()) {
+    if uuid == Some(holder.member.uuid) {
         let detail = format!(
             "node id {node:?} is in use by metad at {place}; stop it, or give this one another --node-id"
         );

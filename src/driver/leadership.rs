@@ -189,12 +189,12 @@ impl Leadership {
     }
 
     /// The main loop pauses on purpose: it is not watched until its next sign of life.
-    pub(crate) fn rest(&self) {
+    pub fn rest(&self) {
         self.inner.signs.rest();
     }
 
     /// What should run is (again) being started: `start_timeout_secs` counts until [`Leadership::started`].
-    pub(crate) fn starting(&self) {
+    pub fn starting(&self) {
         self.inner.signs.starting();
     }
 
@@ -213,7 +213,7 @@ impl Leadership {
     }
 
     /// The main loop must end, and leadership be handed over, for this reason.
-    pub(crate) async fn give_up(&self, reason: Reason) {
+    pub async fn give_up(&self, reason: Reason) {
         let _ = self.inner.reports.send(Event::Shutdown(reason)).await; // no driver: the process is ending
     }
 

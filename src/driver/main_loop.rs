@@ -1,13 +1,17 @@
 //! One run of the main loop: from the event before its first action to the event after its last.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use futures_util::FutureExt;
+use futures_util::future::abortable;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::leadership::{Leadership, Orders};
+use super::tasks::Tasks;
 use crate::election::event::Event;
+use crate::election::exit::Exit;
 use crate::election::history::Reason;
 use crate::telemetry::{self, Telemetry};
 
@@ -15,7 +19,7 @@ use crate::telemetry::{self, Telemetry};
 const ABORT_GRACE: Duration = Duration::from_millis(50);
 
 /// A future that may move to another thread.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub type BoxFuture<T> = futures_util::future::BoxFuture<'static, T>;
 
 /// What runs while this node leads. Called at most once in a process's life.
 ///
@@ -52,21 +56,21 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    /// Starts the main loop on its own runtime; its end is reported as an event.
+    /// Starts the main loop among its own tasks; its end is reported as an event.
     pub(super) fn start(
         main_loop: Box<dyn MainLoop>,
         leadership: impl FnOnce(watch::Receiver<Orders>) -> Leadership,
-        runtime: &tokio::runtime::Handle,
+        tasks: Arc<dyn Tasks>,
         telemetry: Telemetry,
         reports: mpsc::Sender<Event>,
     ) -> Self {
         let orders = watch::Sender::new(Orders::default());
         let leadership = leadership(orders.subscribe());
-        let inner_runtime = runtime.clone();
-        runtime.spawn(async move {
-            let end = run(main_loop, leadership, telemetry, &inner_runtime).await;
+        let its_tasks = tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            let end = run(main_loop, leadership, telemetry, its_tasks.as_ref()).await;
             let _ = reports.send(Event::MainLoopEnded(end.code)).await; // no driver: the process is ending
-        });
+        }));
         Self { orders }
     }
 
@@ -85,14 +89,14 @@ async fn run(
     main_loop: Box<dyn MainLoop>,
     leadership: Leadership,
     telemetry: Telemetry,
-    runtime: &tokio::runtime::Handle,
+    tasks: &dyn Tasks,
 ) -> MainLoopEnd {
     let token = leadership.token();
     if !main_loop.says_when_it_runs() {
         leadership.started().await;
     }
     let end = match leadership.check() {
-        Ok(()) => guarded(main_loop, &leadership, runtime).await,
+        Ok(()) => guarded(main_loop, &leadership, tasks).await,
         Err(_) => MainLoopEnd::default(), // lost before it began: it never begins
     };
     let reason = leadership.check().err().map_or(Reason::MainLoopEnded, |lost| lost.0);
@@ -105,22 +109,29 @@ async fn run(
 }
 
 /// Runs the loop in a task of its own, so that a panic of it is an end like any other.
-async fn guarded(
-    main_loop: Box<dyn MainLoop>,
-    leadership: &Leadership,
-    runtime: &tokio::runtime::Handle,
-) -> MainLoopEnd {
+async fn guarded(main_loop: Box<dyn MainLoop>, leadership: &Leadership, tasks: &dyn Tasks) -> MainLoopEnd {
     let droppable = !main_loop.must_be_waited_for();
-    let mut task = runtime.spawn(main_loop.run(leadership.clone()));
+    let work = AssertUnwindSafe(main_loop.run(leadership.clone())).catch_unwind();
+    let (work, drop_it) = abortable(work);
+    let (done, mut ended) = oneshot::channel();
+    tasks.spawn(Box::pin(async move {
+        let end = work.await; // and here it has been dropped
+        let _ = done.send(end); // nobody waits: the process is ending
+    }));
     let joined = tokio::select! {
-        joined = &mut task => joined,
-        () = leadership.aborted(), if droppable => match tokio::time::timeout(ABORT_GRACE, &mut task).await {
+        biased;
+        joined = &mut ended => joined,
+        () = leadership.aborted(), if droppable => match tokio::time::timeout(ABORT_GRACE, &mut ended).await {
             Ok(joined) => joined,
             Err(_) => {
-                task.abort();
-                task.await // only when it has been dropped is it over
+                drop_it.abort();
+                ended.await // only when it has been dropped is it over
             }
         },
     };
-    joined.unwrap_or_else(|e| MainLoopEnd { code: e.is_panic().then_some(70) })
+    match joined {
+        Ok(Ok(Ok(end))) => end,
+        Ok(Ok(Err(_panic))) => MainLoopEnd { code: Some(Exit::Internal.code()) },
+        Ok(Err(_)) | Err(_) => MainLoopEnd::default(),
+    }
 }

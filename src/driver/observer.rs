@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::status::Status;
 use crate::clock::Instant;
 use crate::election::elector::Elector;
+use crate::election::event::{Action, Event};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::Lease;
 use crate::election::record::Token;
@@ -40,6 +41,16 @@ pub trait Observer: Send {
     /// It goes on: by its timer, or by an event, which the elector has not heard yet.
     fn woke(&mut self, moment: Moment<'_>, by_timer: bool) {
         let _ = (moment, by_timer);
+    }
+
+    /// The elector is about to be told this.
+    fn hears(&mut self, moment: Moment<'_>, event: &Event) {
+        let _ = (moment, event);
+    }
+
+    /// The elector has asked for this, which is about to be carried out.
+    fn asks(&mut self, moment: Moment<'_>, action: &Action) {
+        let _ = (moment, action);
     }
 
     /// The elector has taken in an event and the time; this was its lease before.

@@ -45,12 +45,12 @@ impl Driver {
     /// Puts it on disk, if it is time to.
     pub(super) fn remember(&mut self, now: Instant) {
         if let Some(revision) = self.remembered.due(now, self.elector.view()) {
-            tokio::spawn(joining::note_revision(self.parts.clone(), revision));
+            self.parts.tasks.spawn(Box::pin(joining::note_revision(self.parts.clone(), revision)));
         }
     }
 
     /// Puts it on disk before we leave.
-    pub(super) async fn remember_for_good(&self) {
+    pub(super) async fn remember_for_good(&mut self) {
         if self.newest() > self.remembered.revision {
             let noted = joining::note_revision(self.parts.clone(), self.newest());
             // A disk that hangs must not keep us here; the minute's note is on it.

@@ -117,6 +117,28 @@ impl Status {
         self.holds_until.zip(margin).is_some_and(|(h, margin)| now.until(h) >= margin)
     }
 
+    /// The tenure that this member is asked to stand ready for. It must be the one that it sees: nobody else's leader can
+    /// hand over to it.
+    ///
+    /// # Errors
+    /// It sees another one, or none.
+    pub fn tenure_to_prepare(&self, token: u64) -> Result<Token, String> {
+        match self.leader() {
+            Some(tenure) if tenure.token.get() == token => Ok(tenure.token),
+            Some(tenure) => Err(format!("it sees a leader with the token {}, not {token}", tenure.token)),
+            None => Err(format!("it sees no leader, and none with the token {token}")),
+        }
+    }
+
+    /// Why this member could not take over now; `None`: it could.
+    pub fn unready(&self, now: Instant) -> Option<String> {
+        if self.role != Role::Follower {
+            return Some(format!("it is {}", self.role.as_str()));
+        }
+        (!self.allows_start(now))
+            .then(|| "too little of its lease is left, as of its last renewal".to_owned())
+    }
+
     /// The leader as we see it.
     pub fn leader(&self) -> Option<&Tenure> {
         self.view.seat.tenure()

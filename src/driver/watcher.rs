@@ -32,7 +32,8 @@ impl Driver {
         }
         let timing = LeaseTiming::new(self.parts.registration.ttl);
         let alive_every = timing.candidate_cadence().clamp(ALIVE_EVERY_MIN, ALIVE_EVERY_MAX);
-        tokio::spawn(watch(self.parts.clone(), alive_every, self.reports.clone()));
+        let watching = watch(self.parts.clone(), alive_every, self.reports.clone());
+        self.parts.tasks.spawn(Box::pin(watching));
     }
 }
 

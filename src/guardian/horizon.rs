@@ -59,6 +59,19 @@ pub struct End {
     pub fuse: Instant,
 }
 
+/// What becomes of the deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They are where they were.
+    None,
+    /// They have just begun to count.
+    Begun,
+    /// They have moved.
+    Moved,
+    /// There are none any more.
+    Ended,
+}
+
 // SAFETY: the page holds atomics only and is unmapped only when the last owner drops it.
 unsafe impl Send for Horizon {}
 // SAFETY: as above; every access is atomic.
@@ -105,6 +118,16 @@ impl Horizon {
         d.kill.set(end.map(|e| e.kill));
         d.guardian.set(end.map(|e| e.guardian));
         d.fuse.set(end.map(|e| e.fuse));
+    }
+
+    /// What [`Horizon::set`] of these would change.
+    pub fn change_to(&self, end: Option<End>) -> Change {
+        match (self.fuse(), end.map(|e| e.fuse)) {
+            (before, after) if before == after => Change::None,
+            (None, _) => Change::Begun,
+            (Some(_), Some(_)) => Change::Moved,
+            (Some(_), None) => Change::Ended,
+        }
     }
 
     /// S: when the main loop must stop.

@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use super::fate;
 use super::horizon::Horizon;
-use super::{Guardian, GuardianPlan, NoGuardian};
+use super::rules::LEASES_MAX;
+use super::{Guardian, GuardianPlan, Guardianship, NoGuardian};
 use crate::election::lease::LeaseId;
 
 /// A guardian is replaced no sooner than so long after its own start.
@@ -17,8 +18,6 @@ const LIFE_MIN: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How many leases a guardian is told of: the present one, and those of joins that did not come to an end.
-pub(super) const LEASES_MAX: usize = 16;
 
 /// The guardian of this process, whichever it is at the moment. Clones share it.
 #[derive(Clone, Debug)]
@@ -62,50 +61,6 @@ impl Keeper {
         };
         tokio::spawn(keeper.clone().replace_the_lost(first));
         Ok(keeper)
-    }
-
-    /// Tells it the name of a lease, before the store hears of it.
-    pub fn tell_lease(&self, lease: LeaseId) {
-        let mut state = self.state();
-        if state.leases.len() == LEASES_MAX {
-            state.leases.remove(0);
-        }
-        state.leases.push(lease);
-        if let Some(guardian) = &state.guardian {
-            let _ = guardian.tell_lease(lease); // dead: the next one is told
-        }
-    }
-
-    /// Tells it which cluster is the store: nothing that another one says about a lease counts.
-    pub fn tell_pinned(&self, cluster: u64) {
-        let mut state = self.state();
-        state.pinned = Some(cluster);
-        if let Some(guardian) = &state.guardian {
-            let _ = guardian.tell_pinned(cluster); // dead: the next one is told
-        }
-    }
-
-    /// Tells it that the deadlines have moved, or have just begun to count. Without a program it need not know each time:
-    /// it looks at the page when they were due.
-    pub fn tell_moved(&self, begun: bool) {
-        let state = self.state();
-        if let Some(guardian) = state.guardian.as_ref().filter(|_| begun || state.busy) {
-            guardian.tell_moved();
-        }
-    }
-
-    /// Was it ever told of a lease?
-    pub fn knows_a_lease(&self) -> bool {
-        !self.state().leases.is_empty()
-    }
-
-    /// Says that everything is given back.
-    pub fn dismiss(&self) {
-        let mut state = self.state();
-        state.dismissed = true;
-        if let Some(guardian) = &state.guardian {
-            guardian.dismiss();
-        }
     }
 
     /// Waits for a guardian, to look after a program; from now on it is not replaced.
@@ -197,6 +152,46 @@ impl Keeper {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Guardianship for Keeper {
+    fn tell_lease(&self, lease: LeaseId) {
+        let mut state = self.state();
+        if state.leases.len() == LEASES_MAX {
+            state.leases.remove(0);
+        }
+        state.leases.push(lease);
+        if let Some(guardian) = &state.guardian {
+            let _ = guardian.tell_lease(lease); // dead: the next one is told
+        }
+    }
+
+    fn tell_pinned(&self, cluster: u64) {
+        let mut state = self.state();
+        state.pinned = Some(cluster);
+        if let Some(guardian) = &state.guardian {
+            let _ = guardian.tell_pinned(cluster); // dead: the next one is told
+        }
+    }
+
+    fn tell_moved(&self, begun: bool) {
+        let state = self.state();
+        if let Some(guardian) = state.guardian.as_ref().filter(|_| begun || state.busy) {
+            guardian.tell_moved();
+        }
+    }
+
+    fn knows_a_lease(&self) -> bool {
+        !self.state().leases.is_empty()
+    }
+
+    fn dismiss(&self) {
+        let mut state = self.state();
+        state.dismissed = true;
+        if let Some(guardian) = &state.guardian {
+            guardian.dismiss();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -11,23 +12,19 @@ use rustix::process::Signal;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
+use super::child::FDS_VARIABLE;
 use super::exit_report::{ExitReport, LAST_PATIENCE, WRITE_PATIENCE, Writing};
 use super::horizon::Horizon;
-use super::keeper::LEASES_MAX;
 use super::kernel_timer::KernelTimer;
 use super::revoke::Revoker;
+use super::rules::{self, KILLING_MAY_TAKE, Last, Rules, Timer};
 use super::run::Run;
-use super::{FDS_VARIABLE, program, tree};
+use super::{program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
 use crate::election::exit::Exit;
 use crate::election::lease::LeaseId;
 
-/// How long after H the ward is killed, if neither its fuse nor its kernel timer has done it.
-const KILL_AFTER_FUSE: Duration = Duration::from_millis(100);
-/// What a guardian that is killing gets beyond its time, again and again for as long as it is awake: on a starved
-/// machine a tree does not die in an instant, and who ends its guardian frees what is left of it.
-const KILLING_MAY_TAKE: Duration = Duration::from_secs(1);
 /// The name in `top`: the longest that the kernel keeps.
 const NAME: &std::ffi::CStr = c"metad: guardian";
 
@@ -43,13 +40,8 @@ struct Process {
     kernel_timer: KernelTimer,
     config: Option<Config>,
     revoker: Option<Revoker>,
-    leases: Vec<LeaseId>,
-    /// Only the answers of this cluster count.
-    pinned: Option<u64>,
+    rules: Rules,
     run: Option<Run>,
-    dismissed: bool,
-    /// The ward is dead: nothing is started any more.
-    is_orphan: bool,
     /// We have killed the ward.
     killed: bool,
 }
@@ -88,19 +80,13 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         kernel_timer: KernelTimer::create()?,
         config: None,
         revoker: None,
-        leases: Vec::new(),
-        pinned: None,
+        rules: Rules::default(),
         run: None,
-        dismissed: false,
-        is_orphan: false,
         killed: false,
     };
     process.watch()?;
-    // The ward is dead, or has dismissed us. Kill first, revoke after.
     let exit_report = process.exit_report();
-    process.end_tree();
-    let revoking =
-        process.revoker.filter(|_| !process.dismissed).map(|r| r.revoke(process.leases, process.pinned));
+    let revoking = process.last_work();
     let freeing = free_data_dir(lock, exit_report.map(|(exit_report, data_dir)| exit_report.write(data_dir)));
     if let Some(revoking) = revoking {
         let _ = revoking.join(); // it has nothing to say
@@ -113,7 +99,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
 
 /// Now the next start may take the record over. It need not wait for the store as well, nor the revoke for a disk that
 /// hangs with the exit report.
-fn free_data_dir(lock: OwnedFd, exit_report: Option<Writing>) -> io::Result<std::thread::JoinHandle<()>> {
+fn free_data_dir(lock: OwnedFd, exit_report: Option<Writing>) -> io::Result<JoinHandle<()>> {
     let free = move || {
         exit_report.iter().for_each(|o| o.wait(WRITE_PATIENCE));
         drop(lock);
@@ -164,14 +150,14 @@ impl Process {
             }
             if !fds[0].revents().is_empty() {
                 // Its last words count: that everything is given back, or the name of a lease.
-                self.is_orphan = true;
+                self.rules.main_died();
                 self.take_messages();
                 return Ok(());
             }
             if channel_open {
                 channel_open = self.take_messages();
             }
-            if self.dismissed {
+            if self.rules.is_dismissed() {
                 return Ok(());
             }
             self.act_on_deadlines();
@@ -183,9 +169,7 @@ impl Process {
     fn set_timer(&self) -> io::Result<()> {
         let now = OsClock.now();
         self.set_kernel_timer(now);
-        let kill = self.horizon.kill_at().filter(|_| self.run.as_ref().is_some_and(|r| !r.is_dying()));
-        let fuse = self.horizon.fuse().map(|h| h + KILL_AFTER_FUSE);
-        let deadline = [kill, fuse].into_iter().flatten().reduce(Instant::earlier).map(|at| now.until(at));
+        let deadline = self.rules.next_due(&self.horizon, self.program()).map(|at| now.until(at));
         let again = self.run.as_ref().and_then(Run::look_again);
         let sleep = [deadline, again].into_iter().flatten().min();
         // Zero would disarm the timer.
@@ -200,25 +184,28 @@ impl Process {
         Ok(())
     }
 
+    fn program(&self) -> rules::Program {
+        match &self.run {
+            None => rules::Program::None,
+            Some(run) if run.is_dying() => rules::Program::Dies,
+            Some(_) => rules::Program::Runs,
+        }
+    }
+
     fn set_kernel_timer(&self, now: Instant) {
-        match (&self.run, self.horizon.guardian_until()) {
-            (None, _) => self.kernel_timer.disarm(),
-            (Some(run), at) if run.is_dying() => {
-                let more = now + KILLING_MAY_TAKE;
-                self.kernel_timer.arm(now, at.map_or(more, |at| at.later(more)));
-            }
-            (Some(_), Some(at)) => self.kernel_timer.arm(now, at),
-            // The ward is dead, or about to say that the program must end: what was armed last holds.
-            (Some(_), None) => {}
+        match self.rules.timer(now, &self.horizon, self.program()) {
+            Timer::Off => self.kernel_timer.disarm(),
+            Timer::At(at) => self.kernel_timer.arm(now, at),
+            Timer::AsItIs => {}
         }
     }
 
     fn act_on_deadlines(&mut self) {
-        let now = OsClock.now();
-        if self.horizon.kill_at().is_some_and(|at| now.reached(at)) {
+        let due = self.rules.due(OsClock.now(), &self.horizon);
+        if due.kill_program {
             self.kill_program();
         }
-        if self.horizon.fuse().is_some_and(|h| now.reached(h + KILL_AFTER_FUSE)) {
+        if due.kill_main {
             self.killed = true;
             let _ = rustix::process::pidfd_send_signal(&self.ward, Signal::KILL);
         }
@@ -244,16 +231,10 @@ impl Process {
                 self.config = Some(*config);
                 self.say(&FromGuardian::Ready);
             }
-            ToGuardian::Lease(lease) => {
-                if self.leases.len() == LEASES_MAX {
-                    self.leases.remove(0);
-                }
-                self.leases.push(LeaseId(lease));
-            }
-            ToGuardian::Pinned(cluster) => self.pinned = Some(cluster),
+            ToGuardian::Lease(lease) => self.rules.add_lease(LeaseId(lease)),
+            ToGuardian::Pinned(cluster) => self.rules.pin(cluster),
             ToGuardian::Moved => {} // the timers are set anew after every message
             ToGuardian::Ping(number) => self.say(&FromGuardian::Pong(number)),
-            ToGuardian::Run(_) if self.is_orphan => {}
             ToGuardian::Run(program) => self.start(&program, streams),
             ToGuardian::Signal(number) => {
                 if let (Some(run), Some(signal)) = (&self.run, Signal::from_named_raw(number)) {
@@ -262,7 +243,7 @@ impl Process {
             }
             ToGuardian::Terminate => self.run.iter().for_each(Run::terminate),
             ToGuardian::Kill => self.kill_program(),
-            ToGuardian::Dismissed => self.dismissed = true,
+            ToGuardian::Dismissed => self.rules.dismiss(),
         }
     }
 
@@ -270,15 +251,12 @@ impl Process {
     /// kernel timer first: nothing runs that it does not end.
     fn start(&mut self, program: &Program, streams: Vec<OwnedFd>) {
         let now = OsClock.now();
-        let refuse = |why: &str| Err(Refused { why: why.into(), code: None, may_pass: false });
-        let started = match self.horizon.guardian_until().zip(self.horizon.kill_at()) {
-            _ if self.run.is_some() => refuse("processes of the last run are still alive"),
-            Some((until, kill_at)) if !now.reached(kill_at) => {
-                self.kernel_timer.arm(now, until);
-                Run::start(program, streams)
-            }
-            _ => refuse("leadership had ended before it was started"),
-        };
+        let refuse = |why: &str| Refused { why: why.into(), code: None, may_pass: false };
+        let may_start = self.rules.may_start(now, &self.horizon, self.program());
+        let started = may_start.map_err(refuse).and_then(|until| {
+            self.kernel_timer.arm(now, until);
+            Run::start(program, streams)
+        });
         match started {
             Ok(run) => {
                 self.say(&FromGuardian::Started { run: run.number, pid: run.pid() });
@@ -323,11 +301,31 @@ impl Process {
         while rustix::io::read(&self.children, &mut bytes).is_ok_and(|read| read > 0) {}
     }
 
-    /// Kills all that is left, for as long as something is: nothing may be revoked before.
+    /// The main process is dead, or has dismissed us.
+    fn last_work(&mut self) -> Option<JoinHandle<()>> {
+        loop {
+            match self.rules.last(self.remains()) {
+                Last::Kill => self.end_tree(),
+                Last::Revoke(leases, cluster) => {
+                    return self.revoker.take().map(|r| r.revoke(leases, cluster));
+                }
+                Last::Nothing => return None,
+            }
+        }
+    }
+
+    /// What is left of the program, or has escaped from one that was here earlier.
+    fn remains(&self) -> rules::Program {
+        match self.program() {
+            rules::Program::None if tree::bury_all(|_, _| {}) => rules::Program::Dies,
+            program => program,
+        }
+    }
+
+    /// Kills all that is left, for as long as something is.
     fn end_tree(&mut self) {
         self.kill_program();
-        let moving = &self.kernel_timer;
-        let had_program = self.run.is_some();
+        let (moving, had_program) = (&self.kernel_timer, self.run.is_some());
         tree::kill_children(
             || {
                 if had_program {
@@ -337,12 +335,13 @@ impl Process {
             },
             |_| {}, // there is nobody to tell
         );
+        self.run = None;
         self.kernel_timer.disarm();
     }
 
     /// What the ward's next start is told about the death of a leader, and where.
     fn exit_report(&self) -> Option<(ExitReport, PathBuf)> {
-        let due = self.horizon.killed_at().filter(|_| !self.dismissed)?;
+        let due = self.horizon.killed_at().filter(|_| !self.rules.is_dismissed())?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
         let (now, burnt) = (OsClock.now(), self.horizon.is_burnt());
         Some((ExitReport::of(now, due, burnt, self.killed, wall_clock_ms()), data_dir))

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use rustix::fs::Access;
 use rustix::process::{Pid, Signal, WaitStatus};
 
-use super::FDS_VARIABLE;
 use super::channel::{OWN_BYTES_MAX, Program, Refused};
+use super::child::FDS_VARIABLE;
 
 /// There is no such program.
 const NOT_FOUND: i32 = 127;

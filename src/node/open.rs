@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::data_dir::{DataDir, DataDirError};
+use crate::driver::data_dir::{DataDir, DataDirError, Folder};
 use crate::election::exit::Exit;
 use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;
@@ -18,6 +18,7 @@ type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
 /// An open data dir.
 pub(super) struct Opened {
+    pub(super) folder: Folder,
     pub(super) data_dir: DataDir,
     pub(super) file: TenureFile,
     /// The last tenure of an earlier start, if the history may not know yet how it ended.
@@ -30,14 +31,15 @@ pub(super) struct Opened {
 pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<Opened, StartError> {
     let node = config.node.clone();
     let open = move || {
-        let mut data_dir = DataDir::open(&node.data_dir, &node.id, node.data_dir_exclusive)?;
-        let file = TenureFile::new(data_dir.path());
+        let folder = Folder::take(&node.data_dir, &node.id)?;
+        let mut data_dir = DataDir::open(&folder, node.data_dir_exclusive)?;
+        let file = TenureFile::new(folder.path());
         let past = file.read(data_dir.uuid()).filter(|_| !accept_new_store);
         if accept_new_store {
             data_dir.forget_pin();
             file.forget_past();
         }
-        Ok(Opened { data_dir, file, past })
+        Ok(Opened { folder, data_dir, file, past })
     };
     let opened = tokio::task::spawn_blocking(open).await;
     let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };

@@ -7,7 +7,7 @@
 
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
-use crate::election::record::{LeaderRecord, Member, Nonce, Registration, Revision, Tenure, Token};
+use crate::election::record::{LeaderRecord, Member, Registration, Revision, Tenure, Token};
 use crate::store::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
 use crate::store::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 
@@ -119,13 +119,8 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
 /// The elector's event for an answer to [`claim`], with the picture that it shows: whoever has won must be able to
 /// say at once who leads. A second copy of a claim that had worked finds our own record. `newest`: of our newest view
 /// when the claim was sent.
-pub fn claim_event(
-    keys: &Keys,
-    record: &LeaderRecord,
-    nonce: Nonce,
-    newest: Revision,
-    answer: &Answer,
-) -> Event {
+pub fn claim_event(keys: &Keys, record: &LeaderRecord, newest: Revision, answer: &Answer) -> Event {
+    let nonce = record.nonce;
     let reply = match answer {
         Ok(Response::Txn(reply)) => reply,
         Err(e) => return Event::Claimed { nonce, answer: claim_failed(e), seen: None },

@@ -32,6 +32,7 @@ pub struct MemoryState {
     keys: BTreeMap<String, KeyValue>,
     leases: BTreeMap<LeaseId, LeaseRow>,
     log: VecDeque<(Revision, Change)>,
+    compacted: Revision,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,20 +104,32 @@ impl MemoryState {
         }
     }
 
+    /// The revision of its last change.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Forgets how it got where it is: no watch can begin in the past any more.
+    pub fn compact(&mut self) {
+        self.log.clear();
+        self.compacted = self.revision;
+    }
+
     /// The changes in `range` after `after`, and up to where they are complete.
     ///
     /// # Errors
     /// [`Refusal::Compacted`].
     pub fn changes(&self, range: &KeyRange, after: Revision) -> Result<WatchBatch, StoreError> {
-        if self.log.len() == LOG_MAX && self.log.front().is_some_and(|(r, _)| *r > after) {
+        let is_gone = self.log.len() == LOG_MAX && self.log.front().is_some_and(|(r, _)| *r > after);
+        if is_gone || after < self.compacted {
             return Err(StoreError::Refused(Refusal::Compacted, format!("changes after {after} are gone")));
         }
         let in_range = |c: &Change| match c {
             Change::Put(kv) => range.contains(&kv.key),
             Change::Deleted(key) => range.contains(key),
         };
-        let changes =
-            self.log.iter().filter(|(r, c)| *r > after && in_range(c)).map(|(_, c)| c.clone()).collect();
+        let first = self.log.partition_point(|(r, _)| *r <= after);
+        let changes = self.log.range(first..).filter(|(_, c)| in_range(c)).map(|(_, c)| c.clone()).collect();
         Ok(WatchBatch { revision: self.revision, changes })
     }
 

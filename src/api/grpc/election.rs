@@ -74,14 +74,14 @@ impl ElectionService for Election {
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
         let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
-        let why = match steering::asked_for(&status, request.into_inner().token) {
+        let why = match status.tenure_to_prepare(request.into_inner().token) {
             Err(why) => Some(why),
             Ok(token) => {
                 // Also when too little of the lease is left: then all the more.
                 if status.role == Role::Follower && self.prepares.allows(now) {
                     self.parts.driver.prepare(token).map_err(refuse::busy)?;
                 }
-                steering::unready(&status, now)
+                status.unready(now)
             }
         };
         let (uuid, incarnation) = (status.me.uuid.to_string(), status.me.incarnation.0);

@@ -6,8 +6,7 @@ use tonic::Status;
 
 use super::requests;
 use crate::client::MemberClient;
-use crate::clock::Instant;
-use crate::driver::status::{self, Role};
+use crate::driver::status;
 use crate::election::record::{Registration, Token};
 
 /// How long the target of a hand-over gets to answer.
@@ -16,27 +15,6 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 const ASKED_MAX: u32 = 3;
 /// The pause between two questions.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
-
-/// The tenure that a candidate is asked to stand ready for. It must be the one that it sees: nobody else's leader can
-/// hand over to it.
-///
-/// # Errors
-/// It sees another one, or none.
-pub(super) fn asked_for(status: &status::Status, token: u64) -> Result<Token, String> {
-    match status.leader() {
-        Some(tenure) if tenure.token.get() == token => Ok(tenure.token),
-        Some(tenure) => Err(format!("it sees a leader with the token {}, not {token}", tenure.token)),
-        None => Err(format!("it sees no leader, and none with the token {token}")),
-    }
-}
-
-/// Why this member could not take over now; `None`: it could.
-pub(super) fn unready(status: &status::Status, now: Instant) -> Option<String> {
-    if status.role != Role::Follower {
-        return Some(format!("it is {}", status.role.as_str()));
-    }
-    (!status.allows_start(now)).then(|| "too little of its lease is left, as of its last renewal".to_owned())
-}
 
 /// # Errors
 /// There is no such member, it may not lead, or it could not take over now.

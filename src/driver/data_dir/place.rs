@@ -9,13 +9,13 @@ use std::path::Path;
 
 /// Where this start runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub struct Place {
     /// `/etc/machine-id`; empty where there is none.
-    pub(super) machine: String,
+    pub machine: String,
     /// The folder's inode: a copy has another.
-    pub(super) inode: u64,
+    pub inode: u64,
     /// The kernel's name for this boot; empty if it does not say.
-    pub(super) boot: String,
+    pub boot: String,
 }
 
 /// What is known of the process that used the data dir before.

@@ -2,15 +2,30 @@
 
 use super::*;
 
-thread_local! {
-    /// How many writes still happen before the process "crashes".
-    static WRITES_LEFT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+/// A folder whose process "crashes" after so many writes.
+struct Crashing {
+    folder: Folder,
+    writes_left: usize,
 }
 
-pub(super) fn crash_if_due() -> std::io::Result<()> {
-    let left = WRITES_LEFT.get();
-    WRITES_LEFT.set(left.map(|n| n.saturating_sub(1)));
-    if left == Some(0) { Err(std::io::Error::other("the process is gone")) } else { Ok(()) }
+impl Disk for Crashing {
+    fn read(&self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+        self.folder.read(name)
+    }
+
+    fn replace(&mut self, name: &str, content: &[u8]) -> std::io::Result<()> {
+        let left = self.writes_left.checked_sub(1);
+        self.writes_left = left.ok_or_else(|| std::io::Error::other("the process is gone"))?;
+        self.folder.replace(name, content)
+    }
+
+    fn location(&self) -> &Path {
+        self.folder.location()
+    }
+}
+
+fn open(path: &Path, node: &str, exclusive: bool) -> Result<DataDir, DataDirError> {
+    DataDir::open(&Folder::take(path, node)?, exclusive)
 }
 
 #[test]
@@ -18,11 +33,11 @@ fn every_start_is_a_new_incarnation_of_one_identity() {
     let tmp = tempfile::tempdir().unwrap();
     let path = tmp.path().join("d");
     let (uuid, lease) = {
-        let mut dir = DataDir::open(&path, "n", false).unwrap();
+        let mut dir = open(&path, "n", false).unwrap();
         assert_eq!(dir.incarnation(), Incarnation(1));
         (dir.uuid(), dir.next_lease().unwrap())
     };
-    let dir = DataDir::open(&path, "n", false).unwrap();
+    let dir = open(&path, "n", false).unwrap();
     assert_eq!((dir.uuid(), dir.incarnation()), (uuid, Incarnation(2)));
     assert!(dir.own_leases().contains(&lease), "a lease is on disk before anybody hears of it");
 }
@@ -30,8 +45,8 @@ fn every_start_is_a_new_incarnation_of_one_identity() {
 #[test]
 fn a_second_process_is_refused_and_told_who_holds_it() {
     let tmp = tempfile::tempdir().unwrap();
-    let _held = DataDir::open(tmp.path(), "n1", false).unwrap();
-    let e = DataDir::open(tmp.path(), "n2", false).unwrap_err().to_string();
+    let _held = open(tmp.path(), "n1", false).unwrap();
+    let e = open(tmp.path(), "n2", false).err().expect("it is held").to_string();
     assert!(e.contains("node n1") && e.contains(&std::process::id().to_string()), "{e}");
 }
 
@@ -39,15 +54,15 @@ fn a_second_process_is_refused_and_told_who_holds_it() {
 fn a_copy_gets_an_identity_of_its_own() {
     let tmp = tempfile::tempdir().unwrap();
     let (a, b) = (tmp.path().join("a"), tmp.path().join("b"));
-    let original = DataDir::open(&a, "n", false).unwrap().uuid();
+    let original = open(&a, "n", false).unwrap().uuid();
     std::fs::create_dir(&b).unwrap();
     for name in ["identity", "state"] {
         std::fs::copy(a.join(name), b.join(name)).unwrap();
     }
-    let copy = DataDir::open(&b, "n", false).unwrap();
+    let copy = open(&b, "n", false).unwrap();
     assert_ne!(copy.uuid(), original);
     assert!(copy.own_leases().is_empty());
-    assert_eq!(DataDir::open(&a, "n", false).unwrap().uuid(), original, "twin: the original keeps its own");
+    assert_eq!(open(&a, "n", false).unwrap().uuid(), original, "twin: the original keeps its own");
 }
 
 /// A place that is not this machine in this boot; the folder is the same.
@@ -56,8 +71,8 @@ fn elsewhere(path: &Path) -> Place {
 }
 
 fn open_elsewhere(path: &Path, exclusive: bool) -> DataDir {
-    let lock = dir_lock::take(path, "n").unwrap();
-    DataDir::open_at(path, elsewhere(path), lock, exclusive).unwrap()
+    let folder = Folder::take(path, "n").unwrap();
+    DataDir::open_at(Box::new(folder), elsewhere(path), exclusive, Box::new(random)).unwrap()
 }
 
 #[test]
@@ -65,7 +80,7 @@ fn a_data_dir_that_was_used_elsewhere_starts_as_a_stranger_unless_it_is_exclusiv
     for exclusive in [false, true] {
         let tmp = tempfile::tempdir().unwrap();
         let (uuid, lease) = {
-            let mut dir = DataDir::open(tmp.path(), "n", exclusive).unwrap();
+            let mut dir = open(tmp.path(), "n", exclusive).unwrap();
             (dir.uuid(), dir.next_lease().unwrap())
         };
         let dir = open_elsewhere(tmp.path(), exclusive);
@@ -78,21 +93,18 @@ fn a_data_dir_that_was_used_elsewhere_starts_as_a_stranger_unless_it_is_exclusiv
     }
 }
 
-/// Files as a crash after the first `n` writes leaves them: the later ones never happened.
-fn after_writes(n: usize, before: &Path, work: impl FnOnce(&Path)) -> tempfile::TempDir {
+/// The same files in a folder that passes for the original.
+fn copy_of(before: &Path) -> tempfile::TempDir {
     let tmp = tempfile::tempdir().unwrap();
     for name in ["identity", "state"] {
         std::fs::copy(before.join(name), tmp.path().join(name)).unwrap();
     }
-    // The copy has an inode of its own; it is to pass for the original.
     let inode = Place::of(tmp.path()).unwrap().inode;
-    let mut identity: Identity = read_json(&tmp.path().join("identity")).unwrap().unwrap();
+    let mut identity: Identity =
+        read_json(&Folder::take(tmp.path(), "n").unwrap(), "identity").unwrap().unwrap();
     let machine = identity.binding.rsplit_once(':').unwrap().0.to_owned();
     identity.binding = format!("{machine}:{inode}");
     std::fs::write(tmp.path().join("identity"), serde_json::to_vec(&identity).unwrap()).unwrap();
-    WRITES_LEFT.set(Some(n));
-    work(tmp.path());
-    WRITES_LEFT.set(None);
     tmp
 }
 
@@ -100,15 +112,15 @@ fn after_writes(n: usize, before: &Path, work: impl FnOnce(&Path)) -> tempfile::
 fn a_crash_between_any_two_writes_of_a_stranger_never_leaves_it_the_leases_of_another() {
     let tmp = tempfile::tempdir().unwrap();
     let (uuid, lease) = {
-        let mut dir = DataDir::open(tmp.path(), "n", false).unwrap();
+        let mut dir = open(tmp.path(), "n", false).unwrap();
         (dir.uuid(), dir.next_lease().unwrap())
     };
     let mut ended = Vec::new();
     for n in 0..6 {
-        let crashed = after_writes(n, tmp.path(), |path| {
-            let lock = dir_lock::take(path, "n").unwrap();
-            ended.push(DataDir::open_at(path, elsewhere(path), lock, false).is_ok());
-        });
+        let crashed = copy_of(tmp.path());
+        let disk = Crashing { folder: Folder::take(crashed.path(), "n").unwrap(), writes_left: n };
+        let place = elsewhere(crashed.path());
+        ended.push(DataDir::open_at(Box::new(disk), place, false, Box::new(random)).is_ok());
         let next = open_elsewhere(crashed.path(), false);
         let leases = next.own_leases();
         assert!(next.uuid() != uuid, "{n}: it goes on under the other's name");
@@ -121,13 +133,13 @@ fn a_crash_between_any_two_writes_of_a_stranger_never_leaves_it_the_leases_of_an
 fn an_accepted_store_is_remembered_to_be_lifted_until_it_is() {
     let tmp = tempfile::tempdir().unwrap();
     {
-        let mut dir = DataDir::open(tmp.path(), "n", false).unwrap();
+        let mut dir = open(tmp.path(), "n", false).unwrap();
         dir.settle(Pin { cluster: 1, revision: Revision(70) }).unwrap();
         dir.forget_pin();
         assert_eq!((dir.pin(), dir.floor()), (None, Revision(70)));
         dir.next_lease().unwrap();
     }
-    let mut dir = DataDir::open(tmp.path(), "n", false).unwrap();
+    let mut dir = open(tmp.path(), "n", false).unwrap();
     assert_eq!(dir.floor(), Revision(70), "a crash does not lose it");
     dir.settle(Pin { cluster: 2, revision: Revision(71) }).unwrap();
     assert_eq!(dir.floor(), Revision(0));

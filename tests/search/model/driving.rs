@@ -9,9 +9,10 @@ use metad::election::elector::{Elector, ElectorSettings, State};
 use metad::election::event::{Action, Event as Heard};
 use metad::election::history::{Ending, Reason, Transition};
 use metad::election::lease::LeaseId;
-use metad::election::record::{LeaderRecord, Member, Nonce, Revision, Token};
+use metad::election::record::{Revision, Token};
+use metad::protocol::effects::{Effect, Here, Purpose as AskedFor, Question, effect};
 use metad::protocol::transactions;
-use metad::store::{Op, Request, Txn};
+use metad::store::{Op, Request};
 
 use crate::model::facts::{Fact, Facts};
 use crate::model::scenario::{Mutant, Scenario};
@@ -112,57 +113,33 @@ impl Run<'_> {
 impl Run<'_> {
     fn perform(&mut self, n: usize, action: Action) {
         let keys = keys();
-        match action {
-            Action::Join => self.join(n),
-            Action::Renew(lease) => self.send(n, Purpose::Renew(lease), Some(Request::Renew(lease))),
-            Action::Read(id) => self.ask(n, Purpose::Read(id), transactions::read(&keys)),
-            Action::Register { lease, expected } => self.register(n, lease, expected),
-            Action::Claim { nonce, lease, generation } => self.claim(n, nonce, lease, generation),
-            Action::Prepare { token, .. } => self.send(n, Purpose::Prepare(token), None),
-            Action::HandOver { token, successor } => {
-                self.note_given_up(n);
-                let txn = transactions::hand_over(&keys, &record_of(&successor), &successor, token);
-                self.ask(n, Purpose::HandOver(token), txn);
-            }
-            Action::Release(token) => {
-                self.note_given_up(n);
-                let txn = transactions::release(&keys, token);
-                self.ask(n, Purpose::Release(token), txn);
-            }
-            Action::StartMainLoop(token) => self.start_main_loop(n, token),
-            Action::StopMainLoop(_, reason) => self.tell_main_loop(n, Some(reason)),
-            Action::AbortMainLoop => self.tell_main_loop(n, None),
-            Action::Report(Transition::Rejoining) => self.facts.add(Fact::Rejoined),
-            Action::Report(Transition::Won(_)) => self.note_won(n),
-            Action::Report(_) => {}
-            Action::EndProcess(_) => self.crash(n),
-            Action::Stop(ending) => self.leave(n, &ending),
+        let registration = self.world.nodes[n].registration(LeaseId(0));
+        let (newest, transitions, wall_ms) = (Revision(0), 0, 0);
+        let here = Here { keys: &keys, registration: &registration, ttl: TTL, newest, transitions, wall_ms };
+        match effect(&here, action) {
+            Effect::Join => self.join(n),
+            Effect::Renew(lease) => self.send(n, Purpose::Renew(lease), Some(Request::Renew(lease))),
+            Effect::Ask(question) => self.ask(n, question),
+            Effect::Prepare { token, .. } => self.send(n, Purpose::Prepare(token), None),
+            Effect::StartMainLoop(token) => self.start_main_loop(n, token),
+            Effect::StopMainLoop(reason) => self.tell_main_loop(n, Some(reason)),
+            Effect::AbortMainLoop => self.tell_main_loop(n, None),
+            Effect::Report(Transition::Rejoining) => self.facts.add(Fact::Rejoined),
+            Effect::Report(Transition::Won(_)) => self.note_won(n),
+            Effect::Report(_) => {}
+            Effect::EndProcess(_) => self.crash(n),
+            Effect::Stop(ending) => self.leave(n, &ending),
         }
     }
 
-    fn ask(&mut self, n: usize, purpose: Purpose, txn: Txn) {
-        self.send(n, purpose, Some(Request::Txn(txn)));
-    }
-
-    fn register(&mut self, n: usize, lease: LeaseId, expected: Revision) {
-        let mut txn = transactions::register(&keys(), &self.world.nodes[n].registration(lease), expected);
-        if self.plan.mutant == Mutant::UncomparedRegistration {
-            txn.guards.clear();
+    fn ask(&mut self, n: usize, question: Question) {
+        let Question { mut txn, purpose } = question;
+        match purpose {
+            AskedFor::HandOver(_) | AskedFor::Release(_) => self.note_given_up(n),
+            AskedFor::Register if self.plan.mutant == Mutant::UncomparedRegistration => txn.guards.clear(),
+            AskedFor::Register | AskedFor::Read(..) | AskedFor::Claim(..) => {}
         }
-        self.ask(n, Purpose::Register, txn);
-    }
-
-    fn claim(&mut self, n: usize, nonce: Nonce, lease: LeaseId, generation: Revision) {
-        let record = LeaderRecord {
-            holder: self.world.nodes[n].me(),
-            address: "a:1".into(),
-            nonce,
-            ttl: TTL,
-            acquired_ms: 0,
-            transitions: 0,
-        };
-        let txn = transactions::claim(&keys(), &record, lease, generation);
-        self.ask(n, Purpose::Claim(Box::new(record), nonce), txn);
+        self.send(n, Purpose::Asked(purpose), Some(Request::Txn(txn)));
     }
 
     fn note_won(&mut self, n: usize) {
@@ -190,18 +167,6 @@ impl Run<'_> {
             self.stray(n, Call { purpose: Purpose::Goodbye, stamp, request, stage: Stage::Sent });
         }
         self.end_process(n);
-    }
-}
-
-/// The record as the successor would have written it, like `driver/handover.rs`.
-fn record_of(successor: &Member) -> LeaderRecord {
-    LeaderRecord {
-        holder: successor.registration.member.clone(),
-        address: successor.registration.rpc_address.clone(),
-        nonce: Nonce(0),
-        ttl: successor.registration.ttl,
-        acquired_ms: 0,
-        transitions: 0,
     }
 }
 
@@ -278,6 +243,6 @@ impl Run<'_> {
         if self.plan.mutant == Mutant::UnfencedWrite {
             txn.guards.clear();
         }
-        self.ask(n, Purpose::Write(l.token), txn);
+        self.send(n, Purpose::Write(l.token), Some(Request::Txn(txn)));
     }
 }

@@ -9,7 +9,8 @@ use metad::clock::Instant;
 use metad::election::elector::State;
 use metad::election::event::{ClaimAnswer, Event as Heard, HandOverAnswer, Ready, RenewAnswer};
 use metad::election::lease::LeaseId;
-use metad::election::record::{Revision, Token};
+use metad::election::record::Token;
+use metad::protocol::effects::Purpose as AskedFor;
 use metad::protocol::transactions::{self, Answer};
 use metad::store::memory::MemoryState;
 use metad::store::{Request, Response, StoreError};
@@ -76,7 +77,7 @@ impl Run<'_> {
         self.world.spent.losses += 1;
         let Some(p) = self.process(n) else { return };
         let call = p.calls.remove(i);
-        if matches!(call.purpose, Purpose::HandOver(_)) && call.stage != Stage::Sent {
+        if matches!(call.purpose, Purpose::Asked(AskedFor::HandOver(_))) && call.stage != Stage::Sent {
             self.facts.add(Fact::HandOverLandedUnheard);
         }
         let unknown = Err(StoreError::Unknown("no answer".into()));
@@ -132,7 +133,7 @@ impl Run<'_> {
             answer = answer.or_else(|_| adopt(&mut store.state, now, *lease));
         }
         store.note(held, Some(Freed::Release));
-        if let (Purpose::HandOver(_), Ok(Response::Txn(reply))) = (purpose, &answer)
+        if let (Purpose::Asked(AskedFor::HandOver(_)), Ok(Response::Txn(reply))) = (purpose, &answer)
             && reply.succeeded
         {
             store.handed = store.token();
@@ -173,13 +174,12 @@ impl Run<'_> {
 impl Run<'_> {
     fn answer(&mut self, n: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
         let event = match purpose {
-            Purpose::Read(id) => transactions::read_event(&keys(), id, Revision(0), answer),
-            Purpose::Register => transactions::register_event(answer),
-            Purpose::Claim(record, nonce) => {
-                self.claimed(n, transactions::claim_event(&keys(), &record, nonce, Revision(0), answer))
-            }
-            Purpose::Release(_) => return self.released(n, transactions::release_event(answer)),
-            Purpose::HandOver(_) => return self.handed_over(n, transactions::hand_over_event(answer)),
+            Purpose::Asked(asked) => match (&asked, asked.event(&keys(), answer)) {
+                (AskedFor::Claim(..), event) => self.claimed(n, event),
+                (AskedFor::Release(_), event) => return self.released(n, event),
+                (AskedFor::HandOver(_), event) => return self.handed_over(n, event),
+                (AskedFor::Read(..) | AskedFor::Register, event) => event,
+            },
             Purpose::Join(_) => return self.join_answered(n, stamp, answer),
             Purpose::Renew(lease) => {
                 let Some(answer) = renew_answer(answer) else { return };

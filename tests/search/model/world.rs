@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use metad::clock::Instant;
 use metad::election::elector::{Elector, State};
-use metad::election::event::{ReadId, Ready};
+use metad::election::event::Ready;
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
+    Incarnation, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
 };
+use metad::protocol::effects::Purpose as AskedFor;
 use metad::protocol::join::Join;
 use metad::protocol::transactions::Answer;
 use metad::store::Request;
@@ -159,12 +160,9 @@ pub struct Stray {
 /// What a request is for, and what its answer needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    Read(ReadId),
+    /// The elector has asked the store.
+    Asked(AskedFor),
     Renew(LeaseId),
-    Register,
-    Claim(Box<LeaderRecord>, Nonce),
-    Release(Token),
-    HandOver(Token),
     Prepare(Token),
     Join(JoinStep),
     Write(Token),
@@ -317,12 +315,12 @@ impl Process {
 impl Purpose {
     pub fn kind(&self) -> Kind {
         match self {
-            Purpose::Read(_) => Kind::Read,
+            Purpose::Asked(AskedFor::Read(..)) => Kind::Read,
+            Purpose::Asked(AskedFor::Register) => Kind::Register,
+            Purpose::Asked(AskedFor::Claim(..)) => Kind::Claim,
+            Purpose::Asked(AskedFor::Release(_)) | Purpose::Goodbye => Kind::Release,
+            Purpose::Asked(AskedFor::HandOver(_)) => Kind::HandOver,
             Purpose::Renew(_) => Kind::Renew,
-            Purpose::Register => Kind::Register,
-            Purpose::Claim(..) => Kind::Claim,
-            Purpose::Release(_) | Purpose::Goodbye => Kind::Release,
-            Purpose::HandOver(_) => Kind::HandOver,
             Purpose::Prepare(_) => Kind::Prepare,
             Purpose::Join(_) => Kind::Join,
             Purpose::Write(_) => Kind::Write,

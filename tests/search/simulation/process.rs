@@ -372,8 +372,8 @@ impl World {
         let event = match purpose {
             Purpose::Read(id, newest) => transactions::read_event(&self.keys, id, newest, answer),
             Purpose::Register => transactions::register_event(answer),
-            Purpose::Claim(record, nonce, newest) => {
-                transactions::claim_event(&self.keys, &record, nonce, newest, answer)
+            Purpose::Claim(record, _, newest) => {
+                transactions::claim_event(&self.keys, &record, newest, answer)
             }
             Purpose::Release => transactions::release_event(answer),
             Purpose::HandOver => self.handed_over(answer),

@@ -82,8 +82,7 @@ impl Candidate {
 
     /// What the elector is told about an answer to its claim.
     fn judge(&self, ctx: &Ctx, nonce: u64, answer: &Result<Response, StoreError>) -> ClaimAnswer {
-        let event =
-            transactions::claim_event(&ctx.keys, &self.record(nonce), Nonce(nonce), Revision(0), answer);
+        let event = transactions::claim_event(&ctx.keys, &self.record(nonce), Revision(0), answer);
         match event {
             Event::Claimed { nonce: n, answer, .. } if n == Nonce(nonce) => answer,
             other => panic!("not an answer to claim {nonce}: {other:?}"),
