@@ -66,7 +66,7 @@ SEED ?=
 .PHONY: simulate
 simulate: ## Play the SEEDS=10000 first seeds of the simulation, or one SEED=n with all its events
 	@$(SETUP) test
-	METAD_SIM_SEEDS=$(SEEDS) METAD_SIM_SEED=$(SEED) $(CARGO) test --locked --no-default-features --profile search \
+	METAD_SIM_SEEDS=$(SEEDS) METAD_SIM_SEED=$(SEED) $(CARGO) test --locked --no-default-features --features driver --profile search \
 	  --test search every_invariant_holds -- --nocapture
 
 .PHONY: screenshots

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 log=target/search.log
 # They need nothing of metad but its rules, and these optimised.
-search='--no-default-features --profile search --test search'
+search='--no-default-features --features driver --profile search --test search'
 asking=''
 
 main() {

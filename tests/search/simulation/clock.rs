@@ -2,9 +2,10 @@
 //!
 //! Must not know what the readings are used for.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use metad::clock::{Clock, Instant, SimClock};
+use metad::clock::{Clock, Instant};
 use metad::store::unreliable::Dice;
 
 /// One millisecond of real time; the simulation counts in nanoseconds.
@@ -23,6 +24,35 @@ pub struct Drift {
     uptime: u64,
 }
 
+/// The real time, for all clocks.
+#[derive(Clone, Debug, Default)]
+pub struct RealTime(Arc<AtomicU64>);
+
+/// A machine's clocks, as its processes read them.
+#[derive(Clone, Debug)]
+pub struct MachineClock {
+    pub drift: Drift,
+    pub real: RealTime,
+}
+
+impl RealTime {
+    /// Nanoseconds since the simulation began.
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Moves on.
+    pub fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+}
+
+impl Clock for MachineClock {
+    fn now(&self) -> Instant {
+        self.drift.now(self.real.now())
+    }
+}
+
 impl Drift {
     /// Seeded rates; the extremes are drawn often, because the margins are tight only there.
     pub fn draw(dice: &Dice) -> Self {
@@ -36,9 +66,9 @@ impl Drift {
 
     /// What the clocks show.
     pub fn now(&self, real: u64) -> Instant {
-        let clock = SimClock::with_rates(self.boot_ppm, self.raw_ppm);
-        clock.advance(Duration::from_nanos(real + self.uptime));
-        clock.now()
+        let t = (real + self.uptime) as i64;
+        let shows = |ppm: i64| (t + t * ppm / 1_000_000) as u64;
+        Instant::from_nanos(shows(self.boot_ppm), shows(self.raw_ppm))
     }
 
     /// The first real moment at which `deadline` has passed.

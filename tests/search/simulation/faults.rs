@@ -1,14 +1,16 @@
 //! What goes wrong, and what operators do; and the moment when all of it stops.
 
-use metad::election::event::Event as Heard;
 use metad::election::history::Reason;
 use metad::election::record::{Revision, Token};
 use metad::store::{Op, Request, Txn};
 
 use crate::simulation::clock::MS;
-use crate::simulation::network::What;
+use crate::simulation::network::{From, What};
 use crate::simulation::plan::Fault;
 use crate::simulation::world::{Event, World};
+
+/// Whoever does something by hand is nobody's guardian.
+const OPERATOR: From = From::Guardian(u64::MAX);
 
 impl World {
     /// One fault, and the next one a while later.
@@ -23,13 +25,25 @@ impl World {
             Fault::Outage => self.store.out_until = self.until(),
             Fault::RaftChange => self.change_raft_leader(),
             Fault::StaleAcks => self.stale_acks(h),
-            Fault::Crash => self.end(h, "crash"),
+            Fault::Crash => self.end(h, None, "crash"),
             Fault::Shutdown => self.ask_to_stop(h),
             Fault::SilentWatch => self.hosts[h].silent_until = self.until(),
             Fault::DeleteRecord => self.delete_record(),
             Fault::RevokeLease => self.revoke_a_lease(),
             Fault::DeleteRegistration => self.delete_registration(h),
-            Fault::SecondDir => self.push(0, Event::Start(self.hosts.len() - 1)),
+            Fault::SecondDir => self.start_second_dir(),
+            Fault::StopGuardian => self.stop_guardian(h),
+            Fault::StopBoth => {
+                self.pause(h);
+                self.stop_guardian(h);
+            }
+            Fault::KillGuardian => {
+                if let Some(id) = self.guardians.iter().find(|g| g.h == h).map(|g| g.id) {
+                    self.kill_guardian(id, "guardians killed");
+                }
+            }
+            Fault::Compact => self.store.state.compact(),
+            Fault::StalePrepare => self.prepare_out_of_turn(),
         }
         let next = self.plan.fault_every / 8 + self.dice.below(self.plan.fault_every);
         self.push(next, Event::Fault);
@@ -53,7 +67,7 @@ impl World {
     fn pause(&mut self, h: usize) {
         let until = self.until() + self.dice.below(2) * self.plan.ttl_ns();
         let Some(p) = self.hosts[h].process.as_mut().filter(|p| !p.paused) else { return };
-        p.paused = true;
+        (p.paused, p.was_paused) = (true, true);
         let (pid, leads) = (p.pid, p.running().is_some());
         if leads {
             self.tally.count("leaders paused");
@@ -68,9 +82,60 @@ impl World {
     }
 
     fn ask_to_stop(&mut self, h: usize) {
-        if self.hosts[h].process.as_ref().is_some_and(|p| !p.paused) {
-            self.feed(h, Some(Heard::Shutdown(Reason::ResignedSignal)));
+        if let Some(p) = self.hosts[h].process.as_ref().filter(|p| !p.paused) {
+            p.handle.shutdown(Reason::ResignedSignal);
         }
+    }
+
+    /// A second data dir under the first one's node id; or the first one's own, attached to another machine.
+    fn start_second_dir(&mut self) {
+        let second = self.hosts.len() - 1;
+        if self.plan.reattached && self.hosts[second].process.is_none() {
+            self.hosts[second].files = self.hosts[0].files.clone();
+            self.tally.count("data dirs attached elsewhere");
+        }
+        self.push(0, Event::Start(second));
+    }
+
+    fn stop_guardian(&mut self, h: usize) {
+        let until = self.until();
+        let Some(guardian) = self.guardians.iter_mut().find(|g| g.h == h) else { return };
+        guardian.stopped_until = until;
+        let id = guardian.id;
+        self.tally.count("guardians stopped");
+        self.push(until - self.now, Event::Look(id));
+    }
+
+    /// A late or a forged Prepare, for a tenure that is over, or for one that nobody has seen.
+    fn prepare_out_of_turn(&mut self) {
+        let revision = self.store.state.revision().0 + 3;
+        let Some(token) = Token::new(Revision(1 + self.dice.below(revision))) else { return };
+        for h in 0..self.hosts.len() {
+            if self.hosts[h].process.as_ref().is_some_and(|p| !p.paused) {
+                let _ = self.ask_to_prepare(h, token); // whatever it answers, nobody hears it
+            }
+        }
+    }
+
+    /// The store is made anew from its backup, under its old name.
+    pub fn restore(&mut self) {
+        let Some(backup) = self.store.backup.take() else {
+            self.store.backup = Some(self.store.state.clone());
+            let after = self.dice.below(4 * self.plan.ttl_ns());
+            return self.push(after, Event::Restore);
+        };
+        self.tally.count("stores restored");
+        self.trace(|| "the store is restored from a backup".into());
+        let now = self.store.clock.now(self.now);
+        self.store.state = backup;
+        self.store.state.change_raft_leader(now); // every lease begins anew
+        self.store.ended.clear();
+        self.store.shown.clear();
+        self.store.leases_changed();
+        self.store.out_until = self.until();
+        self.oracle.forget();
+        self.break_watches();
+        self.tell_watches();
     }
 
     fn taint_record(&mut self) {
@@ -80,7 +145,7 @@ impl World {
 
     fn delete(&mut self, key: String) {
         let txn = Txn { guards: vec![], then: vec![Op::Delete(key)], otherwise: vec![] };
-        let _ = self.apply(&Request::Txn(txn), What::Other, (0, 0));
+        let _ = self.apply(&Request::Txn(txn), &What::Other, OPERATOR);
     }
 
     fn delete_record(&mut self) {
@@ -100,7 +165,7 @@ impl World {
         }
         self.oracle.tainted_leases.insert(lease);
         self.trace(|| format!("the operator revokes {lease}"));
-        let _ = self.apply(&Request::Revoke(lease), What::Other, (0, 0));
+        let _ = self.apply(&Request::Revoke(lease), &What::Other, OPERATOR);
     }
 
     /// All faults stop, and everybody is alive. Returns when the last leftover of the faults arrives.
@@ -110,33 +175,26 @@ impl World {
         self.drop_faults();
         self.store.out_until = 0;
         let last = self.hosts.len() - 1;
-        self.end(last, "the second data dir goes away");
-        self.end_hung_processes();
+        self.end(last, None, "the second data dir goes away");
         for h in 0..self.hosts.len() {
             let host = &mut self.hosts[h];
             (host.cut_until, host.stale_until, host.silent_until) = (0, 0, 0);
+            host.accepts_new_store = self.oracle.went_back;
             match host.process.as_ref().map(|p| (p.pid, p.paused)) {
                 Some((pid, true)) => self.resume(h, pid),
                 Some(_) => {}
                 None if !host.second => self.push(100 * MS, Event::Start(h)),
                 None => {}
             }
-            self.open_watch(h);
+        }
+        for i in 0..self.guardians.len() {
+            self.guardians[i].stopped_until = 0;
+            self.push(0, Event::Look(self.guardians[i].id));
         }
         if self.plan.drop_in_flight {
             self.drop_in_flight();
         }
         self.last_delivery()
-    }
-
-    /// A main loop that hangs is a fault as well.
-    fn end_hung_processes(&mut self) {
-        for h in 0..self.hosts.len() {
-            let main_loop = self.hosts[h].process.as_ref().and_then(|p| p.main_loop.as_ref());
-            if main_loop.is_some_and(|l| l.hung || (l.told && l.deaf && !l.ended)) {
-                self.end(h, "its operator ends a process that hangs");
-            }
-        }
     }
 
     /// Who leads, in the eyes of who could say so.

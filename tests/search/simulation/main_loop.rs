@@ -1,160 +1,290 @@
-//! The main loop of a simulated process: it writes a counter behind the fence, and ends when told, or does not.
-//!
-//! Before everything it does it looks at the clock, as `Leadership::check` does.
+//! The main loop of a simulated process: it writes behind the fence and ends when told, or does not; or it stands for a
+//! program that its guardian runs.
 
-use metad::election::event::Event as Heard;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use metad::driver::leadership::{Leadership, WriteError};
+use metad::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
+use metad::driver::writes::{Change, Write};
 use metad::election::history::Reason;
-use metad::election::record::Token;
-use metad::protocol::transactions;
-use metad::store::{Op, Request};
 
 use crate::simulation::clock::{MS, SEC};
-use crate::simulation::host::{MainLoop, Purpose};
 use crate::simulation::invariants::Happened;
-use crate::simulation::world::{Input, World};
+use crate::simulation::machine::{Machine, nanos};
+use crate::simulation::world::World;
+
+/// How often a program's guardian is looked at, and after how many looks without an answer it counts as lost.
+const PING_EVERY: Duration = Duration::from_millis(500);
+const PINGS_MAX: u32 = 4;
+/// A main loop that gives no sign of life for so long is hung.
+pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How one main loop behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// How long it takes to begin.
+    start_after: u64,
+    /// How long it takes to end when told; `None`: it hangs until it is aborted.
+    stop_after: Option<u64>,
+    /// Does it not even end when it is ended the hard way? Then only the end of the process ends it.
+    deaf: bool,
+    /// How far apart its writes are.
+    cadence: u64,
+    /// Is it a program?
+    is_program: bool,
+}
+
+/// A main loop.
+pub struct Loop {
+    pub machine: Machine,
+    pub manners: Manners,
+}
+
+/// Something of a main loop runs: until this is dropped.
+struct Running(Machine);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.sim.lock().main_loop_ended(self.0.h, self.0.pid);
+    }
+}
+
+impl Manners {
+    /// Seeded ones.
+    pub fn draw(world: &World) -> Self {
+        let dice = &world.dice;
+        let late = if world.calm { 5 } else { [5, 200, 2_000][dice.below(3) as usize] };
+        Self {
+            start_after: dice.below(late * MS),
+            stop_after: match dice.below(6) {
+                0 => None,
+                1 => Some(dice.below(3 * SEC)),
+                _ => Some(dice.below(50 * MS)),
+            },
+            deaf: !world.calm && dice.percent(20),
+            cadence: (world.plan.ttl_ns() / (4 + dice.below(20))).min(2 * SEC),
+            is_program: world.plan.programs,
+        }
+    }
+}
+
+impl MainLoop for Loop {
+    fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
+        Box::pin(async move {
+            tokio::time::sleep(nanos(self.manners.start_after)).await;
+            if leadership.check().is_err() {
+                self.machine.sim.lock().tally.count("main loops lost before they began");
+                return MainLoopEnd::default();
+            }
+            let _running = Running(self.machine.clone());
+            match self.manners.is_program {
+                true => self.supervise(&leadership).await,
+                false => self.work(&leadership).await,
+            }
+        })
+    }
+
+    fn must_be_waited_for(&self) -> bool {
+        self.manners.deaf || self.manners.is_program
+    }
+
+    fn says_when_it_runs(&self) -> bool {
+        true
+    }
+}
+
+// === a loop in the process ===
+
+impl Loop {
+    fn dice(&self, below: u64) -> u64 {
+        self.machine.sim.lock().dice.below(below)
+    }
+
+    async fn work(&self, leadership: &Leadership) -> MainLoopEnd {
+        self.machine.sim.lock().main_loop_begins(self.machine.h, self.machine.pid);
+        leadership.started().await;
+        for n in 0.. {
+            if leadership.check().is_err() {
+                break;
+            }
+            leadership.heartbeat();
+            // Given up with it: a write that was sent may still happen.
+            let written =
+                async { tokio::join!(self.write(leadership, 2 * n), self.write(leadership, 2 * n + 1)) };
+            tokio::select! {
+                biased;
+                _ = leadership.lost() => break,
+                _ = written => {}
+            }
+            let ill = self.dice(1000);
+            let calm = self.machine.sim.lock().calm;
+            match ill {
+                0 if !calm => return MainLoopEnd { code: Some(3) },
+                1 if !calm => {
+                    self.machine.sim.lock().tally.count("main loops hung");
+                    return self.hang(leadership).await;
+                }
+                _ => {}
+            }
+            let pause = nanos(self.manners.cadence / 2 + self.dice(self.manners.cadence));
+            tokio::select! {
+                biased;
+                _ = leadership.lost() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        match self.manners.stop_after {
+            Some(after) => tokio::time::sleep(nanos(after)).await,
+            None => return self.hang(leadership).await,
+        }
+        MainLoopEnd::default()
+    }
+
+    /// It ends when it is ended, or not even then.
+    async fn hang(&self, leadership: &Leadership) -> MainLoopEnd {
+        leadership.aborted().await;
+        if self.manners.deaf {
+            self.machine.sim.lock().tally.count("main loops deaf to an abort");
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(nanos(self.dice(100 * MS))).await; // it may be dropped before
+        MainLoopEnd::default()
+    }
+
+    /// A write that happens once or not at all, and says which.
+    async fn write(&self, leadership: &Leadership, n: u64) {
+        let name = format!("{}-{n}", leadership.token());
+        let key = format!("w/{}", n % 8);
+        let write = Write { expected: vec![], changes: vec![Change::Put(key, name.clone().into_bytes())] };
+        let told = match leadership.write(&write).await {
+            Ok(at) => Happened::ToldWritten { name, at },
+            Err(WriteError::Unknown(_)) => return,
+            Err(_) => Happened::ToldRefused { name },
+        };
+        self.machine.sim.lock().moment.push(told);
+    }
+}
+
+// === a program ===
+
+impl Loop {
+    /// Has the guardian run a program until it ends or is ended.
+    async fn supervise(&self, leadership: &Leadership) -> MainLoopEnd {
+        let Machine { sim, h, pid, .. } = &self.machine;
+        loop {
+            match sim.lock().start_program(*h, *pid, leadership.token()) {
+                Some(true) => break,
+                Some(false) => return MainLoopEnd::default(),
+                None => {}
+            }
+            tokio::select! {
+                biased;
+                _ = leadership.lost() => return MainLoopEnd::default(),
+                () = tokio::time::sleep(nanos(50 * MS)) => {}
+            }
+        }
+        sim.lock().main_loop_begins(*h, *pid);
+        leadership.started().await;
+        let code = tokio::select! {
+            biased;
+            _ = leadership.lost() => None,
+            () = self.program_is_gone(leadership) => None,
+            code = self.life() => code,
+        };
+        self.end_program(leadership).await;
+        MainLoopEnd { code }
+    }
+
+    /// How long a program lives that nobody ends.
+    async fn life(&self) -> Option<i32> {
+        let lives_for = nanos(self.dice(400 * SEC));
+        tokio::time::sleep(lives_for).await;
+        if self.machine.sim.lock().calm {
+            return std::future::pending().await;
+        }
+        self.machine.sim.lock().kill_program_of(self.machine.h, self.machine.pid);
+        Some(3)
+    }
+
+    /// The guardian was lost, and the program with it; or does not answer any more, and is killed for it.
+    async fn program_is_gone(&self, leadership: &Leadership) {
+        let Machine { sim, h, pid, .. } = &self.machine;
+        let mut unanswered = 0;
+        while sim.lock().has_program(*h, *pid) {
+            tokio::time::sleep(PING_EVERY).await;
+            leadership.heartbeat();
+            let mut world = sim.lock();
+            let now = world.now;
+            let stopped = world.guardian_of(*h, *pid).filter(|g| g.stopped_until > now).map(|g| g.id);
+            unanswered = if stopped.is_some() { unanswered + 1 } else { 0 };
+            if let Some(id) = stopped.filter(|_| unanswered >= PINGS_MAX) {
+                world.kill_guardian(id, "guardians that do not answer");
+            }
+        }
+        leadership.give_up(Reason::GuardianLost).await;
+    }
+
+    /// Asks it to end, and has it killed when its time is over. Returns when nothing of it is left.
+    async fn end_program(&self, leadership: &Leadership) {
+        let Machine { sim, h, pid, .. } = &self.machine;
+        let gently = async {
+            match self.manners.stop_after {
+                Some(after) => tokio::time::sleep(nanos(after)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = leadership.aborted() => {}
+            () = gently => {}
+            () = self.until_gone() => return,
+        }
+        let mut unanswered = 0;
+        loop {
+            sim.lock().kill_program_of(*h, *pid);
+            let looked = tokio::time::timeout(PING_EVERY, self.until_gone().fuse()).await;
+            if looked.is_ok() {
+                return;
+            }
+            unanswered += 1;
+            let mut world = sim.lock();
+            if let Some(id) = world.guardian_of(*h, *pid).map(|g| g.id).filter(|_| unanswered >= PINGS_MAX) {
+                world.kill_guardian(id, "guardians that do not answer");
+            }
+        }
+    }
+
+    async fn until_gone(&self) {
+        let Machine { sim, h, pid, .. } = &self.machine;
+        loop {
+            let changed =
+                sim.lock().guardian_of(*h, *pid).filter(|g| g.program.is_some()).map(|g| g.changed.clone());
+            match changed {
+                Some(changed) => changed.notified().await,
+                None => return,
+            }
+        }
+    }
+}
+
+// === impl World: main loops ===
 
 impl World {
-    /// The order to start: the loop begins a little later, on threads of its own.
-    pub fn order_main_loop(&mut self, h: usize, token: Token) {
-        let stop_after = match self.dice.below(6) {
-            0 => None,
-            1 => Some(self.dice.below(3 * SEC)),
-            _ => Some(self.dice.below(50 * MS)),
-        };
-        let cadence = self.plan.ttl_ns() / (4 + self.dice.below(20));
-        let deaf = self.dice.percent(20);
-        let fresh = MainLoop {
-            token,
-            begun: false,
-            ended: false,
-            told: false,
-            stop_after,
-            deaf,
-            hung: false,
-            cadence,
-            writes: 0,
-        };
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        let (revision, record) = p.shown;
-        if revision >= token.revision() && record != Some(token) {
-            self.moment.push(Happened::StartedAgainstNews { h, token });
-        }
-        if p.main_loop.replace(fresh).is_some() {
-            self.moment.push(Happened::SecondMainLoop { h });
-        }
-        let late = if self.calm { 5 } else { [5, 200, 2_000][self.dice.below(3) as usize] };
-        let after = self.dice.below(late * MS);
-        self.later(h, after, Input::LoopBegins);
-    }
-
-    /// `Leadership::check`.
-    fn may_act(&self, h: usize) -> bool {
-        let now = self.clock(h);
-        let Some(p) = self.hosts[h].process.as_ref() else { return false };
-        let told = p.main_loop.as_ref().is_none_or(|l| l.told || l.ended);
-        !told && p.stop_at.is_some_and(|at| !now.reached(at))
-    }
-
-    /// It begins, unless leadership was lost before: then it never does.
-    pub fn loop_begins(&mut self, h: usize) {
-        let may = self.may_act(h);
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        let Some(main_loop) = p.main_loop.as_mut() else { return };
-        if !may {
-            main_loop.ended = true;
-            self.tally.count("main loops lost before they began");
-            return self.feed(h, Some(Heard::MainLoopEnded(None)));
-        }
+    /// It does something for the first time.
+    pub fn main_loop_begins(&mut self, h: usize, pid: u32) {
+        let Some(main_loop) = self.process(h, pid).and_then(|p| p.main_loop.as_mut()) else { return };
         main_loop.begun = true;
         let token = main_loop.token;
-        self.moment.push(Happened::LoopBegan { h, token });
+        self.moment.push(Happened::LoopBegan { h, pid, token });
         self.tally.count("main loops begun");
-        self.trace(|| format!("n{h} main loop begins under {token}"));
-        self.take(h, Input::LoopActs);
+        self.trace(|| format!("n{h}#{pid} main loop begins under {token}"));
     }
 
-    /// It writes, if it still may.
-    pub fn loop_acts(&mut self, h: usize) {
-        if !self.may_act(h) {
-            return self.loop_notices(h);
-        }
-        let Some(main_loop) = self.hosts[h].process.as_mut().and_then(|p| p.main_loop.as_mut()) else {
-            return;
-        };
-        main_loop.writes += 1;
-        let (token, n, cadence) = (main_loop.token, main_loop.writes, main_loop.cadence);
-        let put = Op::Put(self.keys.state("counter"), format!("{token}:{n}").into_bytes(), None);
-        let txn = transactions::fenced(&self.keys, token, vec![], vec![put]);
-        self.send(h, Purpose::Write(token), Request::Txn(txn));
-        if !self.calm && self.dice.below(1000) == 0 {
-            return self.loop_ends(h, Some(3));
-        }
-        if !self.calm && self.dice.below(1000) == 0 {
-            return self.loop_hangs(h);
-        }
-        let next = cadence / 2 + self.dice.below(cadence);
-        self.later(h, next, Input::LoopActs);
-    }
-
-    /// A check has failed: a loop that is good for anything now ends by itself.
-    fn loop_notices(&mut self, h: usize) {
-        let main_loop = self.hosts[h].process.as_ref().and_then(|p| p.main_loop.as_ref());
-        if let Some(after) = main_loop.filter(|l| !l.ended).and_then(|l| l.stop_after) {
-            self.later(h, after, Input::LoopEnds(None));
-        }
-    }
-
-    /// The order to stop.
-    pub fn stop_main_loop(&mut self, h: usize, reason: Reason) {
-        self.tally.count(match reason {
-            Reason::RenewDeadline | Reason::ClockSuspended => "stopped: renew_deadline",
-            Reason::RecordDeleted => "stopped: record_deleted",
-            Reason::Deposed => "stopped: deposed",
-            Reason::Fenced => "stopped: fenced",
-            _ => "stopped: as planned",
-        });
-        let Some(main_loop) = self.hosts[h].process.as_mut().and_then(|p| p.main_loop.as_mut()) else {
-            return;
-        };
-        main_loop.told = true;
-        if main_loop.begun {
-            self.loop_notices(h);
-        }
-    }
-
-    /// It does nothing any more, and the watchdog notices a while later.
-    fn loop_hangs(&mut self, h: usize) {
-        self.tally.count("main loops hung");
-        if let Some(main_loop) = self.hosts[h].process.as_mut().and_then(|p| p.main_loop.as_mut()) {
-            (main_loop.stop_after, main_loop.hung) = (None, true);
-        }
-        let after = self.dice.below(5 * SEC);
-        self.later(h, after, Input::LoopHangs);
-    }
-
-    /// The order to end at once. A thread that never awaits does not hear it.
-    pub fn abort_main_loop(&mut self, h: usize) {
-        self.tally.count("main loops aborted");
-        let main_loop = self.hosts[h].process.as_ref().and_then(|p| p.main_loop.as_ref());
-        if main_loop.is_some_and(|l| l.deaf) {
-            return self.tally.count("main loops deaf to an abort");
-        }
-        let after = self.dice.below(10 * MS);
-        self.later(h, after, Input::LoopEnds(None));
-    }
-
-    /// It ends; the driver hears of it a little later.
-    pub fn loop_ends(&mut self, h: usize, code: Option<i32>) {
-        let Some(main_loop) = self.hosts[h].process.as_mut().and_then(|p| p.main_loop.as_mut()) else {
-            return;
-        };
-        if !main_loop.begun || main_loop.ended {
-            return;
-        }
+    fn main_loop_ended(&mut self, h: usize, pid: u32) {
+        let Some(main_loop) = self.process(h, pid).and_then(|p| p.main_loop.as_mut()) else { return };
         main_loop.ended = true;
         let token = main_loop.token;
-        self.trace(|| format!("n{h} main loop under {token} has ended"));
-        let after = self.dice.below(5 * MS);
-        self.later(h, after, Input::LoopEnded(code));
+        self.trace(|| format!("n{h}#{pid} main loop under {token} has ended"));
     }
 }

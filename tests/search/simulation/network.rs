@@ -3,28 +3,24 @@
 //! A request whose time is over may still arrive: that is what "unknown" means.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
 use metad::clock::Instant;
-use metad::election::event::RenewAnswer;
 use metad::election::lease::LeaseId;
-use metad::election::record::{Nonce, Revision, Token, View};
-use metad::protocol::transactions::{self, Answer};
+use metad::election::record::{LeaderRecord, Nonce, Revision, Token};
+use metad::protocol::transactions::Answer;
+use metad::store::codec::{Keys, decode_tenure};
 use metad::store::memory::MemoryState;
-use metad::store::{Header, Request, Response};
+use metad::store::{Guard, Header, KeyValue, Op, Request, Response, Txn};
 
 use crate::simulation::clock::{Drift, MS, SEC};
-use crate::simulation::host::{Call, Purpose};
 use crate::simulation::invariants::Happened;
-use crate::simulation::world::{Event, Input, World};
+use crate::simulation::world::{Event, World};
 
-/// The contract of the driver: an answer after a bounded time, at the latest "unknown".
-pub const REQUEST_TIMEOUT: u64 = 3 * SEC;
-/// So long an attempt to renew stays open for its answer.
-const RENEWAL_TIMEOUT: u64 = 8 * SEC;
 /// The slowest message.
 const SLOW_MAX: u64 = 10 * SEC;
+/// The slowest message of a renewal.
+const SLOW_RENEWAL_MAX: u64 = 4 * SEC;
 /// The longest one-way trip of the liveness phase; a round trip is twice that.
 pub const CALM_TRIP_MAX: u64 = 5 * MS;
 /// How much later than its time a lease may end: etcd looks for due leases every 500 ms.
@@ -39,28 +35,49 @@ pub struct StoreSide {
     /// When a lease ended in the eyes of who must not rely on it any more, in real time.
     pub ended: BTreeMap<LeaseId, u64>,
     pub raft_term: u64,
+    /// A backup.
+    pub backup: Option<MemoryState>,
+    /// What each revision of record and registrations showed.
+    pub shown: BTreeMap<Revision, Shown>,
     next_end: Option<u64>,
-    shown: Revision,
+}
+
+/// What a view of some revision shows, in short: the record's token, and who is registered in which generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub token: Option<Token>,
+    pub members: Vec<(String, Revision)>,
+}
+
+/// Who has sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A process of this host.
+    Process(usize, u32),
+    /// This guardian.
+    Guardian(u64),
 }
 
 /// A request on its way.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub h: usize,
-    pub pid: u32,
+    pub from: From,
     pub call: u64,
-    pub request: Rc<Request>,
+    pub request: Arc<Request>,
     pub what: What,
     /// Is it the second copy?
     pub copy: bool,
 }
 
 /// What the invariants must know of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     Claim(Nonce),
-    Write(Token),
+    /// A write of the main loop, by its name.
+    Write(Token, String),
     Renewal,
+    Revoke(LeaseId),
     Other,
 }
 
@@ -73,8 +90,9 @@ impl StoreSide {
             out_until: 0,
             ended: BTreeMap::new(),
             raft_term: 0,
+            backup: None,
+            shown: BTreeMap::new(),
             next_end: None,
-            shown: Revision(0),
         }
     }
 
@@ -84,55 +102,89 @@ impl StoreSide {
         *self.next_end.get_or_insert_with(|| first().map_or(u64::MAX, |at| self.clock.when(at)))
     }
 
+    /// Leases have changed.
+    pub fn leases_changed(&mut self) {
+        self.next_end = None;
+    }
+
     /// When this lease ends, in real time: in the past if it is gone or doomed.
     pub fn end_of(&self, lease: LeaseId) -> Option<u64> {
         let row = || self.state.leases().find(|(l, _)| *l == lease).map(|(_, at)| self.clock.when(at));
         self.ended.get(&lease).copied().or_else(row)
     }
 
-    fn has(&self, lease: LeaseId) -> bool {
+    pub fn has(&self, lease: LeaseId) -> bool {
         self.state.leases().any(|(l, _)| l == lease)
     }
+}
+
+/// What a request is, as its content tells.
+pub fn classify(keys: &Keys, leader_key: &str, request: &Request) -> What {
+    let txn = match request {
+        Request::Renew(_) => return What::Renewal,
+        Request::Revoke(lease) => return What::Revoke(*lease),
+        Request::Grant { .. } => return What::Other,
+        Request::Txn(txn) => txn,
+    };
+    if let Some(record) = claimed(txn, leader_key) {
+        return What::Claim(record.nonce);
+    }
+    written(txn, keys).unwrap_or(What::Other)
+}
+
+/// The record that a claim writes.
+fn claimed(txn: &Txn, leader_key: &str) -> Option<LeaderRecord> {
+    matches!(txn.guards.first(), Some(Guard::PrefixEmpty(_))).then_some(())?;
+    let Some(Op::Put(key, value, lease)) = txn.then.first() else { return None };
+    let kv = KeyValue {
+        key: key.clone(),
+        value: value.clone(),
+        created: Revision(1),
+        modified: Revision(1),
+        lease: *lease,
+    };
+    decode_tenure(&kv).filter(|_| key == leader_key).map(|t| t.record)
+}
+
+/// The write of a main loop: which token, and what its name is.
+fn written(txn: &Txn, keys: &Keys) -> Option<What> {
+    let prefix = keys.state("w/");
+    let name = txn.then.iter().find_map(|op| match op {
+        Op::Put(key, value, _) if key.starts_with(&prefix) => String::from_utf8(value.clone()).ok(),
+        _ => None,
+    })?;
+    let token = name.split_once('-')?.0.parse().ok().and_then(|n| Token::new(Revision(n)))?;
+    Some(What::Write(token, name))
 }
 
 // === impl World: sending ===
 
 impl World {
-    /// Sends a request of this host's process.
-    pub fn send(&mut self, h: usize, purpose: Purpose, request: Request) {
-        let (name, stamp, sent) = (self.name(), self.clock(h), self.now);
-        let what = match &purpose {
-            Purpose::Claim(_, nonce, _) => What::Claim(*nonce),
-            Purpose::Write(token) => What::Write(*token),
-            Purpose::Renew(_) => What::Renewal,
-            _ => What::Other,
-        };
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        let (pid, call) = (p.pid, Call { purpose, stamp, sent });
-        if matches!(what, What::Renewal | What::Write(_)) {
-            p.open.retain(|_, c| sent < c.sent + RENEWAL_TIMEOUT);
-            p.open.insert(name, call);
-        } else {
-            p.calls.insert(name, call);
-            self.later(h, REQUEST_TIMEOUT, Input::Timeout(name));
+    /// Sends a request.
+    pub fn send(&mut self, h: usize, from: From, call: u64, request: Request) {
+        let what = classify(&self.keys, &self.leader_key, &request);
+        if let (What::Revoke(lease), From::Process(h, pid)) = (&what, from)
+            && self.process(h, pid).and_then(|p| p.seen.as_ref()?.lease).is_some_and(|l| l.0 == *lease)
+        {
+            self.moment.push(Happened::Goodbye { h });
         }
-        let delivery = Delivery { h, pid, call: name, request: Rc::new(request), what, copy: false };
+        let trip = self.trip(&what);
+        let delivery = Delivery { h, from, call, request: Arc::new(request), what, copy: false };
         if !self.calm && self.dice.percent(self.plan.doubled) {
-            let after = self.trip(what) + self.dice.below(SLOW_MAX);
+            let after = trip + self.dice.below(SLOW_MAX);
             self.push(after, Event::Deliver(Delivery { copy: true, ..delivery.clone() }));
         }
         if self.calm || !self.dice.percent(self.plan.lost) {
-            let trip = self.trip(what);
             self.push(trip, Event::Deliver(delivery));
         }
     }
 
     /// How long a message takes.
-    fn trip(&self, what: What) -> u64 {
+    pub fn trip(&self, what: &What) -> u64 {
         if self.calm {
             return MS / 5 + self.dice.below(CALM_TRIP_MAX - MS / 5);
         }
-        let slow = if what == What::Renewal { RENEWAL_TIMEOUT / 2 } else { SLOW_MAX };
+        let slow = if *what == What::Renewal { SLOW_RENEWAL_MAX } else { SLOW_MAX };
         match self.dice.percent(self.plan.slow) {
             true => self.dice.below(slow >> self.dice.below(8)),
             false => MS / 5 + self.dice.below(20 * MS),
@@ -156,16 +208,19 @@ impl World {
         let stale = self.hosts[d.h].stale_until > self.now;
         let answer = match (&*d.request, stale) {
             (Request::Renew(_), true) => self.stale_ack(d.h),
-            (request, _) => self.apply(request, d.what, (d.h, d.pid)),
+            (request, _) => self.apply(request, &d.what, d.from),
         };
         if d.copy {
             self.tally.count("duplicate requests landed");
         }
-        let (h, pid) = (d.h, d.pid);
-        self.trace(|| format!("store <- n{h}#{pid} {} => {}", brief(&d), outcome(&answer)));
+        let h = d.h;
+        self.trace(|| format!("store <- n{h} {:?} {} => {}", d.from, brief(&d), outcome(&answer)));
+        if let From::Guardian(id) = d.from {
+            self.guardian_has_revoked(id);
+        }
         if !d.copy && (self.calm || !self.dice.percent(self.plan.lost)) {
-            let trip = self.trip(d.what);
-            self.push(trip, Event::To(d.h, d.pid, Input::Answer(d.call, Rc::new(answer))));
+            let trip = self.trip(&d.what);
+            self.push(trip, Event::Answer(d.call, answer));
         }
     }
 
@@ -177,34 +232,33 @@ impl World {
     }
 
     /// Carries a request out, and notes for the invariants what that did.
-    pub fn apply(&mut self, request: &Request, what: What, from: (usize, u32)) -> Answer {
+    pub fn apply(&mut self, request: &Request, what: &What, from: From) -> Answer {
         let before = self.record();
         if let Request::Revoke(lease) = request {
             self.lease_ends(*lease);
+            if let From::Guardian(id) = from {
+                self.moment.push(Happened::GuardianRevokes { id });
+            }
         }
         let now = self.store.clock.now(self.now);
         let answer = self.store.state.apply(now, request);
-        self.store.next_end = None;
-        if let Ok(Response::Txn(reply)) = &answer {
-            match what {
-                What::Write(token) if reply.succeeded => {
-                    self.moment.push(Happened::WriteLanded { token, record: before });
+        self.store.leases_changed();
+        if let Ok(Response::Txn(reply)) = &answer
+            && reply.succeeded
+        {
+            match (what, from) {
+                (What::Write(token, name), _) => {
+                    let (token, name, at) = (*token, name.clone(), reply.header.revision);
+                    self.moment.push(Happened::WriteLanded { token, record: before, name, at });
                 }
-                What::Claim(nonce) if reply.succeeded => {
+                (What::Claim(nonce), From::Process(h, pid)) => {
                     self.tally.count("claims won");
-                    self.moment.push(Happened::ClaimLanded { h: from.0, pid: from.1, nonce });
+                    self.moment.push(Happened::ClaimLanded { h, pid, nonce: *nonce });
                 }
                 _ => {}
             }
         }
-        let written = match (request, &answer) {
-            (Request::Txn(txn), Ok(Response::Txn(reply))) => {
-                !matches!(what, What::Write(_)) && txn.writes() && reply.succeeded
-            }
-            (Request::Revoke(_), _) => true,
-            _ => false,
-        };
-        if written {
+        if !matches!(request, Request::Renew(_) | Request::Grant { .. }) && !matches!(what, What::Write(..)) {
             self.tell_watches();
         }
         answer
@@ -223,34 +277,34 @@ impl World {
     }
 }
 
-// === impl World: leases and watches ===
+// === impl World: leases ===
 
 impl World {
     /// A lease's time is over. It ends; or the expiry scan has taken it, and until its revoke is through the
     /// store goes on to acknowledge renewals of it (`src/docs/protocol.md`, Lemma R).
     pub fn lease_is_due(&mut self) {
         let now = self.store.clock.now(self.now);
-        let due: Vec<LeaseId> =
-            self.store.state.leases().filter(|(_, at)| now.reached(*at)).map(|(l, _)| l).collect();
-        for lease in due {
+        let due: Vec<(LeaseId, Instant)> =
+            self.store.state.leases().filter(|(_, at)| now.reached(*at)).collect();
+        for (lease, at) in due {
             self.trace(|| format!("lease {lease} is due"));
             self.lease_ends(lease);
             if self.plan.doom && self.dice.percent(50) {
-                // One nanosecond earlier, for the store in memory ends a lease at the very instant it may.
-                let just_before = self.store.clock.now(self.now - 1);
+                // Just before, for the store in memory ends a lease at the very instant it may.
+                let just_before = self.store.clock.now(self.store.clock.when(at) - 1);
                 let _ = self.store.state.apply(just_before, &Request::Renew(lease));
                 let after = self.dice.below(EXPIRY_LAG_MAX);
                 self.push(after, Event::Doom(lease));
             }
         }
         self.store.state.expire(now);
-        self.store.next_end = None;
+        self.store.leases_changed();
         self.tell_watches();
     }
 
     /// The revoke of a lease that was taken by the expiry scan.
     pub fn doom(&mut self, lease: LeaseId) {
-        let _ = self.apply(&Request::Revoke(lease), What::Other, (0, 0));
+        let _ = self.apply(&Request::Revoke(lease), &What::Other, From::Guardian(u64::MAX));
     }
 
     /// etcd has a new leader.
@@ -258,63 +312,8 @@ impl World {
         let now = self.store.clock.now(self.now);
         self.store.state.change_raft_leader(now);
         self.store.raft_term += 1;
-        self.store.next_end = None;
+        self.store.leases_changed();
     }
-
-    fn tell_watches(&mut self) {
-        let now = self.store.clock.now(self.now);
-        let Ok(Response::Txn(reply)) =
-            self.store.state.apply(now, &Request::Txn(transactions::read(&self.keys)))
-        else {
-            return;
-        };
-        if reply.header.revision == self.store.shown {
-            return;
-        }
-        self.store.shown = reply.header.revision;
-        let view = Rc::new(transactions::picture(&reply).view(&self.keys));
-        for h in 0..self.hosts.len() {
-            self.show_later(h, view.clone());
-        }
-    }
-
-    fn show_later(&mut self, h: usize, view: Rc<View>) {
-        let deaf = self.hosts[h].silent_until.max(self.hosts[h].cut_until).max(self.store.out_until);
-        if self.calm {
-            let trip = self.trip(What::Other);
-            self.later(h, trip, Input::Seen(view));
-        } else if self.now >= deaf && !self.dice.percent(self.plan.lost) {
-            let trip = self.trip(What::Other).min(2 * SEC);
-            self.later(h, trip, Input::Seen(view));
-        }
-    }
-
-    /// A watch (re)opens and shows the newest picture.
-    pub fn open_watch(&mut self, h: usize) {
-        let now = self.store.clock.now(self.now);
-        if let Ok(Response::Txn(reply)) =
-            self.store.state.apply(now, &Request::Txn(transactions::read(&self.keys)))
-        {
-            let view = Rc::new(transactions::picture(&reply).view(&self.keys));
-            self.show_later(h, view);
-        }
-    }
-}
-
-/// What an answer to a renewal means.
-pub fn renew_answer(answer: &Answer) -> Option<RenewAnswer> {
-    match answer {
-        Ok(Response::Renewed(header, Some(ttl))) => {
-            Some(RenewAnswer::Alive { ttl: *ttl, raft_term: header.raft_term })
-        }
-        Ok(Response::Renewed(_, None)) => Some(RenewAnswer::NotFound),
-        _ => None,
-    }
-}
-
-/// When a member believes until, counting an ack of this stamp.
-pub fn believed(stamp: Instant, ttl: Duration) -> Instant {
-    stamp + metad::election::lease::LeaseTiming::new(ttl).span()
 }
 
 fn brief(d: &Delivery) -> String {

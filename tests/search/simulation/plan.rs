@@ -35,9 +35,19 @@ pub enum Fault {
     DeleteRegistration,
     /// Somebody starts a second data dir under the same node id.
     SecondDir,
+    /// A guardian is stopped for a while.
+    StopGuardian,
+    /// A process and its guardian are stopped for a while.
+    StopBoth,
+    /// A guardian is killed.
+    KillGuardian,
+    /// The store forgets how it got where it is.
+    Compact,
+    /// Somebody asks all members to stand ready for a tenure that is long over.
+    StalePrepare,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 17] = [
     Fault::Pause,
     Fault::Cut,
     Fault::Outage,
@@ -50,6 +60,11 @@ const FAULTS: [Fault; 12] = [
     Fault::RevokeLease,
     Fault::DeleteRegistration,
     Fault::SecondDir,
+    Fault::StopGuardian,
+    Fault::StopBoth,
+    Fault::KillGuardian,
+    Fault::Compact,
+    Fault::StalePrepare,
 ];
 
 /// One seed's world.
@@ -67,8 +82,18 @@ pub struct Plan {
     pub slow: u64,
     /// Requests that arrive a second time, in per cent.
     pub doubled: u64,
-    /// A crash at a step of a join, in per cent.
-    pub join_crash: u64,
+    /// Writes of the disk that fail, in per cent.
+    pub disk_errors: u64,
+    /// Writes of the disk that the process does not survive, in per cent.
+    pub disk_crashes: u64,
+    /// Do processes have guardians?
+    pub guardians: bool,
+    /// Is the main loop a program of the guardian's?
+    pub programs: bool,
+    /// Is the second data dir the first one, attached to another machine while the first may still use it?
+    pub reattached: bool,
+    /// Is the store once restored from a backup?
+    pub restored: bool,
     /// How far apart faults are at most.
     pub fault_every: u64,
     /// The kinds that are on.
@@ -97,13 +122,14 @@ impl Plan {
         if failback {
             (priorities[0], priorities[1]) = (100, 200);
         }
+        let guardians = dice.percent(75);
         let density = [0, 35, 70][dice.below(3) as usize];
         let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| dice.percent(density)).collect();
         if faults.is_empty() {
-            faults.push(FAULTS[dice.below(12) as usize]);
+            faults.push(FAULTS[dice.below(FAULTS.len() as u64) as usize]);
         }
         // Long enough for a leader to make way, and calm enough for it to get there.
-        let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((20 * ttl).clamp(60, 200) * SEC, 1) };
+        let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((20 * ttl).clamp(50, 150) * SEC, 1) };
         Self {
             ttl: Duration::from_secs(ttl),
             priorities,
@@ -111,7 +137,12 @@ impl Plan {
             lost: [0, 1, 5, 20][dice.below(4) as usize],
             slow: [0, 2, 10, 30][dice.below(4) as usize],
             doubled: [0, 5, 20][dice.below(3) as usize],
-            join_crash: [0, 0, 4][dice.below(3) as usize],
+            disk_errors: [0, 0, 0, 3][dice.below(4) as usize],
+            disk_crashes: [0, 0, 4][dice.below(3) as usize],
+            guardians,
+            programs: guardians && dice.percent(60),
+            reattached: dice.percent(50),
+            restored: !failback && dice.percent(6),
             fault_every: [2, 4, 8][dice.below(3) as usize] * ttl * SEC / 4 * calmer,
             faults,
             doom: dice.percent(50),

@@ -1,49 +1,325 @@
-//! What the driver does, without tasks: events into the elector, actions into requests.
+//! Processes: made of the real driver, polled here, and dropped when they die.
 //!
-//! The pure functions are the driver's own (`protocol/transactions.rs`); only the waiting is simulated.
+//! The tasks of a process are polled while it runs, not polled while it is stopped, and dropped when it is killed: at any
+//! await of any of them.
 
-use metad::clock::Instant;
-use metad::election::elector::{Elector, ElectorSettings, State};
-use metad::election::event::{Action, ClaimAnswer, Event as Heard, HandOverAnswer, Ready};
-use metad::election::history::{Ending, Reason, Transition};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use metad::driver::data_dir::{DataDir, DataDirError};
+use metad::driver::{self, DriverParts, Timeouts};
+use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
-use metad::election::record::{LeaderRecord, MemberId, Nonce, Registration, Revision, Token};
-use metad::protocol::transactions::{self, Answer};
-use metad::store::{Request, Response, StoreError};
+use metad::election::record::{Incarnation, MemberId, MemberUuid, Registration};
+use metad::guardian::Guardianship;
+use metad::guardian::horizon::Horizon;
+use metad::guardian::rules::Rules;
+use metad::telemetry::Telemetry;
+use tokio::time::{Instant, Sleep};
 
-use crate::simulation::clock::{MS, SEC};
-use crate::simulation::host::{Process, Purpose};
-use crate::simulation::invariants::Happened;
-use crate::simulation::network::{believed, renew_answer};
-use crate::simulation::world::{Event, Input, World};
+use crate::simulation::clock::{MS, MachineClock, SEC};
+use crate::simulation::guardian::Keeper;
+use crate::simulation::host::Process;
+use crate::simulation::invariants::{self, Happened};
+use crate::simulation::machine::{Machine, nanos};
+use crate::simulation::main_loop::{Loop, Manners, WATCHDOG_TIMEOUT};
+use crate::simulation::watching::{NOTHING, Watching};
+use crate::simulation::world::{Event, Sim, Violation, World};
 
-/// How late a timer or a thread may wake up.
-const WAKE_LAG_MAX: u64 = 5 * MS;
+/// How long the store may be away when a process starts.
+const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// From the decision to end until the kernel ends the process.
+const EXIT_MAX: u64 = 2 * SEC;
+/// More steps without any time passing than any honest seed needs: something spins.
+const STEPS_AT_ONCE_MAX: u32 = 10_000;
+
+/// Plays a world.
+pub struct Player {
+    pub sim: Sim,
+    began: Instant,
+    running: BTreeMap<usize, Running>,
+}
+
+/// The tasks of a process.
+struct Running {
+    pid: u32,
+    tasks: FuturesUnordered<BoxFuture<'static, ()>>,
+    fresh: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+}
+
+impl Player {
+    /// Before anything has happened. On a runtime whose time is paused.
+    pub fn new(seed: u64, trace: bool) -> Self {
+        Self { sim: Sim::new(seed, trace), began: Instant::now(), running: BTreeMap::new() }
+    }
+
+    /// Plays all that happens until `until`, and checks the invariants after each step.
+    pub async fn play(&mut self, until: u64) -> Result<(), Violation> {
+        let (mut last, mut steps) = (0, 0);
+        loop {
+            let next = self.turn()?.min(until);
+            let has_run = self.step(next).await;
+            let now = self.sim.lock().now;
+            (last, steps) = if now == last { (now, steps + 1) } else { (now, 0) };
+            if steps > STEPS_AT_ONCE_MAX {
+                return Err(Violation { invariant: "nobody_spins", what: format!("{steps} steps at once") });
+            }
+            if now >= until && !has_run {
+                let mut world = self.sim.lock();
+                world.note_leader();
+                return invariants::check(&mut world);
+            }
+        }
+    }
+
+    /// The world catches up, processes are started and buried. Returns when something happens next.
+    fn turn(&mut self) -> Result<u64, Violation> {
+        loop {
+            let starts = {
+                let mut world = self.sim.lock();
+                invariants::check(&mut world)?;
+                let starts = world.catch_up();
+                invariants::check(&mut world)?;
+                world.note_leader();
+                starts
+            };
+            self.bury();
+            if starts.is_empty() {
+                break;
+            }
+            starts.into_iter().for_each(|h| self.start(h));
+        }
+        let mut world = self.sim.lock();
+        Ok(world.next_at())
+    }
+
+    fn bury(&mut self) {
+        let gone = std::mem::take(&mut self.sim.lock().gone);
+        for (h, pid) in gone {
+            if self.running.get(&h).is_some_and(|r| r.pid == pid) {
+                self.running.remove(&h);
+            }
+        }
+    }
+
+    /// Lets every task run that can, until none can or it is so late. Has one run?
+    async fn step(&mut self, until: u64) -> bool {
+        let mut sleep = pin!(tokio::time::sleep_until(self.began + nanos(until)));
+        tokio::task::unconstrained(poll_fn(|cx| self.poll(cx, sleep.as_mut()))).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<bool> {
+        {
+            let mut world = self.sim.lock();
+            world.now = self.began.elapsed().as_nanos() as u64;
+            world.real.set(world.now);
+        }
+        let mut has_run = false;
+        for (h, running) in &mut self.running {
+            let is_awake = |w: &mut World| w.process(*h, running.pid).is_some_and(|p| !p.paused);
+            if !is_awake(&mut self.sim.lock()) {
+                continue;
+            }
+            has_run |= running.poll(cx);
+            let tasks = running.tasks.len();
+            if let Some(p) = self.sim.lock().process(*h, running.pid) {
+                p.tasks = tasks;
+            }
+        }
+        match sleep.poll(cx) {
+            _ if has_run => Poll::Ready(true),
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Running {
+    /// Polls what can go on. Has something ended or begun, or been polled?
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_run = false;
+        loop {
+            let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
+            let has_fresh = !fresh.is_empty();
+            self.tasks.extend(fresh);
+            let ended = matches!(self.tasks.poll_next_unpin(cx), Poll::Ready(Some(())));
+            has_run |= has_fresh || ended;
+            if !ended && self.fresh.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                return has_run;
+            }
+        }
+    }
+}
+
+// === impl Player: a process's life ===
+
+impl Player {
+    /// The supervisor starts a process on this data dir.
+    fn start(&mut self, h: usize) {
+        if !self.sim.lock().may_start(h) {
+            return;
+        }
+        let machine = self.sim.lock().machine(&self.sim, h);
+        let pid = machine.pid;
+        let data_dir = match open_data_dir(&machine) {
+            Ok(data_dir) => data_dir,
+            Err(_) => {
+                let mut world = self.sim.lock();
+                world.tally.count("data dirs that could not be opened");
+                return world.start_later(h);
+            }
+        };
+        let told = Arc::new(Mutex::new(Rules::default()));
+        let keeper = Keeper { sim: self.sim.clone(), h, pid, told: told.clone() };
+        let me = MemberId { uuid: data_dir.uuid(), incarnation: data_dir.incarnation(), node: String::new() };
+        let parts = self.parts(&machine, data_dir, keeper);
+        let me = MemberId { node: parts.registration.member.node.clone(), ..me };
+        let (driver, handle) = driver::prepare(parts, Arc::new(machine.clone()));
+        let (sim, horizon) = (self.sim.clone(), machine.horizon.clone());
+        let life = async move {
+            let ending = driver.await;
+            sim.lock().exited(h, pid, &ending);
+        };
+        let tasks = FuturesUnordered::new();
+        tasks.push(Box::pin(life) as BoxFuture<'static, ()>);
+        self.running.insert(h, Running { pid, tasks, fresh: machine.fresh.clone() });
+        let mut world = self.sim.lock();
+        world.trace(|| format!("n{h}#{pid} starts"));
+        if world.plan.guardians {
+            world.start_guardian(h, pid, horizon.clone(), Rules::default());
+        }
+        world.hosts[h].process = Some(Process {
+            pid,
+            me,
+            handle,
+            told,
+            horizon,
+            paused: false,
+            is_ending: false,
+            was_paused: false,
+            seen: None,
+            main_loop: None,
+            shown: NOTHING,
+            seen_token: None,
+            tasks: 0,
+            unsure: None,
+            lost_claim: None,
+            checked: None,
+        });
+    }
+
+    fn parts(&self, machine: &Machine, data_dir: DataDir, keeper: Keeper) -> DriverParts {
+        let world = self.sim.lock();
+        let (plan, host, shared) = (&world.plan, &world.hosts[machine.h], Arc::new(machine.clone()));
+        let manners = Manners::draw(&world);
+        let (sim, h, pid) = (self.sim.clone(), machine.h, machine.pid);
+        DriverParts {
+            store: shared.clone(),
+            main_store: shared.clone(),
+            clock: machine.clock.clone(),
+            keys: world.keys.clone(),
+            cluster: "sim".into(),
+            registration: registration(&host.node, h, host.priority, plan.ttl),
+            timeouts: Timeouts {
+                stop: plan.stop_timeout,
+                start: plan.start_timeout,
+                main_loop: Some(WATCHDOG_TIMEOUT),
+                failback_delay: plan.failback_delay,
+                store: STORE_TIMEOUT,
+            },
+            data_dir,
+            fuse: shared.clone(),
+            guardian: plan.guardians.then(|| Arc::new(keeper) as Arc<dyn Guardianship>),
+            peers: shared.clone(),
+            telemetry: Telemetry::new(&host.node, machine.clock.clone(), None),
+            main_loop: Box::new(Loop { machine: machine.clone(), manners }),
+            main_tasks: shared,
+            observers: vec![Box::new(Watching(machine.clone()))],
+            on_end: Box::new(move |_| {
+                let mut world = sim.lock();
+                if let Some(p) = world.process(h, pid) {
+                    p.is_ending = true;
+                    world.push(EXIT_MAX, Event::ExitTimer(h, pid));
+                }
+            }),
+        }
+    }
+}
+
+/// As `node` does it.
+fn open_data_dir(machine: &Machine) -> Result<DataDir, DataDirError> {
+    let (place, accepts) = {
+        let mut world = machine.sim.lock();
+        let host = &mut world.hosts[machine.h];
+        (host.place.clone(), std::mem::take(&mut host.accepts_new_store))
+    };
+    let sim = machine.sim.clone();
+    let random = move || {
+        let world = sim.lock();
+        u128::from(world.dice.roll()) << 64 | u128::from(world.dice.roll())
+    };
+    let mut dir = DataDir::open_at(Box::new(machine.clone()), place, false, Box::new(random))?;
+    if accepts {
+        dir.forget_pin();
+    }
+    Ok(dir)
+}
+
+fn registration(node: &str, h: usize, priority: u16, ttl: Duration) -> Registration {
+    Registration {
+        member: MemberId { node: node.to_owned(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
+        rpc_address: format!("host{h}:1"),
+        http_address: format!("host{h}:2"),
+        priority,
+        version: "1".into(),
+        ttl,
+        lease: LeaseId(0),
+    }
+}
 
 // === impl World: a process's life ===
 
 impl World {
-    /// The supervisor starts a process on this data dir.
-    pub fn start(&mut self, h: usize) {
-        if self.hosts[h].process.is_some() {
-            return;
-        }
-        self.hosts[h].disk.incarnation.0 += 1;
-        let me = self.me(h);
-        let (stop_timeout, start_timeout) = (self.plan.stop_timeout, self.plan.start_timeout);
-        let failback_delay = self.plan.failback_delay;
-        let elector = Elector::new(ElectorSettings { me, stop_timeout, start_timeout, failback_delay });
+    /// What a new process of this host has of its machine.
+    fn machine(&mut self, sim: &Sim, h: usize) -> Machine {
         let pid = u32::try_from(self.name()).unwrap_or(u32::MAX);
-        self.hosts[h].process = Some(Process::new(pid, self.now, elector));
-        self.trace(|| format!("n{h}#{pid} starts"));
-        self.act(h);
-        self.open_watch(h);
+        let clock = Arc::new(MachineClock { drift: self.hosts[h].clock, real: self.real.clone() });
+        let horizon = Arc::new(Horizon::create().expect("a page of memory"));
+        Machine { sim: sim.clone(), h, pid, clock, fresh: Arc::default(), horizon }
     }
 
-    /// A process is gone, and its main loop with it. A supervisor starts another one.
-    pub fn end(&mut self, h: usize, why: &str) {
-        let Some(p) = self.hosts[h].process.take() else { return };
-        self.trace(|| format!("n{h}#{} is gone: {why}", p.pid));
+    /// A process is gone, if it is still this one, and its main loop with it. A supervisor starts another one.
+    pub fn end(&mut self, h: usize, pid: Option<u32>, why: &str) {
+        let is_it = |p: &&Process| pid.is_none_or(|pid| p.pid == pid);
+        let Some(pid) = self.hosts[h].process.as_ref().filter(is_it).map(|p| p.pid) else { return };
+        self.hosts[h].process = None;
+        self.gone.push((h, pid));
+        self.trace(|| format!("n{h}#{pid} is gone: {why}"));
+        self.main_died(h, pid);
+        self.start_later(h);
+    }
+
+    /// The data dir of a dead process stays locked until nothing of its program is left.
+    fn may_start(&mut self, h: usize) -> bool {
+        if self.hosts[h].process.is_some() {
+            return false;
+        }
+        let is_locked = self.guardians.iter().any(|g| g.h == h && g.program.is_some());
+        if is_locked {
+            self.tally.count("starts that wait for a dead process's program");
+            self.push(5 * MS, Event::Start(h));
+        }
+        !is_locked
+    }
+
+    fn start_later(&mut self, h: usize) {
         if self.hosts[h].second {
             return;
         }
@@ -51,367 +327,34 @@ impl World {
         self.push(after, Event::Start(h));
     }
 
-    /// Who the process on this data dir is.
-    pub fn me(&self, h: usize) -> MemberId {
-        let host = &self.hosts[h];
-        MemberId { node: host.node.clone(), uuid: host.disk.uuid, incarnation: host.disk.incarnation }
-    }
-
-    /// What it registers.
-    pub fn registration(&self, h: usize, lease: LeaseId) -> Registration {
-        Registration {
-            member: self.me(h),
-            rpc_address: format!("host{h}:1"),
-            http_address: format!("host{h}:2"),
-            priority: self.hosts[h].priority,
-            version: "1".into(),
-            ttl: self.plan.ttl,
-            lease,
-        }
-    }
-
-    /// A stopped process goes on: everything that waited happens at once. Whether its fuse or its driver gets
-    /// the processor first is anybody's guess; the main loop looks at the clock before it does anything.
-    pub fn resume(&mut self, h: usize, pid: u32) {
-        let (now, fuse_first) = (self.clock(h), self.dice.percent(50));
-        let Some(p) = self.process(h, pid) else { return };
-        p.paused = false;
-        let backlog = std::mem::take(&mut p.backlog);
-        let burnt = p.is_burnt(now);
-        self.trace(|| format!("n{h}#{pid} goes on"));
-        if burnt && fuse_first {
-            return self.burn(h);
-        }
-        for input in backlog {
-            if self.process(h, pid).is_some() {
-                self.take(h, input);
-            }
-        }
-        if self.process(h, pid).is_some() {
-            self.wake(h);
-        }
-    }
-
-    fn burn(&mut self, h: usize) {
-        self.tally.count("the fuse fired");
-        self.end(h, "the fuse fired");
-    }
-
-    /// Something happens in the process of this host.
-    pub fn take(&mut self, h: usize, input: Input) {
-        match input {
-            Input::Answer(call, answer) => self.answered(h, call, &answer),
-            Input::Timeout(call) => self.timed_out(h, call),
-            Input::Wake => self.wake(h),
-            Input::Seen(view) => {
-                let Some(p) = self.hosts[h].process.as_mut() else { return };
-                if p.watched <= view.revision {
-                    p.watched = view.revision;
-                    self.feed(h, Some(Heard::Seen((*view).clone())));
-                }
-            }
-            Input::Persisted => self.join_persisted(h),
-            Input::Settled(joined, pin) => self.join_settled(h, *joined, pin),
-            Input::JoinAgain => self.join(h),
-            Input::LoopBegins => self.loop_begins(h),
-            Input::LoopActs => self.loop_acts(h),
-            Input::LoopEnds(code) => self.loop_ends(h, code),
-            Input::LoopHangs => self.feed(h, Some(Heard::MainLoopHung)),
-            Input::LoopEnded(code) => self.feed(h, Some(Heard::MainLoopEnded(code))),
-            Input::AskedToPrepare(by, pid, token) => self.asked_to_prepare(h, by, pid, token),
-            Input::CandidateReady(member) => {
-                if let Some(p) = self.hosts[h].process.as_mut() {
-                    p.ready.push(Ready { member });
-                }
-            }
-            Input::Prepared => {
-                let Some(p) = self.hosts[h].process.as_mut() else { return };
-                let ready = std::mem::take(&mut p.ready);
-                self.feed(h, Some(Heard::Prepared(ready)));
-            }
-        }
-    }
-
-    fn wake(&mut self, h: usize) {
-        let now = self.clock(h);
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        p.wake_at = u64::MAX;
-        let (pid, burnt) = (p.pid, p.is_burnt(now));
-        if !burnt || self.dice.percent(50) {
-            self.feed(h, None);
-        }
-        if self.process(h, pid).is_some_and(|p| p.is_burnt(now)) {
-            self.burn(h);
-        }
-    }
-
-    /// Gives the elector an event, as `Driver::apply` does, and does what it asks for.
-    pub fn feed(&mut self, h: usize, event: Option<Heard>) {
-        let (now, mut unsure) = (self.clock(h), None);
-        if let Some(Heard::Claimed { nonce, answer: ClaimAnswer::Unknown, .. }) = &event {
-            unsure = Some(*nonce);
-        }
-        let settled = matches!(&event, Some(Heard::Claimed { answer: ClaimAnswer::Lost, .. }));
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        p.unsure = unsure.or(p.unsure);
-        let before = p.claiming();
-        if let Some(event) = event {
-            p.shown = p.shown.max(shown_by(&event));
-            p.elector.handle_event(now, event);
-        }
-        p.elector.handle_timeout(now);
-        let dropped = before.filter(|n| p.claiming() != Some(*n) && !settled);
-        let pid = p.pid;
-        match (dropped, p.elector.state()) {
-            (Some(nonce), State::Follower { .. } | State::Claiming { .. }) => {
-                self.tally.count("claims cancelled");
-                self.moment.push(Happened::ClaimCancelled { pid, nonce });
-            }
-            (Some(nonce), State::Joining { .. }) => {
-                self.moment.push(Happened::ClaimOrphaned { h, pid, nonce })
-            }
-            _ => {}
-        }
-        self.act(h);
-    }
-
-    /// Carries out what the elector asks for, as `Driver::act` does.
-    pub fn act(&mut self, h: usize) {
-        let mut actions = 0;
-        while let Some(p) = self.hosts[h].process.as_mut() {
-            p.fuse = p.elector.fused_lease().map(|l| l.holds_until());
-            p.stop_at = p.elector.fused_lease().map(|l| l.step_down_at());
-            let Some(action) = p.elector.poll_action() else { break };
-            let pid = p.pid;
-            actions += 1;
-            self.trace(|| format!("n{h}#{pid} {action:?}"));
-            self.perform(h, action);
-        }
-        self.moment.push(Happened::Acted { actions });
-        self.wake_later(h);
-    }
-
-    fn wake_later(&mut self, h: usize) {
-        let (now, lag) = (self.now, self.dice.below(WAKE_LAG_MAX));
-        let Some(p) = self.hosts[h].process.as_ref() else { return };
-        let next = [p.elector.poll_timeout(), p.fuse].into_iter().flatten();
-        let Some(at) = next.map(|at| self.hosts[h].clock.when(at)).min() else { return };
-        let at = at.max(now) + lag;
-        if at < p.wake_at {
-            if let Some(p) = self.hosts[h].process.as_mut() {
-                p.wake_at = at;
-            }
-            self.later(h, at - now, Input::Wake);
-        }
-    }
-}
-
-// === impl World: actions ===
-
-impl World {
-    fn perform(&mut self, h: usize, action: Action) {
-        match action {
-            Action::Join => {
-                if let Some(p) = self.hosts[h].process.as_mut() {
-                    p.join_began = self.now;
-                }
-                self.join(h);
-            }
-            Action::Renew(lease) => self.send(h, Purpose::Renew(lease), Request::Renew(lease)),
-            Action::Read(id) => {
-                let read = Request::Txn(transactions::read(&self.keys));
-                let newest = self.newest(h);
-                self.send(h, Purpose::Read(id, newest), read);
-            }
-            Action::Register { lease, expected } => {
-                let txn = transactions::register(&self.keys, &self.registration(h, lease), expected);
-                self.send(h, Purpose::Register, Request::Txn(txn));
-            }
-            Action::Claim { nonce, lease, generation } => self.claim(h, nonce, lease, generation),
-            Action::Prepare { token, wanted } => self.prepare(h, token, wanted),
-            Action::HandOver { token, successor } => {
-                self.moment.push(Happened::Released { h, token });
-                let record = LeaderRecord {
-                    holder: successor.registration.member.clone(),
-                    address: successor.registration.rpc_address.clone(),
-                    nonce: Nonce(0),
-                    ttl: successor.registration.ttl,
-                    acquired_ms: self.now / MS,
-                    transitions: 0,
-                };
-                let txn = transactions::hand_over(&self.keys, &record, &successor, token);
-                self.send(h, Purpose::HandOver, Request::Txn(txn));
-            }
-            Action::Release(token) => {
-                self.moment.push(Happened::Released { h, token });
-                let txn = transactions::release(&self.keys, token);
-                self.send(h, Purpose::Release, Request::Txn(txn));
-            }
-            Action::StartMainLoop(token) => self.order_main_loop(h, token),
-            Action::StopMainLoop(_, reason) => self.stop_main_loop(h, reason),
-            Action::AbortMainLoop => self.abort_main_loop(h),
-            Action::EndProcess(ending) => {
-                self.tally.count("main loops ended with their process");
-                self.tally.count(ending.reason.as_str());
-                self.end(h, "its main loop does not end");
-            }
-            Action::Report(transition) => self.report(h, transition),
-            Action::Stop(ending) => self.leave(h, &ending),
-        }
-    }
-
-    /// Asks all candidates; the answers that come before the time is over count.
-    fn prepare(&mut self, h: usize, token: Token, wanted: Option<String>) {
-        let Some(pid) = self.hosts[h].process.as_ref().map(|p| p.pid) else { return };
-        for c in (0..self.hosts.len()).filter(|c| *c != h) {
-            if wanted.as_ref().is_none_or(|w| *w == self.hosts[c].node) && !self.dice.percent(20) {
-                let delay = self.dice.below(60 * MS);
-                self.later(c, delay, Input::AskedToPrepare(h, pid, token));
-            }
-        }
-        self.later(h, 100 * MS, Input::Prepared);
-    }
-
-    fn asked_to_prepare(&mut self, h: usize, by: usize, pid: u32, token: Token) {
-        let now = self.clock(h);
-        let Some(p) = self.hosts[h].process.as_ref() else { return };
-        let is_seen = p.elector.view().seat.tenure().is_some_and(|t| t.token == token);
-        let follows = is_seen && matches!(p.elector.state(), State::Follower { .. });
-        if !follows || !p.elector.lease().is_some_and(|l| l.allows_start(now)) {
-            return;
-        }
-        let member = self.me(h);
-        self.feed(h, Some(Heard::Prepare(token)));
-        let delay = self.dice.below(60 * MS);
-        if self.process(by, pid).is_some() {
-            self.later(by, delay, Input::CandidateReady(member));
-        }
-    }
-
-    fn handed_over(&mut self, answer: &Answer) -> Heard {
-        let event = transactions::hand_over_event(answer);
-        match &event {
-            Heard::HandedOver(HandOverAnswer::Done) => self.tally.count("handed over"),
-            Heard::HandedOver(HandOverAnswer::Unknown) => self.tally.count("handed over, outcome unknown"),
-            _ => {}
-        }
-        event
-    }
-
-    fn claim(&mut self, h: usize, nonce: Nonce, lease: LeaseId, generation: Revision) {
-        let record = LeaderRecord {
-            holder: self.me(h),
-            address: format!("host{h}:1"),
-            nonce,
-            ttl: self.plan.ttl,
-            acquired_ms: self.now / MS,
-            transitions: 0,
-        };
-        let txn = transactions::claim(&self.keys, &record, lease, generation);
-        let newest = self.newest(h);
-        self.send(h, Purpose::Claim(Box::new(record), nonce, newest), Request::Txn(txn));
-    }
-
-    /// The revision of the newest view that the process of this host has.
-    pub fn newest(&self, h: usize) -> Revision {
-        self.hosts[h].process.as_ref().map_or(Revision(0), |p| p.elector.view().revision)
-    }
-
-    fn report(&mut self, h: usize, transition: Transition) {
-        let unsure = self.hosts[h].process.as_ref().and_then(|p| p.unsure);
-        match transition {
-            Transition::Joined => {
-                if let Some(p) = self.hosts[h].process.as_mut() {
-                    p.has_joined = true;
-                }
-            }
-            Transition::Rejoining => self.tally.count("rejoins"),
-            Transition::Won(_) if unsure.is_some() => self.tally.count("claims unknown, then won"),
-            Transition::ClaimLost => self.tally.count("claims lost"),
-            Transition::Resigned(_) => self.tally.count("records given up"),
-            _ => {}
-        }
-    }
-
-    fn leave(&mut self, h: usize, ending: &Ending) {
+    /// Its driver is done.
+    fn exited(&mut self, h: usize, pid: u32, ending: &Ending) {
         self.tally.count(ending.reason.as_str());
-        let lease = self.hosts[h].process.as_ref().and_then(|p| p.elector.lease()).map(|l| l.id());
-        if let Some(lease) = lease.filter(|_| ending.reason.gives_record_up()) {
-            self.moment.push(Happened::Goodbye { h });
-            self.send(h, Purpose::Goodbye, Request::Revoke(lease));
+        self.trace(|| format!("n{h}#{pid} {}: {}", ending.reason, ending.detail));
+        match ending.reason {
+            Reason::DataDirStale => self.moment.push(Happened::CalledStale { h }),
+            Reason::StoreChanged => self.moment.push(Happened::CalledChanged { h }),
+            _ => {}
         }
-        if ending.reason == Reason::DataDirStale {
-            self.moment.push(Happened::CalledStale { h });
-        }
-        if ending.reason == Reason::StoreChanged {
-            self.moment.push(Happened::CalledChanged { h });
-        }
-        self.end(h, ending.reason.as_str());
-    }
-}
-
-// === impl World: answers ===
-
-impl World {
-    fn answered(&mut self, h: usize, call: u64, answer: &Answer) {
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        // Not there any more: its time was over, and it was answered with "unknown".
-        if let Some(call) = p.calls.remove(&call).or_else(|| p.open.remove(&call)) {
-            self.answer(h, call.purpose, call.stamp, answer);
-        }
+        self.end(h, Some(pid), ending.reason.as_str());
     }
 
-    fn timed_out(&mut self, h: usize, call: u64) {
-        let Some(p) = self.hosts[h].process.as_mut() else { return };
-        if let Some(call) = p.calls.remove(&call) {
-            self.answer(h, call.purpose, call.stamp, &Err(StoreError::Unknown("no answer".into())));
-        }
-    }
-
-    fn answer(&mut self, h: usize, purpose: Purpose, stamp: Instant, answer: &Answer) {
-        let event = match purpose {
-            Purpose::Read(id, newest) => transactions::read_event(&self.keys, id, newest, answer),
-            Purpose::Register => transactions::register_event(answer),
-            Purpose::Claim(record, _, newest) => {
-                transactions::claim_event(&self.keys, &record, newest, answer)
+    /// The kernel ends whatever still hangs.
+    pub fn exit_timer_fires(&mut self, h: usize, pid: u32) {
+        if let Some(p) = self.process(h, pid) {
+            if !p.was_paused {
+                self.moment.push(Happened::ExitHung { h });
             }
-            Purpose::Release => transactions::release_event(answer),
-            Purpose::HandOver => self.handed_over(answer),
-            Purpose::Join => return self.join_answered(h, stamp, answer),
-            Purpose::Renew(lease) => {
-                let Some(answer) = renew_answer(answer) else { return };
-                self.count_late_ack(h, lease, stamp);
-                Heard::Renewed { lease, stamp, answer }
-            }
-            Purpose::Write(token) => match answer {
-                Ok(Response::Txn(reply)) if transactions::refused_by_fence(reply, token) => {
-                    self.tally.count("writes refused by the fence");
-                    Heard::Fenced(token)
-                }
-                _ => return,
-            },
-            Purpose::Goodbye => return,
-        };
-        self.feed(h, Some(event));
-    }
-
-    fn count_late_ack(&mut self, h: usize, lease: LeaseId, stamp: Instant) {
-        let held = self.hosts[h].process.as_ref().and_then(|p| p.elector.lease().copied());
-        let moves = |h: Instant| h.later(believed(stamp, self.plan.ttl)) != h;
-        let late = held.is_none_or(|l| l.id() != lease || !moves(l.holds_until()));
-        if late {
-            self.tally.count("late acks ignored");
+            self.tally.count("exit timers fired");
+            self.end(h, Some(pid), "its exit timer");
         }
     }
-}
 
-/// The picture in an event: its revision, and the record's token.
-fn shown_by(event: &Heard) -> (Revision, Option<Token>) {
-    let view = match event {
-        Heard::Seen(view) => view,
-        Heard::Read { answer: Some(answer), .. } => &answer.view,
-        Heard::Claimed { seen: Some(view), .. } => view,
-        _ => return (Revision(0), None),
-    };
-    (view.revision, view.seat.tenure().map(|t| t.token))
+    /// A stopped process goes on: everything that waited happens at once.
+    pub fn resume(&mut self, h: usize, pid: u32) {
+        if let Some(p) = self.process(h, pid) {
+            p.paused = false;
+            self.trace(|| format!("n{h}#{pid} goes on"));
+        }
+    }
 }

@@ -1,81 +1,59 @@
-//! One seed's world: real time, the queue of events, and the loop that plays them and checks every invariant.
+//! One seed's world: real time, the queue of events outside of the processes, and the loop that plays them.
 //!
-//! Deterministic: nothing but the seed decides. Must not know what a request means (`network`), nor what a
-//! process does with its events (`process`).
+//! Deterministic: nothing but the seed decides. Must not know what a request means (`network`), nor how a process is made
+//! (`process`).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::rc::Rc;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metad::clock::Instant;
-use metad::election::event::Joined;
+use metad::driver::data_dir::Place;
 use metad::election::lease::LeaseId;
-use metad::election::record::{MemberId, Token, View};
-use metad::protocol::join::Pin;
+use metad::election::record::Token;
 use metad::protocol::transactions::Answer;
 use metad::store::codec::Keys;
 use metad::store::unreliable::Dice;
+use tokio::sync::oneshot;
 
-use crate::simulation::clock::{Drift, MS};
-use crate::simulation::host::{Disk, Host, Process};
-use crate::simulation::invariants::{self, Happened, Oracle};
+use crate::simulation::clock::{Drift, MS, RealTime};
+use crate::simulation::guardian::Guardian;
+use crate::simulation::host::{Host, Process};
+use crate::simulation::invariants::{Happened, Oracle};
 use crate::simulation::network::{Delivery, StoreSide};
 use crate::simulation::plan::Plan;
 use crate::simulation::trace::{Tally, Trace};
+use crate::simulation::watches::Watch;
 
-/// More events than any honest seed needs: something spins.
-const EVENTS_MAX: u64 = 300_000;
-
-/// What can happen.
+/// What can happen outside of the processes' own tasks.
 #[derive(Debug)]
 pub enum Event {
     /// A request arrives at the store.
     Deliver(Delivery),
-    /// Something happens in a process.
-    To(usize, u32, Input),
+    /// An answer arrives where this call was made.
+    Answer(u64, Answer),
+    /// A watch shows what has changed.
+    Show(u64),
+    /// A watch shows that it lives.
+    Alive(u64),
     /// The supervisor starts a process.
     Start(usize),
     /// A stopped process goes on.
     Resume(usize, u32),
+    /// A guardian looks at what it has to do.
+    Look(u64),
+    /// A guardian's program is dead.
+    ProgramDies(u64),
+    /// A member loses its guardian, and starts another one.
+    AnotherGuardian(usize, u32),
+    /// The exit of a process has taken as long as it may.
+    ExitTimer(usize, u32),
     /// The store's expiry scan gets rid of a lease that it took long ago.
     Doom(LeaseId),
+    /// The store is restored from its backup.
+    Restore,
     /// Something breaks.
     Fault,
-}
-
-/// What can happen in a process.
-#[derive(Debug)]
-pub enum Input {
-    /// The store answered this call.
-    Answer(u64, Rc<Answer>),
-    /// The call's time is over.
-    Timeout(u64),
-    /// The driver's sleep is over.
-    Wake,
-    /// The watch shows a picture.
-    Seen(Rc<View>),
-    /// The new lease's name is on disk.
-    Persisted,
-    /// The data dir knows that the join worked.
-    Settled(Box<Joined>, Pin),
-    /// Another try, after a look at who holds our node id.
-    JoinAgain,
-    /// The main loop begins.
-    LoopBegins,
-    /// The main loop is about to act.
-    LoopActs,
-    /// The watchdog notices that the main loop hangs.
-    LoopHangs,
-    /// The main loop ends.
-    LoopEnds(Option<i32>),
-    /// The driver hears that the main loop has ended.
-    LoopEnded(Option<i32>),
-    /// The leader of this host and process asks whether we would take over this tenure.
-    AskedToPrepare(usize, u32, Token),
-    /// A candidate said that it is ready.
-    CandidateReady(MemberId),
-    /// The candidates had their time.
-    Prepared,
 }
 
 struct Entry {
@@ -84,10 +62,11 @@ struct Entry {
     event: Event,
 }
 
-/// Everything.
+/// Everything but the processes' tasks.
 pub struct World {
     /// Real time, in nanoseconds.
     pub now: u64,
+    pub real: RealTime,
     pub dice: Dice,
     pub plan: Plan,
     pub keys: Keys,
@@ -96,8 +75,14 @@ pub struct World {
     /// The liveness phase: no more faults.
     pub calm: bool,
     pub store: StoreSide,
+    pub watches: Vec<Watch>,
     pub hosts: Vec<Host>,
-    /// What the event being played made happen.
+    pub guardians: Vec<Guardian>,
+    /// Who waits for an answer.
+    pub calls: BTreeMap<u64, oneshot::Sender<Answer>>,
+    /// Processes that are gone: their tasks must not run any more.
+    pub gone: Vec<(usize, u32)>,
+    /// What has happened since the last check.
     pub moment: Vec<Happened>,
     pub oracle: Oracle,
     pub tally: Tally,
@@ -109,6 +94,10 @@ pub struct World {
     names: u64,
 }
 
+/// The world, for everybody who lives in it.
+#[derive(Clone)]
+pub struct Sim(Arc<Mutex<World>>);
+
 /// An invariant does not hold.
 #[derive(Debug)]
 pub struct Violation {
@@ -116,16 +105,32 @@ pub struct Violation {
     pub what: String,
 }
 
-impl World {
+impl Sim {
     /// The world of a seed, before anything happens.
     pub fn new(seed: u64, trace: bool) -> Self {
+        Self(Arc::new(Mutex::new(World::new(seed, trace))))
+    }
+
+    /// Whoever holds this must not run a task, nor drop one.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> Self {
         let dice = Dice::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d65_7461_6400);
         let plan = Plan::draw(&dice);
         let keys = Keys::new("sim", "meta");
         let mut world = Self {
             now: 0,
+            real: RealTime::default(),
             store: StoreSide::new(Drift::draw(&dice)),
+            watches: Vec::new(),
             hosts: Vec::new(),
+            guardians: Vec::new(),
+            calls: BTreeMap::new(),
+            gone: Vec::new(),
             leader_key: keys.leader(),
             keys,
             calm: false,
@@ -140,6 +145,7 @@ impl World {
             dice,
             plan,
         };
+        world.tell_watches();
         for h in 0..world.plan.priorities.len() {
             let host = world.host(h, format!("n{h}"), world.plan.priorities[h], false);
             world.hosts.push(host);
@@ -150,18 +156,25 @@ impl World {
         world.hosts.push(twin);
         let first = world.dice.below(world.plan.fault_every);
         world.push(first, Event::Fault);
+        if world.plan.restored {
+            let at = world.dice.below(world.plan.safety);
+            world.push(at, Event::Restore);
+        }
         let plan = world.plan.clone();
         world.trace(|| format!("{plan:?}"));
         world
     }
 
     fn host(&self, h: usize, node: String, priority: u16, second: bool) -> Host {
+        let place = Place { machine: format!("machine {h}"), inode: 1, boot: format!("boot {h}") };
         Host {
             node,
             second,
             priority,
             clock: Drift::draw(&self.dice),
-            disk: Disk::new(0xd1 + h as u128),
+            place,
+            files: BTreeMap::new(),
+            accepts_new_store: false,
             process: None,
             cut_until: 0,
             stale_until: 0,
@@ -170,43 +183,52 @@ impl World {
         }
     }
 
-    /// Plays all that happens until `until`, and checks the invariants after each event.
-    pub fn play(&mut self, until: u64) -> Result<(), Violation> {
-        loop {
-            let lease_end = self.store.next_end();
-            let head = self.queue.peek().map_or(u64::MAX, |e| e.0.at);
-            if head.min(lease_end) > until {
-                self.now = until;
-                return Ok(());
+    /// When something happens next, outside of the processes.
+    pub fn next_at(&mut self) -> u64 {
+        let head = self.queue.peek().map_or(u64::MAX, |e| e.0.at);
+        head.min(self.store.next_end()).min(self.next_death())
+    }
+
+    /// Everything that is due happens. Returns the processes that are to be started.
+    pub fn catch_up(&mut self) -> Vec<usize> {
+        let mut starts = Vec::new();
+        while self.queue.peek().is_some_and(|e| e.0.at <= self.now) {
+            self.leases_end();
+            let Some(Reverse(entry)) = self.queue.pop() else { break };
+            match entry.event {
+                Event::Start(h) => starts.push(h),
+                event => self.happen(event),
             }
-            if lease_end <= head {
-                self.now = self.now.max(lease_end);
-                self.lease_is_due();
-            } else if let Some(Reverse(entry)) = self.queue.pop() {
-                self.now = entry.at;
-                self.happen(entry.event);
-            }
-            invariants::check(self)?;
-            self.oracle.take_in(&self.moment);
-            self.note_leader();
-            self.moment.clear();
-            if self.order > EVENTS_MAX {
-                return Err(Violation { invariant: "nobody_spins", what: format!("{} events", self.order) });
-            }
+        }
+        self.leases_end();
+        self.let_die();
+        starts
+    }
+
+    fn leases_end(&mut self) {
+        if self.store.next_end() <= self.now {
+            self.lease_is_due();
         }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
             Event::Deliver(delivery) => self.deliver(delivery),
-            Event::To(h, pid, input) => match self.process(h, pid) {
-                Some(p) if p.paused => p.backlog.push(input),
-                Some(_) => self.take(h, input),
-                None => {}
-            },
-            Event::Start(h) => self.start(h),
+            Event::Answer(call, answer) => {
+                if let Some(waiting) = self.calls.remove(&call) {
+                    let _ = waiting.send(answer); // it has stopped waiting
+                }
+            }
+            Event::Show(id) => self.show(id, false),
+            Event::Alive(id) => self.show(id, true),
+            Event::Start(_) => {}
             Event::Resume(h, pid) => self.resume(h, pid),
+            Event::Look(id) => self.look_at_guardian(id),
+            Event::ProgramDies(id) => self.program_dies(id),
+            Event::AnotherGuardian(h, pid) => self.another_guardian(h, pid),
+            Event::ExitTimer(h, pid) => self.exit_timer_fires(h, pid),
             Event::Doom(lease) => self.doom(lease),
+            Event::Restore => self.restore(),
             Event::Fault => self.fault(),
         }
     }
@@ -225,13 +247,6 @@ impl World {
     pub fn push(&mut self, after: u64, event: Event) {
         self.order += 1;
         self.queue.push(Reverse(Entry { at: self.now + after, order: self.order, event }));
-    }
-
-    /// Makes something happen later in the process of this host.
-    pub fn later(&mut self, h: usize, after: u64, input: Input) {
-        if let Some(pid) = self.hosts[h].process.as_ref().map(|p| p.pid) {
-            self.push(after, Event::To(h, pid, input));
-        }
     }
 
     /// How many events there were.
@@ -263,10 +278,13 @@ impl World {
 
     /// Loses the faults to come, and the starts: the liveness phase has its own.
     pub fn drop_faults(&mut self) {
-        self.queue.retain(|e| !matches!(e.0.event, Event::Fault | Event::Start(_) | Event::Resume(..)));
+        let is_fault =
+            |e: &Event| matches!(e, Event::Fault | Event::Start(_) | Event::Resume(..) | Event::Restore);
+        self.queue.retain(|e| !is_fault(&e.0.event));
     }
 
-    fn note_leader(&mut self) {
+    /// In the liveness phase: who leads, and since when.
+    pub fn note_leader(&mut self) {
         if self.calm {
             let leader = self.leader();
             if leader != self.leading.0 {
