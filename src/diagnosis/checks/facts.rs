@@ -8,7 +8,7 @@ use super::measured::Burden;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
 use crate::election::record::Foreign;
-use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
+use crate::store::etcd::inspect::{ListedMember, MemberStatus};
 
 /// All facts of one examination. What was not asked for is absent.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Facts {
 }
 
 /// The etcd cluster, asked member by member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EtcdFacts {
     /// The configured endpoints, in their order.
     pub endpoints: Vec<EndpointFacts>,
@@ -38,8 +38,8 @@ pub struct EtcdFacts {
     pub members: Option<Vec<ListedMember>>,
     /// Voters that no configured endpoint leads to, and whether they answer at an address of their own.
     pub others: Vec<(String, bool)>,
-    /// The alarms that are raised.
-    pub alarms: Result<Vec<Alarm>, String>,
+    /// Has a majority of them answered a read?
+    pub decides: bool,
     /// Linearizable writes: how long each took, or why one failed. `None`: not tried.
     pub writes: Option<Result<Vec<Duration>, String>>,
     /// What a lease of 1 s was granted as. `None`: not tried.
@@ -225,24 +225,6 @@ impl Facts {
 }
 
 // === impl EtcdFacts ===
-
-impl Default for EtcdFacts {
-    /// Nothing is known yet.
-    fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            members: None,
-            others: Vec::new(),
-            alarms: Err("etcd has no leader".to_owned()),
-            writes: None,
-            shortest_lease: None,
-            never_compacted: None,
-            elections: None,
-            writes_per_sec: None,
-            request_bytes_max: None,
-        }
-    }
-}
 
 impl EtcdFacts {
     /// The endpoints that answer, with what they say.

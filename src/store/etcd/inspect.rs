@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{AlarmAction, AlarmType, GetOptions, PutOptions};
+use etcd_client::{GetOptions, PutOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::body::Body;
@@ -62,8 +62,9 @@ pub struct MemberStatus {
     pub quota: Option<u64>,
     /// Does it only listen?
     pub is_learner: bool,
-    /// What it complains of.
-    pub errors: Vec<String>,
+    /// The alarms that stand in its cluster. Its status tells them for nothing; a request for the alarms goes through
+    /// raft, and every member syncs its log for it.
+    pub alarms: Vec<Alarm>,
 }
 
 /// A member as the cluster knows it.
@@ -80,12 +81,24 @@ pub struct ListedMember {
 }
 
 /// An alarm that stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Alarm {
     /// Who raised it.
     pub member: u64,
     /// `NOSPACE`, `CORRUPT`, or a number.
     pub kind: String,
+}
+
+// === impl Alarm ===
+
+impl Alarm {
+    /// One of the errors in a status, if it is an alarm: "memberID:10276657743932975437 alarm:NOSPACE ". One that no
+    /// member has raised names none.
+    fn read(error: &str) -> Option<Self> {
+        let field = |name| error.split_whitespace().find_map(|word| word.strip_prefix(name));
+        let member = field("memberID:").and_then(|id| id.parse().ok()).unwrap_or(0);
+        Some(Self { member, kind: field("alarm:")?.to_owned() })
+    }
 }
 
 // === impl Inspector ===
@@ -130,7 +143,7 @@ impl Inspector {
             db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
             quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
             is_learner: status.is_learner(),
-            errors: status.errors().to_vec(),
+            alarms: status.errors().iter().filter_map(|e| Alarm::read(e)).collect(),
         };
         Ok((told, self.clock.now().since(began)))
     }
@@ -151,23 +164,14 @@ impl Inspector {
         Ok(listed.members().iter().map(one).collect())
     }
 
-    /// The alarms that stand.
+    /// A read that only a majority can answer.
     ///
     /// # Errors
     /// As [`Inspector::status`].
-    pub async fn alarms(&self) -> Result<Vec<Alarm>, String> {
+    pub async fn read_from_quorum(&self, key: &str) -> Result<(), String> {
+        let options = GetOptions::new().with_count_only();
         let mut connection = self.connection().await?;
-        let call = connection.client.alarm(AlarmAction::Get, AlarmType::None, None);
-        let asked = self.bounded(call).await.map_err(words)?;
-        let one = |a: &etcd_client::AlarmMember| Alarm {
-            member: a.member_id(),
-            kind: match a.alarm() {
-                AlarmType::Nospace => "NOSPACE".to_owned(),
-                AlarmType::Corrupt => "CORRUPT".to_owned(),
-                AlarmType::None => "NONE".to_owned(),
-            },
-        };
-        Ok(asked.alarms().iter().map(one).collect())
+        self.bounded(connection.client.get(key, Some(options))).await.map(drop).map_err(words)
     }
 
     /// A read that the member answers by itself: how long it took.
@@ -380,5 +384,14 @@ mod tests {
         assert_eq!(limit_in(said), Some(2_097_152));
         assert_eq!(limit_in(&said.replace(' ', "%20")), Some(2_097_152));
         assert_eq!(limit_in("unknown method"), None);
+    }
+
+    #[test]
+    fn alarms_are_read_from_the_errors_of_a_status() {
+        let alarm = |kind: &str| Some(Alarm { member: 10_276_657_743_932_975_437, kind: kind.into() });
+        assert_eq!(Alarm::read("memberID:10276657743932975437 alarm:NOSPACE "), alarm("NOSPACE"));
+        assert_eq!(Alarm::read("memberID:10276657743932975437  alarm:CORRUPT"), alarm("CORRUPT"));
+        assert_eq!(Alarm::read("alarm:NOSPACE "), Some(Alarm { member: 0, kind: "NOSPACE".into() }));
+        assert_eq!(Alarm::read("etcdserver: no leader"), None);
     }
 }

@@ -72,7 +72,8 @@ impl EtcdCollector {
         if !depth.sample.is_zero() {
             self.remember_pages().await;
         }
-        let asked = self.inspectors.iter().map(|i| ask(i, depth.reads, self.config.node.cluster.as_str()));
+        let prefix = self.prefix();
+        let asked = self.inspectors.iter().map(|i| ask(i, depth.reads, &prefix));
         let mut facts = EtcdFacts { endpoints: join_all(asked).await, ..EtcdFacts::default() };
         if let Some(best) = best_informed(&facts).map(|i| &self.inspectors[i]) {
             self.ask_cluster(best, depth, &mut facts).await;
@@ -83,6 +84,11 @@ impl EtcdCollector {
         facts.elections = self.elections.growth();
         self.count_writes(&mut facts, began).await;
         facts
+    }
+
+    /// Where our keys are.
+    fn prefix(&self) -> String {
+        format!("/metad/{}/", self.config.node.cluster)
     }
 
     async fn remember_pages(&mut self) {
@@ -125,7 +131,7 @@ impl EtcdCollector {
         // Without a leader these only wait, and count as failed; that there is none is said elsewhere.
         let has_leader = facts.answering().any(|(_, s)| s.leader != 0);
         if has_leader {
-            facts.alarms = first.alarms().await;
+            facts.decides = first.read_from_quorum(&self.prefix()).await.is_ok();
         }
         facts.request_bytes_max = first.request_bytes_max().await.ok();
         let revision = facts.answering().map(|(_, s)| s.revision).max().unwrap_or(0);
@@ -161,7 +167,7 @@ impl EtcdCollector {
 
     async fn write(&self, to: &Inspector) -> Result<Vec<Duration>, String> {
         let (lease, _) = to.grant(WRITES_LEASE).await?;
-        let key = format!("/metad/{}/doctor/{lease}", self.config.node.cluster);
+        let key = format!("{}doctor/{lease}", self.prefix());
         let (began, mut took) = (self.clock.now(), Ok(Vec::new()));
         for i in 0..WRITES {
             match (&mut took, to.write(&key, &i.to_string(), lease).await) {
@@ -193,7 +199,7 @@ async fn shortest_lease(of: &Inspector) -> Result<Duration, String> {
     Ok(granted)
 }
 
-async fn ask(inspector: &Inspector, reads: usize, cluster: &str) -> EndpointFacts {
+async fn ask(inspector: &Inspector, reads: usize, key: &str) -> EndpointFacts {
     let mut facts = EndpointFacts {
         url: inspector.url().to_owned(),
         status: inspector.status().await,
@@ -205,9 +211,8 @@ async fn ask(inspector: &Inspector, reads: usize, cluster: &str) -> EndpointFact
     if facts.status.is_err() {
         return facts;
     }
-    let key = format!("/metad/{cluster}/");
     for _ in 0..reads {
-        match inspector.read(&key).await {
+        match inspector.read(key).await {
             Ok(took) => facts.reads.push(took),
             Err(_) => break,
         }

@@ -116,7 +116,7 @@ pub fn quorum(facts: &Facts) -> Judgement {
         measured.push_str(&format!("; offline: {}", list(&offline)));
     }
     // A majority has agreed to these; then the others are merely out of our reach.
-    let decides = etcd.alarms.is_ok() || etcd.writes.as_ref().is_some_and(Result::is_ok);
+    let decides = etcd.decides || etcd.writes.as_ref().is_some_and(Result::is_ok);
     let status = match online {
         n if n < quorum && !decides => Status::Fail,
         n if n < voters => Status::Warn,

@@ -48,7 +48,7 @@ fn etcd() -> EtcdFacts {
     EtcdFacts {
         endpoints: (1..=3).map(endpoint).collect(),
         members: Some((1..=3).map(listed).collect()),
-        alarms: Ok(vec![]),
+        decides: true,
         ..EtcdFacts::default()
     }
 }
@@ -137,10 +137,10 @@ fn what_is_wrong_with_etcd_is_judged() {
     };
     assert_judged("ETCD_001", &with_etcd(|e| offline(e, 1)), Some(Status::Fail));
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 1)), Some(Status::Warn));
-    let silent = |e: &mut EtcdFacts| e.alarms = Err("no leader".into());
+    let silent = |e: &mut EtcdFacts| e.decides = false;
     let lost = |e: &mut EtcdFacts| (offline(e, 2), silent(e)).0;
     assert_judged("ETCD_003", &with_etcd(lost), Some(Status::Fail));
-    // Two that are merely out of our reach: a majority has told of the alarms.
+    // Two that are merely out of our reach: a majority has answered.
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 2)), Some(Status::Warn));
     // Four voters need three: two offline is lost, although two are left (META_006 as published misses it).
     let four = |e: &mut EtcdFacts| {
@@ -167,6 +167,7 @@ fn what_is_wrong_with_etcd_is_judged() {
         ("ETCD_010", |s| (s.db_size, s.quota) = (99, Some(100)), Status::Fail),
         ("ETCD_011", |s| s.quota = Some(9 << 30), Status::Warn),
         ("ETCD_012", |s| (s.db_size, s.db_in_use) = (200 << 20, 10 << 20), Status::Warn),
+        ("ETCD_013", |s| s.alarms.push(Alarm { member: 2, kind: "CORRUPT".into() }), Status::Fail),
         ("ETCD_016", |s| s.version = "3.5.1".into(), Status::Fail),
         ("ETCD_016", |s| s.version = "3.6.11".into(), Status::Warn), // two versions
         ("ETCD_016", |s| s.version = "nonsense".into(), Status::Unknown),
@@ -175,8 +176,6 @@ fn what_is_wrong_with_etcd_is_judged() {
     ] {
         assert_judged(code, &with_etcd(|e| status(e, change)), Some(expected));
     }
-    let alarm = Alarm { member: 2, kind: "CORRUPT".into() };
-    assert_judged("ETCD_013", &with_etcd(|e| e.alarms = Ok(vec![alarm])), Some(Status::Fail));
     assert_judged("ETCD_014", &with_etcd(|e| e.never_compacted = Some(true)), Some(Status::Warn));
     assert_judged("ETCD_015", &with_etcd(|e| e.request_bytes_max = Some(1 << 20)), Some(Status::Fail));
     let flags = Learned::read(br#"{"cmdline":["etcd","--auto-compaction-retention=1h"]}"#);
