@@ -9,6 +9,7 @@
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
 
 mod convert;
+mod error;
 pub mod inspect;
 mod keepalive;
 mod login;

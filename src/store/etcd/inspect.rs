@@ -14,7 +14,8 @@ use tonic::body::Body;
 use tonic::codegen::{Body as _, Service, http};
 
 use super::convert::{revision, seconds};
-use super::member::{Connection, Member, chain, error};
+use super::error::{chain, error};
+use super::member::{Connection, Member};
 use super::{ConnectError, EtcdOptions};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
