@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::changes::Change;
-use super::measured::Burden;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
 use crate::election::record::Foreign;
 use crate::store::etcd::inspect::{ListedMember, MemberStatus};
+
+/// After so many revisions somebody should have compacted.
+pub const REVISIONS_MAX: u64 = 50_000;
+/// etcd's own elections before this do not count any more.
+pub const ELECTIONS_WINDOW: Duration = Duration::from_secs(15 * 60);
 
 /// All facts of one examination. What was not asked for is absent.
 #[derive(Clone, Debug)]
@@ -135,6 +139,17 @@ pub struct Seen {
     pub looked_ago: Duration,
     /// What it says of its own process, if it has looked.
     pub burden: Option<Burden>,
+}
+
+/// What a meta node says of its own process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Burden {
+    /// How much of one CPU it used since its last look, in percent.
+    pub cpu_percent: f64,
+    /// Its resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// The least part of the lease that was left lately; `None` while it does not lead.
+    pub headroom: Option<f64>,
 }
 
 /// This machine.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::super::facts::{EndpointFacts, EtcdFacts};
-use super::super::judge::room::REVISIONS_MAX;
+use super::super::facts::{EndpointFacts, EtcdFacts, REVISIONS_MAX};
 use super::super::page::{Etcd, Learned};
 use super::elections::Elections;
 use super::{Depth, PATIENCE};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
+use super::super::facts::{EndpointFacts, EtcdFacts, Facts, REVISIONS_MAX};
 use super::super::page::{COMPACTED, QUOTA};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{etcd, list, mib, skip};
@@ -17,8 +17,6 @@ const QUOTA_MAX: u64 = 8 << 30;
 const FULL_PERCENT: f64 = 95.0;
 /// A file of less than this is not worth defragmenting.
 const FRAGMENTED_BYTES: u64 = 100 << 20;
-/// After so many revisions somebody should have compacted.
-pub(in crate::diagnosis::checks) const REVISIONS_MAX: u64 = 50_000;
 /// How to make room.
 const MAKE_ROOM: &str = "etcdctl compact $(etcdctl endpoint status -w json | jq '.[0].Status.header.revision'), then \
                          etcdctl defrag, one member after the other";
