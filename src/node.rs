@@ -44,9 +44,9 @@ use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::Watchdog;
+use crate::store;
 use crate::store::codec::Keys;
-use crate::store::open::OpenError;
-use crate::store::{self, Store};
+use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use watched::Watched;
@@ -95,7 +95,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct Reloader {
     config: Arc<Config>,
-    stores: Arc<[Arc<dyn Store>]>,
+    stores: Arc<[Arc<dyn OpenStore>]>,
     limits: watch::Sender<ChecksConfig>,
 }
 
@@ -173,7 +173,7 @@ impl NodeBuilder {
         let open::Opened { data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
-        let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
+        let stores = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let fuse = Fuse::start().map_err(no_thread)?;
         let keeper = keeper(&self.config, self.guardian_program, &fuse, data_dir.lock()).await;
         let requests = RequestQueue::default();
@@ -188,15 +188,16 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let stores = [store.clone(), main_store.clone()];
         let (limits, limited) = watch::channel(self.config.checks.clone());
         let reloader =
             Reloader { config: Arc::new(self.config.clone()), stores: Arc::new(stores.clone()), limits };
         let registration = registration(&self.config, &listeners);
+        let [store, main_store] = stores.clone();
         let watched =
             Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
         let (observers, past) = watched.observers(&registration, file, past);
         let parts = DriverParts {
+            places: store.clone(),
             store,
             main_store,
             clock: clock.clone(),

@@ -14,7 +14,8 @@ use crate::driver::status::{Role, Status};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::{Lease, LeaseTiming};
 use crate::store::codec::Keys;
-use crate::store::{Op, Request, Store, Txn};
+use crate::store::places::Health;
+use crate::store::{Op, Request, Txn};
 use crate::telemetry::Telemetry;
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
@@ -22,8 +23,8 @@ const WORRY_MIN: Duration = Duration::from_millis(500);
 
 /// What a monitor is made of.
 pub struct MonitorParts {
-    /// The store, for the election.
-    pub store: Arc<dyn Store>,
+    /// How the store fares.
+    pub health: Arc<dyn Health>,
     /// Where the keys are.
     pub keys: Keys,
     /// The clock.
@@ -123,7 +124,7 @@ impl Observer for Monitor {
     fn began(&mut self, status: &watch::Receiver<Arc<Status>>) {
         let (worry, worried) = watch::channel(Worry::default());
         let looking = Looking {
-            store: self.parts.store.clone(),
+            health: self.parts.health.clone(),
             question: Request::Txn(Txn::read(vec![Op::Get(self.parts.keys.leader())])),
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),

@@ -15,8 +15,9 @@ use crate::clock::{Clock, Instant};
 use crate::driver::status::Status;
 use crate::election::history::Reason;
 use crate::election::record::Member;
+use crate::store::Request;
+use crate::store::places::Health;
 use crate::store::sight::Sight;
-use crate::store::{Request, Store};
 use crate::telemetry::{Event, Telemetry};
 
 /// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
@@ -54,7 +55,7 @@ pub(super) struct Look {
 
 /// The looking task's parts.
 pub(super) struct Looking {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) health: Arc<dyn Health>,
     /// What each place is asked: something that only a quorum can answer, as everything that the election asks.
     pub(super) question: Request,
     pub(super) clock: Arc<dyn Clock>,
@@ -147,7 +148,7 @@ impl Looking {
     }
 
     async fn look(&self) -> Look {
-        let sights = self.store.sights(&self.question, SIGHT_TIMEOUT).await;
+        let sights = self.health.sights(&self.question, SIGHT_TIMEOUT).await;
         for sight in &sights {
             self.telemetry.metrics().endpoint_looked_at(&sight.place, sight.rtt);
         }
@@ -155,7 +156,7 @@ impl Looking {
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Look { sights, complaint: self.store.complaint(), peers, silent_for }
+        Look { sights, complaint: self.health.complaint(), peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

@@ -12,15 +12,15 @@ use crate::election::record::Registration;
 use crate::journal::Past;
 use crate::journal::recorder::{Recorder, RecorderParts};
 use crate::journal::tenure_file::TenureFile;
-use crate::store::Store;
 use crate::store::codec::Keys;
+use crate::store::open::OpenStore;
 use crate::telemetry::Telemetry;
 
 /// What driver and observers share.
 pub(super) struct Watched {
     pub(super) keys: Keys,
     /// For the election, and for the main loop.
-    pub(super) stores: [Arc<dyn Store>; 2],
+    pub(super) stores: [Arc<dyn OpenStore>; 2],
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
 }
@@ -35,7 +35,7 @@ impl Watched {
     ) -> (Vec<Box<dyn Observer>>, watch::Receiver<Arc<Past>>) {
         let [store, main_store] = self.stores;
         let monitor = Monitor::new(MonitorParts {
-            store: store.clone(),
+            health: store.clone(),
             keys: self.keys.clone(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
@@ -44,6 +44,7 @@ impl Watched {
         let punctuality = monitor.punctuality();
         let (recorder, past) = Recorder::start(RecorderParts {
             keys: self.keys,
+            health: store.clone(),
             store,
             main_store,
             clock: self.clock,

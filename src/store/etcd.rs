@@ -28,8 +28,9 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
+use super::places::{Belongs, Health, Places};
 use super::sight::{Reach, Sight};
-use super::{Belongs, KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -85,7 +86,7 @@ struct Shared {
     /// Where the next watch opens: a silent watch is reopened elsewhere.
     next_watch: AtomicUsize,
     /// The cluster whose answers count; 0: any.
-    pinned: AtomicU64,
+    pinned: Arc<AtomicU64>,
     round_trips: Mutex<RoundTrips>,
     clock: Arc<dyn Clock>,
     options: EtcdOptions,
@@ -106,6 +107,22 @@ impl EtcdStore {
     /// # Errors
     /// An endpoint or a certificate that cannot be used.
     pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        Self::with_pin(options, clock, Arc::default())
+    }
+
+    /// The same cluster, on connections of its own and with these options. Whatever either of the two pins holds for both.
+    ///
+    /// # Errors
+    /// As [`EtcdStore::new`].
+    pub fn again(&self, options: EtcdOptions) -> Result<Self, ConnectError> {
+        Self::with_pin(options, self.shared.clock.clone(), self.shared.pinned.clone())
+    }
+
+    fn with_pin(
+        options: EtcdOptions,
+        clock: Arc<dyn Clock>,
+        pinned: Arc<AtomicU64>,
+    ) -> Result<Self, ConnectError> {
         let members = options
             .endpoints
             .iter()
@@ -115,12 +132,24 @@ impl EtcdStore {
             members,
             preferred: AtomicUsize::new(0),
             next_watch: AtomicUsize::new(0),
-            pinned: AtomicU64::new(0),
+            pinned,
             round_trips: Mutex::default(),
             clock,
             options,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    pub fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        // All of them or none.
+        let members = &self.shared.members;
+        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
+        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
+        Ok(())
     }
 }
 
@@ -155,19 +184,33 @@ impl Store for EtcdStore {
     fn location(&self) -> String {
         self.shared.options.endpoints.join(", ")
     }
+}
 
+#[async_trait]
+impl Places for EtcdStore {
+    fn pin(&self, cluster: u64) {
+        self.shared.pinned.store(cluster, Ordering::Relaxed);
+    }
+
+    async fn clusters(&self) -> Vec<Belongs> {
+        self.shared.clusters(self.shared.options.request_timeout).await
+    }
+
+    async fn diagnose(&self) -> String {
+        let mut findings = Vec::new();
+        for member in &self.shared.members {
+            findings.push(probe::explain(member.name(), self.shared.options.connect_timeout).await);
+        }
+        findings.join("; ")
+    }
+}
+
+#[async_trait]
+impl Health for EtcdStore {
     fn slowest(&self) -> Option<(String, Duration)> {
         let now = self.shared.clock.now();
         let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
         Some((slow.name().to_owned(), slow.latency(now)))
-    }
-
-    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
-        // All of them or none.
-        let members = &self.shared.members;
-        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
-        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
-        Ok(())
     }
 
     async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
@@ -187,22 +230,6 @@ impl Store for EtcdStore {
             Sight { place: member.name().to_owned(), reach, answer, rtt }
         });
         futures_util::future::join_all(looks).await
-    }
-
-    fn pin(&self, cluster: u64) {
-        self.shared.pinned.store(cluster, Ordering::Relaxed);
-    }
-
-    async fn clusters(&self) -> Vec<Belongs> {
-        self.shared.clusters(self.shared.options.request_timeout).await
-    }
-
-    async fn diagnose(&self) -> String {
-        let mut findings = Vec::new();
-        for member in &self.shared.members {
-            findings.push(probe::explain(member.name(), self.shared.options.connect_timeout).await);
-        }
-        findings.join("; ")
     }
 }
 
