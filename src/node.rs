@@ -49,7 +49,7 @@ use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
-use watched::Watched;
+use watched::{Observers, Watched};
 
 /// How long the servers get to finish what they are doing when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
@@ -195,7 +195,7 @@ impl NodeBuilder {
         let [store, main_store] = stores.clone();
         let watched =
             Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
-        let (observers, past) = watched.observers(&registration, file, past);
+        let Observers { all: observers, past, looks } = watched.observers(&registration, file, past);
         let parts = DriverParts {
             places: store.clone(),
             store,
@@ -222,6 +222,7 @@ impl NodeBuilder {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             snapshots: driver.subscribe(),
+            looks,
             history: past.clone(),
         });
         let look_command = store::open::look_command(&reloader.config).into();

@@ -29,7 +29,7 @@ pub mod open;
 #[cfg(feature = "node")]
 pub mod places;
 #[cfg(feature = "node")]
-pub mod sight;
+pub mod probe;
 #[cfg(feature = "node")]
 pub mod sqlite;
 pub mod unreliable;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::prober::{self, Diagnosis, Looking, Worry};
+use super::prober::{self, Diagnosis, Look, Looking, Worry};
 use super::stall::Punctuality;
 use super::vitals::Vitals;
 use crate::clock::{Clock, Instant};
@@ -15,7 +15,6 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::{Lease, LeaseTiming};
 use crate::store::codec::Keys;
 use crate::store::places::Health;
-use crate::store::{Op, Request, Txn};
 use crate::telemetry::Telemetry;
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
@@ -41,6 +40,7 @@ pub struct Monitor {
     vitals: Vitals,
     punctuality: SharedPunctuality,
     diagnosis: Option<Diagnosis>,
+    looks: watch::Sender<Arc<Look>>,
     /// The verdict on our own tenure.
     verdict: Option<String>,
 }
@@ -70,7 +70,13 @@ impl Monitor {
         let now = parts.clock.now();
         let punctuality = SharedPunctuality(Arc::new(Mutex::new(Punctuality::new(parts.ttl, now))));
         let vitals = Vitals::new(parts.telemetry.clone(), now);
-        Self { parts, vitals, punctuality, diagnosis: None, verdict: None }
+        let looks = watch::Sender::default();
+        Self { parts, vitals, punctuality, diagnosis: None, looks, verdict: None }
+    }
+
+    /// What the prober has seen last.
+    pub fn looks(&self) -> watch::Receiver<Arc<Look>> {
+        self.looks.subscribe()
     }
 
     /// The driver's punctuality.
@@ -125,14 +131,14 @@ impl Observer for Monitor {
         let (worry, worried) = watch::channel(Worry::default());
         let looking = Looking {
             health: self.parts.health.clone(),
-            question: Request::Txn(Txn::read(vec![Op::Get(self.parts.keys.leader())])),
+            question: prober::question(&self.parts.keys),
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),
             ttl: self.parts.ttl,
             status: status.clone(),
             worry: worried,
         };
-        self.diagnosis = Some(Diagnosis::begin(looking, worry));
+        self.diagnosis = Some(Diagnosis::begin(looking, worry, self.looks.clone()));
     }
 
     fn sleeps(&mut self, now: Instant, at_most: Duration) {

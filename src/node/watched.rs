@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::diagnosis::monitor::{Monitor, MonitorParts};
+use crate::diagnosis::prober::Look;
 use crate::driver::observer::Observer;
 use crate::election::history::row::Row;
 use crate::election::record::Registration;
@@ -25,14 +26,23 @@ pub(super) struct Watched {
     pub(super) telemetry: Telemetry,
 }
 
+/// The observers, and what they let the others see.
+pub(super) struct Observers {
+    pub(super) all: Vec<Box<dyn Observer>>,
+    /// The history, as it is read.
+    pub(super) past: watch::Receiver<Arc<Past>>,
+    /// What the prober has seen last.
+    pub(super) looks: watch::Receiver<Arc<Look>>,
+}
+
 impl Watched {
-    /// The observers, and the history as it is read. To be called on the main loop's runtime.
+    /// To be called on the main loop's runtime.
     pub(super) fn observers(
         self,
         registration: &Registration,
         file: TenureFile,
         past: Option<Row>,
-    ) -> (Vec<Box<dyn Observer>>, watch::Receiver<Arc<Past>>) {
+    ) -> Observers {
         let [store, main_store] = self.stores;
         let monitor = Monitor::new(MonitorParts {
             health: store.clone(),
@@ -41,7 +51,7 @@ impl Watched {
             telemetry: self.telemetry.clone(),
             ttl: registration.ttl,
         });
-        let punctuality = monitor.punctuality();
+        let (punctuality, looks) = (monitor.punctuality(), monitor.looks());
         let (recorder, past) = Recorder::start(RecorderParts {
             keys: self.keys,
             health: store.clone(),
@@ -55,6 +65,6 @@ impl Watched {
             main_runtime: tokio::runtime::Handle::current(),
             worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
         });
-        (vec![Box::new(monitor), Box::new(recorder)], past)
+        Observers { all: vec![Box::new(monitor), Box::new(recorder)], past, looks }
     }
 }

@@ -15,21 +15,21 @@ mod keepalive;
 mod login;
 mod member;
 mod probe;
+mod reach;
 mod stray;
 mod watch;
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
 use super::places::{Belongs, Health, Places};
-use super::sight::{Reach, Sight};
+use super::probe::Probe;
 use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
@@ -43,9 +43,6 @@ pub use member::ConnectError;
 const HEDGE_MIN: Duration = Duration::from_millis(30);
 /// How many round trips are remembered.
 const ROUND_TRIPS_MAX: usize = 64;
-
-/// How long a member may take to tell of itself before a new connection is tried as well.
-const REACH_AFTER: Duration = Duration::from_millis(50);
 
 /// How to reach etcd.
 #[derive(Clone)]
@@ -199,7 +196,7 @@ impl Places for EtcdStore {
     async fn diagnose(&self) -> String {
         let mut findings = Vec::new();
         for member in &self.shared.members {
-            findings.push(probe::explain(member.name(), self.shared.options.connect_timeout).await);
+            findings.push(reach::explain(member.name(), self.shared.options.connect_timeout).await);
         }
         findings.join("; ")
     }
@@ -213,23 +210,9 @@ impl Health for EtcdStore {
         Some((slow.name().to_owned(), slow.latency(now)))
     }
 
-    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
+    async fn probe(&self, question: &Request, timeout: Duration) -> Vec<Probe> {
         let clock = self.shared.clock.as_ref();
-        let looks = self.shared.members.iter().map(|member| async move {
-            let told = pin!(member.look(clock, question, timeout));
-            // Who answers at once needs no connection more.
-            let reached = pin!(async {
-                tokio::time::sleep(REACH_AFTER).await;
-                probe::reach(member.name(), timeout).await
-            });
-            let (reach, (answer, rtt)) = match select(told, reached).await {
-                Either::Left(((Some(told), rtt), _)) => (Reach::Open, (Some(told), rtt)),
-                Either::Left(((None, _), reached)) => (reached.await, (None, None)),
-                Either::Right((reach, told)) => (reach, told.await),
-            };
-            Sight { place: member.name().to_owned(), reach, answer, rtt }
-        });
-        futures_util::future::join_all(looks).await
+        join_all(self.shared.members.iter().map(|m| m.probe(clock, question, timeout))).await
     }
 }
 
@@ -321,5 +304,28 @@ impl RoundTrips {
         let mut sorted = self.recent.clone();
         sorted.sort_unstable();
         sorted.get(sorted.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(HEDGE_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+
+    #[test]
+    fn a_pin_holds_for_both_stores_of_a_node() {
+        let options = EtcdOptions {
+            endpoints: vec!["127.0.0.1:9".to_owned()],
+            tls: None,
+            login: None,
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            hedge_max: Duration::from_secs(1),
+        };
+        let new = || EtcdStore::new(options.clone(), Arc::new(SimClock::default())).unwrap();
+        let (first, stranger) = (new(), new());
+        let second = first.again(options.clone()).unwrap();
+        first.pin(7);
+        assert_eq!((second.shared.pinned(), stranger.shared.pinned()), (7, 0));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Request;
-use super::sight::Sight;
+use super::probe::Probe;
 
 /// Which cluster a place belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +52,9 @@ pub trait Health: Send + Sync + 'static {
         None
     }
 
-    /// Looks at every place of this store by itself, and asks it `question`, each for at most `timeout`. A store that
-    /// is in one place only has nothing to show.
-    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
+    /// Looks at every place of this store by itself, and asks it `question`, which must need a quorum, each for at most
+    /// `timeout`. A store that is in one place only has nothing to show.
+    async fn probe(&self, question: &Request, timeout: Duration) -> Vec<Probe> {
         let _ = (question, timeout);
         vec![]
     }

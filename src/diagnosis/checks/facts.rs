@@ -7,7 +7,8 @@ use super::changes::Change;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
 use crate::election::record::Foreign;
-use crate::store::etcd::inspect::{ListedMember, MemberStatus};
+use crate::store::etcd::inspect::ListedMember;
+use crate::store::probe::{MemberStatus, Probe};
 
 /// After so many revisions somebody should have compacted.
 pub const REVISIONS_MAX: u64 = 50_000;
@@ -42,8 +43,6 @@ pub struct EtcdFacts {
     pub members: Option<Vec<ListedMember>>,
     /// Voters that no configured endpoint leads to, and whether they answer at an address of their own.
     pub others: Vec<(String, bool)>,
-    /// Has a majority of them answered a read?
-    pub decides: bool,
     /// Linearizable writes: how long each took, or why one failed. `None`: not tried.
     pub writes: Option<Result<Vec<Duration>, String>>,
     /// What a lease of 1 s was granted as. `None`: not tried.
@@ -61,10 +60,8 @@ pub struct EtcdFacts {
 /// One configured endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
-    /// Its URL.
-    pub url: String,
-    /// What it says of itself, and how long that took.
-    pub status: Result<(MemberStatus, Duration), String>,
+    /// What a look at it has shown.
+    pub probe: Probe,
     /// How long reads took that the member answers by itself.
     pub reads: Vec<Duration>,
     /// Its metrics page, or why there is none.
@@ -244,13 +241,18 @@ impl Facts {
 impl EtcdFacts {
     /// The endpoints that answer, with what they say.
     pub fn answering(&self) -> impl Iterator<Item = (&EndpointFacts, &MemberStatus)> {
-        self.endpoints.iter().filter_map(|e| Some((e, &e.status.as_ref().ok()?.0)))
+        self.endpoints.iter().filter_map(|e| Some((e, e.probe.says()?)))
+    }
+
+    /// Has a majority of its members answered us?
+    pub fn decides(&self) -> bool {
+        self.endpoints.iter().any(|e| e.probe.decided.is_ok()) || matches!(self.writes, Some(Ok(_)))
     }
 
     /// What to call an endpoint: the member's name if it is known, and the URL.
     pub fn name_of(&self, endpoint: &EndpointFacts) -> String {
-        let id = endpoint.status.as_ref().ok().map(|(s, _)| s.member);
+        let (url, id) = (&endpoint.probe.place, endpoint.probe.says().map(|s| s.member));
         let listed = self.members.iter().flatten().find(|m| Some(m.id) == id);
-        listed.map_or_else(|| endpoint.url.clone(), |m| format!("{} ({})", m.name, endpoint.url))
+        listed.map_or_else(|| url.clone(), |m| format!("{} ({url})", m.name))
     }
 }

@@ -5,7 +5,7 @@ use super::facts::{Burden, EndpointFacts, EtcdFacts, Facts, Seen};
 use super::judge::millis;
 use super::judge::room::quota_of;
 use super::page::{COMMIT, FSYNC};
-use crate::store::etcd::inspect::MemberStatus;
+use crate::store::probe::MemberStatus;
 
 /// What one look has measured.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,7 +77,7 @@ fn endpoint(etcd: &EtcdFacts, facts: &EndpointFacts, status: &MemberStatus) -> E
     let before = facts.page_before.as_ref().map(|(page, _)| page);
     let p99_ms = |name| facts.page.as_ref().ok().and_then(|page| page.p99_ms(name, before));
     EndpointNumbers {
-        endpoint: facts.url.clone(),
+        endpoint: facts.probe.place.clone(),
         name: etcd.name_of(facts),
         is_leader: status.leader == status.member,
         version: status.version.clone(),

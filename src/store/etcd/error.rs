@@ -94,3 +94,10 @@ pub(super) fn wants_a_new_login(e: &StoreError) -> bool {
     };
     why.contains("invalid auth token") || why.contains("user name is empty")
 }
+
+/// What an error says, without whether it is a refusal.
+pub(super) fn words(e: StoreError) -> String {
+    match e {
+        StoreError::Refused(_, why) | StoreError::Unknown(why) => why,
+    }
+}

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{GetOptions, PutOptions};
+use futures_util::TryFutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service, http};
 
-use super::convert::{revision, seconds};
-use super::error::{chain, error};
+use super::convert::seconds;
+use super::error::{chain, error, words};
 use super::member::{Connection, Member};
+use super::probe::{silence, within};
 use super::{ConnectError, EtcdOptions};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+use crate::store::probe::{MemberStatus, Probe};
 use crate::store::{Refusal, Request, StoreError, Txn};
 
 /// A login that nothing was answered under for so long may have ended.
@@ -40,34 +43,6 @@ pub struct Inspector {
     patience: Duration,
 }
 
-/// What a member says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberStatus {
-    /// Its id.
-    pub member: u64,
-    /// Its cluster's id.
-    pub cluster: u64,
-    /// The leader's id as it sees it; 0: none.
-    pub leader: u64,
-    /// The raft term.
-    pub raft_term: u64,
-    /// Its revision.
-    pub revision: u64,
-    /// Its version.
-    pub version: String,
-    /// The size of its database file.
-    pub db_size: u64,
-    /// How much of it is in use.
-    pub db_in_use: u64,
-    /// Its quota, where it tells (from 3.6 on).
-    pub quota: Option<u64>,
-    /// Does it only listen?
-    pub is_learner: bool,
-    /// The alarms that stand in its cluster. Its status tells them for nothing; a request for the alarms goes through
-    /// raft, and every member syncs its log for it.
-    pub alarms: Vec<Alarm>,
-}
-
 /// A member as the cluster knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedMember {
@@ -79,27 +54,6 @@ pub struct ListedMember {
     pub client_urls: Vec<String>,
     /// Does it only listen?
     pub is_learner: bool,
-}
-
-/// An alarm that stands.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Alarm {
-    /// Who raised it.
-    pub member: u64,
-    /// `NOSPACE`, `CORRUPT`, or a number.
-    pub kind: String,
-}
-
-// === impl Alarm ===
-
-impl Alarm {
-    /// One of the errors in a status, if it is an alarm: "memberID:10276657743932975437 alarm:NOSPACE ". One that no
-    /// member has raised names none.
-    fn read(error: &str) -> Option<Self> {
-        let field = |name| error.split_whitespace().find_map(|word| word.strip_prefix(name));
-        let member = field("memberID:").and_then(|id| id.parse().ok()).unwrap_or(0);
-        Some(Self { member, kind: field("alarm:")?.to_owned() })
-    }
 }
 
 // === impl Inspector ===
@@ -124,29 +78,18 @@ impl Inspector {
         self.member.name()
     }
 
-    /// What it says of itself, and how long that took.
+    /// Looks at it: one look takes `patience` or a little longer.
+    pub async fn probe(&self, question: &Request) -> Probe {
+        self.member.probe(self.clock.as_ref(), question, self.patience).await
+    }
+
+    /// What it says of itself.
     ///
     /// # Errors
     /// It does not answer in time, or not as an etcd.
-    pub async fn status(&self) -> Result<(MemberStatus, Duration), String> {
-        let began = self.clock.now();
-        let mut connection = self.connection().await?;
-        let status = self.bounded(connection.client.status()).await.map_err(words)?;
-        let header = status.header();
-        let told = MemberStatus {
-            member: header.map_or(0, |h| h.member_id()),
-            cluster: header.map_or(0, |h| h.cluster_id()),
-            leader: status.leader(),
-            raft_term: status.raft_term(),
-            revision: header.map_or(0, |h| revision(h.revision()).0),
-            version: status.version().to_owned(),
-            db_size: u64::try_from(status.db_size()).unwrap_or(0),
-            db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
-            quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
-            is_learner: status.is_learner(),
-            alarms: status.errors().iter().filter_map(|e| Alarm::read(e)).collect(),
-        };
-        Ok((told, self.clock.now().since(began)))
+    pub async fn status(&self) -> Result<MemberStatus, String> {
+        let asked = within(self.patience, self.member.status(self.clock.as_ref())).await;
+        asked.map(|(status, _)| status).map_err(words)
     }
 
     /// Who belongs to the cluster.
@@ -163,16 +106,6 @@ impl Inspector {
             is_learner: m.is_learner(),
         };
         Ok(listed.members().iter().map(one).collect())
-    }
-
-    /// A read that only a majority can answer.
-    ///
-    /// # Errors
-    /// As [`Inspector::status`].
-    pub async fn read_from_quorum(&self, key: &str) -> Result<(), String> {
-        let options = GetOptions::new().with_count_only();
-        let mut connection = self.connection().await?;
-        self.bounded(connection.client.get(key, Some(options))).await.map(drop).map_err(words)
     }
 
     /// A read that the member answers by itself: how long it took.
@@ -298,14 +231,11 @@ impl Inspector {
         &self,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.patience, call).await {
-            Ok(answer) => answer.map_err(|e| error(&e)),
-            Err(_) => Err(StoreError::Unknown(self.silence())),
-        }
+        within(self.patience, call.map_err(|e| error(&e))).await
     }
 
     fn silence(&self) -> String {
-        format!("no answer within {:?}", self.patience)
+        silence(self.patience)
     }
 }
 
@@ -331,12 +261,6 @@ async fn read(mut body: Body, path: &str, bytes_max: usize) -> Result<(Vec<u8>, 
         }
     }
     Ok((data, trailers))
-}
-
-fn words(e: StoreError) -> String {
-    match e {
-        StoreError::Refused(_, why) | StoreError::Unknown(why) => why,
-    }
 }
 
 /// The second number in "received message larger than max (2147483647 vs. 2097152)".
@@ -385,14 +309,5 @@ mod tests {
         assert_eq!(limit_in(said), Some(2_097_152));
         assert_eq!(limit_in(&said.replace(' ', "%20")), Some(2_097_152));
         assert_eq!(limit_in("unknown method"), None);
-    }
-
-    #[test]
-    fn alarms_are_read_from_the_errors_of_a_status() {
-        let alarm = |kind: &str| Some(Alarm { member: 10_276_657_743_932_975_437, kind: kind.into() });
-        assert_eq!(Alarm::read("memberID:10276657743932975437 alarm:NOSPACE "), alarm("NOSPACE"));
-        assert_eq!(Alarm::read("memberID:10276657743932975437  alarm:CORRUPT"), alarm("CORRUPT"));
-        assert_eq!(Alarm::read("alarm:NOSPACE "), Some(Alarm { member: 0, kind: "NOSPACE".into() }));
-        assert_eq!(Alarm::read("etcdserver: no leader"), None);
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Client, ConnectOptions, MaintenanceClient};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tonic::codegen::http;
@@ -12,7 +12,6 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tower::ServiceExt;
 
-use super::super::sight::Answer;
 use super::super::{Refusal, Request, Response, StoreError};
 use super::error::{chain, error, wants_a_new_login};
 use super::login::Session;
@@ -93,6 +92,8 @@ enum When {
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// For what a member tells without a leader, too.
+    pub(super) maintenance: MaintenanceClient,
     pub(super) channel: Channel,
     session: Option<Arc<Session>>,
 }
@@ -185,51 +186,6 @@ impl Member {
         self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))
     }
 
-    /// Looks at this member, for at most `timeout`: what it says of itself, and how it takes a question that the
-    /// election might ask. `None`: nothing was answered.
-    pub(super) async fn look(
-        self: &Arc<Self>,
-        clock: &dyn Clock,
-        question: &Request,
-        timeout: Duration,
-    ) -> (Option<Answer>, Option<Duration>) {
-        let asked = async {
-            let asked_at = clock.now();
-            let answer = self.call(clock, question).await;
-            answer.map(|_| clock.now().since(asked_at))
-        };
-        let told = tokio::time::timeout(timeout, self.tell(clock));
-        let (told, asked) = tokio::join!(told, tokio::time::timeout(timeout, asked));
-        let (rtt, refused) = match asked {
-            Ok(Ok(rtt)) => (Some(rtt), None),
-            Ok(Err(StoreError::Refused(Refusal::Denied, why))) => (None, Some(why)),
-            _ => (None, None),
-        };
-        let answers = rtt.is_some() || refused.is_some();
-        let answered = || answers.then_some(Answer { has_leader: true, is_full: false, refused: None });
-        let told = told.ok().flatten().or_else(answered);
-        (told.map(|told| Answer { refused, ..told }), rtt)
-    }
-
-    /// What it says of itself. `None`: nothing.
-    async fn tell(self: &Arc<Self>, clock: &dyn Clock) -> Option<Answer> {
-        let stamp = clock.now();
-        // Not logged in: etcd tells that to everybody, and a login may take longer than a look.
-        let mut connection = self.connected(stamp).await.ok()?;
-        match connection.client.status().await {
-            Ok(status) => {
-                self.heard(stamp, true);
-                let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
-                Some(Answer { has_leader: status.leader() != 0, is_full, refused: None })
-            }
-            // It refuses to be asked while it knows no leader.
-            Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
-                Some(Answer { has_leader: false, is_full: false, refused: None })
-            }
-            Err(_) => None,
-        }
-    }
-
     /// Which cluster it says that it belongs to.
     pub(super) async fn which_cluster(self: &Arc<Self>, clock: &dyn Clock) -> Option<u64> {
         let stamp = clock.now();
@@ -249,7 +205,8 @@ impl Member {
         Ok(connection)
     }
 
-    async fn connected(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
+    /// The same, be we logged in or not.
+    pub(super) async fn connected(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
         {
             let mut slot = self.slot();
             let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
@@ -351,8 +308,10 @@ impl Member {
             None => etcd_client::Channel::Tonic(channel.clone()),
             Some(session) => under_token(channel.clone(), session.clone()),
         };
-        let client = Client::from_channel(shared, Some(options)).await.map_err(|e| error(&e))?;
-        Ok(Connection { client, channel, session: self.session.clone() })
+        let client = Client::from_channel(shared.clone(), Some(options)).await.map_err(|e| error(&e))?;
+        let maintenance =
+            Client::from_channel(shared, None).await.map_err(|e| error(&e))?.maintenance_client();
+        Ok(Connection { client, maintenance, channel, session: self.session.clone() })
     }
 
     /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member

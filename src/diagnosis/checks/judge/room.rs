@@ -7,7 +7,7 @@ use super::super::page::{COMPACTED, QUOTA};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{etcd, list, mib, skip};
 use crate::driver::writes::WRITE_BYTES_MAX;
-use crate::store::etcd::inspect::{Alarm, MemberStatus};
+use crate::store::probe::{Alarm, MemberStatus};
 
 /// What etcd takes for a quota when none is given.
 const QUOTA_DEFAULT: u64 = 2 << 30;

@@ -71,7 +71,7 @@ fn histogram(facts: &Facts, name: &str, does: &str, warn_ms: u64, fail: f64, fix
 fn no_page(etcd: &EtcdFacts, name: &str) -> Judgement {
     let broken: Vec<String> = etcd
         .answering()
-        .filter_map(|(e, _)| Some(format!("{}: {}", e.url, e.page.as_ref().err()?)))
+        .filter_map(|(e, _)| Some(format!("{}: {}", e.probe.place, e.page.as_ref().err()?)))
         .collect();
     if broken.is_empty() {
         return skip(format!("no member has measured {name}"));

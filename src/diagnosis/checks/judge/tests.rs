@@ -8,9 +8,12 @@ use super::super::facts::{
 };
 use super::super::page::{Etcd, Learned};
 use super::super::{CHECKS, Status, catalog};
+use crate::clock::Instant;
 use crate::config;
 use crate::election::record::Foreign;
-use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
+use crate::store::StoreError;
+use crate::store::etcd::inspect::ListedMember;
+use crate::store::probe::{Alarm, MemberStatus, Probe, Reach};
 
 fn facts(flags: &[(&str, &str)]) -> Facts {
     let mut all = vec![("node.id", "n".to_owned()), ("store.etcd.endpoints", "a:1,b:1,c:1".to_owned())];
@@ -33,8 +36,13 @@ fn status(member: u64) -> MemberStatus {
 fn endpoint(member: u64) -> EndpointFacts {
     let db = MemberStatus { db_size: 40 << 20, db_in_use: 30 << 20, ..status(member) };
     EndpointFacts {
-        url: format!("http://m{member}:1"),
-        status: Ok((db, Duration::from_millis(1))),
+        probe: Probe {
+            place: format!("http://m{member}:1"),
+            at: Instant::default(),
+            reach: Reach::Open,
+            status: Ok((db, Duration::from_millis(1))),
+            decided: Ok(Duration::from_millis(1)),
+        },
         reads: vec![Duration::from_millis(1); 20],
         page: Err("none".into()),
         page_before: None,
@@ -48,7 +56,6 @@ fn etcd() -> EtcdFacts {
     EtcdFacts {
         endpoints: (1..=3).map(endpoint).collect(),
         members: Some((1..=3).map(listed).collect()),
-        decides: true,
         ..EtcdFacts::default()
     }
 }
@@ -133,11 +140,12 @@ fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
 #[test]
 fn what_is_wrong_with_etcd_is_judged() {
     let offline = |e: &mut EtcdFacts, n: usize| {
-        e.endpoints[..n].iter_mut().for_each(|e| e.status = Err("connection refused".into()));
+        e.endpoints[..n].iter_mut().for_each(|e| e.probe.status = Err("connection refused".into()));
     };
     assert_judged("ETCD_001", &with_etcd(|e| offline(e, 1)), Some(Status::Fail));
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 1)), Some(Status::Warn));
-    let silent = |e: &mut EtcdFacts| e.decides = false;
+    let undecided = || Err(StoreError::Unknown("no leader".into()));
+    let silent = |e: &mut EtcdFacts| e.endpoints.iter_mut().for_each(|e| e.probe.decided = undecided());
     let lost = |e: &mut EtcdFacts| (offline(e, 2), silent(e)).0;
     assert_judged("ETCD_003", &with_etcd(lost), Some(Status::Fail));
     // Two that are merely out of our reach: a majority has answered.
@@ -156,7 +164,7 @@ fn what_is_wrong_with_etcd_is_judged() {
     assert_judged("ETCD_003", &with_etcd(four), Some(Status::Fail));
     assert_judged("ETCD_004", &with_etcd(four), Some(Status::Warn));
     let status = |e: &mut EtcdFacts, change: fn(&mut MemberStatus)| {
-        if let Ok((s, _)) = &mut e.endpoints[1].status {
+        if let Ok((s, _)) = &mut e.endpoints[1].probe.status {
             change(s);
         }
     };
