@@ -1,11 +1,11 @@
 //! The diagnosis: how each etcd member fares, whether this process stood still, and who was at fault when a tenure ends.
 //!
-//! [`monitor::Monitor`] observes the driver, `prober` looks at the members, [`verdict`] is a pure function of what both
+//! [`monitor::Monitor`] observes the driver, [`prober`] looks at the members, [`verdict`] is a pure function of what both
 //! have seen. Nothing is decided by it. [`checks`] are those of `metad doctor`.
 
 pub mod checks;
 pub mod monitor;
-mod prober;
+pub mod prober;
 pub mod stall;
 pub mod verdict;
 mod vitals;

@@ -53,6 +53,7 @@ use crate::guardian::Guardianship;
 use crate::guardian::horizon::{Change, End};
 use crate::protocol::effects::{self, Effect, Here, Question};
 use crate::store::codec::Keys;
+use crate::store::places::Places;
 use crate::store::{Request, Store};
 use crate::telemetry::metrics::RenewalResult;
 use crate::telemetry::{self, Telemetry};
@@ -81,6 +82,8 @@ pub struct DriverParts {
     pub store: Arc<dyn Store>,
     /// The store again, on connections of its own, for the main loop's writes.
     pub main_store: Arc<dyn Store>,
+    /// Whose answers count, for both of them, and whether the store is still there.
+    pub places: Arc<dyn Places>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where the keys are.
@@ -153,6 +156,7 @@ struct Driver {
 struct Shared {
     store: Arc<dyn Store>,
     main_store: Arc<dyn Store>,
+    places: Arc<dyn Places>,
     clock: Arc<dyn Clock>,
     keys: Keys,
     cluster: String,
@@ -177,8 +181,7 @@ impl Shared {
 
     /// From now on only this cluster's answers count, for the guardian too.
     fn pin(&self, cluster: u64) {
-        self.store.pin(cluster);
-        self.main_store.pin(cluster);
+        self.places.pin(cluster);
         if let Some(guardian) = &self.guardian {
             guardian.tell_pinned(cluster);
         }
@@ -235,6 +238,7 @@ impl Driver {
         let shared = Shared {
             store: parts.store,
             main_store: parts.main_store,
+            places: parts.places,
             trouble: Arc::new(Trouble::new(parts.telemetry.clone(), parts.clock.clone())),
             clock: parts.clock,
             keys: parts.keys,

@@ -46,13 +46,13 @@ use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
 use crate::meta::watchdog::Watchdog;
+use crate::store;
 use crate::store::codec::Keys;
-use crate::store::open::OpenError;
-use crate::store::{self, Store};
+use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use peers::ConnectedPeers;
-use watched::Watched;
+use watched::{Observers, Watched};
 
 /// How long the servers get to finish what they are doing when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct Reloader {
     config: Arc<Config>,
-    stores: Arc<[Arc<dyn Store>]>,
+    stores: Arc<[Arc<dyn OpenStore>]>,
     limits: watch::Sender<ChecksConfig>,
 }
 
@@ -176,7 +176,7 @@ impl NodeBuilder {
         let open::Opened { folder, data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(folder.path().into(), folder.lock(), telemetry.clone());
-        let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
+        let stores = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
         let fuse: Arc<dyn DeadMansSwitch> = Arc::new(Fuse::start().map_err(no_thread)?);
         let keeper = keeper(&self.config, self.guardian_program, fuse.horizon(), folder.lock()).await;
         let requests = RequestQueue::default();
@@ -191,15 +191,16 @@ impl NodeBuilder {
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let stores = [store.clone(), main_store.clone()];
         let (limits, limited) = watch::channel(self.config.checks.clone());
         let reloader =
             Reloader { config: Arc::new(self.config.clone()), stores: Arc::new(stores.clone()), limits };
         let registration = registration(&self.config, &listeners);
+        let [store, main_store] = stores.clone();
         let watched =
             Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
-        let (observers, past) = watched.observers(&registration, file, past);
+        let Observers { all: observers, past, looks } = watched.observers(&registration, file, past);
         let parts = DriverParts {
+            places: store.clone(),
             store,
             main_store,
             clock: clock.clone(),
@@ -225,6 +226,7 @@ impl NodeBuilder {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             snapshots: driver.subscribe(),
+            looks,
             history: past.clone(),
         });
         let look_command = store::open::look_command(&reloader.config).into();

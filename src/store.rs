@@ -26,7 +26,10 @@ pub mod memory;
 pub mod network_fs;
 #[cfg(feature = "node")]
 pub mod open;
-pub mod sight;
+#[cfg(feature = "driver")]
+pub mod places;
+#[cfg(feature = "driver")]
+pub mod probe;
 #[cfg(feature = "node")]
 pub mod sqlite;
 pub mod unreliable;
@@ -39,9 +42,6 @@ use futures_util::stream::BoxStream;
 use crate::clock::Instant;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
-#[cfg(feature = "node")]
-use etcd::{ConnectError, TlsFiles};
-use sight::Sight;
 
 /// The most guards, and the most operations in each branch, that one transaction may hold (etcd's `--max-txn-ops` is
 /// 128 for each).
@@ -195,15 +195,6 @@ pub struct Renewal {
     pub ttl: Option<Duration>,
 }
 
-/// Which cluster a place belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Belongs {
-    /// The place, as it was configured.
-    pub place: String,
-    /// The cluster's id; `None`: it does not say.
-    pub cluster: Option<u64>,
-}
-
 /// The largest answer that is read: a page of keys, or all that a new leader needs to know.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -241,7 +232,7 @@ pub enum Refusal {
     NotSent,
 }
 
-/// A store.
+/// A store: all that the election needs. What else an opened one can tell is in `places`.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Asks for something and waits for the answer, for a bounded time.
@@ -269,58 +260,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where it is, for messages: endpoints or a file.
     fn location(&self) -> String;
-
-    /// The place that answered the slowest lately, or has been silent for the longest, and how long that took. A store
-    /// that is in one place only has none.
-    fn slowest(&self) -> Option<(String, Duration)> {
-        None
-    }
-
-    /// Uses these certificates for every connection from now on; what is open stays open.
-    ///
-    /// # Errors
-    /// They cannot be used; the old ones stay.
-    #[cfg(feature = "node")]
-    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
-        let _ = files;
-        Ok(())
-    }
-
-    /// Looks at every place of this store by itself, and asks it `question`, each for at most `timeout`. A store that
-    /// is in one place only has nothing to show.
-    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
-        let _ = (question, timeout);
-        vec![]
-    }
-
-    /// Takes no answer of another cluster than this one from now on: it counts as none.
-    fn pin(&self, cluster: u64) {
-        let _ = cluster;
-    }
-
-    /// Which cluster each place of this store belongs to, asked for no longer than any other request; once more than half
-    /// of them have answered, the others get a moment only. A store that is in one place only has nothing to tell.
-    async fn clusters(&self) -> Vec<Belongs> {
-        vec![]
-    }
-
-    /// Resolves when this store is lost for good, and says how: its file was deleted or replaced. A store that can come
-    /// back is never lost.
-    async fn until_gone(&self) -> String {
-        std::future::pending().await
-    }
-
-    /// What is wrong with the store itself, in words for an operator, if its last write failed. A store that is watched
-    /// in other ways has nothing to say.
-    fn complaint(&self) -> Option<String> {
-        None
-    }
-
-    /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
-    /// a few seconds.
-    async fn diagnose(&self) -> String {
-        self.location()
-    }
 }
 
 // === impl Txn ===

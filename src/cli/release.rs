@@ -17,7 +17,8 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{MemberUuid, View};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
-use crate::store::{Request, Store, ask, open};
+use crate::store::open::{self, OpenStore};
+use crate::store::{Request, ask};
 use crate::telemetry::terminal::plain;
 
 /// How long the node gets to show that it lives.
@@ -72,7 +73,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
 }
 
 /// A file that is not there must not come into being by a look at it.
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+async fn open_store(config: &Config) -> Result<Arc<dyn OpenStore>, Failure> {
     let file = &config.store.sqlite.path;
     if config.store.kind == StoreKind::Sqlite && !file.exists() {
         let message = format!(
@@ -86,14 +87,14 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     opened.map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))
 }
 
-async fn look(store: &dyn Store, keys: &Keys) -> Result<View, Failure> {
+async fn look(store: &dyn OpenStore, keys: &Keys) -> Result<View, Failure> {
     match ask(store, transactions::read(keys)).await {
         Ok(reply) => Ok(transactions::picture(&reply).view(keys)),
         Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose().await))),
     }
 }
 
-fn cannot(store: &dyn Store, why: &str) -> Failure {
+fn cannot(store: &dyn OpenStore, why: &str) -> Failure {
     Failure::new(CANNOT_ASK, format!("cannot query the store at {}: {why}", store.location()))
 }
 

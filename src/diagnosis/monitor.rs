@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::prober::{self, Diagnosis, Looking, Worry};
+use super::prober::{self, Diagnosis, Look, Looking, Worry};
 use super::stall::Punctuality;
 use super::vitals::Vitals;
 use crate::clock::{Clock, Instant};
@@ -14,7 +14,7 @@ use crate::driver::status::{Role, Status};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::{Lease, LeaseTiming};
 use crate::store::codec::Keys;
-use crate::store::{Op, Request, Store, Txn};
+use crate::store::places::Health;
 use crate::telemetry::Telemetry;
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
@@ -22,8 +22,8 @@ const WORRY_MIN: Duration = Duration::from_millis(500);
 
 /// What a monitor is made of.
 pub struct MonitorParts {
-    /// The store, for the election.
-    pub store: Arc<dyn Store>,
+    /// How the store fares.
+    pub health: Arc<dyn Health>,
     /// Where the keys are.
     pub keys: Keys,
     /// The clock.
@@ -40,6 +40,7 @@ pub struct Monitor {
     vitals: Vitals,
     punctuality: SharedPunctuality,
     diagnosis: Option<Diagnosis>,
+    looks: watch::Sender<Arc<Look>>,
     /// The verdict on our own tenure.
     verdict: Option<String>,
 }
@@ -69,7 +70,13 @@ impl Monitor {
         let now = parts.clock.now();
         let punctuality = SharedPunctuality(Arc::new(Mutex::new(Punctuality::new(parts.ttl, now))));
         let vitals = Vitals::new(parts.telemetry.clone(), now);
-        Self { parts, vitals, punctuality, diagnosis: None, verdict: None }
+        let looks = watch::Sender::default();
+        Self { parts, vitals, punctuality, diagnosis: None, looks, verdict: None }
+    }
+
+    /// What the prober has seen last.
+    pub fn looks(&self) -> watch::Receiver<Arc<Look>> {
+        self.looks.subscribe()
     }
 
     /// The driver's punctuality.
@@ -123,15 +130,15 @@ impl Observer for Monitor {
     fn began(&mut self, status: &watch::Receiver<Arc<Status>>) {
         let (worry, worried) = watch::channel(Worry::default());
         let looking = Looking {
-            store: self.parts.store.clone(),
-            question: Request::Txn(Txn::read(vec![Op::Get(self.parts.keys.leader())])),
+            health: self.parts.health.clone(),
+            question: prober::question(&self.parts.keys),
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),
             ttl: self.parts.ttl,
             status: status.clone(),
             worry: worried,
         };
-        self.diagnosis = Some(Diagnosis::begin(looking, worry));
+        self.diagnosis = Some(Diagnosis::begin(looking, worry, self.looks.clone()));
     }
 
     fn sleeps(&mut self, now: Instant, at_most: Duration) {

@@ -1,5 +1,5 @@
-//! Looks at etcd's members, for the verdict and for the metrics, and says each verdict once. It looks every few seconds
-//! while all is well, and again and again while renewals are late.
+//! Probes etcd's members, for the verdict, the metrics and the checks, and says each verdict once. It looks every few
+//! seconds while all is well, and again and again while renewals are late.
 //!
 //! It runs on the driver's runtime, beside the driver, because the main loop's may be what hangs.
 
@@ -15,8 +15,10 @@ use crate::clock::{Clock, Instant};
 use crate::driver::status::Status;
 use crate::election::history::Reason;
 use crate::election::record::Member;
-use crate::store::sight::Sight;
-use crate::store::{Request, Store};
+use crate::store::codec::Keys;
+use crate::store::places::Health;
+use crate::store::probe::Probe;
+use crate::store::{Op, Request, Txn};
 use crate::telemetry::{Event, Telemetry};
 
 /// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
@@ -24,7 +26,7 @@ const CALM_PAUSE: Duration = Duration::from_secs(5);
 const WRONG_PAUSE: Duration = Duration::from_secs(2);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(300);
 /// How long a member of etcd, and another meta node, gets to answer.
-const SIGHT_TIMEOUT: Duration = Duration::from_millis(800);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 const PEER_PATIENCE: Duration = Duration::from_millis(500);
 /// The most meta nodes that are asked.
 const PEERS_MAX: usize = 8;
@@ -44,8 +46,9 @@ pub(super) struct Worry {
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Look {
-    sights: Vec<Sight>,
+pub struct Look {
+    /// Each member of etcd; none before the first look, and where the store is not etcd.
+    pub probes: Vec<Probe>,
     complaint: Option<String>,
     peers: Vec<Peer>,
     /// For how long the store had confirmed nothing when the peers were asked.
@@ -54,14 +57,18 @@ pub(super) struct Look {
 
 /// The looking task's parts.
 pub(super) struct Looking {
-    pub(super) store: Arc<dyn Store>,
-    /// What each place is asked: something that only a quorum can answer, as everything that the election asks.
+    pub(super) health: Arc<dyn Health>,
     pub(super) question: Request,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
     pub(super) ttl: Duration,
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) worry: watch::Receiver<Worry>,
+}
+
+/// What each member is asked: something that only a quorum can answer, as everything that the election asks.
+pub fn question(keys: &Keys) -> Request {
+    Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))
 }
 
 /// The monitor's end.
@@ -74,10 +81,13 @@ pub(super) struct Diagnosis {
 // === impl Diagnosis ===
 
 impl Diagnosis {
-    /// Begins to look, on the present runtime, which must be the driver's.
-    pub(super) fn begin(parts: Looking, worry: watch::Sender<Worry>) -> Self {
-        let (shown, look) = watch::channel(Arc::default());
-        let ttl = parts.ttl;
+    /// Begins to look, on the present runtime, which must be the driver's; what was seen last is `shown`.
+    pub(super) fn begin(
+        parts: Looking,
+        worry: watch::Sender<Worry>,
+        shown: watch::Sender<Arc<Look>>,
+    ) -> Self {
+        let (look, ttl) = (shown.subscribe(), parts.ttl);
         tokio::spawn(parts.run(shown));
         Self { worry, look, ttl }
     }
@@ -107,7 +117,7 @@ impl Look {
             reason: None,
             registration_gone: false,
             stall: worry.stall,
-            sights: self.sights.clone(),
+            probes: self.probes.clone(),
             complaint: self.complaint.clone(),
             peers: self.peers.clone(),
             silent_for: self.silent_for,
@@ -147,15 +157,15 @@ impl Looking {
     }
 
     async fn look(&self) -> Look {
-        let sights = self.store.sights(&self.question, SIGHT_TIMEOUT).await;
-        for sight in &sights {
-            self.telemetry.metrics().endpoint_looked_at(&sight.place, sight.rtt);
+        let probes = self.health.probe(&self.question, PROBE_TIMEOUT).await;
+        for probe in &probes {
+            self.telemetry.metrics().endpoint_looked_at(&probe.place, probe.decided.as_ref().ok().copied());
         }
         // Only when nobody of etcd answers do the others know more.
-        let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
+        let is_silent = !probes.is_empty() && !probes.iter().any(Probe::answers);
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Look { sights, complaint: self.store.complaint(), peers, silent_for }
+        Look { probes, complaint: self.health.complaint(), peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

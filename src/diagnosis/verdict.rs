@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::election::history::Reason;
 use crate::election::lease::LeaseTiming;
-use crate::store::sight::{Reach, Sight};
+use crate::store::probe::{Probe, Reach};
 
 /// A follower hears of the store once in a third of the lease. Longer than this nobody waits for its word.
 const PEER_HEARS_EVERY_MAX: Duration = Duration::from_secs(30);
@@ -112,7 +112,7 @@ pub struct Evidence {
     /// The longest stall lately.
     pub stall: Option<Stall>,
     /// Each etcd member, as it was seen last.
-    pub sights: Vec<Sight>,
+    pub probes: Vec<Probe>,
     /// What is wrong with the store, if it is in one place and says so.
     pub complaint: Option<String>,
     /// The other meta nodes, if they were asked.
@@ -163,20 +163,19 @@ fn stood_still(s: &Stall) -> Verdict {
 }
 
 fn judge_store(e: &Evidence) -> Verdict {
-    let answers = || e.sights.iter().filter_map(|s| s.answer.as_ref());
-    let refused = || answers().find_map(|a| a.refused.clone());
-    let silent: Vec<Silent> = e.sights.iter().filter(|s| !s.is_well()).map(silent).collect();
-    let is_any_well = silent.len() < e.sights.len();
+    let refused = || e.probes.iter().find_map(Probe::refusal);
+    let silent: Vec<Silent> = e.probes.iter().filter(|p| !p.is_well()).map(silent).collect();
+    let is_any_well = silent.len() < e.probes.len();
     if let Some(why) = &e.complaint {
         return Verdict::StoreFile(why.clone());
     }
     match () {
-        () if e.sights.is_empty() => Verdict::Well,
-        () if !is_any_well && answers().next().is_none() => judge_silence(e, silent),
+        () if e.probes.is_empty() => Verdict::Well,
+        () if !e.probes.iter().any(Probe::answers) => judge_silence(e, silent),
         // A refusal is an answer: whoever decides on it has a quorum, or had one when it made the rule.
-        () if !is_any_well && let Some(why) = refused() => Verdict::EtcdRefuses(why),
+        () if !is_any_well && let Some(why) = refused() => Verdict::EtcdRefuses(why.to_owned()),
         () if !is_any_well => Verdict::EtcdQuorum(silent),
-        () if answers().any(|a| a.is_full) => Verdict::EtcdFull,
+        () if e.probes.iter().any(Probe::is_full) => Verdict::EtcdFull,
         () if silent.is_empty() => Verdict::Well,
         () => Verdict::EtcdMember(silent),
     }
@@ -184,7 +183,7 @@ fn judge_store(e: &Evidence) -> Verdict {
 
 /// Nobody of etcd answers. What do the others see?
 fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
-    if e.sights.iter().any(|s| s.reach == Reach::NotTried) {
+    if e.probes.iter().any(|p| p.reach == Reach::NotTried) {
         return Verdict::OwnLimits; // what could not be tried says nothing about anybody else
     }
     // Whoever has heard of etcd since it can have fallen silent for us can reach it.
@@ -204,15 +203,15 @@ fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
     if is_cut_off { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
 }
 
-fn silent(sight: &Sight) -> Silent {
-    let how = match (&sight.answer, sight.reach) {
-        (Some(a), _) if a.refused.is_some() => How::Refuses,
-        (Some(_), _) => How::HasNoLeader,
-        (None, Reach::Open) => How::Hangs,
-        (None, Reach::Refused) => How::IsDown,
-        (None, Reach::Nothing | Reach::NotTried) => How::IsUnreachable,
+fn silent(probe: &Probe) -> Silent {
+    let how = match probe.reach {
+        _ if probe.refusal().is_some() => How::Refuses,
+        _ if probe.answers() => How::HasNoLeader,
+        Reach::Open => How::Hangs,
+        Reach::Refused => How::IsDown,
+        Reach::Nothing | Reach::NotTried => How::IsUnreachable,
     };
-    Silent { place: sight.place.clone(), how }
+    Silent { place: probe.place.clone(), how }
 }
 
 // === impl Verdict ===
@@ -337,27 +336,34 @@ impl fmt::Display for Listed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sight::Answer;
+    use crate::clock::Instant;
+    use crate::store::probe::{Alarm, MemberStatus};
+    use crate::store::{Refusal, StoreError};
 
     const TTL: Duration = Duration::from_secs(10);
 
-    fn well(place: &str) -> Sight {
-        let answer = Answer { has_leader: true, is_full: false, refused: None };
-        Sight { place: place.into(), reach: Reach::Open, answer: Some(answer), rtt: None }
+    fn says(place: &str, leader: u64, alarms: Vec<Alarm>) -> Probe {
+        let status = MemberStatus { leader, alarms, ..MemberStatus::default() };
+        let (status, decided) = (Ok((status, Duration::ZERO)), Ok(Duration::ZERO));
+        Probe { place: place.into(), at: Instant::default(), reach: Reach::Open, status, decided }
     }
 
-    fn silent(place: &str, reach: Reach) -> Sight {
-        Sight { place: place.into(), reach, answer: None, rtt: None }
+    fn well(place: &str) -> Probe {
+        says(place, 1, vec![])
     }
 
-    fn leaderless(place: &str) -> Sight {
-        let answer = Answer { has_leader: false, is_full: false, refused: None };
-        Sight { answer: Some(answer), ..well(place) }
+    fn silent(place: &str, reach: Reach) -> Probe {
+        let decided = Err(StoreError::Unknown("no answer".into()));
+        Probe { reach, status: Err("no answer".into()), decided, ..well(place) }
     }
 
-    fn refusing(place: &str) -> Sight {
-        let refused = Some("etcdserver: invalid auth token".into());
-        Sight { answer: Some(Answer { has_leader: true, is_full: false, refused }), ..well(place) }
+    fn leaderless(place: &str) -> Probe {
+        Probe { decided: Err(StoreError::Unknown("no leader".into())), ..says(place, 0, vec![]) }
+    }
+
+    fn refusing(place: &str) -> Probe {
+        let refused = StoreError::Refused(Refusal::Denied, "etcdserver: invalid auth token".into());
+        Probe { decided: Err(refused), ..well(place) }
     }
 
     fn peer(age_ms: Option<u64>) -> Peer {
@@ -369,12 +375,12 @@ mod tests {
         Some(Stall { lasted, waiting, suspended })
     }
 
-    fn seen(sights: Vec<Sight>) -> Evidence {
+    fn seen(probes: Vec<Probe>) -> Evidence {
         let hears_every = Duration::from_secs(1);
-        Evidence { sights, ttl: TTL, silent_for: Duration::from_secs(6), hears_every, ..Evidence::default() }
+        Evidence { probes, ttl: TTL, silent_for: Duration::from_secs(6), hears_every, ..Evidence::default() }
     }
 
-    fn all(reach: Reach) -> Vec<Sight> {
+    fn all(reach: Reach) -> Vec<Probe> {
         ["a", "b", "c"].map(|p| silent(p, reach)).into()
     }
 
@@ -393,9 +399,8 @@ mod tests {
 
     #[test]
     fn what_is_seen_of_etcd_has_its_verdict() {
-        let of_three = |one: Sight| seen(vec![well("a"), one, well("c")]);
-        let full =
-            Sight { answer: Some(Answer { has_leader: true, is_full: true, refused: None }), ..well("b") };
+        let of_three = |one: Probe| seen(vec![well("a"), one, well("c")]);
+        let full = says("b", 1, vec![Alarm { member: 2, kind: "NOSPACE".into() }]);
         let two_down = vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)];
         assert_judged(&[
             (seen(vec![]), "well"),
@@ -404,6 +409,7 @@ mod tests {
             (of_three(silent("b", Reach::Refused)), "etcd_member"),
             (of_three(silent("b", Reach::Nothing)), "etcd_member"),
             (of_three(full), "etcd_full"),
+            (of_three(Probe { status: Err("denied".into()), ..well("b") }), "well"),
             (seen(two_down), "etcd_quorum"),
             (of_three(refusing("b")), "etcd_member"),
             (seen(["a", "b", "c"].map(refusing).into()), "etcd_refuses"),
@@ -470,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_quorum_that_is_lost_is_told_from_an_election() {
-        let text = |sights| judge(&seen(sights)).to_string();
+        let text = |probes| judge(&seen(probes)).to_string();
         let down = text(vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)]);
         assert!(down.contains("lost its quorum") && down.contains("b refuses connections"), "{down}");
         let electing = text(["a", "b", "c"].map(leaderless).into());

@@ -6,9 +6,9 @@ use crate::election::event::Event;
 impl Driver {
     /// Begins to wait for it, on the present runtime.
     pub(super) fn watch_for_loss(&self) {
-        let (store, reports) = (self.parts.store.clone(), self.reports.clone());
+        let (places, reports) = (self.parts.places.clone(), self.reports.clone());
         self.parts.tasks.spawn(Box::pin(async move {
-            let how = store.until_gone().await;
+            let how = places.until_gone().await;
             let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
         }));
     }

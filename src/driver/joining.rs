@@ -154,7 +154,7 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
             let known = KNOWN_REFUSALS.iter().find(|(said, _)| why.contains(said));
             let found = match known {
                 Some((_, advice)) => (*advice).to_owned(),
-                None => shared.store.diagnose().await,
+                None => shared.places.diagnose().await,
             };
             Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
         }

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use super::Shared;
 use crate::protocol::join::{JoinFailure, Pin, another_store};
 use crate::protocol::transactions;
-use crate::store::{Belongs, ask};
+use crate::store::ask;
+use crate::store::places::Belongs;
 
 /// What the endpoints say.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ fn list(looks: &[Belongs]) -> String {
 
 /// Looks at the endpoints before a join, and pins their cluster.
 pub(super) async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinFailure> {
-    let looks = shared.store.clusters().await;
+    let looks = shared.places.clusters().await;
     if looks.is_empty() {
         return Ok(()); // a store in one place
     }
@@ -108,7 +109,7 @@ impl Looks {
     /// Looks once more; the text, once it is certain.
     pub(super) async fn again(&mut self, shared: &Shared) -> Option<String> {
         let pinned = shared.data_dir.lock().await.pin()?.cluster;
-        let seen = match judge(Some(pinned), &shared.store.clusters().await) {
+        let seen = match judge(Some(pinned), &shared.places.clusters().await) {
             Finding::Another(cluster) => Some(cluster),
             _ => None,
         };

@@ -13,7 +13,8 @@ use crate::clock::OsClock;
 use crate::config::{Config, StoreKind};
 use crate::election::lease::LeaseId;
 use crate::store::codec::Keys;
-use crate::store::{Op, Request, Store, StoreError, Txn, open};
+use crate::store::open::{self, OpenStore};
+use crate::store::{Op, Request, StoreError, Txn};
 
 /// How often the connection is used, so that it and its login stay good.
 const USE_EVERY: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ impl Revoker {
 }
 
 async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
-    let mut store: Option<Arc<dyn Store>> = None;
+    let mut store: Option<Arc<dyn OpenStore>> = None;
     let order = tokio::select! {
         order = ordered => order.unwrap_or_default(),
         never = keep_ready(&config, &mut store) => match never {},
@@ -78,7 +79,7 @@ async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
 }
 
 /// Opens the store and uses it from time to time. A file needs no login; it is opened when it is needed.
-async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn Store>>) -> std::convert::Infallible {
+async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn OpenStore>>) -> std::convert::Infallible {
     if config.store.kind == StoreKind::Sqlite {
         return std::future::pending().await;
     }
@@ -100,7 +101,7 @@ async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn Store>>) -> std:
     }
 }
 
-async fn opened(config: &Config, store: &mut Option<Arc<dyn Store>>) -> Result<Arc<dyn Store>, ()> {
+async fn opened(config: &Config, store: &mut Option<Arc<dyn OpenStore>>) -> Result<Arc<dyn OpenStore>, ()> {
     if let Some(store) = store {
         return Ok(store.clone());
     }
@@ -110,7 +111,7 @@ async fn opened(config: &Config, store: &mut Option<Arc<dyn Store>>) -> Result<A
 }
 
 /// Each lease once; what the store says is gone is gone.
-async fn revoke(config: &Config, store: &mut Option<Arc<dyn Store>>, order: &Order) -> Result<(), ()> {
+async fn revoke(config: &Config, store: &mut Option<Arc<dyn OpenStore>>, order: &Order) -> Result<(), ()> {
     if order.leases.is_empty() {
         return Ok(());
     }

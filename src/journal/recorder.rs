@@ -21,6 +21,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::record::{LeaderRecord, Member, Token};
 use crate::store::Store;
 use crate::store::codec::Keys;
+use crate::store::places::Health;
 use crate::telemetry::{Event, Telemetry};
 
 /// How long leaving waits for the tenure file: a disk that hangs must not keep the leader record.
@@ -36,6 +37,8 @@ pub struct RecorderParts {
     pub store: Arc<dyn Store>,
     /// The store again, on the main loop's connections: all else.
     pub main_store: Arc<dyn Store>,
+    /// How the store fares.
+    pub health: Arc<dyn Health>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where to tell.
@@ -227,7 +230,7 @@ impl Observer for Recorder {
     }
 
     fn main_loop_stopping(&mut self, moment: Moment<'_>) {
-        let slowest = self.parts.store.slowest();
+        let slowest = self.parts.health.slowest();
         self.notes.seen = Some(Seen {
             ack_age_ms: moment.elector.lease().map(|l| millis(l.ack_age(moment.now))),
             slowest_ms: slowest.as_ref().map(|(_, took)| millis(*took)),

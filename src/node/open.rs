@@ -10,11 +10,8 @@ use crate::election::exit::Exit;
 use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;
 use crate::protocol::join::Pin;
-use crate::store::Store;
-use crate::store::open::{OpenError, open, open_for_election};
+use crate::store::open::{OpenError, OpenStore, open_twice};
 use crate::store::sqlite;
-
-type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
 /// An open data dir.
 pub(super) struct Opened {
@@ -53,13 +50,13 @@ pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<
     })
 }
 
-/// Opens the store twice: the main loop's writes must not stand in the way of renewals.
-/// Neither takes an answer of another cluster than the one that the data dir knows.
+/// Opens the store, for the election and for the main loop. Neither takes an answer of another cluster than the one that
+/// the data dir knows.
 pub(super) async fn stores(
     config: &Config,
     clock: Arc<dyn Clock>,
     pin: Option<Pin>,
-) -> Result<Stores, StartError> {
+) -> Result<[Arc<dyn OpenStore>; 2], StartError> {
     let refused = |e: OpenError| {
         let exit = if matches!(e, OpenError::Sqlite(sqlite::OpenError::Io { .. })) {
             Exit::Io
@@ -68,11 +65,9 @@ pub(super) async fn stores(
         };
         StartError { exit, message: e.to_string() }
     };
-    let first = open_for_election(config, clock.clone()).await.map_err(refused)?;
-    let second = open(config, clock).await.map_err(refused)?;
+    let stores = open_twice(config, clock).await.map_err(refused)?;
     if let Some(pin) = pin {
-        first.pin(pin.cluster);
-        second.pin(pin.cluster);
+        stores[0].pin(pin.cluster);
     }
-    Ok((first, second))
+    Ok(stores)
 }

@@ -6,44 +6,55 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::diagnosis::monitor::{Monitor, MonitorParts};
+use crate::diagnosis::prober::Look;
 use crate::driver::observer::Observer;
 use crate::election::history::row::Row;
 use crate::election::record::Registration;
 use crate::journal::Past;
 use crate::journal::recorder::{Recorder, RecorderParts};
 use crate::journal::tenure_file::TenureFile;
-use crate::store::Store;
 use crate::store::codec::Keys;
+use crate::store::open::OpenStore;
 use crate::telemetry::Telemetry;
 
 /// What driver and observers share.
 pub(super) struct Watched {
     pub(super) keys: Keys,
     /// For the election, and for the main loop.
-    pub(super) stores: [Arc<dyn Store>; 2],
+    pub(super) stores: [Arc<dyn OpenStore>; 2],
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
 }
 
+/// The observers, and what they let the others see.
+pub(super) struct Observers {
+    pub(super) all: Vec<Box<dyn Observer>>,
+    /// The history, as it is read.
+    pub(super) past: watch::Receiver<Arc<Past>>,
+    /// What the prober has seen last.
+    pub(super) looks: watch::Receiver<Arc<Look>>,
+}
+
 impl Watched {
-    /// The observers, and the history as it is read. To be called on the main loop's runtime.
+    /// To be called on the main loop's runtime.
     pub(super) fn observers(
         self,
         registration: &Registration,
         file: TenureFile,
         past: Option<Row>,
-    ) -> (Vec<Box<dyn Observer>>, watch::Receiver<Arc<Past>>) {
+    ) -> Observers {
         let [store, main_store] = self.stores;
         let monitor = Monitor::new(MonitorParts {
-            store: store.clone(),
+            health: store.clone(),
             keys: self.keys.clone(),
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             ttl: registration.ttl,
         });
-        let punctuality = monitor.punctuality();
+        let (punctuality, looks) = (monitor.punctuality(), monitor.looks());
         let (recorder, past) = Recorder::start(RecorderParts {
             keys: self.keys,
+            health: store.clone(),
             store,
             main_store,
             clock: self.clock,
@@ -54,6 +65,6 @@ impl Watched {
             main_runtime: tokio::runtime::Handle::current(),
             worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
         });
-        (vec![Box::new(monitor), Box::new(recorder)], past)
+        Observers { all: vec![Box::new(monitor), Box::new(recorder)], past, looks }
     }
 }

@@ -9,26 +9,28 @@
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
 
 mod convert;
+mod error;
 pub mod inspect;
 mod keepalive;
 mod login;
 mod member;
 mod probe;
+mod reach;
 mod stray;
 mod watch;
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
-use super::sight::{Reach, Sight};
-use super::{Belongs, KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::places::{Belongs, Health, Places};
+use super::probe::Probe;
+use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -41,9 +43,6 @@ pub use member::ConnectError;
 const HEDGE_MIN: Duration = Duration::from_millis(30);
 /// How many round trips are remembered.
 const ROUND_TRIPS_MAX: usize = 64;
-
-/// How long a member may take to tell of itself before a new connection is tried as well.
-const REACH_AFTER: Duration = Duration::from_millis(50);
 
 /// How to reach etcd.
 #[derive(Clone)]
@@ -84,7 +83,7 @@ struct Shared {
     /// Where the next watch opens: a silent watch is reopened elsewhere.
     next_watch: AtomicUsize,
     /// The cluster whose answers count; 0: any.
-    pinned: AtomicU64,
+    pinned: Arc<AtomicU64>,
     round_trips: Mutex<RoundTrips>,
     clock: Arc<dyn Clock>,
     options: EtcdOptions,
@@ -105,6 +104,22 @@ impl EtcdStore {
     /// # Errors
     /// An endpoint or a certificate that cannot be used.
     pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        Self::with_pin(options, clock, Arc::default())
+    }
+
+    /// The same cluster, on connections of its own and with these options. Whatever either of the two pins holds for both.
+    ///
+    /// # Errors
+    /// As [`EtcdStore::new`].
+    pub fn again(&self, options: EtcdOptions) -> Result<Self, ConnectError> {
+        Self::with_pin(options, self.shared.clock.clone(), self.shared.pinned.clone())
+    }
+
+    fn with_pin(
+        options: EtcdOptions,
+        clock: Arc<dyn Clock>,
+        pinned: Arc<AtomicU64>,
+    ) -> Result<Self, ConnectError> {
         let members = options
             .endpoints
             .iter()
@@ -114,12 +129,24 @@ impl EtcdStore {
             members,
             preferred: AtomicUsize::new(0),
             next_watch: AtomicUsize::new(0),
-            pinned: AtomicU64::new(0),
+            pinned,
             round_trips: Mutex::default(),
             clock,
             options,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    pub fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        // All of them or none.
+        let members = &self.shared.members;
+        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
+        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
+        Ok(())
     }
 }
 
@@ -154,40 +181,10 @@ impl Store for EtcdStore {
     fn location(&self) -> String {
         self.shared.options.endpoints.join(", ")
     }
+}
 
-    fn slowest(&self) -> Option<(String, Duration)> {
-        let now = self.shared.clock.now();
-        let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
-        Some((slow.name().to_owned(), slow.latency(now)))
-    }
-
-    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
-        // All of them or none.
-        let members = &self.shared.members;
-        let fresh: Vec<_> = members.iter().map(|m| m.endpoint_with(files)).collect::<Result<_, _>>()?;
-        members.iter().zip(fresh).for_each(|(member, endpoint)| member.set_endpoint(endpoint));
-        Ok(())
-    }
-
-    async fn sights(&self, question: &Request, timeout: Duration) -> Vec<Sight> {
-        let clock = self.shared.clock.as_ref();
-        let looks = self.shared.members.iter().map(|member| async move {
-            let told = pin!(member.look(clock, question, timeout));
-            // Who answers at once needs no connection more.
-            let reached = pin!(async {
-                tokio::time::sleep(REACH_AFTER).await;
-                probe::reach(member.name(), timeout).await
-            });
-            let (reach, (answer, rtt)) = match select(told, reached).await {
-                Either::Left(((Some(told), rtt), _)) => (Reach::Open, (Some(told), rtt)),
-                Either::Left(((None, _), reached)) => (reached.await, (None, None)),
-                Either::Right((reach, told)) => (reach, told.await),
-            };
-            Sight { place: member.name().to_owned(), reach, answer, rtt }
-        });
-        futures_util::future::join_all(looks).await
-    }
-
+#[async_trait]
+impl Places for EtcdStore {
     fn pin(&self, cluster: u64) {
         self.shared.pinned.store(cluster, Ordering::Relaxed);
     }
@@ -199,9 +196,23 @@ impl Store for EtcdStore {
     async fn diagnose(&self) -> String {
         let mut findings = Vec::new();
         for member in &self.shared.members {
-            findings.push(probe::explain(member.name(), self.shared.options.connect_timeout).await);
+            findings.push(reach::explain(member.name(), self.shared.options.connect_timeout).await);
         }
         findings.join("; ")
+    }
+}
+
+#[async_trait]
+impl Health for EtcdStore {
+    fn slowest(&self) -> Option<(String, Duration)> {
+        let now = self.shared.clock.now();
+        let slow = self.shared.members.iter().max_by_key(|m| m.latency(now))?;
+        Some((slow.name().to_owned(), slow.latency(now)))
+    }
+
+    async fn probe(&self, question: &Request, timeout: Duration) -> Vec<Probe> {
+        let clock = self.shared.clock.as_ref();
+        join_all(self.shared.members.iter().map(|m| m.probe(clock, question, timeout))).await
     }
 }
 
@@ -293,5 +304,28 @@ impl RoundTrips {
         let mut sorted = self.recent.clone();
         sorted.sort_unstable();
         sorted.get(sorted.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(HEDGE_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+
+    #[test]
+    fn a_pin_holds_for_both_stores_of_a_node() {
+        let options = EtcdOptions {
+            endpoints: vec!["127.0.0.1:9".to_owned()],
+            tls: None,
+            login: None,
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            hedge_max: Duration::from_secs(1),
+        };
+        let new = || EtcdStore::new(options.clone(), Arc::new(SimClock::default())).unwrap();
+        let (first, stranger) = (new(), new());
+        let second = first.again(options.clone()).unwrap();
+        first.pin(7);
+        assert_eq!((second.shared.pinned(), stranger.shared.pinned()), (7, 0));
     }
 }

@@ -8,6 +8,7 @@ use super::Store;
 use super::codec::Keys;
 use super::etcd::inspect::Inspector;
 use super::etcd::{ConnectError, EtcdOptions, EtcdStore, Login, TlsFiles};
+use super::places::{Health, Places};
 use super::sqlite::{self, SqliteStore};
 use crate::clock::Clock;
 use crate::config::{Config, EtcdConfig, StoreKind};
@@ -34,28 +35,66 @@ pub enum OpenError {
     },
 }
 
-/// Opens it for the main loop, or for a guardian. Nothing is asked of etcd yet.
-///
-/// # Errors
-/// See [`OpenError`].
-pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
-    open_with(config, Duration::ZERO, clock).await
+/// A store that was opened: the contract, and all that it can tell besides.
+pub trait OpenStore: Store + Places + Health {
+    /// Uses these certificates for every connection from now on; what is open stays open.
+    ///
+    /// # Errors
+    /// They cannot be used; the old ones stay.
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        let _ = files;
+        Ok(())
+    }
 }
 
-/// Opens it for the election: there an answer is waited for as long as it can be of use, however slow the store is.
+impl OpenStore for SqliteStore {}
+
+impl OpenStore for EtcdStore {
+    fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
+        EtcdStore::use_certificates(self, files)
+    }
+}
+
+/// Opens it. Nothing is asked of etcd yet.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub async fn open_for_election(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
-    let timing = LeaseTiming::new(Duration::from_secs(config.meta.meta_leader_lease_secs));
-    open_with(config, timing.answer_patience(), clock).await
+pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn OpenStore>, OpenError> {
+    Ok(match config.store.kind {
+        StoreKind::Sqlite => Arc::new(open_sqlite(config, Duration::ZERO, clock).await?),
+        StoreKind::Etcd => Arc::new(EtcdStore::new(etcd_options(config, Duration::ZERO)?, clock)?),
+    })
+}
+
+/// Opens it twice, for a node: for the election, where an answer is waited for as long as it can be of use, however slow
+/// the store is; and for the main loop, whose writes must not stand in the way of renewals. A pin holds for both.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_twice(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> Result<[Arc<dyn OpenStore>; 2], OpenError> {
+    let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
+    let patience = LeaseTiming::new(ttl).answer_patience();
+    Ok(match config.store.kind {
+        StoreKind::Sqlite => [
+            Arc::new(open_sqlite(config, patience, clock.clone()).await?),
+            Arc::new(open_sqlite(config, Duration::ZERO, clock).await?),
+        ],
+        StoreKind::Etcd => {
+            let first = EtcdStore::new(etcd_options(config, patience)?, clock)?;
+            let second = first.again(etcd_options(config, Duration::ZERO)?)?;
+            [Arc::new(first), Arc::new(second)]
+        }
+    })
 }
 
 /// Reads the certificates again and has the stores use them; `false`: the configuration names none.
 ///
 /// # Errors
 /// A file that cannot be read or used; the old certificates stay.
-pub fn reload_certificates(config: &Config, stores: &[Arc<dyn Store>]) -> Result<bool, OpenError> {
+pub fn reload_certificates(config: &Config, stores: &[Arc<dyn OpenStore>]) -> Result<bool, OpenError> {
     let Some(files) = tls(&config.store.etcd)? else { return Ok(false) };
     for store in stores {
         store.use_certificates(&files)?;
@@ -105,19 +144,13 @@ pub fn look_command(config: &Config) -> String {
     }
 }
 
-async fn open_with(
+async fn open_sqlite(
     config: &Config,
     patience: Duration,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Store>, OpenError> {
-    match config.store.kind {
-        StoreKind::Sqlite => {
-            let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
-            let store = SqliteStore::open(&config.store.sqlite.path, busy, clock).await?;
-            Ok(Arc::new(store.answer_within(patience)))
-        }
-        StoreKind::Etcd => Ok(Arc::new(EtcdStore::new(etcd_options(config, patience)?, clock)?)),
-    }
+) -> Result<SqliteStore, OpenError> {
+    let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
+    Ok(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?.answer_within(patience))
 }
 
 fn etcd_options(config: &Config, patience: Duration) -> Result<EtcdOptions, OpenError> {

@@ -26,6 +26,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::places::{Health, Places};
 use super::{
     ANSWER_BYTES_MAX, Change, Guard, Header, KeyRange, KeyValue, Op, Refusal, Renewal, Request, Response,
     Store, StoreError, Txn, TxnReply, WatchBatch, after_prefix,
@@ -247,11 +248,20 @@ impl Store for SqliteStore {
     fn location(&self) -> String {
         self.path.display().to_string()
     }
+}
 
+#[async_trait]
+impl Places for SqliteStore {
     async fn until_gone(&self) -> String {
         self.place.until_lost().await
     }
 
+    async fn diagnose(&self) -> String {
+        self.location()
+    }
+}
+
+impl Health for SqliteStore {
     fn complaint(&self) -> Option<String> {
         self.complaint.get()
     }

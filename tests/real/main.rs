@@ -16,6 +16,7 @@ mod fence;
 mod guardian;
 mod hang;
 mod history;
+mod idle;
 mod output;
 mod page;
 mod partition;

@@ -11,6 +11,7 @@ use crate::support::poll::{boot_ns, wait_until};
 use crate::support::slow_disk::SlowDisk;
 use metad::clock::OsClock;
 use metad::election::lease::LeaseId;
+use metad::store::places::Health;
 use metad::store::sqlite::SqliteStore;
 use metad::store::{Op, Refusal, Request, Response, Store, StoreError, Txn};
 use tempfile::TempDir;

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 use super::RpcParts;
 use crate::clock::wall_clock_ms;
 use crate::diagnosis::checks::Finding;
-use crate::diagnosis::checks::measured::Burden;
+use crate::diagnosis::checks::facts::Burden;
 use crate::proto::metad::check_service_server::CheckService;
 use crate::proto::metad::{
     CheckFinding, CheckReading, ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden,

@@ -14,11 +14,12 @@ use super::changes::{self, Change};
 use super::collect::etcd::EtcdCollector;
 use super::collect::host::HostCollector;
 use super::collect::{Depth, meta};
-use super::facts::{Facts, MetaFacts, PastFacts};
-use super::measured::{Burden, Measured};
+use super::facts::{Burden, Facts, MetaFacts, PastFacts};
+use super::measured::Measured;
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::config::{ChecksConfig, Config, StoreKind};
+use crate::diagnosis::prober::Look;
 use crate::driver::status::{self, Role};
 use crate::election::record::{Incarnation, Member, MemberUuid};
 use crate::journal::Past;
@@ -63,6 +64,8 @@ pub struct BackgroundParts {
     pub history: watch::Receiver<Arc<Past>>,
     /// The driver's snapshots.
     pub snapshots: watch::Receiver<Arc<status::Status>>,
+    /// What the prober has seen last.
+    pub looks: watch::Receiver<Arc<Look>>,
 }
 
 /// The collectors; away while a look is under way.
@@ -139,7 +142,7 @@ impl Background {
                     }
                     if next.is_some_and(|at| now.reached(at)) && let Some(with) = collectors.take() {
                         next = self.due(Duration::MAX);
-                        looks.spawn(look(with, self.parts.config.clone(), self.known(), self.parts.clock.clone()));
+                        looks.spawn(self.look(with));
                     }
                 }
                 Some(done) = looks.join_next() => {
@@ -156,6 +159,20 @@ impl Background {
                     });
                 }
             }
+        }
+    }
+
+    /// A look; the collectors come back from it. What etcd's members say of themselves the prober has just asked.
+    fn look(&self, mut with: Collectors) -> impl Future<Output = (Collectors, Facts)> + Send + use<> {
+        let (mut facts, known) = (Facts::of(self.parts.config.clone(), vec![]), self.known());
+        let (probes, clock) = (self.parts.looks.borrow().probes.clone(), self.parts.clock.clone());
+        async move {
+            facts.host = Some(with.host.collect(Depth::CHEAP).await);
+            if let Some(etcd) = with.etcd.as_mut().filter(|_| !probes.is_empty()) {
+                facts.etcd = Some(etcd.collect(Depth::CHEAP, Some(probes)).await);
+            }
+            facts.meta = Some(meta::collect(known, &[], &clock).await);
+            (with, facts)
         }
     }
 
@@ -289,21 +306,6 @@ fn judged<'c>(checks: impl Iterator<Item = &'c Check>, facts: &Facts) -> Vec<Fin
     let mut report = Report::default();
     report.judge(checks, facts);
     report.findings
-}
-
-async fn look(
-    mut with: Collectors,
-    config: Config,
-    known: MetaFacts,
-    clock: Arc<dyn Clock>,
-) -> (Collectors, Facts) {
-    let mut facts = Facts::of(config, vec![]);
-    facts.host = Some(with.host.collect(Depth::CHEAP).await);
-    if let Some(etcd) = &mut with.etcd {
-        facts.etcd = Some(etcd.collect(Depth::CHEAP).await);
-    }
-    facts.meta = Some(meta::collect(known, &[], &clock).await);
-    (with, facts)
 }
 
 // === impl Memory ===

@@ -1,6 +1,6 @@
 //! Asks and measures: the facts that the checks judge. Everything here has a time limit.
 
-pub(in crate::diagnosis::checks) mod elections;
+mod elections;
 pub mod etcd;
 pub mod host;
 pub mod meta;

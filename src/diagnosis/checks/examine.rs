@@ -92,7 +92,7 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
     }
     judge(&[Group::Host, Group::Leader, Group::Cluster], &facts);
     if let Some(collector) = collector.as_mut().filter(|_| plan.wants_any(&[Group::Etcd, Group::Lease])) {
-        facts.etcd = Some(collector.collect(plan.depth_for(&WRITES)).await);
+        facts.etcd = Some(collector.collect(plan.depth_for(&WRITES), None).await);
     }
     judge(&[Group::Etcd, Group::Lease], &facts);
     whole

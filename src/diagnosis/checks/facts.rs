@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::changes::Change;
-use super::measured::Burden;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
 use crate::election::record::Foreign;
-use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
+use crate::store::etcd::inspect::ListedMember;
+use crate::store::probe::{MemberStatus, Probe};
+
+/// After so many revisions somebody should have compacted.
+pub const REVISIONS_MAX: u64 = 50_000;
+/// etcd's own elections before this do not count any more.
+pub const ELECTIONS_WINDOW: Duration = Duration::from_secs(15 * 60);
 
 /// All facts of one examination. What was not asked for is absent.
 #[derive(Clone, Debug)]
@@ -30,7 +35,7 @@ pub struct Facts {
 }
 
 /// The etcd cluster, asked member by member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EtcdFacts {
     /// The configured endpoints, in their order.
     pub endpoints: Vec<EndpointFacts>,
@@ -38,8 +43,6 @@ pub struct EtcdFacts {
     pub members: Option<Vec<ListedMember>>,
     /// Voters that no configured endpoint leads to, and whether they answer at an address of their own.
     pub others: Vec<(String, bool)>,
-    /// The alarms that are raised.
-    pub alarms: Result<Vec<Alarm>, String>,
     /// Linearizable writes: how long each took, or why one failed. `None`: not tried.
     pub writes: Option<Result<Vec<Duration>, String>>,
     /// What a lease of 1 s was granted as. `None`: not tried.
@@ -57,10 +60,8 @@ pub struct EtcdFacts {
 /// One configured endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointFacts {
-    /// Its URL.
-    pub url: String,
-    /// What it says of itself, and how long that took.
-    pub status: Result<(MemberStatus, Duration), String>,
+    /// What a look at it has shown.
+    pub probe: Probe,
     /// How long reads took that the member answers by itself.
     pub reads: Vec<Duration>,
     /// Its metrics page, or why there is none.
@@ -135,6 +136,17 @@ pub struct Seen {
     pub looked_ago: Duration,
     /// What it says of its own process, if it has looked.
     pub burden: Option<Burden>,
+}
+
+/// What a meta node says of its own process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Burden {
+    /// How much of one CPU it used since its last look, in percent.
+    pub cpu_percent: f64,
+    /// Its resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// The least part of the lease that was left lately; `None` while it does not lead.
+    pub headroom: Option<f64>,
 }
 
 /// This machine.
@@ -226,34 +238,21 @@ impl Facts {
 
 // === impl EtcdFacts ===
 
-impl Default for EtcdFacts {
-    /// Nothing is known yet.
-    fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            members: None,
-            others: Vec::new(),
-            alarms: Err("etcd has no leader".to_owned()),
-            writes: None,
-            shortest_lease: None,
-            never_compacted: None,
-            elections: None,
-            writes_per_sec: None,
-            request_bytes_max: None,
-        }
-    }
-}
-
 impl EtcdFacts {
     /// The endpoints that answer, with what they say.
     pub fn answering(&self) -> impl Iterator<Item = (&EndpointFacts, &MemberStatus)> {
-        self.endpoints.iter().filter_map(|e| Some((e, &e.status.as_ref().ok()?.0)))
+        self.endpoints.iter().filter_map(|e| Some((e, e.probe.says()?)))
+    }
+
+    /// Has a majority of its members answered us?
+    pub fn decides(&self) -> bool {
+        self.endpoints.iter().any(|e| e.probe.decided.is_ok()) || matches!(self.writes, Some(Ok(_)))
     }
 
     /// What to call an endpoint: the member's name if it is known, and the URL.
     pub fn name_of(&self, endpoint: &EndpointFacts) -> String {
-        let id = endpoint.status.as_ref().ok().map(|(s, _)| s.member);
+        let (url, id) = (&endpoint.probe.place, endpoint.probe.says().map(|s| s.member));
         let listed = self.members.iter().flatten().find(|m| Some(m.id) == id);
-        listed.map_or_else(|| endpoint.url.clone(), |m| format!("{} ({})", m.name, endpoint.url))
+        listed.map_or_else(|| url.clone(), |m| format!("{} ({url})", m.name))
     }
 }

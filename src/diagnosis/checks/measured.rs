@@ -1,11 +1,11 @@
 //! The numbers behind the findings: what the last look measured of each member of etcd and of each meta node, for
 //! those who draw them.
 
-use super::facts::{EndpointFacts, EtcdFacts, Facts, Seen};
+use super::facts::{Burden, EndpointFacts, EtcdFacts, Facts, Seen};
 use super::judge::millis;
 use super::judge::room::quota_of;
 use super::page::{COMMIT, FSYNC};
-use crate::store::etcd::inspect::MemberStatus;
+use crate::store::probe::MemberStatus;
 
 /// What one look has measured.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,17 +27,6 @@ pub struct MemberNumbers {
     pub skew_ms: f64,
     /// What it says of itself, if it has looked.
     pub burden: Option<Burden>,
-}
-
-/// What a meta node says of its own process.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Burden {
-    /// How much of one CPU it used since its last look, in percent.
-    pub cpu_percent: f64,
-    /// Its resident memory, in bytes.
-    pub rss_bytes: u64,
-    /// The least part of the lease that was left lately; `None` while it does not lead.
-    pub headroom: Option<f64>,
 }
 
 /// What was measured of a member of etcd.
@@ -88,7 +77,7 @@ fn endpoint(etcd: &EtcdFacts, facts: &EndpointFacts, status: &MemberStatus) -> E
     let before = facts.page_before.as_ref().map(|(page, _)| page);
     let p99_ms = |name| facts.page.as_ref().ok().and_then(|page| page.p99_ms(name, before));
     EndpointNumbers {
-        endpoint: facts.url.clone(),
+        endpoint: facts.probe.place.clone(),
         name: etcd.name_of(facts),
         is_leader: status.leader == status.member,
         version: status.version.clone(),

@@ -7,7 +7,7 @@ use etcd_client::{
     TxnOpResponse,
 };
 
-use super::member::{error, status_error};
+use super::error::{error, status_error};
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 use crate::store::{

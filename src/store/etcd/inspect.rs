@@ -7,18 +7,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{AlarmAction, AlarmType, GetOptions, PutOptions};
+use etcd_client::{GetOptions, PutOptions};
+use futures_util::TryFutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service, http};
 
-use super::convert::{revision, seconds};
-use super::member::{Connection, Member, chain, error};
+use super::convert::seconds;
+use super::error::{chain, error, words};
+use super::member::{Connection, Member};
+use super::probe::{silence, within};
 use super::{ConnectError, EtcdOptions};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
+use crate::store::probe::{MemberStatus, Probe};
 use crate::store::{Refusal, Request, StoreError, Txn};
 
 /// A login that nothing was answered under for so long may have ended.
@@ -39,33 +43,6 @@ pub struct Inspector {
     patience: Duration,
 }
 
-/// What a member says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberStatus {
-    /// Its id.
-    pub member: u64,
-    /// Its cluster's id.
-    pub cluster: u64,
-    /// The leader's id as it sees it; 0: none.
-    pub leader: u64,
-    /// The raft term.
-    pub raft_term: u64,
-    /// Its revision.
-    pub revision: u64,
-    /// Its version.
-    pub version: String,
-    /// The size of its database file.
-    pub db_size: u64,
-    /// How much of it is in use.
-    pub db_in_use: u64,
-    /// Its quota, where it tells (from 3.6 on).
-    pub quota: Option<u64>,
-    /// Does it only listen?
-    pub is_learner: bool,
-    /// What it complains of.
-    pub errors: Vec<String>,
-}
-
 /// A member as the cluster knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedMember {
@@ -77,15 +54,6 @@ pub struct ListedMember {
     pub client_urls: Vec<String>,
     /// Does it only listen?
     pub is_learner: bool,
-}
-
-/// An alarm that stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    /// Who raised it.
-    pub member: u64,
-    /// `NOSPACE`, `CORRUPT`, or a number.
-    pub kind: String,
 }
 
 // === impl Inspector ===
@@ -110,29 +78,18 @@ impl Inspector {
         self.member.name()
     }
 
-    /// What it says of itself, and how long that took.
+    /// Looks at it: one look takes `patience` or a little longer.
+    pub async fn probe(&self, question: &Request) -> Probe {
+        self.member.probe(self.clock.as_ref(), question, self.patience).await
+    }
+
+    /// What it says of itself.
     ///
     /// # Errors
     /// It does not answer in time, or not as an etcd.
-    pub async fn status(&self) -> Result<(MemberStatus, Duration), String> {
-        let began = self.clock.now();
-        let mut connection = self.connection().await?;
-        let status = self.bounded(connection.client.status()).await.map_err(words)?;
-        let header = status.header();
-        let told = MemberStatus {
-            member: header.map_or(0, |h| h.member_id()),
-            cluster: header.map_or(0, |h| h.cluster_id()),
-            leader: status.leader(),
-            raft_term: status.raft_term(),
-            revision: header.map_or(0, |h| revision(h.revision()).0),
-            version: status.version().to_owned(),
-            db_size: u64::try_from(status.db_size()).unwrap_or(0),
-            db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
-            quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
-            is_learner: status.is_learner(),
-            errors: status.errors().to_vec(),
-        };
-        Ok((told, self.clock.now().since(began)))
+    pub async fn status(&self) -> Result<MemberStatus, String> {
+        let asked = within(self.patience, self.member.status(self.clock.as_ref())).await;
+        asked.map(|(status, _)| status).map_err(words)
     }
 
     /// Who belongs to the cluster.
@@ -149,25 +106,6 @@ impl Inspector {
             is_learner: m.is_learner(),
         };
         Ok(listed.members().iter().map(one).collect())
-    }
-
-    /// The alarms that stand.
-    ///
-    /// # Errors
-    /// As [`Inspector::status`].
-    pub async fn alarms(&self) -> Result<Vec<Alarm>, String> {
-        let mut connection = self.connection().await?;
-        let call = connection.client.alarm(AlarmAction::Get, AlarmType::None, None);
-        let asked = self.bounded(call).await.map_err(words)?;
-        let one = |a: &etcd_client::AlarmMember| Alarm {
-            member: a.member_id(),
-            kind: match a.alarm() {
-                AlarmType::Nospace => "NOSPACE".to_owned(),
-                AlarmType::Corrupt => "CORRUPT".to_owned(),
-                AlarmType::None => "NONE".to_owned(),
-            },
-        };
-        Ok(asked.alarms().iter().map(one).collect())
     }
 
     /// A read that the member answers by itself: how long it took.
@@ -293,14 +231,11 @@ impl Inspector {
         &self,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.patience, call).await {
-            Ok(answer) => answer.map_err(|e| error(&e)),
-            Err(_) => Err(StoreError::Unknown(self.silence())),
-        }
+        within(self.patience, call.map_err(|e| error(&e))).await
     }
 
     fn silence(&self) -> String {
-        format!("no answer within {:?}", self.patience)
+        silence(self.patience)
     }
 }
 
@@ -326,12 +261,6 @@ async fn read(mut body: Body, path: &str, bytes_max: usize) -> Result<(Vec<u8>, 
         }
     }
     Ok((data, trailers))
-}
-
-fn words(e: StoreError) -> String {
-    match e {
-        StoreError::Refused(_, why) | StoreError::Unknown(why) => why,
-    }
 }
 
 /// The second number in "received message larger than max (2147483647 vs. 2097152)".

@@ -16,7 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::convert::{revision, seconds};
-use super::member::{Member, OPEN_RENEWALS_MAX, status_error};
+use super::error::status_error;
+use super::member::{Member, OPEN_RENEWALS_MAX};
 use crate::clock::{Clock, Instant};
 use crate::election::lease::LeaseId;
 use crate::proto::etcd::LeaseKeepAliveRequest;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
-use super::member::status_error;
+use super::error::status_error;
 use crate::clock::Instant;
 use crate::proto::etcd::AuthenticateRequest;
 use crate::proto::etcd::auth_client::AuthClient;

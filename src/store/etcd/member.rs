@@ -1,10 +1,10 @@
-//! One etcd member: its connection, made anew when it stays silent, and its errors, put into our words.
+//! One etcd member: its connection, made anew when it stays silent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Client, ConnectOptions, MaintenanceClient};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tonic::codegen::http;
@@ -12,8 +12,8 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tower::ServiceExt;
 
-use super::super::sight::Answer;
 use super::super::{Refusal, Request, Response, StoreError};
+use super::error::{chain, error, wants_a_new_login};
 use super::login::Session;
 use super::{EtcdOptions, TlsFiles, convert};
 use crate::clock::{Clock, Instant};
@@ -92,6 +92,8 @@ enum When {
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// For what a member tells without a leader, too.
+    pub(super) maintenance: MaintenanceClient,
     pub(super) channel: Channel,
     session: Option<Arc<Session>>,
 }
@@ -184,51 +186,6 @@ impl Member {
         self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))
     }
 
-    /// Looks at this member, for at most `timeout`: what it says of itself, and how it takes a question that the
-    /// election might ask. `None`: nothing was answered.
-    pub(super) async fn look(
-        self: &Arc<Self>,
-        clock: &dyn Clock,
-        question: &Request,
-        timeout: Duration,
-    ) -> (Option<Answer>, Option<Duration>) {
-        let asked = async {
-            let asked_at = clock.now();
-            let answer = self.call(clock, question).await;
-            answer.map(|_| clock.now().since(asked_at))
-        };
-        let told = tokio::time::timeout(timeout, self.tell(clock));
-        let (told, asked) = tokio::join!(told, tokio::time::timeout(timeout, asked));
-        let (rtt, refused) = match asked {
-            Ok(Ok(rtt)) => (Some(rtt), None),
-            Ok(Err(StoreError::Refused(Refusal::Denied, why))) => (None, Some(why)),
-            _ => (None, None),
-        };
-        let answers = rtt.is_some() || refused.is_some();
-        let answered = || answers.then_some(Answer { has_leader: true, is_full: false, refused: None });
-        let told = told.ok().flatten().or_else(answered);
-        (told.map(|told| Answer { refused, ..told }), rtt)
-    }
-
-    /// What it says of itself. `None`: nothing.
-    async fn tell(self: &Arc<Self>, clock: &dyn Clock) -> Option<Answer> {
-        let stamp = clock.now();
-        // Not logged in: etcd tells that to everybody, and a login may take longer than a look.
-        let mut connection = self.connected(stamp).await.ok()?;
-        match connection.client.status().await {
-            Ok(status) => {
-                self.heard(stamp, true);
-                let is_full = status.errors().iter().any(|e| e.contains("NOSPACE"));
-                Some(Answer { has_leader: status.leader() != 0, is_full, refused: None })
-            }
-            // It refuses to be asked while it knows no leader.
-            Err(etcd_client::Error::GRpcStatus(s)) if s.message().contains("no leader") => {
-                Some(Answer { has_leader: false, is_full: false, refused: None })
-            }
-            Err(_) => None,
-        }
-    }
-
     /// Which cluster it says that it belongs to.
     pub(super) async fn which_cluster(self: &Arc<Self>, clock: &dyn Clock) -> Option<u64> {
         let stamp = clock.now();
@@ -248,7 +205,8 @@ impl Member {
         Ok(connection)
     }
 
-    async fn connected(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
+    /// The same, be we logged in or not.
+    pub(super) async fn connected(self: &Arc<Self>, now: Instant) -> Result<Connection, StoreError> {
         {
             let mut slot = self.slot();
             let silent = slot.silent_since.is_some_and(|since| now.since(since) >= SILENT_AFTER);
@@ -350,8 +308,10 @@ impl Member {
             None => etcd_client::Channel::Tonic(channel.clone()),
             Some(session) => under_token(channel.clone(), session.clone()),
         };
-        let client = Client::from_channel(shared, Some(options)).await.map_err(|e| error(&e))?;
-        Ok(Connection { client, channel, session: self.session.clone() })
+        let client = Client::from_channel(shared.clone(), Some(options)).await.map_err(|e| error(&e))?;
+        let maintenance =
+            Client::from_channel(shared, None).await.map_err(|e| error(&e))?.maintenance_client();
+        Ok(Connection { client, maintenance, channel, session: self.session.clone() })
     }
 
     /// The member's addresses. A name server that does not answer must not keep us from reconnecting to a member
@@ -412,17 +372,6 @@ async fn connect_to_one(addresses: &[SocketAddr], each: Duration) -> std::io::Re
     Err(last)
 }
 
-/// Does the member not know our token (any more)? A lack of permission is no such thing. The texts are etcd's.
-fn wants_a_new_login(e: &StoreError) -> bool {
-    let why = match e {
-        // Users or roles were changed (etcd's ErrAuthOldRevision); the request itself may be repeated.
-        StoreError::Unknown(why) => return why.contains("auth store is old"),
-        StoreError::Refused(Refusal::Denied, why) => why,
-        StoreError::Refused(..) => return false,
-    };
-    why.contains("invalid auth token") || why.contains("user name is empty")
-}
-
 /// The error is for the one who named the endpoint.
 fn endpoint_of(url: &str, tls: Option<&TlsFiles>, connect_timeout: Duration) -> Result<Endpoint, String> {
     let e = Endpoint::from_shared(url.to_owned())
@@ -443,86 +392,4 @@ fn endpoint_of(url: &str, tls: Option<&TlsFiles>, connect_timeout: Duration) -> 
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
     e.tls_config(tls).map_err(|e| chain(&e))
-}
-
-/// An error of etcd-client in our words.
-pub(super) fn error(e: &etcd_client::Error) -> StoreError {
-    match e {
-        etcd_client::Error::GRpcStatus(status) => status_error(status),
-        other => StoreError::Unknown(other.to_string()),
-    }
-}
-
-/// A gRPC status in our words. Only what certainly did not happen is a refusal. The texts are those of etcd's
-/// api/v3rpc/rpctypes/error.go.
-pub(super) fn status_error(status: &tonic::Status) -> StoreError {
-    use tonic::Code;
-    let message = status.message();
-    let refusal = match status.code() {
-        _ if is_connect_error(status) => Some(Refusal::NotSent),
-        Code::NotFound if message.contains("lease not found") => Some(Refusal::LeaseNotFound),
-        Code::FailedPrecondition if message.contains("lease already exists") => Some(Refusal::LeaseExists),
-        Code::ResourceExhausted if message.contains("database space exceeded") => Some(Refusal::NoSpace),
-        Code::ResourceExhausted if message.contains("larger than max") => Some(Refusal::TooLarge),
-        Code::InvalidArgument if message.contains("too large") || message.contains("too many op") => {
-            Some(Refusal::TooLarge)
-        }
-        Code::PermissionDenied | Code::Unauthenticated => Some(Refusal::Denied),
-        Code::InvalidArgument if message.contains("user") || message.contains("password") => {
-            Some(Refusal::Denied)
-        }
-        // Login for an etcd that asks for none. The words are etcd's.
-        Code::FailedPrecondition if message.contains("authentication is not enabled") => {
-            Some(Refusal::Denied)
-        }
-        Code::InvalidArgument if message.contains("duplicate key") => Some(Refusal::Invalid),
-        Code::OutOfRange if message.contains("compacted") => Some(Refusal::Compacted),
-        Code::Unimplemented => Some(Refusal::NotAStore),
-        _ => None,
-    };
-    let said = status_text(status);
-    match refusal {
-        Some(refusal) => StoreError::Refused(refusal, said),
-        None => StoreError::Unknown(said),
-    }
-}
-
-/// What the status says, and the deepest cause of it: those between are tonic's and hyper's own.
-fn status_text(status: &tonic::Status) -> String {
-    let mut deepest = None;
-    let mut source = std::error::Error::source(status);
-    while let Some(cause) = source {
-        deepest = Some(cause.to_string());
-        source = cause.source();
-    }
-    match deepest {
-        Some(cause) if !status.message().contains(&cause) => format!("{}: {cause}", status.message()),
-        _ => status.message().to_owned(),
-    }
-}
-
-fn is_connect_error(status: &tonic::Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(e) = source {
-        if e.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = e.source();
-    }
-    false
-}
-
-/// An error with its causes, each once.
-pub(super) fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

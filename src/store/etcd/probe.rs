@@ -1,128 +1,98 @@
-//! Why an endpoint does not answer as etcd should: one look at the bare connection, for the error message.
+//! Looks at an etcd member, for diagnosis.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use futures_util::future::{Either, select};
 
-use crate::limits::descriptors::is_exhausted;
-use crate::store::sight::Reach;
+use super::convert::revision;
+use super::error::{error, words};
+use super::member::Member;
+use super::reach;
+use crate::clock::Clock;
+use crate::store::probe::{Alarm, MemberStatus, Probe, Reach};
+use crate::store::{Refusal, Request, StoreError};
 
-/// How much of an answer is looked at.
-const ANSWER_BYTES_MAX: usize = 1024;
+/// How long a member may take to answer before a new connection is tried as well.
+const REACH_AFTER: Duration = Duration::from_millis(50);
 
-/// A TLS client's first message, as short as it can be. Whoever speaks TLS answers it with a record, be it an alert.
-const CLIENT_HELLO: [u8; 52] = {
-    let mut hello = [0; 52];
-    // record: handshake, TLS 1.0, 47 bytes; handshake: client hello, 43 bytes, TLS 1.2, 32 bytes of randomness
-    // (zeros do), no session; one cipher suite, one compression method.
-    let head = [0x16, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3];
-    let tail = [0, 0, 2, 0xc0, 0x2f, 1, 0, 0, 0];
-    let mut i = 0;
-    while i < head.len() {
-        hello[i] = head[i];
-        i += 1;
-    }
-    let mut i = 0;
-    while i < tail.len() {
-        hello[43 + i] = tail[i];
-        i += 1;
-    }
-    hello
-};
-
-/// What becomes of a new connection to `url`.
-pub(super) async fn reach(url: &str, patience: Duration) -> Reach {
-    match tokio::time::timeout(patience, TcpStream::connect(address_of(url))).await {
-        Ok(Ok(_)) => Reach::Open,
-        Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
-        Ok(Err(e)) if is_exhausted(&e) => Reach::NotTried,
-        Ok(Err(_)) | Err(_) => Reach::Nothing,
-    }
-}
-
-fn address_of(url: &str) -> &str {
-    url.split("://").last().unwrap_or(url).trim_end_matches('/')
-}
-
-/// Says in one sentence what is found at `url`, and what to do about it.
-pub(super) async fn explain(url: &str, patience: Duration) -> String {
-    let address = address_of(url);
-    let question = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    match ask(address, question.as_bytes(), patience).await {
-        Ok(answer) if !answer.is_empty() => judge(url, &answer),
-        Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, patience).await.unwrap_or_default()),
-        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-            format!("{url}: no connection within {patience:?}; check that the host is up and reachable")
-        }
-        Err(e) => format!("{url}: {e}; check that etcd runs there and that this is its client port"),
-    }
-}
-
-/// What is answered to these bytes; nothing, if nothing is answered in time.
-async fn ask(address: &str, question: &[u8], patience: Duration) -> std::io::Result<Vec<u8>> {
-    let mut stream = tokio::time::timeout(patience, TcpStream::connect(address)).await??;
-    let mut answer = vec![0; ANSWER_BYTES_MAX];
-    let exchange = async {
-        stream.write_all(question).await?;
-        stream.read(&mut answer).await
-    };
-    let n = tokio::time::timeout(patience, exchange).await.ok().and_then(Result::ok).unwrap_or(0);
-    answer.truncate(n);
-    Ok(answer)
-}
-
-fn judge(url: &str, answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(answer);
-    let is_tls = matches!(answer.first(), Some(0x15 | 0x16)) || text.contains("HTTPS server");
-    let wants_tls = url.starts_with("https://");
-    if is_tls && !wants_tls {
-        return format!(
-            "{url}: speaks TLS, but the endpoint is plain HTTP; write https:// and set store.etcd.ca_file"
-        );
-    }
-    if is_tls {
-        return format!(
-            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file \
-             (an etcd that requires a client certificate may just close the connection: broken pipe)"
-        );
-    }
-    if text.contains("etcdserver") && wants_tls {
-        return format!("{url}: is an etcd without TLS; write http://");
-    }
-    if text.contains("etcdserver") {
-        return format!("{url}: etcd runs there; if it refuses requests, check its quorum");
-    }
-    if answer.is_empty() {
-        return format!("{url}: accepts connections but sends no answer; it is hung, or not etcd");
-    }
-    let first: String =
-        text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
-    format!("{url}: is not etcd (it answers {first:?}); check the host and port")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_of_answer_has_its_own_advice() {
-        let etcd = b"HTTP/1.1 200 OK\r\n\r\n{\"etcdserver\":\"3.4.23\"}";
-        for (url, answer, says) in [
-            ("http://h:1", &b"\x15\x03\x01"[..], "write https://"),
-            (
-                "http://h:1",
-                &b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server."[..],
-                "write https://",
-            ),
-            ("https://h:1", &b"\x15\x03\x01"[..], "ca_file, cert_file"),
-            ("https://h:1", &etcd[..], "write http://"),
-            ("http://h:1", &etcd[..], "quorum"),
-            ("http://h:1", &b""[..], "sends no answer"),
-            ("http://h:1", &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..], "is not etcd"),
-        ] {
-            let said = judge(url, answer);
-            assert!(said.contains(says) && said.contains(url), "{said}");
+impl Member {
+    /// Looks at this member. Nothing of it takes longer than `timeout`. `question` must be one that only a quorum can
+    /// answer, as everything that the election asks.
+    pub(super) async fn probe(
+        self: &Arc<Self>,
+        clock: &dyn Clock,
+        question: &Request,
+        timeout: Duration,
+    ) -> Probe {
+        let told = pin!(self.ask_both(clock, question, timeout));
+        // Who answers at once needs no connection more.
+        let reached = pin!(async {
+            tokio::time::sleep(REACH_AFTER).await;
+            reach::reach(self.name(), timeout).await
+        });
+        match select(told, reached).await {
+            Either::Left((probe, _)) if probe.answers() => probe,
+            Either::Left((probe, reached)) => Probe { reach: reached.await, ..probe },
+            Either::Right((reach, told)) => Probe { reach, ..told.await },
         }
     }
+
+    async fn ask_both(self: &Arc<Self>, clock: &dyn Clock, question: &Request, timeout: Duration) -> Probe {
+        let at = clock.now();
+        let asked = async { self.call(clock, question).await.map(|_| clock.now().since(at)) };
+        let told = || within(timeout, self.status(clock));
+        let (mut status, decided) = tokio::join!(told(), within(timeout, asked));
+        // The newest etcds tell it only to who has logged in, as the question has by now.
+        if decided.is_ok() && matches!(status, Err(StoreError::Refused(Refusal::Denied, _))) {
+            status = told().await;
+        }
+        Probe {
+            place: self.name().to_owned(),
+            at,
+            reach: Reach::Open,
+            status: status.map_err(words),
+            decided,
+        }
+    }
+
+    /// What it says of itself, and how long that took.
+    pub(super) async fn status(
+        self: &Arc<Self>,
+        clock: &dyn Clock,
+    ) -> Result<(MemberStatus, Duration), StoreError> {
+        let began = clock.now();
+        // Not logged in: most etcds tell that to everybody, and a login may take longer than a look.
+        let mut connection = self.connected(began).await?;
+        let status = connection.maintenance.status().await.map_err(|e| error(&e))?;
+        self.heard(began, true);
+        let header = status.header();
+        let told = MemberStatus {
+            member: header.map_or(0, |h| h.member_id()),
+            cluster: header.map_or(0, |h| h.cluster_id()),
+            leader: status.leader(),
+            raft_term: status.raft_term(),
+            revision: header.map_or(0, |h| revision(h.revision()).0),
+            version: status.version().to_owned(),
+            db_size: u64::try_from(status.db_size()).unwrap_or(0),
+            db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
+            quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
+            is_learner: status.is_learner(),
+            alarms: status.errors().iter().filter_map(|e| Alarm::read(e)).collect(),
+        };
+        Ok((told, clock.now().since(began)))
+    }
+}
+
+/// An answer within this time.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(StoreError::Unknown(silence(timeout))))
+}
+
+pub(super) fn silence(timeout: Duration) -> String {
+    format!("no answer within {timeout:?}")
 }

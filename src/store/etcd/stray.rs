@@ -14,7 +14,8 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Shared;
 use super::member::Member;
-use crate::store::{Belongs, Refusal, Request, Response, StoreError};
+use crate::store::places::Belongs;
+use crate::store::{Refusal, Request, Response, StoreError};
 
 /// How long a member has to say which cluster it belongs to, while an answer of it waits.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -78,7 +79,7 @@ impl Shared {
         self.pinned.load(Ordering::Relaxed)
     }
 
-    /// See [`crate::store::Store::clusters`].
+    /// See [`crate::store::places::Places::clusters`].
     pub(super) async fn clusters(&self, timeout: Duration) -> Vec<Belongs> {
         let silent = |m: &Arc<Member>| Belongs { place: m.name().to_owned(), cluster: None };
         let mut all: Vec<Belongs> = self.members.iter().map(silent).collect();

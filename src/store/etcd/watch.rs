@@ -13,7 +13,8 @@ use futures_util::stream::{self, BoxStream};
 
 use super::Shared;
 use super::convert::{key_value, revision};
-use super::member::{Member, error};
+use super::error::error;
+use super::member::Member;
 use crate::clock::{Clock, OsClock};
 use crate::election::record::Revision;
 use crate::store::{Change, KeyRange, Refusal, StoreError, WatchBatch};

@@ -18,6 +18,7 @@ use metad::driver::tasks::Tasks;
 use metad::election::lease::LeaseId;
 use metad::election::record::{MemberUuid, Revision, Token};
 use metad::guardian::horizon::{Change, End, Horizon};
+use metad::store::places::Places;
 use metad::store::{KeyRange, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use tokio::sync::oneshot;
 
@@ -194,6 +195,13 @@ impl Store for Machine {
 
     fn location(&self) -> String {
         "the simulated store".into()
+    }
+}
+
+#[async_trait]
+impl Places for Machine {
+    async fn diagnose(&self) -> String {
+        "nobody answers".into()
     }
 }
 

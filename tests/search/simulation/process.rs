@@ -223,6 +223,7 @@ impl Player {
         DriverParts {
             store: shared.clone(),
             main_store: shared.clone(),
+            places: shared.clone(),
             clock: machine.clock.clone(),
             keys: world.keys.clone(),
             cluster: "sim".into(),

@@ -4,15 +4,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::super::facts::ELECTIONS_WINDOW;
 use super::super::page::{Etcd, LEADER_CHANGES};
 use crate::clock::Instant;
 
-/// Elections before this do not count any more.
-pub(in crate::diagnosis::checks) const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Looks that are closer together are not kept apart.
 const STEP: Duration = Duration::from_secs(15);
 
-/// What each endpoint had counted at the looks of the last [`WINDOW`]. As many as it has steps, and two.
+/// What each endpoint had counted at the looks of the last [`ELECTIONS_WINDOW`]. As many as it has steps, and two.
 #[derive(Debug, Default)]
 pub(super) struct Elections {
     looks: VecDeque<(Instant, Vec<Option<f64>>)>,
@@ -34,7 +33,7 @@ impl Elections {
         }
         self.looks.push_back((now, counted));
         // The one before the window is where its growth begins.
-        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= WINDOW) {
+        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= ELECTIONS_WINDOW) {
             self.looks.pop_front();
         }
     }
@@ -87,7 +86,7 @@ mod tests {
             "it restarted"
         );
         let minutes: Vec<_> = (0..60).map(|i| (i * 60, [Some(i as f64), None])).collect();
-        assert_eq!(after(&minutes).growth(), Some((15.0, WINDOW)), "what is older does not count");
+        assert_eq!(after(&minutes).growth(), Some((15.0, ELECTIONS_WINDOW)), "what is older does not count");
     }
 
     #[test]
@@ -96,6 +95,6 @@ mod tests {
         let elections = after(&looks);
         assert!(elections.looks.len() <= 62, "{}", elections.looks.len());
         let (n, window) = elections.growth().unwrap();
-        assert!((8.9..9.4).contains(&n) && window >= WINDOW, "{n} in {window:?}");
+        assert!((8.9..9.4).contains(&n) && window >= ELECTIONS_WINDOW, "{n} in {window:?}");
     }
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::super::facts::{EndpointFacts, EtcdFacts};
-use super::super::judge::room::REVISIONS_MAX;
+use super::super::facts::{EndpointFacts, EtcdFacts, REVISIONS_MAX};
 use super::super::page::{Etcd, Learned};
 use super::elections::Elections;
 use super::{Depth, PATIENCE};
 use crate::clock::{Clock, Instant};
 use crate::config::Config;
+use crate::diagnosis::prober;
 use crate::election::record::Revision;
-use crate::store::etcd::inspect::{Inspector, ListedMember, MemberStatus};
+use crate::store::codec::Keys;
+use crate::store::etcd::inspect::{Inspector, ListedMember};
 use crate::store::open::{self, OpenError};
+use crate::store::probe::{MemberStatus, Probe};
 
 /// How many writes are measured, and how long they may take together.
 const WRITES: usize = 20;
@@ -66,13 +68,26 @@ impl EtcdCollector {
         }
     }
 
-    /// Asks everything.
-    pub async fn collect(&mut self, depth: Depth) -> EtcdFacts {
+    /// Looks at each member, where no node has done so.
+    pub async fn probe(&self) -> Vec<Probe> {
+        let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
+        let question = prober::question(&keys);
+        join_all(self.inspectors.iter().map(|i| i.probe(&question))).await
+    }
+
+    /// Asks what a look at each member has not shown yet. `probes`: those looks; without them it looks itself.
+    pub async fn collect(&mut self, depth: Depth, probes: Option<Vec<Probe>>) -> EtcdFacts {
+        // Before the counters are read: to etcd 3.4 a read that is answered late is a slow apply.
+        let probes = match probes {
+            Some(probes) => probes,
+            None => self.probe().await,
+        };
         let began = self.clock.now();
         if !depth.sample.is_zero() {
             self.remember_pages().await;
         }
-        let asked = self.inspectors.iter().map(|i| ask(i, depth.reads, self.config.node.cluster.as_str()));
+        let prefix = self.prefix();
+        let asked = self.inspectors.iter().zip(probes).map(|(i, p)| ask(i, p, depth.reads, &prefix));
         let mut facts = EtcdFacts { endpoints: join_all(asked).await, ..EtcdFacts::default() };
         if let Some(best) = best_informed(&facts).map(|i| &self.inspectors[i]) {
             self.ask_cluster(best, depth, &mut facts).await;
@@ -81,8 +96,13 @@ impl EtcdCollector {
         tokio::time::sleep(rest).await;
         self.compare_pages(&mut facts).await;
         facts.elections = self.elections.growth();
-        self.count_writes(&mut facts, began).await;
+        self.count_writes(&mut facts).await;
         facts
+    }
+
+    /// Where our keys are.
+    fn prefix(&self) -> String {
+        format!("/metad/{}/", self.config.node.cluster)
     }
 
     async fn remember_pages(&mut self) {
@@ -105,11 +125,11 @@ impl EtcdCollector {
     }
 
     /// Writes in a second: the growth of the revision.
-    async fn count_writes(&mut self, facts: &mut EtcdFacts, began: Instant) {
-        let first = facts.answering().map(|(_, s)| s.revision).max();
-        let earlier = self.revision_before.take().or(first.map(|r| (r, began)));
-        let Some(i) = facts.endpoints.iter().position(|e| e.status.is_ok()) else { return };
-        let Ok((status, _)) = self.inspectors[i].status().await else { return };
+    async fn count_writes(&mut self, facts: &mut EtcdFacts) {
+        let first = facts.answering().map(|(e, s)| (s.revision, e.probe.at)).max_by_key(|(r, _)| *r);
+        let earlier = self.revision_before.take().or(first);
+        let Some(i) = facts.endpoints.iter().position(|e| e.probe.status.is_ok()) else { return };
+        let Ok(status) = self.inspectors[i].status().await else { return };
         let now = self.clock.now();
         self.revision_before = Some((status.revision, now));
         if let Some((revision, at)) = earlier {
@@ -122,17 +142,13 @@ impl EtcdCollector {
     async fn ask_cluster(&self, first: &Inspector, depth: Depth, facts: &mut EtcdFacts) {
         facts.members = first.members().await.ok();
         facts.others = self.look_for_others(facts).await;
-        // Without a leader these only wait, and count as failed; that there is none is said elsewhere.
-        let has_leader = facts.answering().any(|(_, s)| s.leader != 0);
-        if has_leader {
-            facts.alarms = first.alarms().await;
-        }
         facts.request_bytes_max = first.request_bytes_max().await.ok();
         let revision = facts.answering().map(|(_, s)| s.revision).max().unwrap_or(0);
         if revision > REVISIONS_MAX {
             facts.never_compacted = first.is_readable_at("/metad/", Revision(1)).await.ok();
         }
-        if depth.writes && has_leader {
+        // Without a leader these only wait, and count as failed; that there is none is said elsewhere.
+        if depth.writes && facts.answering().any(|(_, s)| s.leader != 0) {
             facts.shortest_lease = Some(shortest_lease(first).await);
             facts.writes = Some(self.write(first).await);
         }
@@ -142,14 +158,14 @@ impl EtcdCollector {
     async fn look_for_others(&self, facts: &EtcdFacts) -> Vec<(String, bool)> {
         let known = |m: &&ListedMember| facts.answering().any(|(_, s)| s.member == m.id);
         let others = facts.members.iter().flatten().filter(|m| !m.is_learner && !known(m));
-        let configured = |url: &String| facts.endpoints.iter().any(|e| &e.url == url);
+        let configured = |url: &String| facts.endpoints.iter().any(|e| &e.probe.place == url);
         let looks =
             others.take(OTHERS_MAX).filter(|m| !m.client_urls.iter().any(configured)).map(async |m| {
                 let name = if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() };
                 for url in m.client_urls.iter().take(ADDRESSES_MAX) {
                     let inspector = open::inspector_of_stranger(&self.config, url, &self.clock, PATIENCE / 2);
                     if let Ok(inspector) = inspector
-                        && inspector.status().await.is_ok_and(|(s, _)| s.member == m.id)
+                        && inspector.status().await.is_ok_and(|s| s.member == m.id)
                     {
                         return (name, true);
                     }
@@ -161,7 +177,7 @@ impl EtcdCollector {
 
     async fn write(&self, to: &Inspector) -> Result<Vec<Duration>, String> {
         let (lease, _) = to.grant(WRITES_LEASE).await?;
-        let key = format!("/metad/{}/doctor/{lease}", self.config.node.cluster);
+        let key = format!("{}doctor/{lease}", self.prefix());
         let (began, mut took) = (self.clock.now(), Ok(Vec::new()));
         for i in 0..WRITES {
             match (&mut took, to.write(&key, &i.to_string(), lease).await) {
@@ -180,8 +196,7 @@ impl EtcdCollector {
 
 /// Whom to ask about all: etcd's leader, else a voter that knows one, else anybody.
 fn best_informed(facts: &EtcdFacts) -> Option<usize> {
-    let answering =
-        facts.endpoints.iter().enumerate().filter_map(|(i, e)| Some((i, &e.status.as_ref().ok()?.0)));
+    let answering = facts.endpoints.iter().enumerate().filter_map(|(i, e)| Some((i, e.probe.says()?)));
     let knows = |s: &MemberStatus| (s.leader != 0 && s.leader == s.member, s.leader != 0 && !s.is_learner);
     // Of several that are as good the first one: they are in the order of the configuration.
     answering.max_by_key(|(i, s)| (knows(s), std::cmp::Reverse(*i))).map(|(i, _)| i)
@@ -193,21 +208,19 @@ async fn shortest_lease(of: &Inspector) -> Result<Duration, String> {
     Ok(granted)
 }
 
-async fn ask(inspector: &Inspector, reads: usize, cluster: &str) -> EndpointFacts {
+async fn ask(inspector: &Inspector, probe: Probe, reads: usize, key: &str) -> EndpointFacts {
     let mut facts = EndpointFacts {
-        url: inspector.url().to_owned(),
-        status: inspector.status().await,
+        probe,
         reads: Vec::new(),
         page: Err("not asked for".to_owned()),
         page_before: None,
         learned: None,
     };
-    if facts.status.is_err() {
+    if facts.probe.status.is_err() {
         return facts;
     }
-    let key = format!("/metad/{cluster}/");
     for _ in 0..reads {
-        match inspector.read(&key).await {
+        match inspector.read(key).await {
             Ok(took) => facts.reads.push(took),
             Err(_) => break,
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::super::facts::{MemberAnswer, MetaFacts, Registered, Seen};
-use super::super::measured::Burden;
+use super::super::facts::{Burden, MemberAnswer, MetaFacts, Registered, Seen};
 use super::super::{Finding, Reading, Status};
 use super::PATIENCE;
 use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::super::facts::{EtcdFacts, Facts};
+use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
 use super::super::{Judgement, Outcome, Status};
 use super::{count, etcd, list, millis, ms, skip};
+use crate::store::etcd::inspect::ListedMember;
+use crate::store::probe::MemberStatus;
 
 /// Connecting and one answer may take so many of the longest round trips.
 const ROUND_TRIPS: f64 = 10.0;
@@ -15,12 +17,12 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     let silent: Vec<String> = etcd
         .endpoints
         .iter()
-        .filter_map(|e| Some(format!("{}: {}", e.url, e.status.as_ref().err()?)))
+        .filter_map(|e| Some(format!("{}: {}", e.probe.place, e.probe.status.as_ref().err()?)))
         .collect();
     let slowest = etcd
         .endpoints
         .iter()
-        .filter_map(|e| Some((millis(e.status.as_ref().ok()?.1), e)))
+        .filter_map(|e| Some((millis(e.probe.status.as_ref().ok()?.1), e)))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let warn = facts.config.checks.rtt_p99_ms as f64 * ROUND_TRIPS;
     let limit = format!("all, each within {}", ms(warn));
@@ -31,8 +33,8 @@ pub fn endpoints(facts: &Facts) -> Judgement {
             "start the member there, or fix the network path to it: etcdctl --endpoints={} endpoint health",
             etcd.endpoints
                 .iter()
-                .filter(|e| e.status.is_err())
-                .map(|e| e.url.as_str())
+                .filter(|e| e.probe.status.is_err())
+                .map(|e| e.probe.place.as_str())
                 .collect::<Vec<_>>()
                 .join(",")
         );
@@ -40,7 +42,7 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     }
     let Some((took, slowest)) = slowest else { return skip("no endpoint is configured") };
     let status = super::above(took, warn, f64::INFINITY);
-    let fix = format!("check {}: its CPU, its disk, and the network path to it", slowest.url);
+    let fix = format!("check {}: its CPU, its disk, and the network path to it", slowest.probe.place);
     Outcome::new(status, format!("{answer}, the slowest in {}", ms(took)), limit)
         .fix(fix)
         .reading(took, "ms", warn)
@@ -73,11 +75,7 @@ pub fn leader(facts: &Facts) -> Judgement {
     Outcome::new(Status::Pass, format!("{} leads etcd", name(etcd, id)), limit).made()
 }
 
-fn named_leader(
-    etcd: &EtcdFacts,
-    endpoint: &super::super::facts::EndpointFacts,
-    status: &crate::store::etcd::inspect::MemberStatus,
-) -> String {
+fn named_leader(etcd: &EtcdFacts, endpoint: &EndpointFacts, status: &MemberStatus) -> String {
     format!("{} names {} (term {})", etcd.name_of(endpoint), name(etcd, status.leader), status.raft_term)
 }
 
@@ -94,7 +92,7 @@ pub fn quorum(facts: &Facts) -> Judgement {
         Some(members) => {
             let voters: Vec<_> = members.iter().filter(|m| !m.is_learner).collect();
             let elsewhere = |name: &str| etcd.others.iter().any(|(n, up)| n == name && *up);
-            let called = |m: &crate::store::etcd::inspect::ListedMember| {
+            let called = |m: &ListedMember| {
                 if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() }
             };
             let off: Vec<String> = voters
@@ -105,7 +103,8 @@ pub fn quorum(facts: &Facts) -> Judgement {
             (voters.len(), voters.len() - off.len(), off)
         }
         None => {
-            let silent = etcd.endpoints.iter().filter(|e| e.status.is_err()).map(|e| e.url.clone());
+            let silent =
+                etcd.endpoints.iter().filter(|e| e.probe.status.is_err()).map(|e| e.probe.place.clone());
             let silent: Vec<String> = silent.collect();
             (etcd.endpoints.len(), etcd.endpoints.len() - silent.len(), silent)
         }
@@ -115,8 +114,8 @@ pub fn quorum(facts: &Facts) -> Judgement {
     if !offline.is_empty() {
         measured.push_str(&format!("; offline: {}", list(&offline)));
     }
-    // A majority has agreed to these; then the others are merely out of our reach.
-    let decides = etcd.alarms.is_ok() || etcd.writes.as_ref().is_some_and(Result::is_ok);
+    // If a majority decides, the others are merely out of our reach.
+    let decides = etcd.decides();
     let status = match online {
         n if n < quorum && !decides => Status::Fail,
         n if n < voters => Status::Warn,
@@ -167,7 +166,7 @@ pub fn one_cluster(facts: &Facts) -> Judgement {
         return skip("no endpoint answers");
     }
     if clusters.len() > 1 {
-        let says = etcd.answering().map(|(e, s)| format!("{} is of cluster {:x}", e.url, s.cluster));
+        let says = etcd.answering().map(|(e, s)| format!("{} is of cluster {:x}", e.probe.place, s.cluster));
         let measured = list(&says.collect::<Vec<_>>());
         let fix = "store.etcd.endpoints = the members of one cluster only";
         return Outcome::new(Status::Fail, measured, limit).fix(fix).made();

@@ -1,11 +1,13 @@
 //! Room in etcd: database, quota, alarms, history, request size.
 
-use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
+use std::collections::BTreeSet;
+
+use super::super::facts::{EndpointFacts, EtcdFacts, Facts, REVISIONS_MAX};
 use super::super::page::{COMPACTED, QUOTA};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{etcd, list, mib, skip};
 use crate::driver::writes::WRITE_BYTES_MAX;
-use crate::store::etcd::inspect::MemberStatus;
+use crate::store::probe::{Alarm, MemberStatus};
 
 /// What etcd takes for a quota when none is given.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -15,8 +17,6 @@ const QUOTA_MAX: u64 = 8 << 30;
 const FULL_PERCENT: f64 = 95.0;
 /// A file of less than this is not worth defragmenting.
 const FRAGMENTED_BYTES: u64 = 100 << 20;
-/// After so many revisions somebody should have compacted.
-pub(in crate::diagnosis::checks) const REVISIONS_MAX: u64 = 50_000;
 /// How to make room.
 const MAKE_ROOM: &str = "etcdctl compact $(etcdctl endpoint status -w json | jq '.[0].Status.header.revision'), then \
                          etcdctl defrag, one member after the other";
@@ -89,12 +89,8 @@ pub fn fragmentation(facts: &Facts) -> Judgement {
 
 /// NOSPACE, CORRUPT.
 pub fn alarms(facts: &Facts) -> Judgement {
-    let etcd = etcd(facts)?;
-    let alarms = match &etcd.alarms {
-        Ok(alarms) => alarms,
-        // Where nobody can be asked, ETCD_001 or ETCD_002 says why.
-        Err(why) => return skip(format!("cannot query the alarms: {why}")),
-    };
+    let (etcd, all) = endpoints(facts)?;
+    let alarms: BTreeSet<&Alarm> = all.iter().flat_map(|(_, s)| &s.alarms).collect();
     if alarms.is_empty() {
         return Outcome::new(Status::Pass, "none", "none").made();
     }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::collect::elections::WINDOW;
-use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
+use super::super::facts::{ELECTIONS_WINDOW, EndpointFacts, EtcdFacts, Facts};
 use super::super::page::{
     COMMIT, FAILED_HEARTBEATS, FAILED_PROPOSALS, FSYNC, PEER_RTT, RECEIVED_BYTES, SLOW_APPLIES,
 };
@@ -72,7 +71,7 @@ fn histogram(facts: &Facts, name: &str, does: &str, warn_ms: u64, fail: f64, fix
 fn no_page(etcd: &EtcdFacts, name: &str) -> Judgement {
     let broken: Vec<String> = etcd
         .answering()
-        .filter_map(|(e, _)| Some(format!("{}: {}", e.url, e.page.as_ref().err()?)))
+        .filter_map(|(e, _)| Some(format!("{}: {}", e.probe.place, e.page.as_ref().err()?)))
         .collect();
     if broken.is_empty() {
         return skip(format!("no member has measured {name}"));
@@ -136,7 +135,7 @@ pub fn elections(facts: &Facts) -> Judgement {
     let Some((n, ago)) = etcd.elections else { return skip("two readings of /metrics are needed") };
     let measured = format!("{n:.0} changes of etcd's leader in {ago:.0?}");
     // Looks may be farther apart.
-    let most = ELECTIONS_MAX * (ago.as_secs_f64() / WINDOW.as_secs_f64()).floor().max(1.0);
+    let most = ELECTIONS_MAX * (ago.as_secs_f64() / ELECTIONS_WINDOW.as_secs_f64()).floor().max(1.0);
     Outcome::new(above(n, most, f64::INFINITY), measured, format!("{most} in that time"))
         .fix("metad doctor --only ETCD_005,ETCD_007: a slow disk or network between etcd's members")
         .reading(n, "", most)

@@ -8,9 +8,12 @@ use super::super::facts::{
 };
 use super::super::page::{Etcd, Learned};
 use super::super::{CHECKS, Status, catalog};
+use crate::clock::Instant;
 use crate::config;
 use crate::election::record::Foreign;
-use crate::store::etcd::inspect::{Alarm, ListedMember, MemberStatus};
+use crate::store::StoreError;
+use crate::store::etcd::inspect::ListedMember;
+use crate::store::probe::{Alarm, MemberStatus, Probe, Reach};
 
 fn facts(flags: &[(&str, &str)]) -> Facts {
     let mut all = vec![("node.id", "n".to_owned()), ("store.etcd.endpoints", "a:1,b:1,c:1".to_owned())];
@@ -33,8 +36,13 @@ fn status(member: u64) -> MemberStatus {
 fn endpoint(member: u64) -> EndpointFacts {
     let db = MemberStatus { db_size: 40 << 20, db_in_use: 30 << 20, ..status(member) };
     EndpointFacts {
-        url: format!("http://m{member}:1"),
-        status: Ok((db, Duration::from_millis(1))),
+        probe: Probe {
+            place: format!("http://m{member}:1"),
+            at: Instant::default(),
+            reach: Reach::Open,
+            status: Ok((db, Duration::from_millis(1))),
+            decided: Ok(Duration::from_millis(1)),
+        },
         reads: vec![Duration::from_millis(1); 20],
         page: Err("none".into()),
         page_before: None,
@@ -48,7 +56,6 @@ fn etcd() -> EtcdFacts {
     EtcdFacts {
         endpoints: (1..=3).map(endpoint).collect(),
         members: Some((1..=3).map(listed).collect()),
-        alarms: Ok(vec![]),
         ..EtcdFacts::default()
     }
 }
@@ -133,14 +140,15 @@ fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
 #[test]
 fn what_is_wrong_with_etcd_is_judged() {
     let offline = |e: &mut EtcdFacts, n: usize| {
-        e.endpoints[..n].iter_mut().for_each(|e| e.status = Err("connection refused".into()));
+        e.endpoints[..n].iter_mut().for_each(|e| e.probe.status = Err("connection refused".into()));
     };
     assert_judged("ETCD_001", &with_etcd(|e| offline(e, 1)), Some(Status::Fail));
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 1)), Some(Status::Warn));
-    let silent = |e: &mut EtcdFacts| e.alarms = Err("no leader".into());
+    let undecided = || Err(StoreError::Unknown("no leader".into()));
+    let silent = |e: &mut EtcdFacts| e.endpoints.iter_mut().for_each(|e| e.probe.decided = undecided());
     let lost = |e: &mut EtcdFacts| (offline(e, 2), silent(e)).0;
     assert_judged("ETCD_003", &with_etcd(lost), Some(Status::Fail));
-    // Two that are merely out of our reach: a majority has told of the alarms.
+    // Two that are merely out of our reach: a majority has answered.
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 2)), Some(Status::Warn));
     // Four voters need three: two offline is lost, although two are left (META_006 as published misses it).
     let four = |e: &mut EtcdFacts| {
@@ -156,7 +164,7 @@ fn what_is_wrong_with_etcd_is_judged() {
     assert_judged("ETCD_003", &with_etcd(four), Some(Status::Fail));
     assert_judged("ETCD_004", &with_etcd(four), Some(Status::Warn));
     let status = |e: &mut EtcdFacts, change: fn(&mut MemberStatus)| {
-        if let Ok((s, _)) = &mut e.endpoints[1].status {
+        if let Ok((s, _)) = &mut e.endpoints[1].probe.status {
             change(s);
         }
     };
@@ -167,6 +175,7 @@ fn what_is_wrong_with_etcd_is_judged() {
         ("ETCD_010", |s| (s.db_size, s.quota) = (99, Some(100)), Status::Fail),
         ("ETCD_011", |s| s.quota = Some(9 << 30), Status::Warn),
         ("ETCD_012", |s| (s.db_size, s.db_in_use) = (200 << 20, 10 << 20), Status::Warn),
+        ("ETCD_013", |s| s.alarms.push(Alarm { member: 2, kind: "CORRUPT".into() }), Status::Fail),
         ("ETCD_016", |s| s.version = "3.5.1".into(), Status::Fail),
         ("ETCD_016", |s| s.version = "3.6.11".into(), Status::Warn), // two versions
         ("ETCD_016", |s| s.version = "nonsense".into(), Status::Unknown),
@@ -175,8 +184,6 @@ fn what_is_wrong_with_etcd_is_judged() {
     ] {
         assert_judged(code, &with_etcd(|e| status(e, change)), Some(expected));
     }
-    let alarm = Alarm { member: 2, kind: "CORRUPT".into() };
-    assert_judged("ETCD_013", &with_etcd(|e| e.alarms = Ok(vec![alarm])), Some(Status::Fail));
     assert_judged("ETCD_014", &with_etcd(|e| e.never_compacted = Some(true)), Some(Status::Warn));
     assert_judged("ETCD_015", &with_etcd(|e| e.request_bytes_max = Some(1 << 20)), Some(Status::Fail));
     let flags = Learned::read(br#"{"cmdline":["etcd","--auto-compaction-retention=1h"]}"#);
