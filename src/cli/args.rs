@@ -209,6 +209,9 @@ pub(super) struct DoctorArgs {
     /// List the checks
     #[arg(long)]
     pub(super) list: bool,
+    /// Explain a check, by code or name: its limit, why it matters, what helps
+    #[arg(long, value_name = "CODE", conflicts_with = "list")]
+    pub(super) explain: Option<String>,
 }
 
 #[derive(Args, Debug)]
