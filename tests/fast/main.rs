@@ -4,5 +4,6 @@
 
 mod decoders;
 mod documents;
+mod generated;
 mod tidy;
 mod transcripts;
