@@ -5,5 +5,6 @@
 mod decoders;
 mod documents;
 mod generated;
+mod one_place;
 mod tidy;
 mod transcripts;

@@ -85,6 +85,12 @@ fn the_page_of_metrics_lists_them_all() {
     assert_generated("src/docs/metrics.md", "src/telemetry/metrics", &expected);
 }
 
+/// The names under which metrics are registered: what a page adds to them says what kind they are.
+pub fn names() -> Vec<String> {
+    let bare = |m: Metric| m.name.trim_end_matches("_total").trim_end_matches("_info").to_owned();
+    metrics_of(&page()).into_iter().map(bare).collect()
+}
+
 #[test]
 fn the_help_of_a_metric_names_the_values_of_its_labels() {
     let limits = std::fs::read_to_string(tidy::root().join("src/docs/cluster.md")).expect("the page");
