@@ -91,7 +91,7 @@ pub struct Finding {
     pub why: String,
     /// What to do; empty when there is nothing.
     pub fix: String,
-    /// Where it is explained.
+    /// The command that explains it.
     pub doc: String,
     /// The number behind it, if it is one.
     pub reading: Option<Reading>,

@@ -93,9 +93,9 @@ impl Check {
         Self { asks_a_node: true, ..self }
     }
 
-    /// Where it is explained.
+    /// The command that explains it: who has the binary need not have the documents.
     pub fn doc(&self) -> String {
-        format!("src/docs/checks.md#{}", self.code.to_lowercase())
+        format!("metad doctor --explain {}", self.code)
     }
 
     /// Is this its code or its name?
