@@ -7,6 +7,7 @@
 mod args;
 mod doctor;
 mod history;
+mod key_flags;
 mod output;
 mod panics;
 mod query;

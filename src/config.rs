@@ -2,7 +2,7 @@
 //!
 //! A value comes from the defaults, then the file, then the environment (`METAD_SECTION__KEY`), then the
 //! flags; a later layer replaces single keys, never a whole layer. [`KEYS`] is the one list of keys: names of
-//! variables, types, ranges, defaults, suggestions, `config print` and `config/metad.toml` all come from it.
+//! variables, types, ranges, defaults, flags, suggestions, `config print` and `config/metad.toml` all come from it.
 //!
 //! [`load`] is the only way in. It reads one file (and the host name, when no node id is given) and nothing
 //! else: it opens no store, binds no port and looks at no certificate, so `metad config check` is safe to run
@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use keys::{Fallback, KEYS, Key, Kind};
+pub use keys::{Fallback, Flag, KEYS, Key, Kind};
 pub use layers::{Origin, Origins, Spot};
 pub use print::reference;
 
-/// Everything that can be configured, with every default filled in.
+/// Everything that can be configured, with every default filled in. [`KEYS`] has the defaults and the ranges.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -58,25 +58,24 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// The name of this node, unique in the cluster. Default: the host name.
+    /// The name of this node, unique in the cluster.
     pub id: String,
-    /// The name of the cluster; nodes of different clusters ignore each other. Default: `default`.
+    /// The name of the cluster; nodes of different clusters ignore each other.
     pub cluster: String,
-    /// The directory that holds the node's identity. Default: `<node id>.metad`.
+    /// The directory that holds the node's identity.
     pub data_dir: PathBuf,
-    /// Does the platform give the data dir to one process at most, wherever it runs? Default: no.
+    /// Does the platform give the data dir to one process at most, wherever it runs?
     pub data_dir_exclusive: bool,
-    /// Where the others reach us, `host:port`. Default: the rpc `listen_addr`. `None` only while that one has
-    /// port 0; see [`NodeConfig::advertised`], which is the way to read this field.
+    /// Where the others reach us, `host:port`. `None` only while `listen_addr` has port 0; see
+    /// [`NodeConfig::advertised`], which is the way to read this field.
     pub advertise_addr: Option<String>,
-    /// Rank at a vacancy, 0 to 1000, higher first; 0 never leads. Default: 100.
+    /// Rank at a vacancy, higher first; 0 never leads.
     pub priority: u32,
     /// How long a member of a higher priority must be back before a leader makes way for it, in seconds; 0: never.
-    /// Default: 0.
     pub failback_delay_secs: u64,
-    /// A process that frees the seat when this one dies. Default: true.
+    /// A process that revokes the lease when this one dies.
     pub guardian: bool,
-    /// So many file descriptors no client may use up. Default: 100.
+    /// So many file descriptors no client may use up.
     pub reserved_descriptors: u64,
 }
 
@@ -84,31 +83,31 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetaConfig {
-    /// The lease on leadership, in seconds, 3 or more. Default: 15.
+    /// The lease on leadership, in seconds.
     pub meta_leader_lease_secs: u64,
-    /// The election to take part in; members of one group elect one leader. Default: `meta`.
+    /// The election to take part in; members of one group elect one leader.
     pub group: String,
-    /// Time the main loop gets to end on a planned stop, in seconds. Default: 10.
+    /// Time the main loop gets to end on a planned stop, in seconds.
     pub stop_timeout_secs: u64,
-    /// Time a new leader gets to start its main loop, in seconds. Default: 10.
+    /// Time a new leader gets to start its main loop, in seconds.
     pub start_timeout_secs: u64,
-    /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever. Default: 60.
+    /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever.
     pub main_loop_timeout_secs: u64,
-    /// What becomes of leadership when the program of `metad run` fails. Default: [`Restart::No`].
+    /// What becomes of leadership when the program of `metad run` fails.
     pub restart: Restart,
-    /// Time between two ticks of the built-in main loop, in milliseconds; 0: none. Default: 0.
+    /// Time between two ticks of the built-in main loop, in milliseconds; 0: none.
     pub tick_interval_ms: u64,
-    /// How long a worker may be silent before it expires, in seconds. Default: 60.
+    /// How long a worker may be silent before it expires, in seconds.
     pub max_heartbeat_interval_secs: u64,
-    /// Time between two barriers, in milliseconds. Default: 1000.
+    /// Time between two barriers, in milliseconds.
     pub barrier_interval_ms: u64,
-    /// Every n-th barrier is a checkpoint. Default: 1.
+    /// Every n-th barrier is a checkpoint.
     pub checkpoint_frequency: u64,
-    /// How long the workers have to collect a barrier, in milliseconds. Default: 10000.
+    /// How long the workers have to collect a barrier, in milliseconds.
     pub barrier_collect_timeout_ms: u64,
-    /// After so many dropped barriers in a row a worker is no longer waited for. Default: 3.
+    /// After so many dropped barriers in a row a worker is no longer waited for.
     pub barrier_failures_max: u64,
-    /// The most barriers under way. Default: 10.
+    /// The most barriers under way.
     pub in_flight_barrier_nums: u64,
 }
 
@@ -126,7 +125,7 @@ pub enum Restart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// Which store is used. Default: etcd when `etcd.endpoints` is not empty, else SQLite.
+    /// Which store is used.
     pub kind: StoreKind,
     /// The etcd cluster; read only when `kind` is [`StoreKind::Etcd`].
     pub etcd: EtcdConfig,
@@ -148,23 +147,23 @@ pub enum StoreKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdConfig {
-    /// The etcd members as they were configured; [`EtcdConfig::urls`] gives them with a scheme. Default: none.
+    /// The etcd members as they were configured; [`EtcdConfig::urls`] gives them with a scheme.
     pub endpoints: Vec<String>,
-    /// PEM file with the authority that signed etcd's certificates. Default: the system's authorities.
+    /// PEM file with the authority that signed etcd's certificates.
     pub ca_file: Option<PathBuf>,
-    /// PEM file with our certificate. Default: none, we show no certificate.
+    /// PEM file with our certificate.
     pub cert_file: Option<PathBuf>,
-    /// PEM file with the key of `cert_file`. Default: none.
+    /// PEM file with the key of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// The etcd user. Default: none, we do not log in.
+    /// The etcd user.
     pub username: Option<String>,
-    /// The file that holds the password of `username`. Default: none. No key holds a password itself.
+    /// The file that holds the password of `username`. No key holds a password itself.
     pub password_file: Option<PathBuf>,
-    /// Time a TCP connection may take, in milliseconds. Default: 1000.
+    /// Time a TCP connection may take, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// Time one request may take, in milliseconds; not the keep-alive, which has its own rules. Default: 3000.
+    /// Time one request may take, in milliseconds; not the keep-alive, which has its own rules.
     pub request_timeout_ms: u64,
-    /// How long to wait for etcd at start before giving up with exit code 69, in seconds. Default: 10.
+    /// How long to wait for etcd at start before giving up with exit code 69, in seconds.
     pub start_timeout_secs: u64,
 }
 
@@ -172,10 +171,9 @@ pub struct EtcdConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
-    /// The database file. Default: `<data_dir>/metad.db`. Nodes elect among themselves only when they are given
-    /// the same file.
+    /// The database file. Nodes elect among themselves only when they are given the same file.
     pub path: PathBuf,
-    /// How long to wait for another process that holds the file's lock, in milliseconds. Default: 2000.
+    /// How long to wait for another process that holds the file's lock, in milliseconds.
     pub busy_timeout_ms: u64,
 }
 
@@ -183,25 +181,25 @@ pub struct SqliteConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RpcConfig {
-    /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5690`.
+    /// Where to listen, `host:port`; port 0 lets the system choose.
     pub listen_addr: String,
-    /// The most connections at once. Default: 10000.
+    /// The most connections at once.
     pub max_connections: u64,
-    /// The most connections of one address. Default: 5000.
+    /// The most connections of one address.
     pub max_connections_per_address: u64,
-    /// The most calls and streams at once. Default: 20000.
+    /// The most calls and streams at once.
     pub max_requests: u64,
-    /// The most calls and streams of one connection. Default: 256.
+    /// The most calls and streams of one connection.
     pub max_requests_per_connection: u64,
-    /// The most calls per second of those that show many things at once. Default: 1000.
+    /// The most calls per second of those that show many things at once.
     pub max_costly_requests_per_sec: u64,
-    /// The most mebibytes of requests that are being read. Default: 64.
+    /// The most mebibytes of requests that are being read.
     pub max_bytes_in_flight_mib: u64,
-    /// Time from a connection to its first request, in seconds. Default: 10.
+    /// Time from a connection to its first request, in seconds.
     pub first_request_timeout_secs: u64,
-    /// How long a connection may be without a call, in seconds. Default: 900.
+    /// How long a connection may be without a call, in seconds.
     pub idle_timeout_secs: u64,
-    /// How long a client may take nothing of what is sent, in seconds. Default: 30.
+    /// How long a client may take nothing of what is sent, in seconds.
     pub write_timeout_secs: u64,
 }
 
@@ -209,20 +207,20 @@ pub struct RpcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Where to listen, `host:port`; port 0 lets the system choose. Default: `127.0.0.1:5691`.
+    /// Where to listen, `host:port`; port 0 lets the system choose.
     pub listen_addr: String,
-    /// The most connections at once. Default: 1000.
+    /// The most connections at once.
     pub max_connections: u64,
-    /// The most connections of one address. Default: 500.
+    /// The most connections of one address.
     pub max_connections_per_address: u64,
-    /// The most requests per second for what is made anew for each. Default: 200.
+    /// The most requests per second for what is made anew for each.
     pub max_costly_requests_per_sec: u64,
-    /// How long a connection may be without a request, in seconds. Default: 60.
+    /// How long a connection may be without a request, in seconds.
     pub idle_timeout_secs: u64,
-    /// The most readers of the events at once. Default: 64.
+    /// The most readers of the events at once.
     pub max_event_readers: u64,
-    /// Host names, separated by commas, under which the page may be asked for. Default: none besides those that no
-    /// other site can have.
+    /// Host names, separated by commas, under which the page may be asked for, besides those that no other site
+    /// can have.
     pub allowed_hosts: Option<String>,
 }
 
@@ -230,9 +228,9 @@ pub struct HttpConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// Levels and modules, in the syntax of `RUST_LOG`, which is checked where it is used. Default: `info`.
+    /// Levels and modules, in the syntax of `RUST_LOG`, which is checked where it is used.
     pub filter: String,
-    /// The form of a line. Default: [`LogFormat::Auto`].
+    /// The form of a line.
     pub format: LogFormat,
 }
 
@@ -240,23 +238,23 @@ pub struct LogConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChecksConfig {
-    /// How often a running node makes the cheap checks, in seconds; 0: never. Default: 60.
+    /// How often a running node makes the cheap checks, in seconds; 0: never.
     pub interval_secs: u64,
-    /// How many meta nodes there should be; 0: as many as are registered. Default: 0.
+    /// How many meta nodes there should be; 0: as many as are registered.
     pub expected_members: u64,
-    /// So many unplanned changes of the leader within the window are no flapping yet. Default: 1.
+    /// So many unplanned changes of the leader within the window are no flapping yet.
     pub max_leader_changes: u64,
-    /// The window in which changes of the leader are counted, in seconds. Default: 600.
+    /// The window in which changes of the leader are counted, in seconds.
     pub leader_change_window_secs: u64,
-    /// The slowest percent of syncs to disk may take so long, in milliseconds. Default: 10.
+    /// The slowest percent of syncs to disk may take so long, in milliseconds.
     pub fsync_p99_ms: u64,
-    /// The slowest percent of etcd's commits may take so long, in milliseconds. Default: 25.
+    /// The slowest percent of etcd's commits may take so long, in milliseconds.
     pub commit_p99_ms: u64,
-    /// The slowest percent of round trips may take so long, in milliseconds. Default: 50.
+    /// The slowest percent of round trips may take so long, in milliseconds.
     pub rtt_p99_ms: u64,
-    /// The clocks of two members may differ by so much, in milliseconds. Default: 50.
+    /// The clocks of two members may differ by so much, in milliseconds.
     pub clock_skew_ms: u64,
-    /// etcd's database may take so much of its quota, in percent. Default: 80.
+    /// etcd's database may take so much of its quota, in percent.
     pub db_size_percent: u64,
 }
 

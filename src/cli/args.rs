@@ -1,11 +1,11 @@
-//! The arguments. Each flag that has a configuration key names its environment variable; a test holds the two
-//! against each other.
+//! The arguments. The flags of configuration keys are not among them: `key_flags` makes those from the table.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::key_flags::KeyFlags;
 use crate::clock::parse_duration;
 
 /// A leader-election meta daemon: elects exactly one leader and explains every change
@@ -60,36 +60,8 @@ pub(super) struct SettingArgs {
     /// Configuration file (TOML) [env: METAD_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Name of this node; default: the host name [env: METAD_NODE__ID]
-    #[arg(long, value_name = "NAME")]
-    pub(super) node_id: Option<String>,
-    /// Address at which other members reach this node, host:port [env: METAD_NODE__ADVERTISE_ADDR]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(super) advertise_addr: Option<String>,
-    /// gRPC listen address; default: 127.0.0.1:5690 [env: METAD_RPC__LISTEN_ADDR]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(super) listen_addr: Option<String>,
-    /// HTTP listen address: probes, metrics, page; default: 127.0.0.1:5691 [env: METAD_HTTP__LISTEN_ADDR]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(super) http_addr: Option<String>,
-    /// Directory that holds this node's identity; default: NODE_ID.metad [env: METAD_NODE__DATA_DIR]
-    #[arg(long, value_name = "DIR")]
-    pub(super) data_dir: Option<String>,
-    /// Store, sqlite or etcd; default: etcd if endpoints are set [env: METAD_STORE__KIND]
-    #[arg(long, value_name = "KIND")]
-    pub(super) store: Option<String>,
-    /// etcd client addresses, one per member [env: METAD_STORE__ETCD__ENDPOINTS]
-    #[arg(long, value_name = "A,B,C")]
-    pub(super) etcd_endpoints: Option<String>,
-    /// Cluster name; default: default [env: METAD_NODE__CLUSTER]
-    #[arg(long, value_name = "NAME")]
-    pub(super) cluster: Option<String>,
-    /// Leader lease in seconds; default: 15 [env: METAD_META__META_LEADER_LEASE_SECS]
-    #[arg(long, value_name = "SECS", allow_negative_numbers = true)]
-    pub(super) meta_leader_lease_secs: Option<String>,
-    /// When metad run restarts its program, no or on-failure; default: no [env: METAD_META__RESTART]
-    #[arg(long, value_name = "WHEN")]
-    pub(super) restart: Option<String>,
+    #[command(flatten)]
+    pub(super) keys: KeyFlags,
 }
 
 #[derive(Args, Debug, Default)]
@@ -237,6 +209,9 @@ pub(super) struct DoctorArgs {
     /// List the checks
     #[arg(long)]
     pub(super) list: bool,
+    /// Explain a check, by code or name: its limit, why it matters, what helps
+    #[arg(long, value_name = "CODE", conflicts_with = "list")]
+    pub(super) explain: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -331,27 +306,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }
 
-// === impl SettingArgs ===
-
-impl SettingArgs {
-    /// The flags that were given, by configuration key.
-    pub(super) fn given(&self) -> Vec<(&'static str, String)> {
-        let all = [
-            ("node.id", &self.node_id),
-            ("node.advertise_addr", &self.advertise_addr),
-            ("rpc.listen_addr", &self.listen_addr),
-            ("http.listen_addr", &self.http_addr),
-            ("node.data_dir", &self.data_dir),
-            ("store.kind", &self.store),
-            ("store.etcd.endpoints", &self.etcd_endpoints),
-            ("node.cluster", &self.cluster),
-            ("meta.meta_leader_lease_secs", &self.meta_leader_lease_secs),
-            ("meta.restart", &self.restart),
-        ];
-        all.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
-    }
-}
-
 // === impl MetaArgs ===
 
 impl MetaArgs {
@@ -376,19 +330,6 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_names_the_environment_variable_of_its_key() {
-        let cli = Cli::command();
-        let serve = cli.find_subcommand("serve").unwrap();
-        for key in crate::config::KEYS.iter() {
-            let Some(flag) = key.flag else { continue };
-            let name = flag.trim_start_matches("--");
-            let arg = serve.get_arguments().find(|a| a.get_long() == Some(name));
-            let help = arg.and_then(|a| a.get_help()).unwrap_or_else(|| panic!("no flag {flag}")).to_string();
-            assert!(help.contains(&format!("[env: {}]", key.env())), "{flag}: {help}");
-        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::diagnosis::checks::collect::{Depth, meta};
 use crate::diagnosis::checks::examine::{self, Plan, UnknownCheck};
 use crate::diagnosis::checks::facts::MetaFacts;
 use crate::diagnosis::checks::render::{self, Colours};
-use crate::diagnosis::checks::{CHECKS, Check, Finding, Group, Outcome, Report, Skipped, Status, catalog};
+use crate::diagnosis::checks::{Check, Finding, Outcome, Report, Skipped, Status, catalog};
 use crate::election::exit::Exit;
 use crate::telemetry::terminal::plain;
 
@@ -26,7 +26,11 @@ const CHECK_SAMPLE: Duration = Duration::from_secs(1);
 /// `metad doctor`.
 pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
-        return output::print(&catalogue()).map(|()| 0);
+        return output::print(&render::list()).map(|()| 0);
+    }
+    if let Some(name) = args.explain {
+        let check = catalog::find(&name).ok_or(UnknownCheck(name)).map_err(unknown)?;
+        return output::print(&render::explanation(check)).map(|()| 0);
     }
     let loaded = settings::load(&args.settings)?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
@@ -132,18 +136,6 @@ fn skipped(report: &Report) -> String {
     let lines = report.skipped.iter().map(|s| format!("  - {} skipped: {}\n", s.code, plain(&s.why)));
     let lines: String = lines.collect();
     if lines.is_empty() { lines } else { format!("not checked\n{lines}") }
-}
-
-/// All checks, by group.
-fn catalogue() -> String {
-    let mut text = String::new();
-    for group in Group::ALL {
-        text.push_str(&format!("{}\n", group.as_str()));
-        for c in CHECKS.iter().filter(|c| c.group == group) {
-            text.push_str(&format!("  {:<12} {:<22} {}\n", c.code, c.name, c.title));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

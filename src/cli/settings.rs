@@ -11,7 +11,7 @@ use crate::election::exit::Exit;
 pub(super) fn load(args: &SettingArgs) -> Result<Loaded, Failure> {
     let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
     let file = args.config.clone().or_else(from_env);
-    config::load(file.as_deref(), config::process_env(), &args.given())
+    config::load(file.as_deref(), config::process_env(), args.keys.given())
         .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))
 }
 

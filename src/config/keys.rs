@@ -1,7 +1,8 @@
 //! The one list of configuration keys.
 //!
-//! Everything that has to know the keys reads this list: environment names, unknown-key errors and their
-//! suggestions, the checks of type and range, `config print`, and `config/metad.toml`, which is generated.
+//! Everything that has to know the keys reads this list: environment names, flags and their help, unknown-key
+//! errors and their suggestions, the checks of type and range, `config print`, and `config/metad.toml`, which
+//! is generated.
 //! A key that is added to a section's struct must be added here, and the reverse; a test compares the two.
 
 /// One configuration key.
@@ -15,9 +16,20 @@ pub struct Key {
     pub fallback: Fallback,
     /// The unit, `seconds` or `milliseconds`; empty when there is none.
     pub unit: &'static str,
-    /// The command line flag that sets it, with its dashes.
-    pub flag: Option<&'static str>,
+    /// The command line flag that sets it.
+    pub flag: Option<Flag>,
     /// One or two sentences: what it does and why one would change it.
+    pub help: &'static str,
+}
+
+/// A command line flag that sets a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Its name, with its dashes.
+    pub name: &'static str,
+    /// What stands for its value in the help.
+    pub value: &'static str,
+    /// What it sets, in a few words; [`Key::flag_help`] adds the default.
     pub help: &'static str,
 }
 
@@ -101,16 +113,18 @@ const MINUTE_MS: i64 = 60_000;
 const YEAR_SECS: i64 = 365 * 86_400;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
-pub static KEYS: [Key; 62] = [
+pub static KEYS: &[Key] = &[
     Key::new("node.id", Kind::Name, computed("the host name", "node-1"))
-        .flag("--node-id")
+        .flag("--node-id", "NAME", "Name of this node; default: the host name")
         .help("Name of this node, unique within its cluster."),
-    Key::new("node.cluster", Kind::Name, Fallback::Text("default")).flag("--cluster").help(
-        "Name of the cluster. Nodes elect a leader only within it, so clusters that share an etcd need \
-         different names.",
-    ),
+    Key::new("node.cluster", Kind::Name, Fallback::Text("default"))
+        .flag("--cluster", "NAME", "Cluster name")
+        .help(
+            "Name of the cluster. Nodes elect a leader only within it, so clusters that share an etcd need \
+             different names.",
+        ),
     Key::new("node.data_dir", Kind::Path, computed("<node id>.metad", "node-1.metad"))
-        .flag("--data-dir")
+        .flag("--data-dir", "DIR", "Directory that holds this node's identity; default: NODE_ID.metad")
         .help(
             "Directory that holds the node's identity. Keep it: without it a restarted node cannot reclaim \
              its own leader record.",
@@ -121,7 +135,7 @@ pub static KEYS: [Key; 62] = [
          of waiting for the lease.",
     ),
     Key::new("node.advertise_addr", Kind::Address, computed("rpc.listen_addr", "10.0.0.1:5690"))
-        .flag("--advertise-addr")
+        .flag("--advertise-addr", "HOST:PORT", "Address at which other members reach this node, host:port")
         .help(
             "Address at which other members reach this node; set it when rpc.listen_addr is 0.0.0.0 or \
              behind NAT.",
@@ -145,7 +159,7 @@ pub static KEYS: [Key; 62] = [
     ),
     Key::new("meta.meta_leader_lease_secs", int(3, YEAR_SECS), Fallback::Integer(15))
         .seconds()
-        .flag("--meta-leader-lease-secs")
+        .flag("--meta-leader-lease-secs", "SECS", "Leader lease in seconds")
         .help(
             "The leader's lease: a leader that cannot renew it for this long exits. A longer lease survives \
              longer stalls, a shorter one replaces a dead machine sooner.",
@@ -166,10 +180,13 @@ pub static KEYS: [Key; 62] = [
          given up. The built-in loop sends heartbeats; a program is watched from its first WATCHDOG=1 \
          (sd_notify) on, a library's loop from its first heartbeat() on. 0: no main loop is watched.",
     ),
-    Key::new("meta.restart", Kind::Choice(&["no", "on-failure"]), Fallback::Text("no")).flag("--restart").help(
-        "With on-failure, a program of `metad run` that fails is restarted under the same leadership, after \
-         a pause that grows from 0.5 s to 30 s. With no, its end gives leadership up and stops the node.",
-    ),
+    Key::new("meta.restart", Kind::Choice(&["no", "on-failure"]), Fallback::Text("no"))
+        .flag("--restart", "WHEN", "When metad run restarts its program, no or on-failure")
+        .help(
+            "With on-failure, a program of `metad run` that fails is restarted under the same leadership, \
+             after a pause that grows from 0.5 s to 30 s. With no, its end gives leadership up and stops the \
+             node.",
+        ),
     Key::new("meta.tick_interval_ms", int(0, MINUTE_MS), Fallback::Integer(0)).milliseconds().help(
         "Interval at which the built-in main loop writes the key state/tick under its fencing token, as a \
          heartbeat in the store; at most the lease. 0: never, so that an idle leader writes nothing.",
@@ -196,14 +213,13 @@ pub static KEYS: [Key; 62] = [
     Key::new("meta.in_flight_barrier_nums", int(1, 1000), Fallback::Integer(10))
         .help("When this many barriers wait for their workers, no more are sent until one is done."),
     Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
-        .flag("--store")
+        .flag("--store", "KIND", "Store, sqlite or etcd; default: etcd if endpoints are set")
         .help("etcd elects among machines, SQLite among processes of one machine."),
     Key::new("store.etcd.endpoints", Kind::Endpoints, Fallback::EmptyList)
-        .flag("--etcd-endpoints")
+        .flag("--etcd-endpoints", "A,B,C", "etcd client addresses, one per member")
         .help("Every etcd member: metad talks to each one directly, so that one hung member costs nothing."),
-    Key::new("store.etcd.ca_file", Kind::Path, unset("the system's CAs", "/etc/metad/ca.pem")).help(
-        "PEM file with the CA that signed etcd's certificates; a bare host:port then means https.",
-    ),
+    Key::new("store.etcd.ca_file", Kind::Path, unset("the system's CAs", "/etc/metad/ca.pem"))
+        .help("PEM file with the CA that signed etcd's certificates; a bare host:port then means https."),
     Key::new("store.etcd.cert_file", Kind::Path, unset("no client certificate", "/etc/metad/client.pem"))
         .help("PEM file with metad's client certificate, for an etcd that requires one; needs key_file."),
     Key::new("store.etcd.key_file", Kind::Path, unset("no client certificate", "/etc/metad/client.key"))
@@ -233,7 +249,7 @@ pub static KEYS: [Key; 62] = [
         .milliseconds()
         .help("How long to wait for another process that holds the file's lock; at most the lease."),
     Key::new("rpc.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5690"))
-        .flag("--listen-addr")
+        .flag("--listen-addr", "HOST:PORT", "gRPC listen address")
         .help("gRPC listen address; port 0 lets the system choose."),
     Key::new("rpc.max_connections", int(1, 1_000_000), Fallback::Integer(10_000)).help(
         "Maximum number of connections. At the limit, the one that has been idle longest is closed for a new \
@@ -261,9 +277,12 @@ pub static KEYS: [Key; 62] = [
     Key::new("rpc.write_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(30))
         .seconds()
         .help("A connection whose client reads nothing of a pending answer for this long is closed."),
-    Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691")).flag("--http-addr").help(
-        "HTTP listen address, separate from gRPC so that a probe never waits behind a call; port 0 as above.",
-    ),
+    Key::new("http.listen_addr", Kind::Address, Fallback::Text("127.0.0.1:5691"))
+        .flag("--http-addr", "HOST:PORT", "HTTP listen address: probes, metrics, page")
+        .help(
+            "HTTP listen address, separate from gRPC so that a probe never waits behind a call; port 0 as \
+             above.",
+        ),
     Key::new("http.max_connections", int(1, 1_000_000), Fallback::Integer(1000)).help(
         "Maximum number of connections, as for gRPC; a few more are reserved for /livez, /readyz and \
          /healthz.",
@@ -285,9 +304,8 @@ pub static KEYS: [Key; 62] = [
          a dot and names of private networks (.local, .internal, .svc, …) always work; others are refused, \
          so that no web site can read this page through the browser of a user who can reach it.",
     ),
-    Key::new("log.filter", Kind::Text, Fallback::Text("info")).help(
-        "Levels and modules, as in RUST_LOG, e.g. metad=debug,info.",
-    ),
+    Key::new("log.filter", Kind::Text, Fallback::Text("info"))
+        .help("Levels and modules, as in RUST_LOG, e.g. metad=debug,info."),
     Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Fallback::Text("auto"))
         .help("auto is text on a terminal and JSON elsewhere."),
     Key::new("checks.interval_secs", int(0, HOUR_SECS), Fallback::Integer(60))
@@ -355,8 +373,8 @@ impl Key {
         Self { unit: "milliseconds", ..self }
     }
 
-    const fn flag(self, flag: &'static str) -> Self {
-        Self { flag: Some(flag), ..self }
+    const fn flag(self, name: &'static str, value: &'static str, help: &'static str) -> Self {
+        Self { flag: Some(Flag { name, value, help }), ..self }
     }
 
     const fn help(self, help: &'static str) -> Self {
@@ -371,6 +389,23 @@ impl Key {
     /// The last part of the path: `endpoints`.
     pub fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The flag that sets it, else its path: how a message calls it.
+    pub fn flag_or_path(&self) -> &'static str {
+        self.flag.map_or(self.path, |flag| flag.name)
+    }
+
+    /// The help of its flag: what it sets, its default if that is one value, its variable.
+    pub fn flag_help(&self) -> Option<String> {
+        let help = self.flag?.help;
+        let default = match self.fallback {
+            Fallback::Integer(_) | Fallback::Text(_) | Fallback::Switch(_) => {
+                format!("; default: {}", self.example())
+            }
+            Fallback::EmptyList | Fallback::Computed { .. } | Fallback::Unset { .. } => String::new(),
+        };
+        Some(format!("{help}{default} [env: {}]", self.env()))
     }
 
     /// The environment variable that sets it: `METAD_STORE__ETCD__ENDPOINTS`.

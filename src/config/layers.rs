@@ -105,7 +105,7 @@ impl Layers {
     /// The lowest layer: every default that follows from nothing else.
     pub(super) fn defaults() -> Self {
         let mut table = Table::new();
-        for key in &KEYS {
+        for key in KEYS {
             match key.fallback {
                 Fallback::Integer(number) => insert(&mut table, key.path, Value::Integer(number)),
                 Fallback::Text(text) => insert(&mut table, key.path, Value::String(text.to_owned())),
@@ -144,7 +144,7 @@ impl Layers {
                 let hint = suggest::for_path(path);
                 return Err(ConfigError::UnknownKey { origin: Origin::Flag(key.clone()), key, hint });
             };
-            self.set_text(key, text, Origin::Flag(key.flag.unwrap_or(key.path).to_owned()))?;
+            self.set_text(key, text, Origin::Flag(key.flag_or_path().to_owned()))?;
         }
         Ok(())
     }

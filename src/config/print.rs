@@ -108,7 +108,7 @@ fn reference_entry(key: &Key) -> String {
         Fallback::Computed { from, example } => (quote(example), from.to_owned()),
         Fallback::Unset { means, example } => (quote(example), format!("not set, {means}")),
     };
-    let flag = key.flag.map_or(String::new(), |flag| format!(" · {flag}"));
+    let flag = key.flag.map_or(String::new(), |flag| format!(" · {}", flag.name));
     format!(
         "{}# Default: {default}\n# Takes: {}\n# Set by: {}{flag}\n#{} = {value}\n",
         comment(key.help),

@@ -22,7 +22,7 @@ struct Rules<'c> {
 
 /// Checks every value of a merged table on its own, in the order of the keys.
 pub(super) fn values(table: &Table, origins: &Origins) -> Result<(), ConfigError> {
-    for key in &KEYS {
+    for key in KEYS {
         let origin = origins.get(key.path);
         match lookup(table, key.path) {
             Some(value) => check_value(key, value, origin)?,
@@ -87,7 +87,7 @@ fn missing(key: &Key) -> ConfigError {
         key: key.path,
         value: "\"\"".to_owned(),
         problem: "has no value, and the default cannot be determined".to_owned(),
-        fix: format!("set {} or {}", key.flag.unwrap_or(key.path), key.env()),
+        fix: format!("set {} or {}", key.flag_or_path(), key.env()),
     }
 }
 

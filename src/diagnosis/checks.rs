@@ -2,7 +2,7 @@
 //!
 //! Three steps that know nothing of each other: [`collect`] asks and measures, and its results are [`facts`]; each
 //! check is a small pure function from facts to a [`Judgement`]; [`render`] writes findings down. [`CHECKS`] is the
-//! one list of checks: codes, names, titles and reasons all come from it, and `src/docs/checks.md` is compared with it.
+//! one list of checks: all that is said of them comes from it, and `src/docs/checks.md` is written from it.
 //!
 //! `metad doctor` makes all checks, with and without a running node; a node makes the cheap ones all the time
 //! ([`background`]), and keeps what it found for others to read. Whatever is asked has a time limit, and whatever is
@@ -91,7 +91,7 @@ pub struct Finding {
     pub why: String,
     /// What to do; empty when there is nothing.
     pub fix: String,
-    /// Where it is explained.
+    /// The command that explains it.
     pub doc: String,
     /// The number behind it, if it is one.
     pub reading: Option<Reading>,

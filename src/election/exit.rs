@@ -2,7 +2,7 @@
 
 use super::history::{Ending, Reason};
 
-/// The exit codes (sysexits(3) where there is one). Part of the interface; the README lists them.
+/// The exit codes (sysexits(3) where there is one). Part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exit {
     /// Stopped by SIGTERM or SIGINT, everything given back.
@@ -29,7 +29,7 @@ pub enum Exit {
     MainLoop(i32),
 }
 
-/// All codes but that of the main loop, with what they mean; for the documentation.
+/// All codes but that of the main loop, with what they mean; the README lists them.
 pub const EXITS: [(Exit, &str); 10] = [
     (Exit::Stopped, "stopped by SIGTERM or SIGINT"),
     (Exit::Usage, "invalid command line"),

@@ -156,6 +156,45 @@ impl Reason {
         }
     }
 
+    /// What it means to an operator; `src/docs/history.md` lists it.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Reason::RenewDeadline => "no renewal was confirmed in time",
+            Reason::ClockSuspended => "the same, because the machine was suspended",
+            Reason::LeaseExpired => "the lease was over before the main loop had started",
+            Reason::RecordDeleted => {
+                "the record was deleted externally, or etcd ended the lease. From a `successor`: the record \
+                 was given up, and no reason has been reported (yet)"
+            }
+            Reason::Deposed => "the record names another member",
+            Reason::Fenced => "the store refused a write: another member led",
+            Reason::ResignedSignal => "SIGTERM or SIGINT",
+            Reason::ResignedRequest => "`metad step-down`",
+            Reason::FailedBack => "a member of a higher priority is back",
+            Reason::MainLoopEnded => "the main loop, or the program, ended by itself",
+            Reason::MainLoopHung => "it sent no heartbeat",
+            Reason::StartTimeout => "it could not be started in time",
+            Reason::GuardianLost => "the guardian died, or did not answer, while it supervised the program",
+            Reason::NodeIdInUse => "another data dir is registered under the node's id",
+            Reason::StoreUnavailable => "the store did not answer at the start",
+            Reason::StoreDenied => "the store refuses the credentials, or they lack a permission",
+            Reason::StoreChanged => "the store went back in time, or is not the one of this data dir",
+            Reason::DataDirStale => {
+                "the store knows a later start of this data dir: it was rolled back, or copied"
+            }
+            Reason::DiskFailed => "the data dir cannot be written",
+            Reason::Fuse => {
+                "the process ended itself at the end of its lease, because nothing else in it worked"
+            }
+            Reason::KernelTimer => "the kernel killed it 20 ms later, because the whole process was stalled",
+            Reason::GuardianKill => "its guardian killed it, later still",
+            Reason::HandedOver => "another member got the record, and this one has not reported why (yet)",
+            Reason::Vanished => {
+                "it is gone without a report: killed, crashed, or cut off until its lease was over"
+            }
+        }
+    }
+
     /// Did somebody want it?
     pub fn is_planned(self) -> bool {
         self.is_wish() || self == Reason::HandedOver

@@ -30,27 +30,16 @@ pub(super) async fn look_at_data_dir(dir: PathBuf, held: Arc<File>, telemetry: T
 
 /// Registers what is read from the driver's snapshot at each look.
 pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, clock: &Arc<dyn Clock>) {
-    let metrics = telemetry.metrics();
-    metrics.register_process();
+    telemetry.metrics().register_process();
     let (status, now) = (driver.clone(), clock.clone());
-    metrics.register_computed(
-        "metad_lease_remaining_seconds",
-        "Time for which this node's lease certainly holds",
-        move || status.status().holds_until.map_or(0.0, |h| now.now().until(h).as_secs_f64()),
-    );
-    let age = picture_age(driver, clock);
-    metrics.register_computed(
-        "metad_picture_age_seconds",
-        "Time since the store last confirmed this node's view of the election",
-        move || age().as_secs_f64(),
-    );
-    metrics.register_members(picture_age(driver, clock));
+    let holds = move || status.status().holds_until.map_or(Duration::ZERO, |h| now.now().until(h));
+    telemetry.metrics().register_view(holds, picture_age(driver, clock));
 }
 
 fn picture_age(
     driver: &DriverHandle,
     clock: &Arc<dyn Clock>,
-) -> impl Fn() -> Duration + Send + Sync + 'static {
+) -> impl Fn() -> Duration + Clone + Send + Sync + 'static {
     let (driver, clock) = (driver.clone(), clock.clone());
     move || clock.now().since(driver.status().confirmed_at)
 }

@@ -1,4 +1,5 @@
-//! The metrics: names, help, labels. `src/docs/metrics.md` lists them all.
+//! The metrics: names, help, labels. `src/docs/metrics.md` is written from the page, so the help of a metric says all
+//! that there is to say of it: its values, and what a reader would not expect.
 //!
 //! No lease id and no error text ever becomes a label; the only addresses that do are the configured endpoints of
 //! etcd. Every set of labels is bounded. Counting costs a few atomic operations and never waits for a reader.
@@ -92,11 +93,41 @@ impl Metrics {
         self.grpc.register(&mut r);
         self.limits.register(&mut r);
         self.checks.register(&mut r);
-        r.register("metad_build", "The software", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        r.register(
+            "metad_build",
+            "Version of this software; always 1",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
     }
 
-    /// Registers a gauge that is computed at each look.
-    pub fn register_computed(
+    /// Registers what is computed at each look: for how long the lease certainly holds, and how old this node's view of
+    /// the election is, with the members in it.
+    pub fn register_view(
+        &self,
+        holds: impl Fn() -> Duration + Send + Sync + 'static,
+        age: impl Fn() -> Duration + Clone + Send + Sync + 'static,
+    ) {
+        self.register_computed(
+            "metad_lease_remaining_seconds",
+            "Time for which this node's lease certainly holds, computed at each scrape",
+            move || holds().as_secs_f64(),
+        );
+        let seconds = age.clone();
+        self.register_computed(
+            "metad_picture_age_seconds",
+            "Time since the store last confirmed this node's view of the election",
+            move || seconds().as_secs_f64(),
+        );
+        let shown = members::Shown { members: self.members.clone(), age: Box::new(age) };
+        self.registry().register_collector(Box::new(shown));
+    }
+
+    /// Registers what the kernel knows of this process.
+    pub fn register_process(&self) {
+        process::register(self);
+    }
+
+    fn register_computed(
         &self,
         name: &'static str,
         help: &'static str,
@@ -114,17 +145,6 @@ impl Metrics {
     ) {
         let computed = Computed { name, help, kind, value: Box::new(value) };
         self.registry().register_collector(Box::new(computed));
-    }
-
-    /// Registers the members that this node sees. `age`: how old its picture of them is.
-    pub fn register_members(&self, age: impl Fn() -> Duration + Send + Sync + 'static) {
-        let shown = members::Shown { members: self.members.clone(), age: Box::new(age) };
-        self.registry().register_collector(Box::new(shown));
-    }
-
-    /// Registers what the kernel knows of this process.
-    pub fn register_process(&self) {
-        process::register(self);
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {

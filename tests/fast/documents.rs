@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use metad::config::KEYS;
-use metad::election::exit::EXITS;
 use metad::election::lease::LeaseTiming;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -17,16 +16,6 @@ fn read(path: &str) -> String {
 
 fn yaml(path: &str) -> Vec<Yaml> {
     YamlLoader::load_from_str(&read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-#[test]
-fn the_readme_lists_every_exit_code_with_its_meaning() {
-    let readme = read("README.md");
-    for (exit, meaning) in EXITS {
-        let plain = format!("| {} | {meaning} |", exit.code());
-        let bold = format!("| **{}** | **{meaning}** |", exit.code());
-        assert!(readme.contains(&plain) || readme.contains(&bold), "README.md lacks: {plain}");
-    }
 }
 
 #[test]

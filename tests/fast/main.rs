@@ -4,5 +4,7 @@
 
 mod decoders;
 mod documents;
+mod generated;
+mod one_place;
 mod tidy;
 mod transcripts;

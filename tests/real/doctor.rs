@@ -444,31 +444,6 @@ fn the_forms_of_a_report_are_these() {
 }
 
 #[test]
-fn the_page_of_checks_lists_them_all() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/checks.md"));
-    let page = page.expect("src/docs/checks.md");
-    let rows: Vec<Vec<&str>> = page
-        .lines()
-        .filter(|l| l.starts_with("| <a id="))
-        .map(|l| l.trim_matches('|').split(" | ").map(str::trim).collect())
-        .collect();
-    for check in &CHECKS {
-        let anchor = format!("<a id=\"{}\"></a>`{}`", check.code.to_lowercase(), check.code);
-        let row = rows.iter().find(|r| r[0] == anchor).unwrap_or_else(|| panic!("no row {anchor}"));
-        let [_, name, what, limit, why, fix] = row[..] else {
-            panic!("{}: six columns: {row:?}", check.code)
-        };
-        assert_eq!(name, format!("`{}`", check.name));
-        assert_eq!(what, check.title, "{}", check.code);
-        assert_eq!(why, check.why, "{}", check.code);
-        assert!(!limit.is_empty() && !fix.is_empty(), "{}", check.code);
-    }
-    assert_eq!(rows.len(), CHECKS.len(), "the page names checks that do not exist");
-    let names: BTreeSet<&str> = CHECKS.iter().flat_map(|c| [c.code, c.name]).collect();
-    assert_eq!(names.len(), CHECKS.len() * 2, "no two checks share a code or a name");
-}
-
-#[test]
 fn wrong_names_and_plain_usage_are_told_apart() {
     let doctor = Doctor::at(vec!["127.0.0.1:9".to_owned()]);
     let output = spawn::output(doctor.command(&["doctor", "--only", "ETCD_999"]), EXAMINATION);
@@ -477,6 +452,11 @@ fn wrong_names_and_plain_usage_are_told_apart() {
     let output = spawn::output(doctor.command(&["doctor", "--list"]), EXAMINATION);
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(CHECKS.iter().all(|c| listed.contains(c.code) && listed.contains(c.name)), "{listed}");
+    let output = spawn::output(doctor.command(&["doctor", "--explain", "etcd-slow-fsync"]), EXAMINATION);
+    let check = CHECKS.iter().find(|c| c.code == "ETCD_005").expect("a check");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), render::explanation(check));
+    let output = spawn::output(doctor.command(&["doctor", "--explain", "ETCD_999"]), EXAMINATION);
+    assert_eq!(output.status.code(), Some(64));
     // The lower case and the name will do.
     let output = spawn::output(doctor.command(&["check", "etcd_001"]), EXAMINATION);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -35,7 +35,7 @@ pub struct Plan {
 /// A name that no check has.
 #[derive(Debug, thiserror::Error)]
 #[error("no check is called {0:?}; metad doctor --list names them all")]
-pub struct UnknownCheck(String);
+pub struct UnknownCheck(pub String);
 
 impl Plan {
     /// Are all names those of checks?

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::catalog::Group;
+use super::catalog::{self, Check, Group};
 use super::{Finding, Report, Skipped, Status};
 use crate::telemetry::terminal::{plain, plain_lines};
 
@@ -35,6 +35,24 @@ pub fn finding(f: &Finding, colours: Colours) -> String {
         }
     }
     text.push('\n');
+    text
+}
+
+/// A check and all that is known of it before it is made.
+pub fn explanation(check: &Check) -> String {
+    let Check { code, name, title, limit, why, fix, .. } = check;
+    format!("{code} ({name}): {title}\n  Limit: {limit}\n  Why: {why}\n  Fix: {fix}\n")
+}
+
+/// All checks by group, for those who look for a name.
+pub fn list() -> String {
+    let mut text = String::new();
+    for group in Group::ALL {
+        text.push_str(&format!("{}\n", group.as_str()));
+        for c in catalog::of(group) {
+            text.push_str(&format!("  {:<12} {:<22} {}\n", c.code, c.name, c.title));
+        }
+    }
     text
 }
 

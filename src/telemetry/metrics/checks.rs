@@ -18,7 +18,7 @@ struct CodeLabel {
 
 impl CheckMetrics {
     pub(super) fn register(&self, r: &mut Registry) {
-        let help = "Result of a check: 0 pass, 1 warn, 2 fail, 3 unknown";
+        let help = "Result of a check: 0 pass, 1 warn, 2 fail, 3 unknown; absent until it was made";
         r.register("metad_check_status", help, self.status.clone());
     }
 

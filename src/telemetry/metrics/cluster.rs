@@ -70,7 +70,11 @@ impl ClusterMetrics {
             "Workers that barriers do not wait for, on the leader",
             self.aside.clone(),
         );
-        r.register("metad_barriers", "Barriers of this leader, by result", self.barriers.clone());
+        r.register(
+            "metad_barriers",
+            "Barriers of this leader: committed, timed_out, worker_left, commit_failed",
+            self.barriers.clone(),
+        );
         r.register(
             "metad_barrier_latency_seconds",
             "Time from a barrier's injection to its commit",

@@ -70,17 +70,27 @@ impl ElectionMetrics {
     }
 
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("leader_election_master_status", "1 while this node's main loop runs", self.leads.clone());
+        r.register(
+            "leader_election_master_status",
+            "1 while this node's main loop runs; the name that Kubernetes components use",
+            self.leads.clone(),
+        );
         r.register("metad_has_leader", "1 while this node sees a leader", self.has_leader.clone());
-        r.register("metad_leader_token", "Fencing token of the leader seen last", self.token.clone());
+        r.register(
+            "metad_leader_token",
+            "Fencing token of the leader seen last; differs between nodes while one has an outdated view",
+            self.token.clone(),
+        );
         r.register(
             "metad_leader_changes_seen",
-            "Leaders that followed another, by how that one left",
+            "Leaders that followed another, by how that one left: handed_over, given_up, vanished (killed, \
+             hung or cut off), reclaimed (killed and back)",
             self.changes.clone(),
         );
         r.register(
             "metad_failover_duration_seconds",
-            "Time from the end of one leader to the next leader, as this node saw it",
+            "Time from the end of one leader to the next leader, as this node saw it; a hand-over in one \
+             write is 0",
             self.failovers.clone(),
         );
         r.register(
@@ -90,10 +100,15 @@ impl ElectionMetrics {
         );
         r.register(
             "metad_lease_terminations",
-            "Own leases given up or lost; resigned_* and main_loop_ended are benign",
+            "Own leases that ended: a tenure's with its reason, a candidate's as candidate_lease_lost",
             self.terminations.clone(),
         );
-        r.register("metad_election_campaigns", "Claims of a vacancy, by result", self.claims.clone());
+        r.register(
+            "metad_election_campaigns",
+            "Claims of a vacancy: won, lost to another member, or refused by the store (it is full, or \
+             forbids it)",
+            self.claims.clone(),
+        );
         self.show_zeros();
     }
 

@@ -86,9 +86,21 @@ impl GrpcMetrics {
     }
 
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("grpc_server_started", "Calls that began", self.started.clone());
-        r.register("grpc_server_handled", "Calls that ended, by code", self.handled.clone());
-        r.register("grpc_server_handling_seconds", "How long a call took to its end", self.seconds.clone());
+        r.register(
+            "grpc_server_started",
+            "gRPC calls that began; a method appears with its first call, one that does not exist as unknown",
+            self.started.clone(),
+        );
+        r.register(
+            "grpc_server_handled",
+            "gRPC calls that ended, by code; Canceled: the caller disconnected, or the deadline passed",
+            self.handled.clone(),
+        );
+        r.register(
+            "grpc_server_handling_seconds",
+            "Duration of a gRPC call; of a stream, its whole life",
+            self.seconds.clone(),
+        );
     }
 
     /// The counters of a method; they appear with its first call. Make them for methods that exist: every one is

@@ -114,7 +114,11 @@ impl Limit {
 
 impl LimitMetrics {
     pub(super) fn register(&self, r: &mut Registry) {
-        r.register("metad_connections", "Open connections of clients", self.connections.clone());
+        r.register(
+            "metad_connections",
+            "Open connections of clients, by listener: grpc, http",
+            self.connections.clone(),
+        );
         r.register(
             "metad_limits_reached",
             "Times that a limit refused a client's request or closed its connection",

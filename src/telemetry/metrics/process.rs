@@ -27,7 +27,11 @@ impl Usage {
 pub(super) fn register(metrics: &Metrics) {
     let start = wall_clock_ms() as f64 / 1000.0;
     let m = metrics;
-    m.register_computed("process_start_time_seconds", "Start, since the Unix epoch", move || start);
+    m.register_computed(
+        "process_start_time_seconds",
+        "When the process started, since the Unix epoch",
+        move || start,
+    );
     m.register_computed("process_resident_memory_bytes", "Resident memory", || pages(1));
     m.register_computed("process_virtual_memory_bytes", "Virtual memory", || pages(0));
     m.register_computed("process_threads", "Threads", || stat(17));

@@ -98,15 +98,19 @@ impl StoreMetrics {
         r.register("metad_store_troubles", "Times that the store began to fail", self.troubles.clone());
         r.register(
             "metad_store_request_duration_seconds",
-            "A request of the election, with all its hedges",
+            "A request of the election with all its hedges: ok, refused, unknown",
             self.requests.clone(),
         );
         r.register(
             "metad_write_duration_seconds",
-            "A fenced write of the main loop, until its outcome was known",
+            "A fenced write of the main loop until its outcome was known: written, refused, unknown",
             self.writes.clone(),
         );
-        r.register("metad_writes_in_flight", "Fenced writes in flight", self.writes_in_flight.clone());
+        r.register(
+            "metad_writes_in_flight",
+            "Fenced writes in flight, 64 at most",
+            self.writes_in_flight.clone(),
+        );
         r.register(
             "metad_writes_fenced",
             "Writes of this node that the store refused because another member leads",
@@ -114,8 +118,8 @@ impl StoreMetrics {
         );
         r.register(
             "metad_etcd_endpoint_up",
-            "1 if the last probe of this endpoint was answered: a linearizable read, so it needs etcd's \
-             majority",
+            "1 if the last probe of this endpoint, every 5 s, was answered in time; it is a linearizable \
+             read, so it needs etcd's majority",
             self.endpoint_up.clone(),
         );
         r.register(

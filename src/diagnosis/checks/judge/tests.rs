@@ -125,7 +125,7 @@ fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
         assert_judged(check.code, &facts(&[]), None);
     }
     let well = Facts { etcd: Some(etcd()), ..with_meta(|_| {}) };
-    for check in &CHECKS {
+    for check in CHECKS {
         if let Ok(outcome) = (check.judge)(&well) {
             // Its pages cannot be read, which is said.
             let expected = match check.code {
