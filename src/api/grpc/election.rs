@@ -8,7 +8,10 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::rate::Rate;
-use super::{RpcParts, convert, history, refuse, requests, steering};
+use super::{RpcParts, history, refuse, requests, steering};
+use crate::api::view::member::{Answerer, Leader, Member};
+use crate::api::view::tenure::Tenure;
+use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -41,16 +44,13 @@ impl Election {
 #[tonic::async_trait]
 impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let status = self.parts.driver.status();
-        let answerer = Some(convert::answerer(&status, self.parts.clock.now()));
-        let foreign = convert::foreign(&status, &self.parts.look_command);
-        Ok(Response::new(LeaderResponse { leader: convert::leader(&status), answerer, foreign }))
+        let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        Ok(Response::new(LeaderDocument::of(&status, &self.parts.look_command, now).into()))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
-        let status = self.parts.driver.status();
-        let answerer = Some(convert::answerer(&status, self.parts.clock.now()));
-        Ok(Response::new(MembersResponse { members: convert::members(&status), answerer }))
+        let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        Ok(Response::new(MembersDocument::of(&status, now).into()))
     }
 
     async fn step_down(
@@ -110,13 +110,17 @@ impl ElectionService for Election {
         let changes = futures_util::stream::select(snapshots, rows).filter_map(move |()| {
             let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
-            let last_ended = past.last_ended().map(|row| convert::tenure(row));
-            let seen = (convert::leader(&status), convert::members(&status), status.role, last_ended);
+            let last_ended = past.last_ended().map(|row| Tenure::of(row));
+            let seen = (Leader::of(&status), Member::all(&status), status.role, last_ended);
             let fresh = last.as_ref() != Some(&seen);
             last = Some(seen.clone());
             let (leader, members, _, last_ended) = seen;
-            let answerer = Some(convert::answerer(&status, parts.clock.now()));
-            let change = ObserveResponse { leader, members, answerer, last_ended };
+            let change = ObserveResponse {
+                leader: leader.map(Into::into),
+                members: members.into_iter().map(Into::into).collect(),
+                answerer: Some(Answerer::of(&status, parts.clock.now()).into()),
+                last_ended: last_ended.map(Into::into),
+            };
             std::future::ready(fresh.then_some(Ok(change)))
         });
         Ok(Response::new(Box::pin(changes)))
