@@ -103,7 +103,7 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
         }
         14 => proto::DeleteRequest { key: b.text(), expected_revision }.encode_to_vec(),
         15 => txn(b).encode_to_vec(),
-        16 => proto::StateWatchRequest { prefix: b.text() }.encode_to_vec(),
+        16 => proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
         _ => vec![],
     }
 }

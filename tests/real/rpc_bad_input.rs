@@ -128,7 +128,11 @@ async fn refused_state(services: &mut Services) {
     let too_long = "1026 bytes; no key has more than 1024";
     assert_refused(state.range(range(&long, "")).await, invalid, too_long);
     assert_refused(state.range(range("", &long)).await, invalid, too_long);
-    assert_refused(state.watch(StateWatchRequest { prefix: long.clone() }).await, invalid, too_long);
+    assert_refused(
+        state.watch(StateWatchRequest { prefix: long.clone(), start_revision: 0 }).await,
+        invalid,
+        too_long,
+    );
 
     let large = vec![0; VALUE + 1];
     let says = r#"the value of "large" has 524289 bytes; at most 524288 fit"#;
@@ -325,7 +329,7 @@ fn a_stream_that_nobody_reads_is_cut_off_with_a_reason() {
         let id = services.register(1).await;
         // Its connection takes a few bytes more than it reads.
         let lazy = Services::with(&node, |e| e.initial_stream_window_size(64)).await;
-        let watch = StateWatchRequest { prefix: "w/".into() };
+        let watch = StateWatchRequest { prefix: "w/".into(), start_revision: 0 };
         let mut changes = lazy.state.clone().watch(watch).await.expect("a watch").into_inner();
         changes.message().await.expect("open").expect("the beginning");
         let mut workers = lazy.cluster.clone().watch(WatchRequest {}).await.expect("a watch").into_inner();

@@ -1,5 +1,6 @@
 //! Refusals as gRPC statuses: what only the leader can do is refused with the way to the leader.
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -9,6 +10,7 @@ use super::RpcParts;
 use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
+use crate::election::record::Revision;
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
@@ -72,6 +74,18 @@ pub(super) fn refused(parts: &RpcParts, error: &Refused) -> Status {
 /// No such worker.
 pub(super) fn unknown(error: &UnknownWorker) -> Status {
     Status::not_found(error.to_string())
+}
+
+/// Nothing can be told of what has not happened: this revision is not of this store, or it has gone back in time.
+pub(super) fn future(after: Revision, now: Revision) -> Status {
+    let start = after.0.saturating_add(1);
+    Status::out_of_range(format!("revision {start} lies in the future: the store is at {now}; read again"))
+}
+
+/// A watch of the state has ended, perhaps because the store has forgotten what it would have to tell.
+pub(super) fn broken_watch(error: impl fmt::Display, is_forgotten: bool) -> Status {
+    let code = if is_forgotten { Code::OutOfRange } else { Code::Aborted };
+    Status::new(code, format!("the watch has broken ({error}); read and watch again"))
 }
 
 /// The store did not do it. FAILED_PRECONDITION: because of leadership. ABORTED: because of another condition.

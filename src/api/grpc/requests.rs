@@ -32,6 +32,15 @@ pub struct Page {
     pub limit: usize,
 }
 
+/// What a watch of the state asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Only changes after this revision; `None`: from now on.
+    pub after: Option<Revision>,
+}
+
 /// Which workers a list asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -64,13 +73,14 @@ pub fn range(request: RangeRequest) -> Result<Page> {
     Ok(Page { prefix, after, limit: if limit == 0 { PAGE_MAX } else { limit } })
 }
 
-/// The prefix that is watched.
+/// What is watched.
 ///
 /// # Errors
 /// INVALID_ARGUMENT.
-pub fn watch(request: StateWatchRequest) -> Result<String> {
-    check_length("prefix", &request.prefix)?;
-    Ok(request.prefix)
+pub fn watch(request: StateWatchRequest) -> Result<Watched> {
+    let StateWatchRequest { prefix, start_revision } = request;
+    check_length("prefix", &prefix)?;
+    Ok(Watched { prefix, after: start_revision.checked_sub(1).map(Revision) })
 }
 
 /// The write that is asked for.
