@@ -203,10 +203,17 @@ async fn refused_workers(services: &mut Services) {
 
 async fn refused_step_downs(services: &mut Services) {
     let election = &mut services.election;
-    let to = |to: &str| StepDownRequest { to: to.into() };
+    let to = |to: &str| StepDownRequest { to: to.into(), expected_token: None };
     assert_refused(election.step_down(to("nobody")).await, Code::NotFound, "no member \"nobody\"");
     assert_refused(election.step_down(to(&"n".repeat(60_000))).await, Code::NotFound, "(60000 bytes)");
     assert_refused(election.step_down(to("a")).await, Code::FailedPrecondition, "a leads already");
+    let leader = election.leader(LeaderRequest {}).await.expect("an answer").into_inner().leader;
+    let token = leader.expect("it leads").token;
+    for expected in [0, token - 1, u64::MAX] {
+        let request = StepDownRequest { to: String::new(), expected_token: Some(expected) };
+        let says = format!("the leader's token is {token}, not {expected}");
+        assert_refused(election.step_down(request).await, Code::FailedPrecondition, &says);
+    }
 }
 
 /// The twins: what is just within the bounds, and what only looks strange.

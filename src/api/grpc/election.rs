@@ -8,6 +8,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::rate::Rate;
+use super::requests::StepDown;
 use super::{RpcParts, history, refuse, requests, steering};
 use crate::api::view::member::{Answerer, Leader, Member};
 use crate::api::view::tenure::Tenure;
@@ -61,14 +62,17 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status));
         };
+        let StepDown { to, expected_token } = requests::step_down(request.into_inner());
+        if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
+            return Err(refuse::another_token(token, expected));
+        }
         if !self.step_downs.allows(self.parts.clock.now()) {
             return Err(refuse::too_often("a request to step down", STEP_DOWN_EVERY));
         }
-        let wanted = requests::step_down(request.into_inner());
-        if let Some(node) = &wanted {
+        if let Some(node) = &to {
             steering::check_target(&status, node, token).await?;
         }
-        self.parts.driver.step_down(wanted).map_err(refuse::busy)?;
+        self.parts.driver.step_down(to).map_err(refuse::busy)?;
         Ok(Response::new(StepDownResponse { token: token.get() }))
     }
 

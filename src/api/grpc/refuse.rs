@@ -10,7 +10,7 @@ use super::RpcParts;
 use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
-use crate::election::record::Revision;
+use crate::election::record::{Revision, Token};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
@@ -27,6 +27,11 @@ pub(super) fn not_the_leader(status: &status::Status) -> Status {
     let (holder, address) = (&tenure.record.holder.node, &tenure.record.address);
     let message = format!("{} does not lead; {holder} at {address} does", status.me.node);
     Status::with_metadata(Code::FailedPrecondition, message, metadata)
+}
+
+/// The tenure that was to end is over; this member leads under another token.
+pub(super) fn another_token(token: Token, expected: u64) -> Status {
+    Status::failed_precondition(format!("the leader's token is {token}, not {expected}; nothing was changed"))
 }
 
 /// The driver has no room for another command.

@@ -32,6 +32,15 @@ pub struct Page {
     pub limit: usize,
 }
 
+/// What a request to step down asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDown {
+    /// Who is to lead next; `None`: anybody.
+    pub to: Option<String>,
+    /// The tenure that is to end; `None`: whichever it is.
+    pub expected_token: Option<u64>,
+}
+
 /// What a watch of the state asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
@@ -172,9 +181,10 @@ pub fn report(worker: WorkerId, report: BarrierCollected) -> std::result::Result
     Ok(epoch)
 }
 
-/// Who is to lead next; `None`: anybody.
-pub fn step_down(request: StepDownRequest) -> Option<String> {
-    (!request.to.is_empty()).then_some(request.to)
+/// What is asked of a leader.
+pub fn step_down(request: StepDownRequest) -> StepDown {
+    let StepDownRequest { to, expected_token } = request;
+    StepDown { to: Some(to).filter(|to| !to.is_empty()), expected_token }
 }
 
 /// The beginning of a caller's text, for a message.

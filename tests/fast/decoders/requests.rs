@@ -76,7 +76,7 @@ fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(
 }
 
 fn step_down(request: proto::StepDownRequest) -> Result<(), Status> {
-    let target = requests::step_down(request);
+    let target = requests::step_down(request).to;
     assert!(
         target.as_ref().is_none_or(|to| !to.is_empty() && requests::quoted(to).len() < MESSAGE_BYTES_MAX)
     );
