@@ -102,7 +102,7 @@ impl MemberClient {
         limit: Option<u32>,
     ) -> Result<HistoryResponse, CallError> {
         let since_ms = since.map_or(0, millis);
-        let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0) };
+        let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0), page_token: String::new() };
         bounded(&self.address, self.timeout, self.service.history(request)).await
     }
 

@@ -94,7 +94,8 @@ impl ElectionService for Election {
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        Ok(Response::new(history::answer(&self.parts, &request.into_inner())))
+        let asked = requests::history(&request.into_inner())?;
+        Ok(Response::new(history::answer(&self.parts, asked)))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;

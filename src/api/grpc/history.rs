@@ -6,16 +6,14 @@ use futures_util::{Stream, StreamExt};
 use tonic::Status;
 
 use super::RpcParts;
-use crate::api::view::tenure::HistoryDocument;
-use crate::proto::metad::{EventsResponse, HistoryRequest, HistoryResponse};
+use crate::api::view::tenure::{HistoryDocument, Selection};
+use crate::proto::metad::{EventsResponse, HistoryResponse};
 use crate::telemetry::{Stamped, Telemetry};
 
 /// The rows that are asked for.
-pub(super) fn answer(parts: &RpcParts, request: &HistoryRequest) -> HistoryResponse {
+pub(super) fn answer(parts: &RpcParts, asked: Selection) -> HistoryResponse {
     let (status, past, now) = (parts.driver.status(), parts.past.borrow().clone(), parts.clock.now());
-    let since_ms = if request.since_ms == 0 { u64::MAX } else { request.since_ms };
-    let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
-    HistoryDocument::of(&status, &past, now, since_ms, limit).into()
+    HistoryDocument::of(&status, &past, now, asked).into()
 }
 
 /// All events from now on.

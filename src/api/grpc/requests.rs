@@ -5,14 +5,15 @@
 
 use tonic::Status;
 
+use crate::api::view::tenure::Selection;
 use crate::driver::leadership::WriteError;
 use crate::driver::writes::{Change, NAME_BYTES_MAX, Write, check_name};
 use crate::election::record::Revision;
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
 use crate::proto::metad::{
-    self as proto, BarrierCollected, DeleteRequest, GetRequest, ListRequest, PutRequest, RangeRequest,
-    RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
+    self as proto, BarrierCollected, DeleteRequest, GetRequest, HistoryRequest, ListRequest, PutRequest,
+    RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
 };
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
@@ -145,15 +146,22 @@ pub fn register(request: RegisterRequest) -> Result<WorkerSpec> {
 /// INVALID_ARGUMENT.
 pub fn list(request: ListRequest) -> Result<Listed> {
     let ListRequest { page_size, page_token } = request;
-    let after = match page_token.as_str() {
-        "" => WorkerId(0),
-        token => WorkerId(token.parse().map_err(|_| {
-            let token = quoted(token);
-            Status::invalid_argument(format!("page_token {token} is unknown; start without one"))
-        })?),
-    };
+    let after = WorkerId(page(&page_token)?.unwrap_or(0));
     let limit = usize::try_from(page_size).unwrap_or(WORKERS_PAGE_MAX).min(WORKERS_PAGE_MAX);
     Ok(Listed { after, limit: if limit == 0 { WORKERS_PAGE_MAX } else { limit } })
+}
+
+/// The tenures that are asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn history(request: &HistoryRequest) -> Result<Selection> {
+    let HistoryRequest { since_ms, limit, page_token } = request;
+    Ok(Selection {
+        since_ms: if *since_ms == 0 { u64::MAX } else { *since_ms },
+        before: page(page_token)?.unwrap_or(u64::MAX),
+        limit: usize::try_from(*limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+    })
 }
 
 /// The worker whose stream begins with this message.
@@ -191,6 +199,15 @@ pub fn step_down(request: StepDownRequest) -> StepDown {
 pub fn quoted(text: &str) -> String {
     let end = text.char_indices().nth(QUOTED_CHARS_MAX);
     end.map_or_else(|| format!("{text:?}"), |(end, _)| format!("{:?}… ({} bytes)", &text[..end], text.len()))
+}
+
+/// Where a page begins; `None`: at the beginning.
+fn page(token: &str) -> Result<Option<u64>> {
+    let unknown = |_| {
+        let token = quoted(token);
+        Status::invalid_argument(format!("page_token {token} is unknown; start without one"))
+    };
+    (!token.is_empty()).then(|| token.parse().map_err(unknown)).transpose()
 }
 
 fn change_of(i: usize, change: proto::Change) -> Result<Change> {

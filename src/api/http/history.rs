@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 
 use super::{HttpParts, since};
-use crate::api::view::tenure::HistoryDocument;
+use crate::api::view::tenure::{HistoryDocument, Selection};
 use crate::clock::millis;
 
 /// Oldest first. Without `since`: all that is kept.
@@ -21,5 +21,5 @@ pub(super) async fn history(
         Err(refusal) => return refusal.into_response(),
     };
     let (status, past, now) = (parts.driver.status(), parts.past.borrow().clone(), parts.clock.now());
-    Json(HistoryDocument::of(&status, &past, now, millis(since), usize::MAX)).into_response()
+    Json(HistoryDocument::of(&status, &past, now, Selection::since(millis(since)))).into_response()
 }

@@ -21,6 +21,19 @@ pub struct HistoryDocument {
     pub age_ms: Option<u64>,
     /// Oldest first.
     pub tenures: Vec<Tenure>,
+    /// Are there older ones, which only a limit has left out?
+    pub has_older: bool,
+}
+
+/// Which tenures are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// Those that had not ended so long ago.
+    pub since_ms: u64,
+    /// Only those with a lower token.
+    pub before: u64,
+    /// At most so many, the newest ones.
+    pub limit: usize,
 }
 
 /// One tenure: from its token to its end.
@@ -82,13 +95,29 @@ pub enum SaidBy {
 // === impl HistoryDocument ===
 
 impl HistoryDocument {
-    /// The tenures that had not ended so long ago, as this node has read them; the newest `limit` of them.
-    pub fn of(status: &Status, past: &Past, now: Instant, since_ms: u64, limit: usize) -> Self {
-        let newest = past.since(wall_clock_ms(), since_ms).rev().take(limit);
-        let mut tenures: Vec<_> = newest.map(|row| Tenure::of(row)).collect();
+    /// The tenures that are asked for, as this node has read them.
+    pub fn of(status: &Status, past: &Past, now: Instant, asked: Selection) -> Self {
+        let Selection { since_ms, before, limit } = asked;
+        let rows = past.since(wall_clock_ms(), since_ms).rev();
+        let mut rows = rows.filter(|row| row.token.get() < before);
+        let mut tenures: Vec<_> = rows.by_ref().take(limit).map(|row| Tenure::of(row)).collect();
         tenures.reverse();
-        let age_ms = past.age(now).map(millis);
-        Self { schema_version: SchemaVersion, answerer: Answerer::of(status, now), age_ms, tenures }
+        Self {
+            schema_version: SchemaVersion,
+            answerer: Answerer::of(status, now),
+            age_ms: past.age(now).map(millis),
+            tenures,
+            has_older: rows.next().is_some(),
+        }
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// All that had not ended so long ago.
+    pub fn since(since_ms: u64) -> Self {
+        Self { since_ms, before: u64::MAX, limit: usize::MAX }
     }
 }
 

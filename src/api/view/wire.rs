@@ -70,7 +70,9 @@ impl From<proto::ObserveResponse> for ChangeDocument {
 
 impl From<HistoryDocument> for proto::HistoryResponse {
     fn from(document: HistoryDocument) -> Self {
+        let oldest = document.tenures.first().filter(|_| document.has_older);
         Self {
+            next_page_token: oldest.map(|tenure| tenure.token.to_string()).unwrap_or_default(),
             tenures: document.tenures.into_iter().map(Into::into).collect(),
             age_ms: document.age_ms,
             answerer: Some(document.answerer.into()),
@@ -84,6 +86,7 @@ impl From<proto::HistoryResponse> for HistoryDocument {
             schema_version: SchemaVersion,
             answerer: answer.answerer.unwrap_or_default().into(),
             age_ms: answer.age_ms,
+            has_older: !answer.next_page_token.is_empty(),
             tenures: answer.tenures.into_iter().map(Into::into).collect(),
         }
     }
