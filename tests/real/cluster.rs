@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 /// A leader and a follower of it.
 fn pair(etcd: &EtcdCluster, set: impl Fn(NodeBuilder) -> NodeBuilder) -> Vec<Node> {
@@ -112,11 +113,10 @@ fn state_is_written_under_conditions_and_read_back() {
             ]
         };
         let wrong = vec![Expectation { key: "k/1".into(), mod_revision: first }];
-        assert_refused(
-            client.txn(TxnRequest { expectations: wrong, changes: changes("k/3") }).await,
-            Code::Aborted,
-            "k/1",
-        );
+        let refused = client.txn(TxnRequest { expectations: wrong, changes: changes("k/3") }).await;
+        let info = refused.as_ref().expect_err("a conflict").get_details_error_info().expect("details");
+        assert_eq!((&info.reason[..], &info.metadata["revision"]), ("CONFLICT", &second.to_string()));
+        assert_refused(refused, Code::Aborted, "k/1");
         let right = vec![Expectation { key: "k/1".into(), mod_revision: second }];
         client.txn(TxnRequest { expectations: right, changes: changes("k/3") }).await.expect("done");
         client.delete(DeleteRequest { key: "k/1".into(), expected_revision: None }).await.expect("gone");
@@ -138,6 +138,11 @@ fn a_follower_names_the_leader() {
         let named = |name: &str| status.metadata().get(name).and_then(|v| v.to_str().ok().map(str::to_owned));
         assert_eq!(named("metad-leader"), Some(nodes[0].rpc_addr().to_string()));
         assert_eq!(named("metad-token"), Some(token.to_string()));
+        let info = status.get_details_error_info().expect("details");
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("NOT_LEADER", "metad.v1"));
+        let leader = [("leader", "a".to_owned()), ("address", nodes[0].rpc_addr().to_string())];
+        let about = leader.into_iter().chain([("token", token.to_string())]);
+        assert_eq!(info.metadata, about.map(|(name, value)| (name.to_owned(), value)).collect());
         assert_refused(
             cluster(&nodes[1]).await.list(ListRequest::default()).await,
             Code::FailedPrecondition,

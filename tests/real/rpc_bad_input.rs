@@ -21,6 +21,7 @@ use metad::proto::metad::{
 use raw::{Raw, field, frame};
 use rows::{BARRIERS, Row, put_change};
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 
 const MIB: usize = 1024 * 1024;
 /// The largest value.
@@ -212,7 +213,10 @@ async fn refused_step_downs(services: &mut Services) {
     for expected in [0, token - 1, u64::MAX] {
         let request = StepDownRequest { to: String::new(), expected_token: Some(expected) };
         let says = format!("the leader's token is {token}, not {expected}");
-        assert_refused(election.step_down(request).await, Code::FailedPrecondition, &says);
+        let refused = election.step_down(request).await;
+        let info = refused.as_ref().expect_err("another token").get_details_error_info().expect("details");
+        assert_eq!((&info.reason[..], &info.metadata["token"]), ("ANOTHER_TOKEN", &token.to_string()));
+        assert_refused(refused, Code::FailedPrecondition, &says);
     }
 }
 
