@@ -15,8 +15,6 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::election::history::row::Row;
 
-/// A row as it stands in the store, for those who show it.
-pub use crate::store::codec::history::row_json;
 pub use writer::rows_prefix;
 
 /// The rows as this node has last seen them.

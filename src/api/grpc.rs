@@ -6,7 +6,6 @@
 mod barrier;
 mod checks;
 mod cluster;
-pub mod convert;
 mod counting;
 mod deadline;
 mod election;

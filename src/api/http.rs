@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::view::LeaderDocument;
 use crate::clock::{Clock, parse_duration};
 use crate::config::StoreKind;
 use crate::diagnosis::checks::background::Latest;
@@ -138,7 +139,7 @@ async fn leader(State(parts): State<HttpParts>) -> Response {
     let leads =
         status.role == Role::Leader && status.holds_until.is_some_and(|h| !parts.clock.now().reached(h));
     let code = if leads { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(document(&status))).into_response()
+    (code, Json(LeaderDocument::of(&status, &parts.look_command, parts.clock.now()))).into_response()
 }
 
 /// OpenMetrics for those who say that they know it, as Prometheus does.
@@ -159,25 +160,8 @@ fn since(query: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCod
     query.get("since").map(|text| parse_duration(text)).transpose().map_err(refusal)
 }
 
-/// One digit: more is noise.
-fn tenths(x: f64) -> f64 {
-    (x * 10.0).round() / 10.0
-}
-
 async fn version() -> Json<Value> {
     Json(json!({ "name": "metad", "version": env!("CARGO_PKG_VERSION") }))
-}
-
-fn document(status: &Status) -> Value {
-    let leader = status.leader().map(
-        |t| json!({ "node": t.record.holder.node, "address": t.record.address, "token": t.token.get() }),
-    );
-    json!({
-        "node": status.me.node,
-        "cluster": status.cluster,
-        "role": status.role.as_str(),
-        "leader": leader,
-    })
 }
 
 // === checks ===

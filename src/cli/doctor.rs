@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
 use super::{Failure, output, settings};
+use crate::api::view::checks::ReportDocument;
 use crate::clock::{Clock, OsClock};
 use crate::diagnosis::checks::background::AT_ONCE;
 use crate::diagnosis::checks::collect::{Depth, meta};
@@ -54,7 +55,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     printed?;
     match args.output {
         DoctorFormat::Table => output::print(&format!("{}{}", skipped(&report), render::summary(&report))),
-        DoctorFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
+        DoctorFormat::Json => output::print_json(&ReportDocument::of(&report)),
         DoctorFormat::Markdown => output::print(&render::markdown(&report)),
     }?;
     Ok(report.status().code())
@@ -86,7 +87,7 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
             let lines: String = report.findings.iter().map(|f| render::finding(f, colours())).collect();
             output::print(&format!("{lines}{}", skipped(&report)))
         }
-        CheckFormat::Json => output::print(&format!("{:#}\n", render::json(&report))),
+        CheckFormat::Json => output::print_json(&ReportDocument::of(&report)),
         CheckFormat::Nagios => output::print(&render::nagios(&report)),
     }?;
     Ok(code_of(&report))

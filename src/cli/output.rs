@@ -6,17 +6,31 @@
 use std::io::{ErrorKind, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::Failure;
+use crate::api::view::member::{Answerer, Foreign, Leader, Member};
 use crate::election::exit::Exit;
-use crate::proto::metad::{Answerer, ForeignCandidate, LeaderInfo, MemberInfo};
 use crate::telemetry::terminal::{plain, plain_lines};
 
 /// Writes to stdout, as it is: what comes from outside is in JSON, or made [`plain`].
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     done(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes a document to stdout, so that people can read it too.
+pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
+    print(&(serde_json::to_string_pretty(document).map_err(no_json)? + "\n"))
+}
+
+/// Writes a document to stdout, in one line.
+pub(super) fn print_json_line(document: &impl Serialize) -> Result<(), Failure> {
+    print(&(serde_json::to_string(document).map_err(no_json)? + "\n"))
+}
+
+fn no_json(e: serde_json::Error) -> Failure {
+    Failure::new(Exit::Internal.code(), format!("cannot write the answer as JSON: {e}"))
 }
 
 /// What became of writing to stdout.
@@ -59,7 +73,7 @@ pub(super) async fn reader_gone() {
 }
 
 /// A table of members; the leader is marked.
-pub(super) fn members_table(members: &[MemberInfo]) -> String {
+pub(super) fn members_table(members: &[Member]) -> String {
     let mut t = table(&["NODE", "ROLE", "ADDRESS", "HTTP", "PRIORITY", "LEASE", "START", "VERSION"]);
     for m in members {
         t.add_row([
@@ -77,14 +91,14 @@ pub(super) fn members_table(members: &[MemberInfo]) -> String {
 }
 
 /// The leader's line, or that there is none.
-pub(super) fn leader_table(leader: Option<&LeaderInfo>) -> String {
+pub(super) fn leader_table(leader: Option<&Leader>) -> String {
     let Some(l) = leader else { return "no leader\n".to_owned() };
     let mut t = table(&["LEADER", "ADDRESS", "TOKEN", "SINCE", "LEASE", "LEASE ID", "CHANGES"]);
     t.add_row([
         plain(&l.node),
         plain(&l.address),
         l.token.to_string().into(),
-        crate::store::codec::rfc3339(l.acquired_ms).into(),
+        l.acquired.to_string().into(),
         format!("{} s", l.lease_ttl_secs).into(),
         plain(&l.lease),
         l.transitions.to_string().into(),
@@ -93,7 +107,7 @@ pub(super) fn leader_table(leader: Option<&LeaderInfo>) -> String {
 }
 
 /// Why nobody can be elected, or could be after this leader; nothing where nobody else queues.
-pub(super) fn foreign_line(foreign: Option<&ForeignCandidate>) -> String {
+pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
     foreign.map_or_else(String::new, |f| {
         format!(
             "foreign candidate: the key {:?} with the value {:?} is where only the leader record belongs; no \
@@ -105,73 +119,12 @@ pub(super) fn foreign_line(foreign: Option<&ForeignCandidate>) -> String {
     })
 }
 
-/// The same as JSON.
-pub(super) fn foreign_json(foreign: Option<&ForeignCandidate>) -> Value {
-    foreign.map_or(Value::Null, |f| json!({ "key": f.key, "value": f.value, "look": f.look }))
-}
-
 /// Who said so, and how fresh that is.
-pub(super) fn answerer_line(a: Option<&Answerer>) -> String {
-    a.map_or_else(String::new, |a| {
-        let lease = if a.role == "leader" {
-            format!(", lease left {} ms", a.lease_remaining_ms)
-        } else {
-            String::new()
-        };
-        let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
-        format!("source {node} ({role}{lease}), age {} ms, cluster {cluster}\n", a.age_ms)
-    })
-}
-
-/// The leader as JSON.
-pub(super) fn leader_json(leader: Option<&LeaderInfo>) -> Value {
-    leader.map_or(Value::Null, |l| {
-        json!({
-            "node": l.node,
-            "address": l.address,
-            "token": l.token,
-            "lease": l.lease,
-            "lease_ttl_secs": l.lease_ttl_secs,
-            "acquired": crate::store::codec::rfc3339(l.acquired_ms),
-            "transitions": l.transitions,
-            "incarnation": l.incarnation,
-            "uuid": l.uuid,
-        })
-    })
-}
-
-/// The members as JSON.
-pub(super) fn members_json(members: &[MemberInfo]) -> Value {
-    let one = |m: &MemberInfo| {
-        json!({
-            "node": m.node,
-            "leader": m.is_leader,
-            "rpc_address": m.rpc_address,
-            "http_address": m.http_address,
-            "priority": m.priority,
-            "version": m.version,
-            "incarnation": m.incarnation,
-            "uuid": m.uuid,
-            "lease": m.lease,
-            "lease_ttl_secs": m.lease_ttl_secs,
-        })
-    };
-    members.iter().map(one).collect()
-}
-
-/// The answerer as JSON.
-pub(super) fn answerer_json(a: Option<&Answerer>) -> Value {
-    a.map_or(Value::Null, |a| {
-        json!({
-            "node": a.node,
-            "cluster": a.cluster,
-            "role": a.role,
-            "age_ms": a.age_ms,
-            "version": a.version,
-            "lease_remaining_ms": a.lease_remaining_ms,
-            "revision": a.revision,
-        })
-    })
+pub(super) fn answerer_line(a: &Answerer) -> String {
+    let left = format!(", lease left {} ms", a.lease_remaining_ms);
+    let lease = if a.role == "leader" { left.as_str() } else { "" };
+    let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
+    format!("source {node} ({role}{lease}), age {} ms, cluster {cluster}\n", a.age_ms)
 }
 
 pub(super) fn table(header: &[&str]) -> Table {

@@ -3,16 +3,17 @@
 use std::future::Future;
 use std::time::Duration;
 
-use serde_json::json;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
+use crate::api::view::member::Leader;
+use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
 use crate::client::{CallError, MemberClient};
 use crate::election::exit::Exit;
-use crate::proto::metad::{LeaderResponse, MembersResponse};
+use crate::proto::metad::LeaderResponse;
 
 /// How long a member gets to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,25 +33,18 @@ pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result
 /// `metad status`.
 pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
-        let (leader, members) = ask_both(&args.meta).await?;
-        let code = code_of(&leader);
-        let l = leader.leader.as_ref();
+        let status = ask_both(&args.meta).await?;
+        let StatusDocument { answerer, leader, foreign, members, .. } = &status;
         match args.output {
-            Format::Json => print_json(&json!({
-                "schema": 1,
-                "leader": output::leader_json(l),
-                "foreign": output::foreign_json(leader.foreign.as_ref()),
-                "members": output::members_json(&members.members),
-                "answerer": output::answerer_json(leader.answerer.as_ref()),
-            }))?,
+            Format::Json => output::print_json(&status)?,
             Format::Table => {
-                let who = output::answerer_line(leader.answerer.as_ref());
-                let (l, m) = (output::leader_table(l), output::members_table(&members.members));
-                let foreign = output::foreign_line(leader.foreign.as_ref());
+                let (l, m) = (output::leader_table(leader.as_ref()), output::members_table(members));
+                let (foreign, who) =
+                    (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
                 output::print(&format!("{l}{foreign}\n{m}\n{who}"))?;
             }
         }
-        Ok(code)
+        Ok(code_of(leader.as_ref()))
     })
     .await
 }
@@ -59,19 +53,13 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
 pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let answer = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
-        let l = answer.leader.as_ref();
+        let document = LeaderDocument::from(answer);
+        let (leader, foreign) = (document.leader.as_ref(), document.foreign.as_ref());
         match args.output {
-            Format::Json => print_json(&json!({
-                "schema": 1,
-                "leader": output::leader_json(l),
-                "foreign": output::foreign_json(answer.foreign.as_ref()),
-                "answerer": output::answerer_json(answer.answerer.as_ref()),
-            }))?,
-            Format::Table => {
-                output::print(&(output::leader_table(l) + &output::foreign_line(answer.foreign.as_ref())))?;
-            }
+            Format::Json => output::print_json(&document)?,
+            Format::Table => output::print(&(output::leader_table(leader) + &output::foreign_line(foreign)))?,
         }
-        Ok(code_of(&answer))
+        Ok(code_of(leader))
     })
     .await
 }
@@ -80,13 +68,10 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
 pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let answer = connect(&args.meta).await?.members().await.map_err(cannot_ask)?;
+        let document = MembersDocument::from(answer);
         match args.output {
-            Format::Json => print_json(&json!({
-                "schema": 1,
-                "members": output::members_json(&answer.members),
-                "answerer": output::answerer_json(answer.answerer.as_ref()),
-            }))?,
-            Format::Table => output::print(&output::members_table(&answer.members))?,
+            Format::Json => output::print_json(&document)?,
+            Format::Table => output::print(&output::members_table(&document.members))?,
         }
         Ok(0)
     })
@@ -176,23 +161,19 @@ pub(super) async fn connect(args: &MetaArgs) -> Result<MemberClient, Failure> {
     Err(Failure::new(CANNOT_ASK, failures.join("\n       ")))
 }
 
-async fn ask_both(args: &MetaArgs) -> Result<(LeaderResponse, MembersResponse), Failure> {
+async fn ask_both(args: &MetaArgs) -> Result<StatusDocument, Failure> {
     let mut client = connect(args).await?;
     let leader = client.leader().await.map_err(cannot_ask)?;
     let members = client.members().await.map_err(cannot_ask)?;
-    Ok((leader, members))
+    Ok((leader.into(), members.into()).into())
 }
 
 pub(super) fn cannot_ask(e: CallError) -> Failure {
     Failure::new(CANNOT_ASK, e.to_string())
 }
 
-fn code_of(answer: &LeaderResponse) -> i32 {
-    if answer.leader.is_some() { 0 } else { NO_LEADER }
-}
-
-pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    output::print(&format!("{value:#}\n"))
+fn code_of(leader: Option<&Leader>) -> i32 {
+    if leader.is_some() { 0 } else { NO_LEADER }
 }
 
 /// Once, or again and again until interrupted, or until nobody reads it; then a failure to ask is shown and the next look

@@ -33,7 +33,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let addresses = [args.meta.addresses(), members.into_iter().map(|m| m.rpc_address).collect()].concat();
     let address = leader_address(&args, &leader).await;
     let mut client = MemberClient::connect(&address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
-    client.step_down(args.to.as_deref()).await.map_err(not_done)?;
+    client.step_down(args.to.as_deref(), Some(leader.token)).await.map_err(not_done)?;
     let next =
         tokio::time::timeout(HAND_OVER_PATIENCE, next_leader(&addresses, &leader)).await.map_err(|_| {
             let message =

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::args::{Format, WatchArgs};
 use super::query::connect;
 use super::{Failure, history, output};
+use crate::api::view::ChangeDocument;
+use crate::api::view::tenure::Tenure;
 use crate::client::MemberClient;
-use crate::proto::metad::{ObserveResponse, TenureInfo};
+use crate::proto::metad::ObserveResponse;
 use crate::telemetry::terminal::plain;
 
 /// The pause before another member is asked.
@@ -29,7 +29,7 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
     loop {
         if let Ok(mut changes) = client.observe().await {
             while let Ok(Some(change)) = changes.message().await {
-                show(&change, &mut told, args.output)?;
+                show(change, &mut told, args.output)?;
             }
         }
         output::say(&format!("{} no longer answers; retrying", client.address()));
@@ -42,27 +42,22 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
     }
 }
 
-fn show(change: &ObserveResponse, told: &mut Option<TenureInfo>, format: Format) -> Result<(), Failure> {
-    let now = crate::store::codec::rfc3339(crate::clock::wall_clock_ms());
+fn show(change: ObserveResponse, told: &mut Option<Tenure>, format: Format) -> Result<(), Failure> {
+    let change = ChangeDocument::from(change);
+    match format {
+        Format::Json => output::print_json_line(&change)?,
+        Format::Table => output::print(&(line(&change, told.as_ref()) + "\n"))?,
+    }
+    *told = change.last_ended;
+    Ok(())
+}
+
+/// A change for people; a tenure that they have been told of is not news.
+fn line(change: &ChangeDocument, told: Option<&Tenure>) -> String {
     let leader = change.leader.as_ref();
-    let text = match format {
-        Format::Json => json!({
-            "time": now,
-            "leader": output::leader_json(leader),
-            "members": output::members_json(&change.members),
-            "last_ended": change.last_ended.as_ref().map(history::tenure_json),
-            "answerer": output::answerer_json(change.answerer.as_ref()),
-        })
-        .to_string(),
-        Format::Table => {
-            let who =
-                leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
-            let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
-            let news = change.last_ended.as_ref().filter(|t| told.as_ref() != Some(t));
-            let ended = news.map(|t| format!("  {}", history::sentence(t))).unwrap_or_default();
-            plain(&format!("{now}  {who}  members {}{ended}", nodes.join(" "))).into_owned()
-        }
-    };
-    told.clone_from(&change.last_ended);
-    output::print(&format!("{text}\n"))
+    let who = leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
+    let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
+    let news = change.last_ended.as_ref().filter(|t| told != Some(*t));
+    let ended = news.map(|t| format!("  {}", history::sentence(t))).unwrap_or_default();
+    plain(&format!("{}  {who}  members {}{ended}", change.time, nodes.join(" "))).into_owned()
 }

@@ -102,16 +102,20 @@ impl MemberClient {
         limit: Option<u32>,
     ) -> Result<HistoryResponse, CallError> {
         let since_ms = since.map_or(0, millis);
-        let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0) };
+        let request = HistoryRequest { since_ms, limit: limit.unwrap_or(0), page_token: String::new() };
         bounded(&self.address, self.timeout, self.service.history(request)).await
     }
 
-    /// Asks the leader to hand over, to this member or to any.
+    /// Asks the leader to hand over, to this member or to any. With `expected_token`, only if that is its token.
     ///
     /// # Errors
-    /// It does not answer in time, does not lead, or does not know that member.
-    pub async fn step_down(&mut self, to: Option<&str>) -> Result<StepDownResponse, CallError> {
-        let request = StepDownRequest { to: to.unwrap_or_default().to_owned() };
+    /// It does not answer in time, does not lead (under that token), or does not know that member.
+    pub async fn step_down(
+        &mut self,
+        to: Option<&str>,
+        expected_token: Option<u64>,
+    ) -> Result<StepDownResponse, CallError> {
+        let request = StepDownRequest { to: to.unwrap_or_default().to_owned(), expected_token };
         bounded(&self.address, self.timeout, self.service.step_down(request)).await
     }
 

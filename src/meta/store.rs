@@ -40,6 +40,11 @@ pub struct MetaStore {
     area: String,
 }
 
+/// Has a watch ended because the store no longer knows the changes that it would have to tell?
+pub fn is_forgotten(error: &StoreError) -> bool {
+    error.refusal() == Some(Refusal::Compacted)
+}
+
 // === impl MetaStore ===
 
 impl MetaStore {
@@ -61,6 +66,17 @@ impl MetaStore {
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, WriteError> {
         let found = self.leadership.get(&self.inside(key)?).await?;
         Ok(found.map(|(value, revision)| Entry { name: key.to_owned(), value, revision }))
+    }
+
+    /// Reads one key, and says at which revision of the store: a watch from there on misses nothing.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn look_up(&self, key: &str) -> Result<(Revision, Option<Entry>), WriteError> {
+        // Of the keys that begin with it the key itself is the first.
+        let Snapshot { revision, entries } = self.leadership.page(&self.inside(key)?, "", 1).await?;
+        let first = entries.into_iter().next().map(|e| self.outside(e));
+        Ok((revision, first.filter(|e| e.name == key)))
     }
 
     /// Reads at most `limit` keys that begin with `prefix` and come after `after` ("": from the first one on). They are

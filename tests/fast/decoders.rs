@@ -83,7 +83,7 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
     let b = &mut Bytes(&seed);
     let expected_revision = Some(b.number()).filter(|n| n % 3 > 0);
     match kind {
-        3 => proto::StepDownRequest { to: b.text() }.encode_to_vec(),
+        3 => proto::StepDownRequest { to: b.text(), expected_token: expected_revision }.encode_to_vec(),
         4 => proto::PrepareRequest { token: b.number() }.encode_to_vec(),
         5 => {
             let labels = (0..b.byte() % 18).map(|_| (b.text(), b.text())).collect();
@@ -103,7 +103,7 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
         }
         14 => proto::DeleteRequest { key: b.text(), expected_revision }.encode_to_vec(),
         15 => txn(b).encode_to_vec(),
-        16 => proto::StateWatchRequest { prefix: b.text() }.encode_to_vec(),
+        16 => proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
         _ => vec![],
     }
 }

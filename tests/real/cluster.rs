@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 /// A leader and a follower of it.
 fn pair(etcd: &EtcdCluster, set: impl Fn(NodeBuilder) -> NodeBuilder) -> Vec<Node> {
@@ -112,11 +113,10 @@ fn state_is_written_under_conditions_and_read_back() {
             ]
         };
         let wrong = vec![Expectation { key: "k/1".into(), mod_revision: first }];
-        assert_refused(
-            client.txn(TxnRequest { expectations: wrong, changes: changes("k/3") }).await,
-            Code::Aborted,
-            "k/1",
-        );
+        let refused = client.txn(TxnRequest { expectations: wrong, changes: changes("k/3") }).await;
+        let info = refused.as_ref().expect_err("a conflict").get_details_error_info().expect("details");
+        assert_eq!((&info.reason[..], &info.metadata["revision"]), ("CONFLICT", &second.to_string()));
+        assert_refused(refused, Code::Aborted, "k/1");
         let right = vec![Expectation { key: "k/1".into(), mod_revision: second }];
         client.txn(TxnRequest { expectations: right, changes: changes("k/3") }).await.expect("done");
         client.delete(DeleteRequest { key: "k/1".into(), expected_revision: None }).await.expect("gone");
@@ -138,6 +138,11 @@ fn a_follower_names_the_leader() {
         let named = |name: &str| status.metadata().get(name).and_then(|v| v.to_str().ok().map(str::to_owned));
         assert_eq!(named("metad-leader"), Some(nodes[0].rpc_addr().to_string()));
         assert_eq!(named("metad-token"), Some(token.to_string()));
+        let info = status.get_details_error_info().expect("details");
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("NOT_LEADER", "metad.v1"));
+        let leader = [("leader", "a".to_owned()), ("address", nodes[0].rpc_addr().to_string())];
+        let about = leader.into_iter().chain([("token", token.to_string())]);
+        assert_eq!(info.metadata, about.map(|(name, value)| (name.to_owned(), value)).collect());
         assert_refused(
             cluster(&nodes[1]).await.list(ListRequest::default()).await,
             Code::FailedPrecondition,
@@ -152,7 +157,7 @@ fn a_watch_of_the_state_misses_nothing_and_ends_with_its_leader() {
     let nodes = pair(&etcd, |b| b);
     block_on(async {
         let mut client = state(&nodes[0]).await;
-        let watch = StateWatchRequest { prefix: "w/".into() };
+        let watch = StateWatchRequest { prefix: "w/".into(), start_revision: 0 };
         let mut changes = client.watch(watch).await.expect("a watch").into_inner();
         changes.message().await.expect("first").expect("it says from where on");
         client.put(put("w/1", b"v", None)).await.expect("written");
@@ -168,6 +173,91 @@ fn a_watch_of_the_state_misses_nothing_and_ends_with_its_leader() {
         nodes[0].signal(Signal::TERM);
         while let Ok(Some(_)) = changes.message().await {}
     });
+}
+
+/// What a watch of everything below `w/` tells from this revision on, until so many changes have come.
+async fn told(
+    client: &mut StateServiceClient<Channel>,
+    start_revision: u64,
+    changes: usize,
+) -> Vec<state_change::Change> {
+    let watch = StateWatchRequest { prefix: "w/".into(), start_revision };
+    let mut batches = client.watch(watch).await.expect("a watch").into_inner();
+    let first = batches.message().await.expect("open").expect("it says from where on");
+    assert_eq!((first.revision, first.changes.len()), (start_revision - 1, 0));
+    let mut told = Vec::new();
+    while told.len() < changes {
+        let batch = batches.message().await.expect("open").expect("more");
+        told.extend(batch.changes.into_iter().filter_map(|c| c.change));
+    }
+    told
+}
+
+#[test]
+fn a_watch_begins_at_the_revision_of_a_read_also_at_the_next_leader() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = pair(&etcd, |b| b);
+    block_on(async {
+        let mut client = state(&nodes[0]).await;
+        let written = client.put(put("w/1", b"v", None)).await.expect("written").into_inner().mod_revision;
+        let got = client.get(GetRequest { key: "w/1".into() }).await.expect("read").into_inner();
+        assert_eq!(got.entry.expect("there").mod_revision, written);
+        assert!(got.revision >= written, "{} < {written}", got.revision);
+        let absent = client.get(GetRequest { key: "w/".into() }).await.expect("read").into_inner();
+        assert!(
+            absent.entry.is_none() && absent.revision >= got.revision,
+            "another key is not the one: {absent:?}"
+        );
+        let all = RangeRequest { prefix: "w/".into(), after: String::new(), limit: 0 };
+        let page = client.range(all).await.expect("a page").into_inner();
+        assert!(page.revision >= absent.revision && page.entries.len() == 1, "{page:?}");
+        client.put(put("w/2", b"v", None)).await.expect("written");
+        client.delete(DeleteRequest { key: "w/1".into(), expected_revision: None }).await.expect("gone");
+
+        let named = |changes: Vec<state_change::Change>| {
+            let name = |change| match change {
+                state_change::Change::Put(kv) => format!("put {}", kv.key),
+                state_change::Change::Deleted(key) => format!("deleted {key}"),
+            };
+            changes.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let since = ["put w/2", "deleted w/1"];
+        assert_eq!(named(told(&mut client, page.revision + 1, 2).await), since, "what came after the page");
+        assert_eq!(
+            named(told(&mut client, written, 3).await),
+            [&["put w/1"], &since[..]].concat(),
+            "it is included"
+        );
+        nodes[0].kill();
+        nodes[1].wait_for("main_loop_started", PATIENCE);
+        let mut client = state(&nodes[1]).await;
+        let get = || GetRequest { key: "w/2".into() };
+        while client.get(get()).await.is_err_and(|s| s.code() == Code::Unavailable) {
+            tokio::time::sleep(Duration::from_millis(20)).await; // its main loop is just starting
+        }
+        assert_eq!(
+            named(told(&mut client, page.revision + 1, 2).await),
+            since,
+            "the next leader tells the same"
+        );
+        refused_starts(&etcd, &mut client, written).await;
+    });
+}
+
+/// A watch cannot begin in the future, nor where the store has forgotten what happened.
+async fn refused_starts(etcd: &EtcdCluster, client: &mut StateServiceClient<Channel>, written: u64) {
+    let from = |start_revision| StateWatchRequest { prefix: "w/".into(), start_revision };
+    assert_refused(client.watch(from(1 << 40)).await, Code::OutOfRange, "lies in the future");
+    assert_refused(client.watch(from(u64::MAX)).await, Code::OutOfRange, "lies in the future");
+    etcd.etcdctl_ok(&["compact", &etcd.revision().to_string()]);
+    let mut forgotten = client.watch(from(written)).await.expect("a watch").into_inner();
+    let status = loop {
+        if let Err(status) = forgotten.message().await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    assert!(status.message().contains("read and watch again"), "{status:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::support::poll::{holds_within, wait_until};
 use crate::support::slow_disk::SlowDisk;
 use crate::support::{http, install, spawn, sudo};
 use impostor::{Impostor, Page};
+use metad::api::view::checks::ReportDocument;
 use metad::diagnosis::checks::{CHECKS, Finding, Report, Skipped, Status, render};
 use serde_json::Value;
 
@@ -437,7 +438,8 @@ fn the_forms_of_a_report_are_these() {
     let group = metad::diagnosis::checks::Group::Etcd;
     let text = render::group(group, &report, render::Colours::Off) + &render::summary(&report);
     assert_golden("report.txt", &text);
-    assert_golden("report.json", &format!("{:#}\n", render::json(&report)));
+    let json = serde_json::to_string_pretty(&ReportDocument::of(&report)).expect("JSON");
+    assert_golden("report.json", &(json + "\n"));
     assert_golden("report.md", &render::markdown(&report));
     assert_golden("report.nagios", &render::nagios(&report));
     assert!(!text.contains('\u{1b}'), "no colours off a terminal");

@@ -11,7 +11,10 @@ use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::wait_until;
 use crate::support::{fenced, http, ourselves, spawn, witness};
+use metad::proto::metad::HistoryRequest;
+use metad::proto::metad::election_service_client::ElectionServiceClient;
 use serde_json::Value;
+use tonic::Code;
 
 /// A lease that nobody waits for.
 const LONG_SECS: u64 = 86_400;
@@ -153,8 +156,8 @@ fn assert_survives(pair: &mut Pair, tokens: &[u64]) {
     assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "{kept:?}");
     let open: Vec<_> = rows.iter().filter(|r| r["reason"].is_null()).collect();
     assert!(open.len() <= 1, "only the present tenure is open: {open:?}");
-    let ms = |row: &Value, key: &str| row[key].as_u64();
-    let overlap = rows.windows(2).find(|pair| ms(&pair[0], "to_ms") > ms(&pair[1], "from_ms"));
+    let time = |row: &Value, key: &str| row[key].as_str().map(str::to_owned).expect("a time");
+    let overlap = rows.windows(2).find(|pair| time(&pair[0], "to") > time(&pair[1], "from"));
     assert!(overlap.is_none(), "one machine has one clock: {overlap:#?}");
 }
 
@@ -288,6 +291,27 @@ fn the_history_is_bounded() {
     assert_eq!((kept.len(), &kept[0]["token"]), (1_000, &52.into()), "the oldest are gone");
     let since = metad(&["history", "--since", "1h", "--limit", "5", "--meta", &node.rpc_addr().to_string()]);
     assert_eq!(since.1.lines().count(), 2, "the head and the present tenure: {}", since.1);
+    let tokens: Vec<u64> = kept.iter().filter_map(|row| row["token"].as_u64()).collect();
+    assert_eq!(runtime.block_on(in_pages(&node, 300)), tokens);
+}
+
+/// The tokens of the whole history, read in pages, oldest first.
+async fn in_pages(node: &Node, limit: u32) -> Vec<u64> {
+    let url = format!("http://{}", node.rpc_addr());
+    let mut client = ElectionServiceClient::connect(url).await.expect("it listens");
+    let asked = |page_token: &str| HistoryRequest { since_ms: 0, limit, page_token: page_token.to_owned() };
+    let unknown = client.history(asked("yesterday")).await.expect_err("no such page");
+    assert_eq!(unknown.code(), Code::InvalidArgument, "{unknown:?}");
+    let (mut tokens, mut next) = (vec![], String::new());
+    loop {
+        let page = client.history(asked(&next)).await.expect("a page").into_inner();
+        assert!(page.tenures.len() <= limit as usize && !page.tenures.is_empty(), "{}", page.tenures.len());
+        tokens.splice(0..0, page.tenures.iter().map(|tenure| tenure.token));
+        next = page.next_page_token;
+        if next.is_empty() {
+            return tokens;
+        }
+    }
 }
 
 #[test]

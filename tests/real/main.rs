@@ -29,6 +29,7 @@ mod renewal;
 mod restored_etcd;
 mod risingwave;
 mod rpc_bad_input;
+mod schema;
 mod soak;
 mod sqlite;
 mod stopped;

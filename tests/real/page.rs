@@ -182,13 +182,13 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
 
     // etcd answers, but what this node knows is a minute old: its election hangs.
     let mut said = state(&nodes[served]);
-    (said["age_ms"], said["leader"]["ttl_secs"]) = (json!(60_000), json!(86_400));
+    (said["answerer"]["age_ms"], said["leader"]["lease_ttl_secs"]) = (json!(60_000), json!(86_400));
     browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
     browser.wait("#verdict-word", "This node has an outdated view");
     assert_eq!(grey(&mut browser), "grayscale(1)");
-    said["age_ms"] = json!(0);
+    said["answerer"]["age_ms"] = json!(0);
     browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": said }));
-    let unknown = json!({ "at_ms": said["now_ms"], "findings": fixtures::findings_unknown() });
+    let unknown = json!({ "at": said["time"], "findings": fixtures::findings_unknown() });
     browser.ask("fulfil", json!({ "path": "/api/v1/checks", "body": unknown }));
     browser.ask("reload", Value::Null);
     browser.wait("#verdict-word", "1 check not possible");

@@ -21,6 +21,7 @@ use metad::proto::metad::{
 use raw::{Raw, field, frame};
 use rows::{BARRIERS, Row, put_change};
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 
 const MIB: usize = 1024 * 1024;
 /// The largest value.
@@ -128,7 +129,11 @@ async fn refused_state(services: &mut Services) {
     let too_long = "1026 bytes; no key has more than 1024";
     assert_refused(state.range(range(&long, "")).await, invalid, too_long);
     assert_refused(state.range(range("", &long)).await, invalid, too_long);
-    assert_refused(state.watch(StateWatchRequest { prefix: long.clone() }).await, invalid, too_long);
+    assert_refused(
+        state.watch(StateWatchRequest { prefix: long.clone(), start_revision: 0 }).await,
+        invalid,
+        too_long,
+    );
 
     let large = vec![0; VALUE + 1];
     let says = r#"the value of "large" has 524289 bytes; at most 524288 fit"#;
@@ -199,10 +204,20 @@ async fn refused_workers(services: &mut Services) {
 
 async fn refused_step_downs(services: &mut Services) {
     let election = &mut services.election;
-    let to = |to: &str| StepDownRequest { to: to.into() };
+    let to = |to: &str| StepDownRequest { to: to.into(), expected_token: None };
     assert_refused(election.step_down(to("nobody")).await, Code::NotFound, "no member \"nobody\"");
     assert_refused(election.step_down(to(&"n".repeat(60_000))).await, Code::NotFound, "(60000 bytes)");
     assert_refused(election.step_down(to("a")).await, Code::FailedPrecondition, "a leads already");
+    let leader = election.leader(LeaderRequest {}).await.expect("an answer").into_inner().leader;
+    let token = leader.expect("it leads").token;
+    for expected in [0, token - 1, u64::MAX] {
+        let request = StepDownRequest { to: String::new(), expected_token: Some(expected) };
+        let says = format!("the leader's token is {token}, not {expected}");
+        let refused = election.step_down(request).await;
+        let info = refused.as_ref().expect_err("another token").get_details_error_info().expect("details");
+        assert_eq!((&info.reason[..], &info.metadata["token"]), ("ANOTHER_TOKEN", &token.to_string()));
+        assert_refused(refused, Code::FailedPrecondition, &says);
+    }
 }
 
 /// The twins: what is just within the bounds, and what only looks strange.
@@ -325,7 +340,7 @@ fn a_stream_that_nobody_reads_is_cut_off_with_a_reason() {
         let id = services.register(1).await;
         // Its connection takes a few bytes more than it reads.
         let lazy = Services::with(&node, |e| e.initial_stream_window_size(64)).await;
-        let watch = StateWatchRequest { prefix: "w/".into() };
+        let watch = StateWatchRequest { prefix: "w/".into(), start_revision: 0 };
         let mut changes = lazy.state.clone().watch(watch).await.expect("a watch").into_inner();
         changes.message().await.expect("open").expect("the beginning");
         let mut workers = lazy.cluster.clone().watch(WatchRequest {}).await.expect("a watch").into_inner();

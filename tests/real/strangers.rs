@@ -152,8 +152,8 @@ fn a_flood_of_requests_to_step_down_is_refused_and_changes_nothing() {
             let mut client = client.clone();
             async move {
                 // Nobody of that name is there, so each of these would only cost.
-                let to = "nobody".to_owned();
-                client.step_down(StepDownRequest { to }).await.expect_err("refused").code()
+                let request = StepDownRequest { to: "nobody".to_owned(), expected_token: None };
+                client.step_down(request).await.expect_err("refused").code()
             }
         });
         futures_util::future::join_all(calls).await

@@ -3,13 +3,11 @@
 use tonic::{Request, Response, Status};
 
 use super::RpcParts;
+use crate::api::view::checks::Finding;
 use crate::clock::wall_clock_ms;
-use crate::diagnosis::checks::Finding;
 use crate::diagnosis::checks::facts::Burden;
 use crate::proto::metad::check_service_server::CheckService;
-use crate::proto::metad::{
-    CheckFinding, CheckReading, ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden,
-};
+use crate::proto::metad::{ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden};
 
 pub(super) struct Checks {
     parts: RpcParts,
@@ -25,7 +23,7 @@ impl Checks {
 impl CheckService for Checks {
     async fn checks(&self, _: Request<ChecksRequest>) -> Result<Response<ChecksResponse>, Status> {
         let latest = self.parts.checks.borrow().clone();
-        let findings = latest.findings.iter().map(finding).collect();
+        let findings = latest.findings.iter().map(|f| Finding::of(f).into()).collect();
         let burden = latest.burden.map(burden);
         Ok(Response::new(ChecksResponse { at_ms: latest.at_ms, findings, burden }))
     }
@@ -39,24 +37,4 @@ impl CheckService for Checks {
 
 fn burden(b: Burden) -> MemberBurden {
     MemberBurden { cpu_percent: b.cpu_percent, rss_bytes: b.rss_bytes, headroom: b.headroom }
-}
-
-fn finding(f: &Finding) -> CheckFinding {
-    CheckFinding {
-        code: f.code.clone(),
-        name: f.name.clone(),
-        title: f.title.clone(),
-        status: f.status.as_str().to_owned(),
-        measured: f.measured.clone(),
-        limit: f.limit.clone(),
-        why: f.why.clone(),
-        fix: f.fix.clone(),
-        doc: f.doc.clone(),
-        reading: f.reading.as_ref().map(|r| CheckReading {
-            value: r.value,
-            unit: r.unit.clone(),
-            warn: r.warn,
-            lower_is_worse: r.lower_is_worse,
-        }),
-    }
 }

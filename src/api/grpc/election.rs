@@ -8,7 +8,11 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::rate::Rate;
-use super::{RpcParts, convert, history, refuse, requests, steering};
+use super::requests::StepDown;
+use super::{RpcParts, history, refuse, requests, steering};
+use crate::api::view::member::{Answerer, Leader, Member};
+use crate::api::view::tenure::Tenure;
+use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -41,16 +45,13 @@ impl Election {
 #[tonic::async_trait]
 impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let status = self.parts.driver.status();
-        let answerer = Some(convert::answerer(&status, self.parts.clock.now()));
-        let foreign = convert::foreign(&status, &self.parts.look_command);
-        Ok(Response::new(LeaderResponse { leader: convert::leader(&status), answerer, foreign }))
+        let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        Ok(Response::new(LeaderDocument::of(&status, &self.parts.look_command, now).into()))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
-        let status = self.parts.driver.status();
-        let answerer = Some(convert::answerer(&status, self.parts.clock.now()));
-        Ok(Response::new(MembersResponse { members: convert::members(&status), answerer }))
+        let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        Ok(Response::new(MembersDocument::of(&status, now).into()))
     }
 
     async fn step_down(
@@ -61,14 +62,17 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status));
         };
+        let StepDown { to, expected_token } = requests::step_down(request.into_inner());
+        if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
+            return Err(refuse::another_token(token, expected));
+        }
         if !self.step_downs.allows(self.parts.clock.now()) {
             return Err(refuse::too_often("a request to step down", STEP_DOWN_EVERY));
         }
-        let wanted = requests::step_down(request.into_inner());
-        if let Some(node) = &wanted {
+        if let Some(node) = &to {
             steering::check_target(&status, node, token).await?;
         }
-        self.parts.driver.step_down(wanted).map_err(refuse::busy)?;
+        self.parts.driver.step_down(to).map_err(refuse::busy)?;
         Ok(Response::new(StepDownResponse { token: token.get() }))
     }
 
@@ -90,7 +94,8 @@ impl ElectionService for Election {
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        Ok(Response::new(history::answer(&self.parts, &request.into_inner())))
+        let asked = requests::history(&request.into_inner())?;
+        Ok(Response::new(history::answer(&self.parts, asked)))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
@@ -110,13 +115,17 @@ impl ElectionService for Election {
         let changes = futures_util::stream::select(snapshots, rows).filter_map(move |()| {
             let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
-            let last_ended = past.last_ended().map(|row| convert::tenure(row));
-            let seen = (convert::leader(&status), convert::members(&status), status.role, last_ended);
+            let last_ended = past.last_ended().map(|row| Tenure::of(row));
+            let seen = (Leader::of(&status), Member::all(&status), status.role, last_ended);
             let fresh = last.as_ref() != Some(&seen);
             last = Some(seen.clone());
             let (leader, members, _, last_ended) = seen;
-            let answerer = Some(convert::answerer(&status, parts.clock.now()));
-            let change = ObserveResponse { leader, members, answerer, last_ended };
+            let change = ObserveResponse {
+                leader: leader.map(Into::into),
+                members: members.into_iter().map(Into::into).collect(),
+                answerer: Some(Answerer::of(&status, parts.clock.now()).into()),
+                last_ended: last_ended.map(Into::into),
+            };
             std::future::ready(fresh.then_some(Ok(change)))
         });
         Ok(Response::new(Box::pin(changes)))

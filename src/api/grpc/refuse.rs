@@ -1,60 +1,93 @@
 //! Refusals as gRPC statuses: what only the leader can do is refused with the way to the leader.
+//!
+//! People read the message. Programs read the reason in the details, a `google.rpc.ErrorInfo`; `src/docs/cluster.md`
+//! lists them all.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::RpcParts;
 use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
+use crate::election::record::{Revision, Token};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
+/// The domain of all reasons.
+const DOMAIN: &str = "metad.v1";
+
+/// A refusal that a program can tell from others by its reason, and what belongs to it.
+pub(super) fn because<const N: usize>(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    about: [(&str, String); N],
+) -> Status {
+    let about: HashMap<_, _> = about.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, about))
+}
+
 /// This member does not lead; the metadata `metad-leader` and `metad-token` name who does.
 pub(super) fn not_the_leader(status: &status::Status) -> Status {
+    let code = Code::FailedPrecondition;
     let Some(tenure) = status.leader() else {
-        return Status::failed_precondition("there is no leader at the moment");
+        return because(code, "NO_LEADER", "there is no leader at the moment", []);
     };
-    let mut metadata = MetadataMap::new();
-    if let Ok(address) = tenure.record.address.parse() {
-        metadata.insert("metad-leader", address);
-    }
-    metadata.insert("metad-token", tenure.token.get().into());
     let (holder, address) = (&tenure.record.holder.node, &tenure.record.address);
     let message = format!("{} does not lead; {holder} at {address} does", status.me.node);
-    Status::with_metadata(Code::FailedPrecondition, message, metadata)
+    let token = tenure.token;
+    let about = [("leader", holder.clone()), ("address", address.clone()), ("token", token.to_string())];
+    let mut refusal = because(code, "NOT_LEADER", message, about);
+    if let Ok(address) = address.parse() {
+        refusal.metadata_mut().insert("metad-leader", address);
+    }
+    refusal.metadata_mut().insert("metad-token", token.get().into());
+    refusal
+}
+
+/// The tenure that was to end is over; this member leads under another token.
+pub(super) fn another_token(token: Token, expected: u64) -> Status {
+    let message = format!("the leader's token is {token}, not {expected}; nothing was changed");
+    let about = [("token", token.to_string()), ("expected_token", expected.to_string())];
+    because(Code::FailedPrecondition, "ANOTHER_TOKEN", message, about)
 }
 
 /// The driver has no room for another command.
 pub(super) fn busy(error: Busy) -> Status {
-    Status::resource_exhausted(error.to_string())
+    because(Code::ResourceExhausted, "OVERLOADED", error.to_string(), [])
 }
 
 /// There were too many of these.
 pub(super) fn too_often(what: &str, every: Duration) -> Status {
-    Status::resource_exhausted(format!(
-        "{what} is accepted once in {every:?}; nothing was changed, try again"
-    ))
+    let message = format!("{what} is accepted once in {every:?}; nothing was changed, try again");
+    because(Code::ResourceExhausted, "TOO_OFTEN", message, [])
 }
 
 /// Nobody took the request.
 pub(super) fn queue(parts: &RpcParts, error: QueueError) -> Status {
     let status = parts.driver.status();
     match error {
-        QueueError::Full => Status::resource_exhausted(error.to_string()),
+        QueueError::Full => because(Code::ResourceExhausted, "OVERLOADED", error.to_string(), []),
         QueueError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => {
             not_the_leader(&status)
         }
         QueueError::Closed if parts.serves_cluster => {
-            let mut status =
-                Status::unavailable("this member leads, but its main loop is just starting; try again");
+            let message = "this member leads, but its main loop is just starting; try again";
+            let mut status = because(Code::Unavailable, "MAIN_LOOP_STARTING", message, []);
             status.metadata_mut().insert("metad-done", MetadataValue::from_static("no"));
             status
         }
-        QueueError::Closed => Status::unimplemented(
+        QueueError::Closed => because(
+            Code::Unimplemented,
+            "ANOTHER_MAIN_LOOP",
             "this member's main loop is not the built-in one: it keeps no workers and sends no barriers",
+            [],
         ),
     }
 }
@@ -71,7 +104,23 @@ pub(super) fn refused(parts: &RpcParts, error: &Refused) -> Status {
 
 /// No such worker.
 pub(super) fn unknown(error: &UnknownWorker) -> Status {
-    Status::not_found(error.to_string())
+    because(Code::NotFound, "UNKNOWN_WORKER", error.to_string(), [])
+}
+
+/// Nothing can be told of what has not happened: this revision is not of this store, or it has gone back in time.
+pub(super) fn future(after: Revision, now: Revision) -> Status {
+    let start = after.0.saturating_add(1);
+    let message = format!("revision {start} lies in the future: the store is at {now}; read again");
+    because(Code::OutOfRange, "FUTURE_REVISION", message, [("revision", now.to_string())])
+}
+
+/// A watch of the state has ended, perhaps because the store has forgotten what it would have to tell.
+pub(super) fn broken_watch(error: impl fmt::Display, is_forgotten: bool) -> Status {
+    let message = format!("the watch has broken ({error}); read and watch again");
+    if is_forgotten {
+        return because(Code::OutOfRange, "FORGOTTEN_REVISION", message, []);
+    }
+    because(Code::Aborted, "BROKEN_WATCH", message, [])
 }
 
 /// The store did not do it. FAILED_PRECONDITION: because of leadership. ABORTED: because of another condition.
@@ -82,13 +131,17 @@ pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
         WriteError::Lost(_) | WriteError::Fenced(_) => {
             let status = parts.driver.status();
             match status.role {
-                Role::Leader => Status::failed_precondition(message),
+                Role::Leader => because(Code::FailedPrecondition, "FENCED", message, []),
                 _ => not_the_leader(&status),
             }
         }
-        WriteError::Unknown(_) => Status::unknown(message),
-        WriteError::Conflict { .. } => Status::aborted(message),
-        WriteError::Busy(_) => Status::resource_exhausted(message),
+        WriteError::Unknown(_) => because(Code::Unknown, "OUTCOME_UNKNOWN", message, []),
+        WriteError::Conflict { key, expected, found } => {
+            let (expected, found) = (expected.to_string(), found.to_string());
+            let about = [("key", key.clone()), ("expected_revision", expected), ("revision", found)];
+            because(Code::Aborted, "CONFLICT", message, about)
+        }
+        WriteError::Busy(_) => because(Code::ResourceExhausted, "OVERLOADED", message, []),
         WriteError::TooLarge(_) | WriteError::BadName(_) | WriteError::Twice(_) => {
             Status::invalid_argument(message)
         }

@@ -5,14 +5,15 @@
 
 use tonic::Status;
 
+use crate::api::view::tenure::Selection;
 use crate::driver::leadership::WriteError;
 use crate::driver::writes::{Change, NAME_BYTES_MAX, Write, check_name};
 use crate::election::record::Revision;
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
 use crate::proto::metad::{
-    self as proto, BarrierCollected, DeleteRequest, GetRequest, ListRequest, PutRequest, RangeRequest,
-    RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
+    self as proto, BarrierCollected, DeleteRequest, GetRequest, HistoryRequest, ListRequest, PutRequest,
+    RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
 };
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
@@ -30,6 +31,24 @@ pub struct Page {
     pub after: String,
     /// At most so many; 1 to [`PAGE_MAX`].
     pub limit: usize,
+}
+
+/// What a request to step down asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDown {
+    /// Who is to lead next; `None`: anybody.
+    pub to: Option<String>,
+    /// The tenure that is to end; `None`: whichever it is.
+    pub expected_token: Option<u64>,
+}
+
+/// What a watch of the state asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Only changes after this revision; `None`: from now on.
+    pub after: Option<Revision>,
 }
 
 /// Which workers a list asks for.
@@ -64,13 +83,14 @@ pub fn range(request: RangeRequest) -> Result<Page> {
     Ok(Page { prefix, after, limit: if limit == 0 { PAGE_MAX } else { limit } })
 }
 
-/// The prefix that is watched.
+/// What is watched.
 ///
 /// # Errors
 /// INVALID_ARGUMENT.
-pub fn watch(request: StateWatchRequest) -> Result<String> {
-    check_length("prefix", &request.prefix)?;
-    Ok(request.prefix)
+pub fn watch(request: StateWatchRequest) -> Result<Watched> {
+    let StateWatchRequest { prefix, start_revision } = request;
+    check_length("prefix", &prefix)?;
+    Ok(Watched { prefix, after: start_revision.checked_sub(1).map(Revision) })
 }
 
 /// The write that is asked for.
@@ -126,15 +146,22 @@ pub fn register(request: RegisterRequest) -> Result<WorkerSpec> {
 /// INVALID_ARGUMENT.
 pub fn list(request: ListRequest) -> Result<Listed> {
     let ListRequest { page_size, page_token } = request;
-    let after = match page_token.as_str() {
-        "" => WorkerId(0),
-        token => WorkerId(token.parse().map_err(|_| {
-            let token = quoted(token);
-            Status::invalid_argument(format!("page_token {token} is unknown; start without one"))
-        })?),
-    };
+    let after = WorkerId(page(&page_token)?.unwrap_or(0));
     let limit = usize::try_from(page_size).unwrap_or(WORKERS_PAGE_MAX).min(WORKERS_PAGE_MAX);
     Ok(Listed { after, limit: if limit == 0 { WORKERS_PAGE_MAX } else { limit } })
+}
+
+/// The tenures that are asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn history(request: &HistoryRequest) -> Result<Selection> {
+    let HistoryRequest { since_ms, limit, page_token } = request;
+    Ok(Selection {
+        since_ms: if *since_ms == 0 { u64::MAX } else { *since_ms },
+        before: page(page_token)?.unwrap_or(u64::MAX),
+        limit: usize::try_from(*limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+    })
 }
 
 /// The worker whose stream begins with this message.
@@ -162,15 +189,25 @@ pub fn report(worker: WorkerId, report: BarrierCollected) -> std::result::Result
     Ok(epoch)
 }
 
-/// Who is to lead next; `None`: anybody.
-pub fn step_down(request: StepDownRequest) -> Option<String> {
-    (!request.to.is_empty()).then_some(request.to)
+/// What is asked of a leader.
+pub fn step_down(request: StepDownRequest) -> StepDown {
+    let StepDownRequest { to, expected_token } = request;
+    StepDown { to: Some(to).filter(|to| !to.is_empty()), expected_token }
 }
 
 /// The beginning of a caller's text, for a message.
 pub fn quoted(text: &str) -> String {
     let end = text.char_indices().nth(QUOTED_CHARS_MAX);
     end.map_or_else(|| format!("{text:?}"), |(end, _)| format!("{:?}… ({} bytes)", &text[..end], text.len()))
+}
+
+/// Where a page begins; `None`: at the beginning.
+fn page(token: &str) -> Result<Option<u64>> {
+    let unknown = |_| {
+        let token = quoted(token);
+        Status::invalid_argument(format!("page_token {token} is unknown; start without one"))
+    };
+    (!token.is_empty()).then(|| token.parse().map_err(unknown)).transpose()
 }
 
 fn change_of(i: usize, change: proto::Change) -> Result<Change> {

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
-use super::requests::{self, Page};
+use super::requests::{self, Page, Watched};
 use super::{RpcParts, refuse, slow};
 use crate::driver::leadership::WriteError;
 use crate::driver::reads::{Changes, Entry};
@@ -15,7 +15,7 @@ use crate::driver::writes::Write;
 use crate::election::record::Revision;
 use crate::limits::Hold;
 use crate::meta::request_queue::QueueError;
-use crate::meta::store::MetaStore;
+use crate::meta::store::{MetaStore, is_forgotten};
 use crate::proto::metad::state_service_server::StateService;
 use crate::proto::metad::{
     DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, PutRequest, PutResponse, RangeRequest,
@@ -68,8 +68,8 @@ impl StateService for State {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let key = requests::get(request.into_inner())?;
         let room = self.room(KEY_MIB).await?;
-        let found = self.store()?.get(&key).await.map_err(|e| self.refuse(&e))?;
-        Ok(holding(GetResponse { entry: found.map(entry) }, room))
+        let (revision, found) = self.store()?.look_up(&key).await.map_err(|e| self.refuse(&e))?;
+        Ok(holding(GetResponse { entry: found.map(entry), revision: revision.0 }, room))
     }
 
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
@@ -86,7 +86,7 @@ impl StateService for State {
         let entries: Vec<_> = entries.collect();
         let more = page.more || entries.len() < found;
         drop(room.split(RANGE_MIB as usize - bytes.div_ceil(MIB).clamp(1, RANGE_MIB as usize)));
-        Ok(holding(RangeResponse { entries, more }, room))
+        Ok(holding(RangeResponse { entries, more, revision: page.revision.0 }, room))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -112,16 +112,18 @@ impl StateService for State {
         &self,
         request: Request<StateWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let prefix = requests::watch(request.into_inner())?;
+        let Watched { prefix, after } = requests::watch(request.into_inner())?;
         let store = self.store()?;
         let now = store.range(&prefix, "", 1).await.map_err(|e| self.refuse(&e))?.revision;
-        let changes = store.watch(&prefix, now).await.map_err(|e| self.refuse(&e))?;
+        let after = after.unwrap_or(now);
+        if after > now {
+            return Err(refuse::future(after, now));
+        }
+        let changes = store.watch(&prefix, after).await.map_err(|e| self.refuse(&e))?;
         let over = store.leadership().clone();
-        let first = StateWatchResponse { revision: now.0, changes: vec![] };
-        let changes = changes.map(|batch| match batch {
-            Ok(batch) => Ok(watch_response(batch)),
-            Err(e) => Err(Status::aborted(format!("the watch has broken ({e}); read and watch again"))),
-        });
+        let first = StateWatchResponse { revision: after.0, changes: vec![] };
+        let changes = changes
+            .map(|batch| batch.map(watch_response).map_err(|e| refuse::broken_watch(&e, is_forgotten(&e))));
         // A follower answers no questions about the state, and does not go on answering one either.
         let changes = changes.take_until(async move { over.lost().await });
         let end = stream::once(std::future::ready(Err(Status::unavailable(

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
+use super::refuse::because;
 use super::requests;
 use crate::client::MemberClient;
 use crate::driver::status;
@@ -20,18 +21,16 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 /// There is no such member, it may not lead, or it could not take over now.
 pub(super) async fn check_target(status: &status::Status, node: &str, token: Token) -> Result<(), Status> {
     if node == status.me.node {
-        return Err(Status::failed_precondition(format!("{node} leads already")));
+        return Err(refused("TARGET_LEADS", node, format!("{node} leads already")));
     }
     let Some(member) = status.view.member(node) else {
         let known: Vec<_> = status.view.members.iter().map(|m| m.registration.member.node.as_str()).collect();
-        return Err(Status::not_found(format!(
-            "no member {} is registered; registered: {}",
-            requests::quoted(node),
-            known.join(", ")
-        )));
+        let (node, known) = (requests::quoted(node), known.join(", "));
+        let message = format!("no member {node} is registered; registered: {known}");
+        return Err(because(Code::NotFound, "UNKNOWN_MEMBER", message, []));
     };
     if member.registration.priority == 0 {
-        return Err(Status::failed_precondition(format!("{node} has priority 0 and never leads")));
+        return Err(refused("TARGET_NEVER_LEADS", node, format!("{node} has priority 0 and never leads")));
     }
     let mut why = String::new();
     for asked in 0..ASKED_MAX {
@@ -43,7 +42,12 @@ pub(super) async fn check_target(status: &status::Status, node: &str, token: Tok
             Err(e) => why = e,
         }
     }
-    Err(Status::failed_precondition(format!("{node} cannot take over now: {why}; nothing was changed")))
+    let message = format!("{node} cannot take over now: {why}; nothing was changed");
+    Err(refused("TARGET_NOT_READY", node, message))
+}
+
+fn refused(reason: &str, node: &str, message: String) -> Status {
+    because(Code::FailedPrecondition, reason, message, [("node", node.to_owned())])
 }
 
 async fn ask(target: &Registration, token: Token) -> Result<(), String> {

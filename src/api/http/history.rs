@@ -6,11 +6,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 
 use super::{HttpParts, since};
-use crate::clock::{millis, wall_clock_ms};
-use crate::journal::row_json;
+use crate::api::view::tenure::{HistoryDocument, Selection};
+use crate::clock::millis;
 
 /// Oldest first. Without `since`: all that is kept.
 pub(super) async fn history(
@@ -21,9 +20,6 @@ pub(super) async fn history(
         Ok(since) => since.unwrap_or(Duration::MAX),
         Err(refusal) => return refusal.into_response(),
     };
-    let (past, now) = (parts.past.borrow().clone(), parts.clock.now());
-    let since_ms = millis(since);
-    let tenures: Value = past.since(wall_clock_ms(), since_ms).map(|row| row_json(row)).collect();
-    let age_ms = past.age(now).map(millis);
-    Json(json!({ "tenures": tenures, "age_ms": age_ms })).into_response()
+    let (status, past, now) = (parts.driver.status(), parts.past.borrow().clone(), parts.clock.now());
+    Json(HistoryDocument::of(&status, &past, now, Selection::since(millis(since)))).into_response()
 }

@@ -1,9 +1,7 @@
-//! Findings, written down: for a terminal, for machines, for a ticket, for Nagios.
-
-use serde_json::{Value, json};
+//! Findings, written down: for a terminal, for a ticket, for Nagios.
 
 use super::catalog::{self, Check, Group};
-use super::{Finding, Report, Skipped, Status};
+use super::{Finding, Report, Status};
 use crate::telemetry::terminal::{plain, plain_lines};
 
 /// Does the reader see colours?
@@ -78,32 +76,6 @@ pub fn summary(report: &Report) -> String {
         report.skipped.len(),
         report.status().as_str()
     )
-}
-
-/// One finding, as it stands in JSON everywhere.
-pub fn finding_json(f: &Finding) -> Value {
-    json!({
-        "code": f.code,
-        "name": f.name,
-        "title": f.title,
-        "status": f.status.as_str(),
-        "measured": f.measured,
-        "limit": f.limit,
-        "why": f.why,
-        "fix": f.fix,
-        "doc": f.doc,
-    })
-}
-
-/// A report, as JSON.
-pub fn json(report: &Report) -> Value {
-    let skipped = |s: &Skipped| json!({ "code": s.code, "why": s.why });
-    json!({
-        "schema": 1,
-        "status": report.status().as_str(),
-        "findings": report.findings.iter().map(finding_json).collect::<Value>(),
-        "skipped": report.skipped.iter().map(skipped).collect::<Value>(),
-    })
 }
 
 /// A report for a ticket: a table, and what does not pass below it.

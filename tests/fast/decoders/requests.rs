@@ -51,7 +51,9 @@ pub fn check(data: &[u8]) -> Outcome {
             decoded::<proto::DeleteRequest>(bytes, |r| requests::delete(r).map(|write| check_write(&write)))
         }
         15 => decoded::<proto::TxnRequest>(bytes, |r| requests::txn(r).map(|write| check_write(&write))),
-        16 => decoded::<proto::StateWatchRequest>(bytes, |r| requests::watch(r).map(|p| check_bound(&p))),
+        16 => {
+            decoded::<proto::StateWatchRequest>(bytes, |r| requests::watch(r).map(|w| check_bound(&w.prefix)))
+        }
         _ => decoded::<meta::MembersRequest>(bytes, |_| Ok(())),
     }
 }
@@ -74,7 +76,7 @@ fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(
 }
 
 fn step_down(request: proto::StepDownRequest) -> Result<(), Status> {
-    let target = requests::step_down(request);
+    let target = requests::step_down(request).to;
     assert!(
         target.as_ref().is_none_or(|to| !to.is_empty() && requests::quoted(to).len() < MESSAGE_BYTES_MAX)
     );

@@ -1,25 +1,31 @@
 //! Documents of a day with two fail-overs, for what a test cannot wait for: hours of history, and checks that fail.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 const HOUR: i64 = 3_600_000;
 
 /// Path and document. The last tenure is the one that `state` shows.
 pub fn documents(state: &Value) -> Vec<(&'static str, Value)> {
-    let now = state["now_ms"].as_i64().expect("a number");
+    let now = state["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok()).expect("a time");
+    let now = now.as_millisecond();
     vec![
         ("/api/v1/history", json!({ "age_ms": 200, "tenures": tenures(&state["leader"], now) })),
         ("/api/v1/headroom", headroom(now / 1000)),
-        ("/api/v1/checks", json!({ "at_ms": now - 20_000, "findings": findings() })),
+        ("/api/v1/checks", json!({ "at": time(now - 20_000), "findings": findings() })),
         ("/api/v1/events", json!(events())),
     ]
+}
+
+fn time(ms: i64) -> String {
+    format!("{:.3}", Timestamp::from_millisecond(ms).expect("a time"))
 }
 
 fn tenures(leader: &Value, now: i64) -> Value {
     let at = |hours: f64| now - (hours * HOUR as f64) as i64;
     let row = |token: i64, node: &str, from: i64, to: Option<i64>| {
-        json!({ "token": token, "node": node, "uuid": "u", "address": format!("{node}:5690"), "from_ms": from,
-                "to_ms": to, "reason": null, "planned": null, "gap_ms": null, "previous": null, "detail": null,
+        json!({ "token": token, "node": node, "uuid": "u", "address": format!("{node}:5690"), "from": time(from),
+                "to": to.map(time), "reason": null, "planned": null, "gap_ms": null, "previous": null, "detail": null,
                 "seen": null })
     };
     let with = |mut row: Value, more: Value| {

@@ -135,7 +135,7 @@ impl Services {
     }
 
     async fn call_state(&mut self) {
-        let watch = StateWatchRequest { prefix: "good/".into() };
+        let watch = StateWatchRequest { prefix: "good/".into(), start_revision: 0 };
         let mut changes = self.state.watch(watch).await.expect("Watch").into_inner();
         changes.message().await.expect("the beginning").expect("one");
         let put = PutRequest { key: "good/a".into(), value: b"v".to_vec(), expected_revision: None };

@@ -1,7 +1,7 @@
 // The checks: what fails first, each with what to do about it.
 
 import { announce, byId, h, text } from "./dom.js";
-import { age, count, or, stateOf } from "./format.js";
+import { age, count, moment, or, stateOf } from "./format.js";
 
 const ORDER = ["fail", "warn", "unknown", "pass"];
 /** How long the button says that it has copied. */
@@ -30,9 +30,9 @@ function headline(answer, findings, nowMs) {
   if (answer.absent) return "Not available on this node. Run metad doctor on its machine.";
   if (answer.failed) return `No data from this node: ${answer.failed}.`;
   if (!answer.data) return "Querying this node…";
-  if (!answer.data.at_ms) return "This node has not run its checks yet.";
+  if (!answer.data.at) return "This node has not run its checks yet.";
   const open = findings.some((finding) => finding.status !== "pass");
-  return `Run ${age(nowMs - answer.data.at_ms)} ago.${open ? "" : " Nothing is wrong."}`;
+  return `Run ${age(nowMs - moment(answer.data.at))} ago.${open ? "" : " Nothing is wrong."}`;
 }
 
 function words(counts) {

@@ -1,7 +1,7 @@
 // The store: each member of etcd as this node sees it, and what was measured of it against the limits.
 
 import { byId, rows, text } from "./dom.js";
-import { UNKNOWN, age, bytes, or, span, stateOf } from "./format.js";
+import { UNKNOWN, age, bytes, moment, or, span, stateOf } from "./format.js";
 
 /** The checks that say how well etcd does: answers, disk, round trips, room. */
 const LIMITS = ["ETCD_001", "ETCD_005", "ETCD_006", "ETCD_007", "ETCD_008", "ETCD_009", "ETCD_010"];
@@ -31,7 +31,7 @@ function row(endpoint, fact, nowMs) {
     { text: endpoint.endpoint.replace(/^https?:\/\//, ""), title: fact.name },
     { text: endpoint.up ? `✓ answers${leads}` : "✕ does not answer", kind: endpoint.up ? "state good" : "state bad" },
     number(span(endpoint.rtt_ms)),
-    number(endpoint.seen_ms ? `${age(nowMs - endpoint.seen_ms)} ago` : "never"),
+    number(endpoint.answered ? `${age(nowMs - moment(endpoint.answered))} ago` : "never"),
     number(span(fact.fsync_p99_ms)),
     number(span(fact.commit_p99_ms)),
     number(database(fact)),

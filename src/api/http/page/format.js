@@ -9,6 +9,9 @@ const DAY = 24 * HOUR;
 
 const known = (value) => value !== undefined && value !== null && !Number.isNaN(value);
 
+/** A time of a document in milliseconds since the Unix epoch; what is unknown stays so. */
+export const moment = (time) => (known(time) ? Date.parse(time) : null);
+
 /** A span: 1.9 ms, 0.4 s, 12 s, 3 min 5 s, 2 h 4 min, 3 d 4 h. */
 export function span(ms) {
   if (!known(ms)) return UNKNOWN;

@@ -1,16 +1,16 @@
 // The card of the leader: who, since when, how much of the lease is left, and how long a change would take.
 
 import { attribute, byId, text } from "./dom.js";
-import { UNKNOWN, age, clock, or, seconds, span } from "./format.js";
+import { UNKNOWN, age, clock, moment, or, seconds, span } from "./format.js";
 
 /** Draws what does not change by itself. */
 export function showLeader(state) {
   const leader = state.leader;
   text("leader-node", leader ? leader.node : "none");
-  byId("leader-mine").hidden = !leader || leader.node !== state.node;
+  byId("leader-mine").hidden = !leader || leader.node !== state.answerer.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
-  text("leader-ttl", leader ? span(leader.ttl_secs * 1000) : UNKNOWN);
+  text("leader-ttl", leader ? span(leader.lease_ttl_secs * 1000) : UNKNOWN);
   text("leader-lease", or(leader?.lease));
   text("leader-transitions", or(leader?.transitions));
   showBudget(state.failover_budget);
@@ -29,13 +29,14 @@ function showBudget(budget) {
 export function showLease(state, late, nowMs, isOld) {
   const leader = state.leader;
   text("leader-since", leader ? since(leader, nowMs, isOld) : sinceNobody(state));
-  const bar = leader && (leader.node === state.node && state.lease ? ownLease(state.lease, late) : othersLease(state, late));
+  const bar = leader && (leader.node === state.answerer.node && state.lease ? ownLease(state.lease, late) : othersLease(state, late));
   drawBar(bar);
 }
 
 function since(leader, nowMs, isOld) {
-  const began = clock(leader.acquired_ms, nowMs);
-  return isOld ? `led when last seen, since ${began}` : `leads for ${span(nowMs - leader.acquired_ms)}, since ${began}`;
+  const acquired = moment(leader.acquired);
+  const began = clock(acquired, nowMs);
+  return isOld ? `led when last seen, since ${began}` : `leads for ${span(nowMs - acquired)}, since ${began}`;
 }
 
 function sinceNobody(state) {
@@ -55,8 +56,8 @@ function ownLease(lease, late) {
 
 /** Another leads: its lease was alive when this node last heard of it, and lasts from then on at most. */
 function othersLease(state, late) {
-  const old = state.age_ms + late;
-  const ttl = state.leader.ttl_secs * 1000;
+  const old = state.answerer.age_ms + late;
+  const ttl = state.leader.lease_ttl_secs * 1000;
   return {
     part: Math.max(0, 1 - old / ttl),
     mark: 0,

@@ -1,7 +1,7 @@
 // The members: those that are registered, and those that have gone within the last hour.
 
 import { byId, rows, text } from "./dom.js";
-import { UNKNOWN, age, bytes, count, or, percent, ratio, rough, signed, span } from "./format.js";
+import { UNKNOWN, age, bytes, count, moment, or, percent, ratio, rough, signed, span } from "./format.js";
 
 const ROLES = {
   leader: "★ leader",
@@ -27,19 +27,19 @@ export function showMembers(state, late, nowMs, extra) {
 }
 
 function there_(member, state, late, extra) {
-  const mine = member.node === state.node;
+  const mine = member.node === state.answerer.node;
   const measured = extra.members[member.node] ?? {};
   return [
     { text: mine ? `${member.node} (this node)` : member.node, link: mine ? null : pageOf(member), title: `gRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
     { text: role(member), kind: member.is_leader ? "role leads" : "role" },
-    number(mine ? "now" : age(state.age_ms + late)),
+    number(mine ? "now" : age(state.answerer.age_ms + late)),
     number(mine ? UNKNOWN : span(measured.rtt_ms)),
     number(mine ? UNKNOWN : signed(measured.skew_ms)),
     number(percent(mine ? extra.cpu : measured.cpu_percent)),
     number(bytes(mine ? state.process?.rss_bytes : measured.rss_bytes)),
     number(ratio(mine ? extra.headroom : measured.headroom)),
     number(member.priority === 0 ? "0 (never leads)" : or(member.priority)),
-    { text: or(member.version), kind: member.version === state.version ? "" : "differs" },
+    { text: or(member.version), kind: member.version === state.answerer.version ? "" : "differs" },
   ];
 }
 
@@ -48,7 +48,7 @@ function goneRow(member, nowMs) {
   return [
     { text: member.node, kind: "gone" },
     { text: "✕ gone", kind: "role gone" },
-    number(rough(nowMs - member.since_ms)),
+    number(rough(nowMs - moment(member.since))),
     ...dashes.slice(0, 6),
     { text: UNKNOWN },
   ];

@@ -5,7 +5,7 @@ import { announce, attribute, byId, h, text } from "./dom.js";
 import { showStore } from "./etcd.js";
 import { showEvent, showStream } from "./events.js";
 import { listen, poll } from "./feed.js";
-import { age, clock, count, span } from "./format.js";
+import { age, clock, count, moment, span } from "./format.js";
 import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
 import { showLeader, showLease } from "./leader.js";
 import { showMembers } from "./members.js";
@@ -69,7 +69,7 @@ function judged(state) {
   if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "Fixes are below, under Checks." };
   const gone = state.gone.length;
   if (gone > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(gone, "member")} gone`, text: `${state.gone.map((g) => g.node).join(", ")} left within the last hour.` };
-  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at_ms ? "" : "No check results are known." };
+  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at ? "" : "No check results are known." };
 }
 
 /** Does the store answer this node? Each member of etcd is looked at every few seconds. */
@@ -83,22 +83,22 @@ function storeAnswers() {
  * Has the election of this node heard of the store lately? It does every five seconds at least, whatever the lease. What
  * hangs within the node does not keep etcd from answering.
  */
-const isFresh = () => now.state.age_ms < FRESH_MS;
+const isFresh = () => now.state.answerer.age_ms < FRESH_MS;
 
 const isCurrent = () => storeAnswers() && isFresh();
 
 /** How much older than its arrival the picture is, when the store does not confirm it. */
 function staleBy() {
   if (isCurrent()) return 0;
-  if (storeAnswers()) return now.state.age_ms;
-  const seen = now.state.store.endpoints.map((endpoint) => endpoint.seen_ms ?? 0);
+  if (storeAnswers()) return now.state.answerer.age_ms;
+  const seen = now.state.store.endpoints.map((endpoint) => moment(endpoint.answered) ?? 0);
   const last = Math.max(0, ...seen);
-  return last > 0 ? Math.min(now.state.age_ms, now.state.now_ms - last) : now.state.age_ms;
+  return last > 0 ? Math.min(now.state.answerer.age_ms, moment(now.state.time) - last) : now.state.answerer.age_ms;
 }
 
 const late = () => (now.state ? performance.now() - now.arrived : 0);
 /** The node's wall clock. */
-const nodeTime = () => (now.state ? now.state.now_ms + late() : Date.now());
+const nodeTime = () => (now.state ? moment(now.state.time) + late() : Date.now());
 
 // --- drawing
 
@@ -107,10 +107,10 @@ function drawVerdict() {
   attribute(document.body, "data-level", found.level);
   text("verdict-word", found.word);
   text("verdict-text", found.text);
-  document.title = `${found.word}${now.state ? ` · ${now.state.cluster}` : ""} · metad`;
+  document.title = `${found.word}${now.state ? ` · ${now.state.answerer.cluster}` : ""} · metad`;
   if (!now.state) return;
-  text("cluster", now.state.cluster);
-  text("served", `Served by ${now.state.node} (${now.state.role}), metad ${now.state.version} · ${clock(nodeTime())}`);
+  text("cluster", now.state.answerer.cluster);
+  text("served", `Served by ${now.state.answerer.node} (${now.state.answerer.role}), metad ${now.state.answerer.version} · ${clock(nodeTime())}`);
 }
 
 /** What drains and ages. */
@@ -139,10 +139,11 @@ function drawHistory() {
 /** The history, or, where there is none, the tenure that the record shows. */
 function tenures() {
   const { leader } = now.state;
-  const open = leader && { token: leader.token, node: leader.node, from_ms: leader.acquired_ms, to_ms: null };
+  const open = leader && { token: leader.token, node: leader.node, from: leader.acquired, to: null };
   const known = now.history.data?.tenures ?? [];
   // The row of a tenure is written a moment after it has begun.
-  return open && !known.some((tenure) => tenure.token === leader.token) ? [...known, open] : known;
+  const all = open && !known.some((tenure) => tenure.token === leader.token) ? [...known, open] : known;
+  return all.map((tenure) => ({ ...tenure, from_ms: moment(tenure.from), to_ms: moment(tenure.to) }));
 }
 
 // --- what comes in
@@ -173,7 +174,7 @@ function onLeader(before) {
 
 /** This node's share of one CPU between two answers, in percent. */
 function share(before, after) {
-  const took = after.now_ms - (before?.now_ms ?? after.now_ms);
+  const took = moment(after.time) - moment(before?.time ?? after.time);
   const used = after.process.cpu_secs - (before?.process.cpu_secs ?? 0);
   return before && took > 0 && used >= 0 ? (used / (took / 1000)) * 100 : null;
 }
