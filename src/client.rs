@@ -115,7 +115,7 @@ impl MetaClient {
         }
     }
 
-    /// Who is registered, by the newest picture that any member has.
+    /// Who is registered, by the newest view that any member has.
     ///
     /// # Errors
     /// [`ClientError::GaveUp`]: no member answered before the deadline.

@@ -52,7 +52,7 @@ use crate::telemetry::{Event, Telemetry};
 use watched::Watched;
 
 /// How long the servers get to finish what they are doing when the node stops.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the end waits for a reader of the events.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
@@ -482,7 +482,7 @@ impl Node {
     }
 
     /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
-    /// the picture) is in the latest one, but announced by none.
+    /// the view) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Arc<Status>> {
         self.driver.subscribe()
     }
@@ -540,7 +540,7 @@ impl Node {
         let _ = tokio::time::timeout(FLUSH_LIMIT, self.telemetry.flushed()).await;
         self.stop_servers.cancel();
         let drained = async { while self.servers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await; // an open stream does not keep us
         (exit, ending)
     }
 }

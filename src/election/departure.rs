@@ -1,4 +1,4 @@
-//! How a leader's seat became another's, as a bystander sees it.
+//! How a leader's record became another's, as a bystander sees it.
 //!
 //! A leader that is gone tells nobody why, and its process ends with it, so its own counters are never read. The
 //! others can tell the causes apart by what else has changed in the same moment: a leader that gives its record up
@@ -6,7 +6,7 @@
 
 use super::record::View;
 
-/// How a leader left its seat.
+/// How a leader left its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Departure {
     /// It put another's name into the record.

@@ -37,7 +37,7 @@ pub struct ElectorSettings {
     pub me: MemberId,
     /// How long the main loop gets to end when nobody is in a hurry.
     pub stop_timeout: Duration,
-    /// How long a won seat may stay without a main loop.
+    /// How long a record that was won may stay without a main loop.
     pub start_timeout: Duration,
     /// How long a member of a higher priority must have been there before a leader makes way for it; `None`: it
     /// never does.
@@ -52,9 +52,9 @@ pub enum State {
         /// When to try again.
         retry_at: Option<Instant>,
     },
-    /// Registered. Somebody else leads, or the seat is vacant and our rank's turn is at `claim_at`.
+    /// Registered. Somebody else leads, or nobody does and our rank's turn is at `claim_at`.
     Follower {
-        /// When to claim the vacant seat.
+        /// When to claim the vacancy.
         claim_at: Option<Instant>,
     },
     /// A claim was sent and its outcome is not known.
@@ -86,7 +86,7 @@ pub enum State {
         ending: Ending,
         /// How hard it is pressed to end.
         pressure: Pressure,
-        /// Who is to get the seat.
+        /// Who is to get the record.
         succession: Succession,
     },
     /// The main loop has ended; the candidates have not answered yet, or too long ago.
@@ -137,7 +137,7 @@ pub enum Pressure {
     },
 }
 
-/// Who is to get the seat when a main loop has ended.
+/// Who is to get the record when a main loop has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Succession {
     /// Nobody in particular: the record is deleted, or left to its lease.
@@ -209,7 +209,7 @@ impl Elector {
         &self.state
     }
 
-    /// The newest picture of the election.
+    /// The newest view of the election.
     pub fn view(&self) -> &View {
         &self.view
     }
@@ -281,7 +281,7 @@ impl Elector {
         }
     }
 
-    /// A main loop that does not end even when it is ended must not keep the seat: its lease runs out.
+    /// A main loop that does not end even when it is ended must not keep the record: its lease runs out.
     fn renews(&self) -> bool {
         !matches!(self.state, State::Stopped(_) | State::Stopping { pressure: Pressure::Aborted { .. }, .. })
     }
@@ -447,7 +447,7 @@ impl Elector {
         self.consider(now);
     }
 
-    /// Does this picture show our registration (and our record, if we have one) as we left it? Only then is it
+    /// Does this view show our registration (and our record, if we have one) as we left it? Only then is it
     /// evidence that the lease lives.
     fn is_unchanged_in(&self, view: &View) -> bool {
         let Some(lease) = self.lease else { return false };

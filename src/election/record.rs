@@ -126,7 +126,7 @@ pub struct Foreign {
 /// Everything the store says about one election at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct View {
-    /// The revision that this is the picture of.
+    /// The revision that it was read at.
     pub revision: Revision,
     /// Who leads.
     pub seat: Seat,

@@ -141,7 +141,7 @@ impl Recorder {
 
     fn tell_leader(&self, now: Instant, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
         let telemetry = &self.parts.telemetry;
-        telemetry.metrics().seat_changed(now, left, new.leader().is_some());
+        telemetry.metrics().leader_changed(now, left, new.leader().is_some());
         telemetry.emit(Event::LeaderChanged {
             leader: new.leader_record().map(name),
             token: token(new),

@@ -25,7 +25,7 @@ use crate::meta::watchdog::{self, Watchdog};
 use backoff::Backoff;
 
 /// How long the guardian gets to end the program's tree, once there is no time left.
-const KILL_PATIENCE: Duration = Duration::from_millis(20);
+const KILL_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A program as the main loop.
 #[derive(Clone)]
@@ -196,7 +196,7 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
                 () = leadership.aborted() => {
                     guardian.kill();
                     let hangs = |_| Err(NoGuardian("the guardian does not end the program".into()));
-                    tokio::time::timeout(KILL_PATIENCE, guardian.ended(run)).await.unwrap_or_else(hangs)
+                    tokio::time::timeout(KILL_TIMEOUT, guardian.ended(run)).await.unwrap_or_else(hangs)
                 }
             }
         }

@@ -38,19 +38,16 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
         "Time for which this node's lease certainly holds",
         move || status.status().holds_until.map_or(0.0, |h| now.now().until(h).as_secs_f64()),
     );
-    let age = picture_age(driver, clock);
+    let age = view_age(driver, clock);
     metrics.register_computed(
         "metad_picture_age_seconds",
         "Time since the store last confirmed this node's view of the election",
         move || age().as_secs_f64(),
     );
-    metrics.register_members(picture_age(driver, clock));
+    metrics.register_members(view_age(driver, clock));
 }
 
-fn picture_age(
-    driver: &DriverHandle,
-    clock: &Arc<dyn Clock>,
-) -> impl Fn() -> Duration + Send + Sync + 'static {
+fn view_age(driver: &DriverHandle, clock: &Arc<dyn Clock>) -> impl Fn() -> Duration + Send + Sync + 'static {
     let (driver, clock) = (driver.clone(), clock.clone());
     move || clock.now().since(driver.status().confirmed_at)
 }

@@ -16,7 +16,7 @@ pub type Answer = Result<Response, StoreError>;
 
 // === reading ===
 
-/// Reads seat and registrations.
+/// Reads record and registrations.
 pub fn read(keys: &Keys) -> Txn {
     Txn::read(picture_ops(keys))
 }
@@ -25,7 +25,7 @@ fn picture_ops(keys: &Keys) -> Vec<Op> {
     vec![Op::List(keys.election()), Op::List(keys.nodes())]
 }
 
-/// The picture that an answer to [`read`] shows.
+/// The view that an answer to [`read`] shows.
 pub fn picture(reply: &TxnReply) -> Picture {
     Picture::of(reply.header.revision, &reply.found)
 }
@@ -80,7 +80,7 @@ pub fn register_event(answer: &Answer) -> Event {
     }
 }
 
-/// A start's own registration: identity and registration in one, and the picture afterwards.
+/// A start's own registration: identity and registration in one, and the view afterwards.
 pub fn enrol(
     keys: &Keys,
     registration: &Registration,
@@ -100,7 +100,7 @@ pub fn enrol(
 
 // === the leader record ===
 
-/// Claims the seat: only if nobody sits or queues there, and our registration is of this generation, so that
+/// Claims the record: only if nobody leads or queues there, and our registration is of this generation, so that
 /// the claim of a dead incarnation, or one that was cancelled, can never commit.
 pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Revision) -> Txn {
     Txn {
@@ -116,7 +116,7 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
     }
 }
 
-/// The elector's event for an answer to [`claim`], with the picture that it shows: whoever has won must be able to
+/// The elector's event for an answer to [`claim`], with the view that it shows: whoever has won must be able to
 /// say at once who leads. A second copy of a claim that had worked finds our own record. `newest`: of our newest view
 /// when the claim was sent.
 pub fn claim_event(

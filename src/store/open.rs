@@ -48,7 +48,7 @@ pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Stor
 /// See [`OpenError`].
 pub async fn open_for_election(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let timing = LeaseTiming::new(Duration::from_secs(config.meta.meta_leader_lease_secs));
-    open_with(config, timing.answer_patience(), clock).await
+    open_with(config, timing.answer_timeout(), clock).await
 }
 
 /// Reads the certificates again and has the stores use them; `false`: the configuration names none.

@@ -116,7 +116,7 @@ impl Metrics {
         self.registry().register_collector(Box::new(computed));
     }
 
-    /// Registers the members that this node sees. `age`: how old its picture of them is.
+    /// Registers the members that this node sees. `age`: how old its view of them is.
     pub fn register_members(&self, age: impl Fn() -> Duration + Send + Sync + 'static) {
         let shown = members::Shown { members: self.members.clone(), age: Box::new(age) };
         self.registry().register_collector(Box::new(shown));
@@ -154,9 +154,9 @@ impl Metrics {
         self.members.count(event);
     }
 
-    /// The seat has changed: how its holder left (`None`: it was vacant), and whether somebody sits there now.
-    pub fn seat_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
-        self.election.seat_changed(now, left, is_held);
+    /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.
+    pub fn leader_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
+        self.election.leader_changed(now, left, is_held);
     }
 
     /// Takes in the granted time to live.

@@ -46,7 +46,7 @@ impl Elector {
         }
     }
 
-    /// Takes in a picture. Pictures travel on several connections; an older one is ignored.
+    /// Takes in a view. Views travel on several connections; an older one is ignored.
     pub(super) fn observe(&mut self, now: Instant, view: View) {
         if view.revision >= self.view.revision {
             self.view = view;
@@ -54,12 +54,12 @@ impl Elector {
         }
     }
 
-    /// Brings the state into line with the picture. All ways to a main loop lead through here: an own claim, a
+    /// Brings the state into line with the view. All ways to a main loop lead through here: an own claim, a
     /// reclaimed record and a hand-over are treated alike.
     pub(super) fn consider(&mut self, now: Instant) {
         match self.state {
             State::Follower { .. } | State::Claiming { .. } => {
-                if let Some(token) = self.seat_for_us() {
+                if let Some(token) = self.record_for_us() {
                     return self.begin(now, token);
                 }
                 self.check_registration(now);
@@ -77,7 +77,7 @@ impl Elector {
 
     /// The record that a main loop may start on: names us, this incarnation, the lease we hold *now*, and was
     /// never started or given up by this process.
-    fn seat_for_us(&self) -> Option<Token> {
+    fn record_for_us(&self) -> Option<Token> {
         let lease = self.lease?;
         let tenure = self.view.seat.tenure_of(&self.settings.me, lease.id())?;
         Some(tenure.token).filter(|t| self.floor.is_none_or(|floor| *t > floor))
@@ -162,7 +162,7 @@ impl Elector {
         seen: Option<Box<View>>,
     ) {
         if let Some(view) = seen {
-            self.observe(now, *view); // a picture of our record is the win itself
+            self.observe(now, *view); // a view of our record is the win itself
         }
         let State::Claiming { nonce: current, look_at, .. } = &mut self.state else {
             return;
@@ -173,7 +173,7 @@ impl Elector {
         match answer {
             ClaimAnswer::Won(token) if self.floor.is_none_or(|floor| token > floor) => self.begin(now, token),
             ClaimAnswer::Lost => {
-                // The picture that led to the claim is refuted; a newer one is asked for.
+                // The view that led to the claim is refuted; a newer one is asked for.
                 self.state = State::Follower { claim_at: Some(now + RETRY_PAUSE) };
                 self.actions.push_back(Action::Report(Transition::ClaimLost));
                 self.read();
@@ -192,7 +192,7 @@ impl Elector {
     }
 
     /// The claim's outcome is unknown: it may have happened, or may happen yet. Read, and cancel it by rewriting
-    /// the registration whose generation it demands. Whatever a later picture shows is then final: the record
+    /// the registration whose generation it demands. Whatever a later view shows is then final: the record
     /// is ours, or our generation has moved on and it never will be.
     pub(super) fn look_again(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };

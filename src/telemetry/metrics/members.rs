@@ -31,7 +31,7 @@ struct Known {
     gone_ms: Option<u64>,
 }
 
-/// Shows the members; `age` says how old the picture of those that are there is.
+/// Shows the members; `age` says how old the view of those that are there is.
 pub(super) struct Shown {
     pub(super) members: Members,
     pub(super) age: Box<dyn Fn() -> Duration + Send + Sync>,

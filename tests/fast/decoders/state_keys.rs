@@ -105,7 +105,7 @@ fn check_values(bytes: &mut Bytes<'_>) {
         assert_eq!(again.expect("what was decoded can be encoded").registration, member.registration);
     }
     let view = Picture::of(Revision(9), &[found.to_vec()]).view(&keys);
-    assert_ne!(view.seat, Seat::Vacant, "whatever is there, somebody sits there");
+    assert_ne!(view.seat, Seat::Vacant, "whatever is there, somebody leads");
 }
 
 /// The rows of workers and barriers, some of them ours, some not.
