@@ -43,7 +43,7 @@ use crate::meta::cluster::ClusterLoop;
 use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
-use crate::meta::watchdog::Watchdog;
+use crate::meta::watchdog::WatchdogSocket;
 use crate::store::codec::Keys;
 use crate::store::open::OpenError;
 use crate::store::{self, Store};
@@ -170,7 +170,7 @@ impl NodeBuilder {
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let open::Opened { data_dir, file, past } =
+        let open::OpenDataDir { data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(data_dir.path().into(), data_dir.lock(), telemetry.clone());
         let (store, main_store) = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
@@ -287,7 +287,7 @@ fn payload(
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
-    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(Watchdog::new);
+    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(WatchdogSocket::new);
     Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
 }
 

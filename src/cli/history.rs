@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::args::{Format, HistoryArgs};
+use super::args::{HistoryArgs, OutputFormat};
 use super::query::{CANNOT_ASK, cannot_ask, connect, print_json};
 use super::{Failure, output};
 use crate::clock::wall_clock_ms;
@@ -19,13 +19,13 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
         return Err(Failure::new(CANNOT_ASK, message));
     };
     match args.output {
-        Format::Json => print_json(&json!({
+        OutputFormat::Json => print_json(&json!({
             "schema": 1,
             "tenures": answer.tenures.iter().map(tenure_json).collect::<Value>(),
             "age_ms": age_ms,
             "answerer": output::answerer_json(answer.answerer.as_ref()),
         }))?,
-        Format::Table => output::print(&table(&answer.tenures, wall_clock_ms()))?,
+        OutputFormat::Table => output::print(&table(&answer.tenures, wall_clock_ms()))?,
     }
     Ok(0)
 }

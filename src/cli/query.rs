@@ -8,7 +8,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
+use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::election::exit::Exit;
@@ -36,14 +36,14 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
         let code = code_of(&leader);
         let l = leader.leader.as_ref();
         match args.output {
-            Format::Json => print_json(&json!({
+            OutputFormat::Json => print_json(&json!({
                 "schema": 1,
                 "leader": output::leader_json(l),
                 "foreign": output::foreign_json(leader.foreign.as_ref()),
                 "members": output::members_json(&members.members),
                 "answerer": output::answerer_json(leader.answerer.as_ref()),
             }))?,
-            Format::Table => {
+            OutputFormat::Table => {
                 let who = output::answerer_line(leader.answerer.as_ref());
                 let (l, m) = (output::leader_table(l), output::members_table(&members.members));
                 let foreign = output::foreign_line(leader.foreign.as_ref());
@@ -61,13 +61,13 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
         let answer = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
         let l = answer.leader.as_ref();
         match args.output {
-            Format::Json => print_json(&json!({
+            OutputFormat::Json => print_json(&json!({
                 "schema": 1,
                 "leader": output::leader_json(l),
                 "foreign": output::foreign_json(answer.foreign.as_ref()),
                 "answerer": output::answerer_json(answer.answerer.as_ref()),
             }))?,
-            Format::Table => {
+            OutputFormat::Table => {
                 output::print(&(output::leader_table(l) + &output::foreign_line(answer.foreign.as_ref())))?;
             }
         }
@@ -81,12 +81,12 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let answer = connect(&args.meta).await?.members().await.map_err(cannot_ask)?;
         match args.output {
-            Format::Json => print_json(&json!({
+            OutputFormat::Json => print_json(&json!({
                 "schema": 1,
                 "members": output::members_json(&answer.members),
                 "answerer": output::answerer_json(answer.answerer.as_ref()),
             }))?,
-            Format::Table => output::print(&output::members_table(&answer.members))?,
+            OutputFormat::Table => output::print(&output::members_table(&answer.members))?,
         }
         Ok(0)
     })

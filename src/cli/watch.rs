@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{Format, WatchArgs};
+use super::args::{OutputFormat, WatchArgs};
 use super::query::connect;
 use super::{Failure, history, output};
 use crate::client::MemberClient;
@@ -42,11 +42,15 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
     }
 }
 
-fn show(change: &ObserveResponse, told: &mut Option<TenureInfo>, format: Format) -> Result<(), Failure> {
+fn show(
+    change: &ObserveResponse,
+    told: &mut Option<TenureInfo>,
+    format: OutputFormat,
+) -> Result<(), Failure> {
     let now = crate::store::codec::rfc3339(crate::clock::wall_clock_ms());
     let leader = change.leader.as_ref();
     let text = match format {
-        Format::Json => json!({
+        OutputFormat::Json => json!({
             "time": now,
             "leader": output::leader_json(leader),
             "members": output::members_json(&change.members),
@@ -54,7 +58,7 @@ fn show(change: &ObserveResponse, told: &mut Option<TenureInfo>, format: Format)
             "answerer": output::answerer_json(change.answerer.as_ref()),
         })
         .to_string(),
-        Format::Table => {
+        OutputFormat::Table => {
             let who =
                 leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
             let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();

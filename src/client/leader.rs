@@ -19,7 +19,7 @@ const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What the members say.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct LeaderSearch {
     pub(super) leader: Option<LeaderInfo>,
     /// The leader, as somebody to ask.
     pub(super) target: Option<Target>,
@@ -41,11 +41,11 @@ struct MemberView {
 
 impl MetaClient {
     /// Asks everybody, and remembers what it learns.
-    pub(super) async fn look(&self, attempts: &mut Attempts) -> Look {
+    pub(super) async fn look(&self, attempts: &mut Attempts) -> LeaderSearch {
         let limit = attempts.left().min(LOOK_TIMEOUT);
         let ask = |address: String| async move { (self.view(&address, limit).await, address) };
         let mut answers: FuturesUnordered<_> = self.addresses().into_iter().map(ask).collect();
-        let mut look = Look::default();
+        let mut look = LeaderSearch::default();
         // Every answer has its own limit; the first one that names a leader sets another for the rest.
         while look.leader.is_none()
             && let Some((view, address)) = answers.next().await
@@ -82,7 +82,7 @@ impl MetaClient {
         }
     }
 
-    fn remember(&self, look: &Look) {
+    fn remember(&self, look: &LeaderSearch) {
         if let Some(members) = &look.members {
             self.learn(members);
         }
@@ -112,9 +112,9 @@ impl MetaClient {
     }
 }
 
-// === impl Look ===
+// === impl LeaderSearch ===
 
-impl Look {
+impl LeaderSearch {
     fn add(&mut self, view: Result<MemberView, String>, address: String) {
         let view = match view {
             Ok(view) => view,

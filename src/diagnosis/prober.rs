@@ -44,7 +44,7 @@ pub(super) struct Worry {
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Look {
+pub(super) struct ProbeRound {
     sights: Vec<Sight>,
     complaint: Option<String>,
     peers: Vec<Peer>,
@@ -67,7 +67,7 @@ pub(super) struct Looking {
 /// The monitor's end.
 pub(super) struct Diagnosis {
     worry: watch::Sender<Worry>,
-    look: watch::Receiver<Arc<Look>>,
+    look: watch::Receiver<Arc<ProbeRound>>,
     ttl: Duration,
 }
 
@@ -98,9 +98,9 @@ impl Diagnosis {
     }
 }
 
-// === impl Look ===
+// === impl ProbeRound ===
 
-impl Look {
+impl ProbeRound {
     /// What is known while no tenure ends.
     fn evidence(&self, worry: &Worry, ttl: Duration) -> Evidence {
         Evidence {
@@ -120,7 +120,7 @@ impl Look {
 // === impl Looking ===
 
 impl Looking {
-    async fn run(mut self, shown: watch::Sender<Arc<Look>>) {
+    async fn run(mut self, shown: watch::Sender<Arc<ProbeRound>>) {
         let mut said = Verdict::Well;
         loop {
             let worry = *self.worry.borrow_and_update();
@@ -146,7 +146,7 @@ impl Looking {
         }
     }
 
-    async fn look(&self) -> Look {
+    async fn look(&self) -> ProbeRound {
         let sights = self.store.sights(&self.question, SIGHT_TIMEOUT).await;
         for sight in &sights {
             self.telemetry.metrics().endpoint_looked_at(&sight.place, sight.rtt);
@@ -155,7 +155,7 @@ impl Looking {
         let is_silent = !sights.is_empty() && sights.iter().all(|s| s.answer.is_none());
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Look { sights, complaint: self.store.complaint(), peers, silent_for }
+        ProbeRound { sights, complaint: self.store.complaint(), peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::Past;
 use super::reader::Reader;
 use super::tenure_file::TenureFile;
-use super::writer::{CLOSE_TIMEOUT, Entry, Writer};
+use super::writer::{CLOSE_TIMEOUT, HistoryEntry, Writer};
 use crate::clock::{Clock, Instant, millis, wall_clock_ms};
 use crate::driver::observer::{Moment, Observer};
 use crate::driver::status::Status;
@@ -135,7 +135,7 @@ impl Recorder {
         (Self { parts, writer, reading, notes: Notes::default() }, past)
     }
 
-    fn write(&self, entry: Entry) {
+    fn write(&self, entry: HistoryEntry) {
         self.parts.main_runtime.spawn(self.writer.clone().write(entry));
     }
 
@@ -197,7 +197,7 @@ impl Observer for Recorder {
     /// The history may hear what became of our last tenure.
     fn joined(&mut self) {
         if let Some(row) = self.parts.past.take() {
-            self.write(Entry::Ended(row));
+            self.write(HistoryEntry::Ended(row));
         }
     }
 
@@ -222,7 +222,7 @@ impl Observer for Recorder {
             let (row, left) = (row.clone(), self.notes.left.as_ref().map(|(left, _)| left.clone()));
             // Here, because the main loop's runtime may hang from now on.
             tokio::spawn(leave_signs(self.parts.file.clone(), row.clone()));
-            self.write(Entry::Begun(row, left));
+            self.write(HistoryEntry::Begun(row, left));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::store::sqlite;
 type Stores = (Arc<dyn Store>, Arc<dyn Store>);
 
 /// An open data dir.
-pub(super) struct Opened {
+pub(super) struct OpenDataDir {
     pub(super) data_dir: DataDir,
     pub(super) file: TenureFile,
     /// The last tenure of an earlier start, if the history may not know yet how it ended.
@@ -27,7 +27,7 @@ pub(super) struct Opened {
 /// Takes the data dir, and reads what its last tenure came to. On a thread of its own: what a dead process has left behind
 /// may have to be waited for. With `accept_new_store` both are forgotten: the new store is not told of a tenure in the old
 /// one.
-pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<Opened, StartError> {
+pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<OpenDataDir, StartError> {
     let node = config.node.clone();
     let open = move || {
         let mut data_dir = DataDir::open(&node.data_dir, &node.id, node.data_dir_exclusive)?;
@@ -37,7 +37,7 @@ pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<
             data_dir.forget_pin();
             file.forget_past();
         }
-        Ok(Opened { data_dir, file, past })
+        Ok(OpenDataDir { data_dir, file, past })
     };
     let opened = tokio::task::spawn_blocking(open).await;
     let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };

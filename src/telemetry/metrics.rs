@@ -28,12 +28,12 @@ use crate::clock::{Instant, wall_clock_ms};
 use crate::election::departure::Departure;
 use checks::CheckMetrics;
 use cluster::ClusterMetrics;
-use computed::{Computed, Kind};
+use computed::{Computed, MetricKind};
 use election::ElectionMetrics;
 use grpc::GrpcMetrics;
 use lease::LeaseMetrics;
 use limits::{Limit, LimitMetrics, Listener};
-use members::Members;
+use members::MemberGauges;
 use store::StoreMetrics;
 
 pub use cluster::BarrierResult;
@@ -50,7 +50,7 @@ pub struct Metrics {
     cluster: ClusterMetrics,
     grpc: GrpcMetrics,
     limits: LimitMetrics,
-    members: Members,
+    members: MemberGauges,
     checks: CheckMetrics,
 }
 
@@ -76,7 +76,7 @@ impl Metrics {
             cluster: ClusterMetrics::new(),
             grpc: GrpcMetrics::new(),
             limits: LimitMetrics::default(),
-            members: Members::default(),
+            members: MemberGauges::default(),
             checks: CheckMetrics::default(),
         };
         metrics.register();
@@ -102,12 +102,12 @@ impl Metrics {
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        self.register_kind(Kind::Gauge, name, help, value);
+        self.register_kind(MetricKind::Gauge, name, help, value);
     }
 
     fn register_kind(
         &self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::driver::leadership::WriteError;
-use crate::meta::codec::{self, Opening, Reading};
+use crate::meta::codec::{self, Opening, RowReader};
 use crate::meta::store::MetaStore;
 use crate::meta::workers::WORKERS_MAX;
 
@@ -41,7 +41,7 @@ pub(super) async fn open(
     timeout: Duration,
     clock: &dyn Clock,
 ) -> Result<Opening, CannotOpen> {
-    let (mut reading, mut after) = (Reading::default(), String::new());
+    let (mut reading, mut after) = (RowReader::default(), String::new());
     let (mut rows, mut bytes) = (0, 0);
     let mut refused_since = None;
     loop {
