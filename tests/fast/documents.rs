@@ -29,6 +29,22 @@ fn the_readme_lists_every_exit_code_with_its_meaning() {
     }
 }
 
+/// Written anew with METAD_TIDY_WRITE=1.
+#[test]
+fn the_sample_configuration_shows_the_defaults() {
+    let (name, reference) = ("config/metad.toml", metad::config::reference());
+    if std::env::var_os("METAD_TIDY_WRITE").is_some() {
+        std::fs::write(tidy::root().join(name), &reference).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let file = read(name);
+    let different = (1..).zip(file.lines().zip(reference.lines())).find(|(_, (file, code))| file != code);
+    assert_eq!(
+        different, None,
+        "{name}: line, what it says and what the code says; METAD_TIDY_WRITE=1 writes it"
+    );
+    assert!(file == reference, "{name} does not end like the code's");
+}
+
 #[test]
 fn the_readme_names_every_command() {
     let readme = read("README.md");
