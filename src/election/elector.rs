@@ -458,7 +458,7 @@ impl Elector {
             | State::Choosing { token, .. }
             | State::HandingOver { token, .. }
             | State::Resigning { token, .. } => {
-                view.seat.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
+                view.leader.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
             }
             _ => view.member(&self.settings.me.node).is_some_and(|m| {
                 m.registration.member == self.settings.me && m.registration.lease == lease.id()

@@ -202,7 +202,7 @@ impl Observer for Recorder {
     }
 
     fn won(&mut self, moment: Moment<'_>, token: Token) {
-        let tenure = moment.elector.view().seat.tenure().filter(|t| t.token == token);
+        let tenure = moment.elector.view().leader.tenure().filter(|t| t.token == token);
         self.notes.own = Some(Row {
             token,
             holder: moment.elector.me().clone(),

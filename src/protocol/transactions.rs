@@ -8,7 +8,9 @@
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Member, Nonce, Registration, Revision, Tenure, Token};
-use crate::store::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
+use crate::store::codec::{
+    IdentityRow, Keys, WatchedKeys, encode_identity, encode_leader, encode_registration,
+};
 use crate::store::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 
 /// What a store said, or why it did not.
@@ -18,16 +20,16 @@ pub type Answer = Result<Response, StoreError>;
 
 /// Reads record and registrations.
 pub fn read(keys: &Keys) -> Txn {
-    Txn::read(picture_ops(keys))
+    Txn::read(read_ops(keys))
 }
 
-fn picture_ops(keys: &Keys) -> Vec<Op> {
+fn read_ops(keys: &Keys) -> Vec<Op> {
     vec![Op::List(keys.election()), Op::List(keys.nodes())]
 }
 
 /// The view that an answer to [`read`] shows.
-pub fn picture(reply: &TxnReply) -> Picture {
-    Picture::of(reply.header.revision, &reply.found)
+pub fn watched_keys(reply: &TxnReply) -> WatchedKeys {
+    WatchedKeys::of(reply.header.revision, &reply.found)
 }
 
 /// The elector's event for an answer to [`read`]. `newest`: of our newest view when the read began.
@@ -37,7 +39,7 @@ pub fn read_event(keys: &Keys, id: ReadId, newest: Revision, answer: &Answer) ->
             if let Some(how) = went_back(newest, reply.header.revision) {
                 return Event::StoreChanged(how);
             }
-            Some(ReadAnswer { view: picture(reply).view(keys), raft_term: reply.header.raft_term })
+            Some(ReadAnswer { view: watched_keys(reply).view(keys), raft_term: reply.header.raft_term })
         }
         _ => None,
     };
@@ -94,7 +96,7 @@ pub fn enrol(
     let row = IdentityRow { incarnation, lease, seen_ms };
     txn.guards.push(Guard::ModRevision(key.clone(), identified));
     txn.then.push(Op::Put(key, encode_identity(&row), None));
-    txn.then.extend(picture_ops(keys));
+    txn.then.extend(read_ops(keys));
     txn
 }
 
@@ -110,9 +112,9 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
         ],
         then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
             .into_iter()
-            .chain(picture_ops(keys))
+            .chain(read_ops(keys))
             .collect(),
-        otherwise: picture_ops(keys),
+        otherwise: read_ops(keys),
     }
 }
 
@@ -134,9 +136,9 @@ pub fn claim_event(
     if let Some(how) = went_back(newest, reply.header.revision) {
         return Event::StoreChanged(how); // even if it was won: its token may have been another's
     }
-    let view = picture(reply).view(keys);
+    let view = watched_keys(reply).view(keys);
     let is_this_claim = |t: &&Tenure| t.record.holder == record.holder && t.record.nonce == nonce;
-    let won = view.seat.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
+    let won = view.leader.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
     Event::Claimed { nonce, answer: won.unwrap_or(ClaimAnswer::Lost), seen: Some(Box::new(view)) }
 }
 
@@ -155,9 +157,9 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
         guards: vec![holds(keys, token)],
         then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
             .into_iter()
-            .chain(picture_ops(keys))
+            .chain(read_ops(keys))
             .collect(),
-        otherwise: picture_ops(keys),
+        otherwise: read_ops(keys),
     }
 }
 

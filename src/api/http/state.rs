@@ -141,8 +141,8 @@ mod tests {
     use super::*;
     use crate::election::lease::LeaseId;
     use crate::election::record::{
-        Foreign, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Token,
-        View,
+        Foreign, Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision,
+        Token, View,
     };
 
     fn id(node: &str, incarnation: u64) -> MemberId {
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    fn status(seat: Seat) -> Status {
+    fn status(leader: Leader) -> Status {
         let members = vec![registered("a"), registered("b")];
         Status {
             me: id("b", 1),
@@ -188,14 +188,14 @@ mod tests {
             token: None,
             holds_until: Some(Instant::from_millis(9_930)),
             ttl: Some(Duration::from_secs(10)),
-            view: View { revision: Revision(50), seat, members, foreign: None },
+            view: View { revision: Revision(50), leader, members, foreign: None },
             confirmed_at: Instant::default(),
         }
     }
 
     #[test]
     fn a_lease_drains_to_nothing_and_names_when_the_main_loop_would_be_told() {
-        let status = status(Seat::Vacant);
+        let status = status(Leader::Vacant);
         let at = |ms| lease(&status, Instant::from_millis(ms)).expect("a lease");
         let expected = |left: u64, down: u64| json!({ "ttl_ms": 10_000, "remaining_ms": left, "step_down_in_ms": down, "stop_budget_ms": 250 });
         assert_eq!(at(2_930), expected(7_000, 6_750));
@@ -206,22 +206,22 @@ mod tests {
 
     #[test]
     fn the_leader_is_this_incarnation_and_no_other() {
-        let roles = |seat: Seat| {
-            let status = status(seat);
+        let roles = |leader: Leader| {
+            let status = status(leader);
             status.view.members.iter().map(|m| member(&status, m)["role"].clone()).collect::<Vec<_>>()
         };
-        assert_eq!(roles(Seat::Held(Box::new(tenure(id("a", 1))))), ["leader", "claiming"]);
-        assert_eq!(roles(Seat::Held(Box::new(tenure(id("a", 9))))), ["follower", "claiming"]);
-        assert_eq!(roles(Seat::Vacant), ["follower", "claiming"]);
+        assert_eq!(roles(Leader::Held(Box::new(tenure(id("a", 1))))), ["leader", "claiming"]);
+        assert_eq!(roles(Leader::Held(Box::new(tenure(id("a", 9))))), ["follower", "claiming"]);
+        assert_eq!(roles(Leader::Vacant), ["follower", "claiming"]);
     }
 
     #[test]
     fn a_foreign_campaigner_is_named() {
-        let mut seen = status(Seat::Foreign("somebody".into()));
+        let mut seen = status(Leader::Foreign("somebody".into()));
         seen.view.foreign = Some(Foreign { key: "k".into(), value: "somebody".into() });
         let shown = json!({ "key": "k", "value": "somebody", "look": "a command" });
         assert_eq!(foreign(&seen, "a command"), Some(shown));
-        assert_eq!(foreign(&status(Seat::Vacant), "a command"), None);
+        assert_eq!(foreign(&status(Leader::Vacant), "a command"), None);
     }
 
     #[test]

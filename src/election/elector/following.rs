@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::election::event::{Action, ClaimAnswer, Joined};
 use crate::election::history::{Ending, Reason, Transition};
 use crate::election::lease::{Lease, RANK_DELAY};
-use crate::election::record::{Nonce, Revision, Seat, Token, View};
+use crate::election::record::{Leader, Nonce, Revision, Token, View};
 
 /// How soon a claim that the store refuses (it is full, or we have no permission) is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Elector {
     /// never started or given up by this process.
     fn record_for_us(&self) -> Option<Token> {
         let lease = self.lease?;
-        let tenure = self.view.seat.tenure_of(&self.settings.me, lease.id())?;
+        let tenure = self.view.leader.tenure_of(&self.settings.me, lease.id())?;
         Some(tenure.token).filter(|t| self.floor.is_none_or(|floor| *t > floor))
     }
 
@@ -128,9 +128,9 @@ impl Elector {
         let State::Follower { claim_at } = &mut self.state else {
             return;
         };
-        let rank = match self.view.seat {
-            Seat::Vacant => self.view.rank(&self.settings.me.node),
-            Seat::Held(_) | Seat::Foreign(_) => None,
+        let rank = match self.view.leader {
+            Leader::Vacant => self.view.rank(&self.settings.me.node),
+            Leader::Held(_) | Leader::Foreign(_) => None,
         };
         let Some(rank) = rank else {
             *claim_at = None;

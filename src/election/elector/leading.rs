@@ -6,7 +6,7 @@ use super::{Elector, Pressure, RETRY_PAUSE, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, HandOverAnswer, Ready};
 use crate::election::history::{Ending, Reason, Transition};
-use crate::election::record::{Member, Seat, Token, View};
+use crate::election::record::{Leader, Member, Token, View};
 
 /// How long giving the record up may take before we leave it to its lease.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,10 +81,10 @@ impl Elector {
         if self.view.revision < token.revision() {
             return None;
         }
-        match &self.view.seat {
-            Seat::Held(t) if t.token == token => None,
-            Seat::Held(_) => Some(Reason::Deposed),
-            Seat::Vacant | Seat::Foreign(_) => Some(Reason::RecordDeleted),
+        match &self.view.leader {
+            Leader::Held(t) if t.token == token => None,
+            Leader::Held(_) => Some(Reason::Deposed),
+            Leader::Vacant | Leader::Foreign(_) => Some(Reason::RecordDeleted),
         }
     }
 
@@ -171,7 +171,7 @@ impl Elector {
     /// renewed at once, so that there is enough of it when the record comes. Whoever asks binds us to nothing: while
     /// that record is there nobody can claim, and once it is gone we may.
     pub(super) fn on_prepare(&mut self, now: Instant, token: Token) {
-        let is_seen = self.view.seat.tenure().is_some_and(|t| t.token == token);
+        let is_seen = self.view.leader.tenure().is_some_and(|t| t.token == token);
         if is_seen && matches!(self.state, State::Follower { .. }) {
             self.renewal.hurry(now);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
+    Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure,
     Token, View,
 };
 
@@ -50,12 +50,12 @@ impl Defaults<'_> {
     /// The view that the arguments `rev`, `leader` and `members` describe.
     pub fn view(&self, args: &mut Args) -> Result<View, String> {
         let revision = Revision(args.or("rev", number, self.old.revision.0)?);
-        let seat = match args.value("leader") {
-            None => self.old.seat.clone(),
-            Some("vacant") => Seat::Vacant,
+        let leader = match args.value("leader") {
+            None => self.old.leader.clone(),
+            Some("vacant") => Leader::Vacant,
             Some(text) => match text.strip_prefix("foreign:") {
-                Some(name) => Seat::Foreign(name.into()),
-                None => Seat::Held(Box::new(self.tenure(text)?)),
+                Some(name) => Leader::Foreign(name.into()),
+                None => Leader::Held(Box::new(self.tenure(text)?)),
             },
         };
         let members = match args.value("members") {
@@ -63,7 +63,7 @@ impl Defaults<'_> {
             Some("none") => Vec::new(),
             Some(list) => list.split(',').map(|m| self.member(m)).collect::<Result<_, _>>()?,
         };
-        let view = View { revision, seat, members, foreign: None };
+        let view = View { revision, leader, members, foreign: None };
         check_revisions(&view)?;
         Ok(view)
     }
@@ -122,7 +122,7 @@ impl Defaults<'_> {
 
 /// A view cannot show what was written after it.
 fn check_revisions(view: &View) -> Result<(), String> {
-    let token = view.seat.tenure().map(|t| t.token.revision());
+    let token = view.leader.tenure().map(|t| t.token.revision());
     let members = view.members.iter().flat_map(|m| [m.created, m.generation]);
     match members.chain(token).find(|r| *r > view.revision) {
         Some(r) => Err(format!("a view of revision {} cannot show revision {r}", view.revision)),

@@ -59,7 +59,7 @@ impl World {
     pub fn join_settled(&mut self, h: usize, joined: Joined, pin: Pin) {
         self.hosts[h].disk.settle(pin);
         let me = self.me(h);
-        if joined.view.seat.tenure_of(&me, joined.lease).is_some() {
+        if joined.view.leader.tenure_of(&me, joined.lease).is_some() {
             self.tally.count("records reclaimed");
         }
         let pid = self.hosts[h].process.as_ref().map_or(0, |p| p.pid);

@@ -272,7 +272,7 @@ impl World {
             return;
         }
         self.store.shown = reply.header.revision;
-        let view = Rc::new(transactions::picture(&reply).view(&self.keys));
+        let view = Rc::new(transactions::watched_keys(&reply).view(&self.keys));
         for h in 0..self.hosts.len() {
             self.show_later(h, view.clone());
         }
@@ -295,7 +295,7 @@ impl World {
         if let Ok(Response::Txn(reply)) =
             self.store.state.apply(now, &Request::Txn(transactions::read(&self.keys)))
         {
-            let view = Rc::new(transactions::picture(&reply).view(&self.keys));
+            let view = Rc::new(transactions::watched_keys(&reply).view(&self.keys));
             self.show_later(h, view);
         }
     }

@@ -275,7 +275,7 @@ impl World {
     fn asked_to_prepare(&mut self, h: usize, by: usize, pid: u32, token: Token) {
         let now = self.clock(h);
         let Some(p) = self.hosts[h].process.as_ref() else { return };
-        let is_seen = p.elector.view().seat.tenure().is_some_and(|t| t.token == token);
+        let is_seen = p.elector.view().leader.tenure().is_some_and(|t| t.token == token);
         let follows = is_seen && matches!(p.elector.state(), State::Follower { .. });
         if !follows || !p.elector.lease().is_some_and(|l| l.allows_start(now)) {
             return;
@@ -413,5 +413,5 @@ fn shown_by(event: &Heard) -> (Revision, Option<Token>) {
         Heard::Claimed { seen: Some(view), .. } => view,
         _ => return (Revision(0), None),
     };
-    (view.revision, view.seat.tenure().map(|t| t.token))
+    (view.revision, view.leader.tenure().map(|t| t.token))
 }
