@@ -8,7 +8,7 @@ use super::Source;
 const LINES_MAX: usize = 600;
 /// The median of all files is no longer.
 pub const LINES_MEDIAN_MAX: usize = 200;
-/// Longer than [`LINES_MAX`], and to be split.
+/// Longer, and to be split.
 const TOO_LONG: &str = "src/driver.rs";
 
 const EMPTY_NAMES: &str = "util utils common manager managers helper helpers";

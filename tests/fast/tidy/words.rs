@@ -2,7 +2,6 @@
 
 use super::{Source, code};
 
-/// Only this file knows the keys of the history.
 const HISTORY: &str = "src/journal/writer.rs";
 
 /// One word for one thing: these are gone, and what to say instead.
