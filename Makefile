@@ -70,7 +70,7 @@ simulate: ## Play the SEEDS=10000 first seeds of the simulation, or one SEED=n w
 	  --test search every_invariant_holds -- --nocapture
 
 .PHONY: screenshots
-screenshots: ## Take the README's pictures of the page anew
+screenshots: ## Take the README's screenshots of the page anew
 	@$(SETUP) test
 	$(CARGO) test --locked --test real page::screenshots -- --ignored --nocapture
 

@@ -26,7 +26,7 @@ pub use checks::{CheckClient, ClockOffset};
 pub use error::{ClientError, Said};
 pub use member::{CallError, MemberClient};
 pub use state::{Change, Page, Write};
-pub use workers::{Registered, WorkerSpec};
+pub use workers::{RegisteredWorker, WorkerSpec};
 
 use crate::proto::metad::{LeaderInfo, MemberInfo};
 
@@ -47,19 +47,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// [`ClientError::Unknown`], and the caller has to look. A refusal on the merits is never repeated.
 #[derive(Clone, Debug)]
 pub struct MetaClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
     deadline: Duration,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ClientShared {
     given: Vec<String>,
-    known: Mutex<Known>,
+    known: Mutex<KnownMembers>,
 }
 
 /// What was learned from the members.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownMembers {
     members: Vec<String>,
     leader: Option<Target>,
     channels: BTreeMap<String, Channel>,
@@ -90,7 +90,7 @@ impl MetaClient {
             member::endpoint(address, CONNECT_TIMEOUT)
                 .map_err(|e| ClientError::BadAddress { address: e.address, why: e.why })?;
         }
-        let shared = Shared { given, known: Mutex::default() };
+        let shared = ClientShared { given, known: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), deadline: DEADLINE })
     }
 
@@ -115,7 +115,7 @@ impl MetaClient {
         }
     }
 
-    /// Who is registered, by the newest picture that any member has.
+    /// Who is registered, by the newest view that any member has.
     ///
     /// # Errors
     /// [`ClientError::GaveUp`]: no member answered before the deadline.
@@ -159,7 +159,7 @@ impl MetaClient {
         self.known().channels.remove(address);
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownMembers> {
         self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

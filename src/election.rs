@@ -9,12 +9,12 @@
 //! | --- | --- | --- |
 //! | Joining | registered under a new lease | Follower |
 //! | Joining | final refusal | Stopped |
-//! | Follower | seat vacant, our rank's turn, lease long enough | Claiming |
+//! | Follower | a vacancy, our rank's turn, lease long enough | Claiming |
 //! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
 //! | Follower, Claiming | `H` (claiming: `S`) passed, or our registration is gone | Joining (new lease) |
 //! | Follower, Claiming | our node id is another data dir's | Stopped |
 //! | Joining, Follower, Claiming | asked to stop | Stopped |
-//! | Claiming | won, or a picture shows the record as ours | Starting |
+//! | Claiming | won, or a view shows the record as ours | Starting |
 //! | Claiming | lost, refused, or cancelled: our registration has moved on | Follower |
 //! | Starting | `B + ttl/4` of a validated lease left | Leading |
 //! | Starting | `start_timeout` | Resigning |
@@ -34,7 +34,7 @@
 //! | Choosing | nobody is, in 100 ms | Resigning |
 //! | HandingOver | the record is the successor's | Stopped |
 //! | HandingOver | refused, or nobody knows | Resigning |
-//! | Resigning | record deleted under our token, or patience over | Stopped |
+//! | Resigning | record deleted under our token, or timeout over | Stopped |
 //! | Leading | the store went back in time, or is another one | Stopping (forced) |
 //! | any but Leading and Stopping | the store went back in time, or is another one | Stopped |
 //!

@@ -1,6 +1,6 @@
 //! metad: the meta daemon of a cluster, exactly one of which leads.
 //!
-//! Every meta node registers in the store (etcd, or a SQLite file on one machine), claims the vacant seat, and
+//! Every meta node registers in the store (etcd, or a SQLite file on one machine), claims a vacancy, and
 //! keeps its lease alive on a thread of its own. The *main loop* runs only while that keep-alive holds; when the
 //! lease times out the process exits deliberately, because a meta node can be promoted but never demoted.
 //!

@@ -158,7 +158,7 @@ impl Guard {
         self.telemetry.metrics().limit_reached(self.bounds.listener, limit);
     }
 
-    fn admit(&self, from: IpAddr) -> Result<Arc<connections::Place>, Limit> {
+    fn admit(&self, from: IpAddr) -> Result<Arc<connections::ConnectionPlace>, Limit> {
         let admitted = connections::admit(&self.connections, from, self.clock.now());
         self.count_connections();
         admitted

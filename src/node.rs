@@ -45,7 +45,7 @@ use crate::meta::cluster::ClusterLoop;
 use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
-use crate::meta::watchdog::Watchdog;
+use crate::meta::watchdog::WatchdogSocket;
 use crate::store;
 use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
@@ -55,7 +55,7 @@ use peers::ConnectedPeers;
 use watched::{Observers, Watched};
 
 /// How long the servers get to finish what they are doing when the node stops.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the end waits for a reader of the events.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
@@ -173,7 +173,7 @@ impl NodeBuilder {
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let listeners = bind(&self.config).await?;
-        let open::Opened { folder, data_dir, file, past } =
+        let open::OpenDataDir { folder, data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
         let held = watching::look_at_data_dir(folder.path().into(), folder.lock(), telemetry.clone());
         let stores = open::stores(&self.config, clock.clone(), data_dir.pin()).await?;
@@ -293,7 +293,7 @@ fn payload(
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
-    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(Watchdog::new);
+    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(WatchdogSocket::new);
     Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
 }
 
@@ -488,7 +488,7 @@ impl Node {
     }
 
     /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
-    /// the picture) is in the latest one, but announced by none.
+    /// the view) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Arc<Status>> {
         self.driver.subscribe()
     }
@@ -546,7 +546,7 @@ impl Node {
         let _ = tokio::time::timeout(FLUSH_LIMIT, self.telemetry.flushed()).await;
         self.stop_servers.cancel();
         let drained = async { while self.servers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await; // an open stream does not keep us
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await; // an open stream does not keep us
         (exit, ending)
     }
 }

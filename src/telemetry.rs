@@ -34,10 +34,10 @@ const STREAM_MAX: usize = 256;
 /// The one emit path. Clones share it.
 #[derive(Clone)]
 pub struct Telemetry {
-    inner: Arc<Inner>,
+    inner: Arc<TelemetryInner>,
 }
 
-struct Inner {
+struct TelemetryInner {
     node: String,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -51,7 +51,16 @@ impl Telemetry {
     pub fn new(node: &str, clock: Arc<dyn Clock>, printer: Option<Printer>) -> Self {
         let stream = broadcast::Sender::new(STREAM_MAX);
         let (metrics, headroom) = (Metrics::new(node), Mutex::default());
-        Self { inner: Arc::new(Inner { node: node.to_owned(), clock, metrics, headroom, stream, printer }) }
+        Self {
+            inner: Arc::new(TelemetryInner {
+                node: node.to_owned(),
+                clock,
+                metrics,
+                headroom,
+                stream,
+                printer,
+            }),
+        }
     }
 
     /// Says that something happened. Never blocks.

@@ -97,8 +97,8 @@ pub(super) struct ViewArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub(super) output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
     /// Repeat at this interval; without a value: 2s
     #[arg(short, long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = duration)]
     pub(super) watch: Option<Duration>,
@@ -109,8 +109,8 @@ pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub(super) output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -136,8 +136,8 @@ pub(super) struct HistoryArgs {
     #[command(flatten)]
     pub(super) meta: MetaArgs,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub(super) output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
 }
 
 #[derive(Args, Debug)]
@@ -181,8 +181,8 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) epochs: Option<u64>,
     /// Output format: one line of text or JSON per committed epoch
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub(super) output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
 }
 
 #[derive(Args, Debug)]
@@ -261,7 +261,7 @@ pub(super) enum ConfigCommand {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(super) enum OutputFormat {
     Table,
     Json,
 }

@@ -1,6 +1,6 @@
 //! `metad history`: who led when, and why each tenure ended, by whatever member answers.
 
-use super::args::{Format, HistoryArgs};
+use super::args::{HistoryArgs, OutputFormat};
 use super::query::{CANNOT_ASK, cannot_ask, connect};
 use super::{Failure, output};
 use crate::api::view::Time;
@@ -17,8 +17,8 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
         return Err(Failure::new(CANNOT_ASK, message));
     }
     match args.output {
-        Format::Json => output::print_json(&document)?,
-        Format::Table => output::print(&table(&document.tenures, Time::now()))?,
+        OutputFormat::Json => output::print_json(&document)?,
+        OutputFormat::Table => output::print(&table(&document.tenures, Time::now()))?,
     }
     Ok(0)
 }

@@ -7,7 +7,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::args::{Format, HealthArgs, HealthOf, MetaArgs, ViewArgs, WaitArgs, WaitFor};
+use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
 use crate::api::view::member::Leader;
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
@@ -36,8 +36,8 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
         let status = ask_both(&args.meta).await?;
         let StatusDocument { answerer, leader, foreign, members, .. } = &status;
         match args.output {
-            Format::Json => output::print_json(&status)?,
-            Format::Table => {
+            OutputFormat::Json => output::print_json(&status)?,
+            OutputFormat::Table => {
                 let (l, m) = (output::leader_table(leader.as_ref()), output::members_table(members));
                 let (foreign, who) =
                     (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
@@ -56,8 +56,10 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
         let document = LeaderDocument::from(answer);
         let (leader, foreign) = (document.leader.as_ref(), document.foreign.as_ref());
         match args.output {
-            Format::Json => output::print_json(&document)?,
-            Format::Table => output::print(&(output::leader_table(leader) + &output::foreign_line(foreign)))?,
+            OutputFormat::Json => output::print_json(&document)?,
+            OutputFormat::Table => {
+                output::print(&(output::leader_table(leader) + &output::foreign_line(foreign)))?
+            }
         }
         Ok(code_of(leader))
     })
@@ -70,8 +72,8 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
         let answer = connect(&args.meta).await?.members().await.map_err(cannot_ask)?;
         let document = MembersDocument::from(answer);
         match args.output {
-            Format::Json => output::print_json(&document)?,
-            Format::Table => output::print(&output::members_table(&document.members))?,
+            OutputFormat::Json => output::print_json(&document)?,
+            OutputFormat::Table => output::print(&output::members_table(&document.members))?,
         }
         Ok(0)
     })

@@ -89,7 +89,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn OpenStore>, Failure> {
 
 async fn look(store: &dyn OpenStore, keys: &Keys) -> Result<View, Failure> {
     match ask(store, transactions::read(keys)).await {
-        Ok(reply) => Ok(transactions::picture(&reply).view(keys)),
+        Ok(reply) => Ok(transactions::watched_keys(&reply).view(keys)),
         Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose().await))),
     }
 }
@@ -110,7 +110,7 @@ async fn answers(remains: &Remains) -> bool {
 impl Remains {
     fn of(view: &View, node: &str) -> Option<Self> {
         let registration = view.member(node).map(|m| &m.registration);
-        let tenure = view.seat.tenure().filter(|t| t.record.holder.node == node);
+        let tenure = view.leader.tenure().filter(|t| t.record.holder.node == node);
         let leases = [registration.map(|r| r.lease), tenure.map(|t| t.lease)];
         let mut leases: Vec<LeaseId> = leases.into_iter().flatten().collect();
         leases.dedup();

@@ -13,7 +13,7 @@ use crate::telemetry::terminal::plain;
 /// How long the leader gets to find out whether the target can take over.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a hand-over is waited for: the main loop may take its time to end.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Another member leads than the one that was wanted.
 const ANOTHER_LEADS: i32 = 3;
 
@@ -35,7 +35,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let mut client = MemberClient::connect(&address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
     client.step_down(args.to.as_deref(), Some(leader.token)).await.map_err(not_done)?;
     let next =
-        tokio::time::timeout(HAND_OVER_PATIENCE, next_leader(&addresses, &leader)).await.map_err(|_| {
+        tokio::time::timeout(HAND_OVER_TIMEOUT, next_leader(&addresses, &leader)).await.map_err(|_| {
             let message =
                 format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
             Failure::new(NO_LEADER, message)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::args::{Format, WatchArgs};
+use super::args::{OutputFormat, WatchArgs};
 use super::query::connect;
 use super::{Failure, history, output};
 use crate::api::view::ChangeDocument;
@@ -42,11 +42,11 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
     }
 }
 
-fn show(change: ObserveResponse, told: &mut Option<Tenure>, format: Format) -> Result<(), Failure> {
+fn show(change: ObserveResponse, told: &mut Option<Tenure>, format: OutputFormat) -> Result<(), Failure> {
     let change = ChangeDocument::from(change);
     match format {
-        Format::Json => output::print_json_line(&change)?,
-        Format::Table => output::print(&(line(&change, told.as_ref()) + "\n"))?,
+        OutputFormat::Json => output::print_json_line(&change)?,
+        OutputFormat::Table => output::print(&(line(&change, told.as_ref()) + "\n"))?,
     }
     *told = change.last_ended;
     Ok(())

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::args::{Format, WorkerArgs};
+use super::args::{OutputFormat, WorkerArgs};
 use super::query::CANNOT_ASK;
 use super::{Failure, output};
-use crate::client::{BarrierEvent, ClientError, MetaClient, Registered, WorkerSpec};
+use crate::client::{BarrierEvent, ClientError, MetaClient, RegisteredWorker, WorkerSpec};
 use crate::election::exit::Exit;
 use crate::proto::metad::Committed;
 
@@ -19,10 +19,10 @@ const OPEN_PAUSE: Duration = Duration::from_millis(100);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the worker stands.
-struct Worker {
+struct WorkerSession {
     client: MetaClient,
     spec: WorkerSpec,
-    format: Format,
+    format: OutputFormat,
     /// How many epochs are still to be printed, if there is an end to it.
     left: Option<u64>,
     /// The newest epoch that was printed: a new stream begins with what is known already.
@@ -30,7 +30,7 @@ struct Worker {
 }
 
 /// Why a stream is not read any more.
-enum Ended {
+enum StreamEnd {
     /// All epochs are printed.
     Enough,
     /// The worker has to register again.
@@ -45,7 +45,7 @@ enum Ended {
 pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
     let client = MetaClient::new(args.meta.addresses()).map_err(|e| failure(&e))?;
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
-    let mut worker = Worker { client, spec, format: args.output, left: args.epochs, newest: 0 };
+    let mut worker = WorkerSession { client, spec, format: args.output, left: args.epochs, newest: 0 };
     let caught = |e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(caught)?;
     let mut int = signal(SignalKind::interrupt()).map_err(caught)?;
@@ -65,53 +65,53 @@ pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
     }
 }
 
-// === impl Worker ===
+// === impl WorkerSession ===
 
-impl Worker {
-    async fn register(&self) -> Result<Registered, ClientError> {
+impl WorkerSession {
+    async fn register(&self) -> Result<RegisteredWorker, ClientError> {
         let registered = self.client.register_worker(self.spec.clone()).await?;
         output::say(&format!("registered as worker {}", registered.worker_id));
         Ok(registered)
     }
 
     /// Whatever happens to the leader, this goes on.
-    async fn work(&mut self, registered: &mut Registered) -> Result<(), Failure> {
+    async fn work(&mut self, registered: &mut RegisteredWorker) -> Result<(), Failure> {
         loop {
             let now = *registered;
             let client = self.client.clone();
             let ended = tokio::select! {
                 ended = self.collect(now.worker_id) => ended,
-                () = give_signs(&client, now) => Ended::Unregistered,
+                () = give_signs(&client, now) => StreamEnd::Unregistered,
             };
             match ended {
-                Ended::Enough => return Ok(()),
-                Ended::CannotPrint(failure) => return Err(failure),
-                Ended::Unregistered => match self.register().await {
+                StreamEnd::Enough => return Ok(()),
+                StreamEnd::CannotPrint(failure) => return Err(failure),
+                StreamEnd::Unregistered => match self.register().await {
                     Ok(again) => *registered = again,
                     Err(e) => output::say(&e.to_string()),
                 },
-                Ended::Broken(e) => output::say(&e.to_string()),
+                StreamEnd::Broken(e) => output::say(&e.to_string()),
             }
             tokio::time::sleep(OPEN_PAUSE).await;
         }
     }
 
     /// Collects barriers from one leader.
-    async fn collect(&mut self, worker_id: u64) -> Ended {
+    async fn collect(&mut self, worker_id: u64) -> StreamEnd {
         let mut barriers = match self.client.barriers(worker_id).await {
             Ok(barriers) => barriers,
-            Err(ClientError::NotFound { .. }) => return Ended::Unregistered,
-            Err(e) => return Ended::Broken(e),
+            Err(ClientError::NotFound { .. }) => return StreamEnd::Unregistered,
+            Err(e) => return StreamEnd::Broken(e),
         };
         loop {
             let done = match barriers.next().await {
                 Ok(BarrierEvent::Barrier(barrier)) => barriers.collected(barrier.epoch).await,
                 Ok(BarrierEvent::Committed(committed)) => {
                     if let Err(failure) = self.show(committed, barriers.leader_token()) {
-                        return Ended::CannotPrint(failure);
+                        return StreamEnd::CannotPrint(failure);
                     }
                     if self.left == Some(0) {
-                        return Ended::Enough;
+                        return StreamEnd::Enough;
                     }
                     Ok(())
                 }
@@ -130,8 +130,8 @@ impl Worker {
             };
             match done {
                 Ok(()) => {}
-                Err(ClientError::NotFound { .. }) => return Ended::Unregistered,
-                Err(e) => return Ended::Broken(e),
+                Err(ClientError::NotFound { .. }) => return StreamEnd::Unregistered,
+                Err(e) => return StreamEnd::Broken(e),
             }
         }
     }
@@ -142,10 +142,10 @@ impl Worker {
         }
         self.newest = epoch;
         let text = match self.format {
-            Format::Json => {
+            OutputFormat::Json => {
                 json!({"epoch": epoch, "checkpoint": checkpoint, "leader_token": leader_token}).to_string()
             }
-            Format::Table => {
+            OutputFormat::Table => {
                 let kind = if checkpoint { "checkpoint" } else { "barrier" };
                 format!("epoch {epoch}  {kind}  leader token {leader_token}")
             }
@@ -156,7 +156,7 @@ impl Worker {
 }
 
 /// Signs of life at a third of the interval, until there is no registration any more.
-async fn give_signs(client: &MetaClient, registered: Registered) {
+async fn give_signs(client: &MetaClient, registered: RegisteredWorker) {
     let every = (registered.max_heartbeat_interval / 3).max(OPEN_PAUSE);
     loop {
         tokio::time::sleep(every).await;

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
 use super::error::{ClientError, Said};
-use super::verdict::{self, Verdict};
+use super::verdict::{self, ErrorMeaning};
 use super::{MetaClient, Target};
 use crate::clock::{Clock, Instant, OsClock};
 
@@ -40,7 +40,7 @@ pub(super) struct Attempts {
 }
 
 /// What one attempt has come to.
-enum Step<T> {
+enum AfterAttempt<T> {
     Done(T),
     /// Look for the leader again at once: somebody has named it.
     AtOnce,
@@ -132,9 +132,9 @@ impl MetaClient {
                 continue;
             };
             match self.attempt(&mut attempts, &target, repeat, &call).await? {
-                Step::Done(answer) => return Ok((answer, target)),
-                Step::AtOnce => {}
-                Step::AfterPause => attempts.pause().await?,
+                AfterAttempt::Done(answer) => return Ok((answer, target)),
+                AfterAttempt::AtOnce => {}
+                AfterAttempt::AfterPause => attempts.pause().await?,
             }
         }
     }
@@ -145,33 +145,33 @@ impl MetaClient {
         target: &Target,
         repeat: Repeat,
         call: &F,
-    ) -> Result<Step<Response<T>>, ClientError>
+    ) -> Result<AfterAttempt<Response<T>>, ClientError>
     where
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let address = &target.address;
         let status = match self.send(attempts.left(), address, repeat, call).await {
-            Ok(answer) => return Ok(Step::Done(answer)),
+            Ok(answer) => return Ok(AfterAttempt::Done(answer)),
             Err(status) => status,
         };
         attempts.note(address, verdict::words(&status));
         match verdict::judge(&status) {
-            Verdict::Refused => Err(refusal(attempts.what, address, &status)),
-            Verdict::Later => Ok(Step::AfterPause),
-            Verdict::Elsewhere(hint) => {
+            ErrorMeaning::Refused => Err(refusal(attempts.what, address, &status)),
+            ErrorMeaning::Later => Ok(AfterAttempt::AfterPause),
+            ErrorMeaning::Elsewhere(hint) => {
                 self.forget(target);
-                Ok(if self.follow(target, hint) { Step::AtOnce } else { Step::AfterPause })
+                Ok(if self.follow(target, hint) { AfterAttempt::AtOnce } else { AfterAttempt::AfterPause })
             }
-            Verdict::Unreached => {
+            ErrorMeaning::Unreached => {
                 self.forget(target);
-                Ok(Step::AfterPause)
+                Ok(AfterAttempt::AfterPause)
             }
-            Verdict::Unclear => {
+            ErrorMeaning::Unclear => {
                 self.forget(target);
                 self.disconnect(address);
                 if repeat == Repeat::Harmless {
-                    return Ok(Step::AfterPause);
+                    return Ok(AfterAttempt::AfterPause);
                 }
                 let (what, why) = (attempts.what, verdict::words(&status));
                 Err(ClientError::Unknown { what, address: address.clone(), why })

@@ -9,7 +9,7 @@ use tonic::Streaming;
 
 use super::attempts::{Repeat, refusal};
 use super::error::ClientError;
-use super::verdict::{self, Verdict};
+use super::verdict::{self, ErrorMeaning};
 use super::{MetaClient, Target};
 use crate::proto::metad::barrier_service_client::BarrierServiceClient;
 use crate::proto::metad::{
@@ -95,7 +95,7 @@ impl Barriers {
                 },
                 Ok(None) => return Err(self.ended("the leader has closed it".to_owned())),
                 Err(status) => {
-                    let is_final = matches!(verdict::judge(&status), Verdict::Refused)
+                    let is_final = matches!(verdict::judge(&status), ErrorMeaning::Refused)
                         && status.code() != tonic::Code::Aborted;
                     return Err(match is_final {
                         true => refusal(WHAT, &self.leader.address, &status),

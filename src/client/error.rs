@@ -20,7 +20,7 @@ pub enum ClientError {
     /// The deadline has passed. Registering and heartbeats, which may be repeated, may have been done all the same.
     #[error(
         "{what} within {waited:?}: {}; is metad running, and are these its gRPC addresses?",
-        Listed(said)
+        SaidList(said)
     )]
     GaveUp {
         /// What was wanted.
@@ -93,11 +93,11 @@ pub struct Said {
     pub why: String,
 }
 
-struct Listed<'a>(&'a [Said]);
+struct SaidList<'a>(&'a [Said]);
 
-// === impl Listed ===
+// === impl SaidList ===
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for SaidList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("no member was queried in time");

@@ -14,24 +14,24 @@ use crate::proto::metad::{Answerer, LeaderInfo, LeaderRequest, MemberInfo, Membe
 
 /// How long a member gets to say who leads.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the others get once one has named a leader: its picture may be older than theirs.
+/// How long the others get once one has named a leader: its view may be older than theirs.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What the members say.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct LeaderSearch {
     pub(super) leader: Option<LeaderInfo>,
     /// The leader, as somebody to ask.
     pub(super) target: Option<Target>,
-    /// The newest picture of the members, if anyone has one.
+    /// The newest view of the members, if anyone has one.
     pub(super) members: Option<Vec<MemberInfo>>,
     said: Vec<Said>,
-    /// The store's revision that `members` are the picture of.
+    /// The store's revision that `members` are the view of.
     revision: u64,
 }
 
-/// One member's picture.
-struct Picture {
+/// One member's view.
+struct MemberView {
     leader: Option<LeaderInfo>,
     members: Vec<MemberInfo>,
     answerer: Answerer,
@@ -41,20 +41,20 @@ struct Picture {
 
 impl MetaClient {
     /// Asks everybody, and remembers what it learns.
-    pub(super) async fn look(&self, attempts: &mut Attempts) -> Look {
+    pub(super) async fn look(&self, attempts: &mut Attempts) -> LeaderSearch {
         let limit = attempts.left().min(LOOK_TIMEOUT);
-        let ask = |address: String| async move { (self.picture(&address, limit).await, address) };
+        let ask = |address: String| async move { (self.view(&address, limit).await, address) };
         let mut answers: FuturesUnordered<_> = self.addresses().into_iter().map(ask).collect();
-        let mut look = Look::default();
+        let mut look = LeaderSearch::default();
         // Every answer has its own limit; the first one that names a leader sets another for the rest.
         while look.leader.is_none()
-            && let Some((picture, address)) = answers.next().await
+            && let Some((view, address)) = answers.next().await
         {
-            look.add(picture, address);
+            look.add(view, address);
         }
         let others = async {
-            while let Some((picture, address)) = answers.next().await {
-                look.add(picture, address);
+            while let Some((view, address)) = answers.next().await {
+                look.add(view, address);
             }
         };
         let _ = tokio::time::timeout(OTHERS_TIMEOUT, others).await; // their silence has no meaning
@@ -63,7 +63,7 @@ impl MetaClient {
         look
     }
 
-    async fn picture(&self, address: &str, limit: Duration) -> Result<Picture, String> {
+    async fn view(&self, address: &str, limit: Duration) -> Result<MemberView, String> {
         let mut service = ElectionServiceClient::new(self.channel(address).map_err(|e| e.why)?);
         let mut same = service.clone();
         let both =
@@ -72,7 +72,7 @@ impl MetaClient {
             Ok(Ok((leader, members))) => {
                 let (leader, members) = (leader.into_inner(), members.into_inner());
                 let answerer = leader.answerer.unwrap_or_default();
-                Ok(Picture { leader: leader.leader, members: members.members, answerer })
+                Ok(MemberView { leader: leader.leader, members: members.members, answerer })
             }
             Ok(Err(status)) => Err(verdict::words(&status)),
             Err(_) => {
@@ -82,7 +82,7 @@ impl MetaClient {
         }
     }
 
-    fn remember(&self, look: &Look) {
+    fn remember(&self, look: &LeaderSearch) {
         if let Some(members) = &look.members {
             self.learn(members);
         }
@@ -112,26 +112,26 @@ impl MetaClient {
     }
 }
 
-// === impl Look ===
+// === impl LeaderSearch ===
 
-impl Look {
-    fn add(&mut self, picture: Result<Picture, String>, address: String) {
-        let picture = match picture {
-            Ok(picture) => picture,
+impl LeaderSearch {
+    fn add(&mut self, view: Result<MemberView, String>, address: String) {
+        let view = match view {
+            Ok(view) => view,
             Err(why) => return self.said.push(Said { address, why }),
         };
-        let (node, role) = (&picture.answerer.node, &picture.answerer.role);
-        let why = match &picture.leader {
+        let (node, role) = (&view.answerer.node, &view.answerer.role);
+        let why = match &view.leader {
             Some(l) => format!("{node} ({role}) says that {} at {} leads", l.node, l.address),
             None => format!("{node} ({role}) knows no leader"),
         };
         self.said.push(Said { address, why });
-        if self.members.is_none() || picture.answerer.revision > self.revision {
-            self.members = Some(picture.members);
-            self.revision = picture.answerer.revision;
+        if self.members.is_none() || view.answerer.revision > self.revision {
+            self.members = Some(view.members);
+            self.revision = view.answerer.revision;
         }
         let newest = self.leader.as_ref().map_or(0, |l| l.token);
-        if let Some(leader) = picture.leader.filter(|l| l.token > newest) {
+        if let Some(leader) = view.leader.filter(|l| l.token > newest) {
             self.target = Some(Target { address: leader.address.clone(), token: leader.token });
             self.leader = Some(leader);
         }

@@ -7,7 +7,7 @@ use super::member::chain;
 
 /// What an error means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ErrorMeaning {
     /// It was not done, because that member does not lead; it may know who does.
     Elsewhere(Option<Target>),
     /// It was not done; the same member may do it a little later.
@@ -20,21 +20,23 @@ pub(super) enum Verdict {
     Refused,
 }
 
-/// Judges by what is certain: what nobody vouches for is [`Verdict::Unclear`].
-pub(super) fn judge(status: &Status) -> Verdict {
+/// Judges by what is certain: what nobody vouches for is [`ErrorMeaning::Unclear`].
+pub(super) fn judge(status: &Status) -> ErrorMeaning {
     if never_sent(status) {
-        return Verdict::Unreached;
+        return ErrorMeaning::Unreached;
     }
     // A status that the server has sent has no source; one that came of a broken connection has.
     if std::error::Error::source(status).is_some() {
-        return Verdict::Unclear;
+        return ErrorMeaning::Unclear;
     }
     match status.code() {
-        Code::FailedPrecondition => Verdict::Elsewhere(hint(status)),
-        Code::ResourceExhausted => Verdict::Later,
-        Code::Unavailable if status.metadata().get("metad-done").is_some_and(|v| v == "no") => Verdict::Later,
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => Verdict::Unclear,
-        _ => Verdict::Refused,
+        Code::FailedPrecondition => ErrorMeaning::Elsewhere(hint(status)),
+        Code::ResourceExhausted => ErrorMeaning::Later,
+        Code::Unavailable if status.metadata().get("metad-done").is_some_and(|v| v == "no") => {
+            ErrorMeaning::Later
+        }
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown => ErrorMeaning::Unclear,
+        _ => ErrorMeaning::Refused,
     }
 }
 
@@ -82,24 +84,24 @@ mod tests {
     fn a_follower_names_the_leader() {
         let status = with(Code::FailedPrecondition, &[("metad-leader", "m2:5690"), ("metad-token", "17")]);
         let leader = Target { address: "m2:5690".to_owned(), token: 17 };
-        assert_eq!(judge(&status), Verdict::Elsewhere(Some(leader)));
+        assert_eq!(judge(&status), ErrorMeaning::Elsewhere(Some(leader)));
         let half = with(Code::FailedPrecondition, &[("metad-leader", "m2:5690"), ("metad-token", "x")]);
-        assert_eq!(judge(&half), Verdict::Elsewhere(None));
+        assert_eq!(judge(&half), ErrorMeaning::Elsewhere(None));
     }
 
     #[test]
     fn unavailable_counts_as_not_done_only_if_it_says_so() {
-        assert_eq!(judge(&with(Code::Unavailable, &[("metad-done", "no")])), Verdict::Later);
-        assert_eq!(judge(&with(Code::Unavailable, &[])), Verdict::Unclear);
-        assert_eq!(judge(&with(Code::Unknown, &[])), Verdict::Unclear);
-        assert_eq!(judge(&with(Code::InvalidArgument, &[])), Verdict::Refused);
+        assert_eq!(judge(&with(Code::Unavailable, &[("metad-done", "no")])), ErrorMeaning::Later);
+        assert_eq!(judge(&with(Code::Unavailable, &[])), ErrorMeaning::Unclear);
+        assert_eq!(judge(&with(Code::Unknown, &[])), ErrorMeaning::Unclear);
+        assert_eq!(judge(&with(Code::InvalidArgument, &[])), ErrorMeaning::Refused);
     }
 
     #[test]
     fn a_broken_connection_is_unclear_and_one_never_made_is_not() {
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
-        assert_eq!(judge(&broken), Verdict::Unclear);
+        assert_eq!(judge(&broken), ErrorMeaning::Unclear);
         let refused = Status::from_error(Box::new(ConnectError(Box::new(std::io::Error::other("refused")))));
-        assert_eq!(judge(&refused), Verdict::Unreached);
+        assert_eq!(judge(&refused), ErrorMeaning::Unreached);
     }
 }

@@ -24,7 +24,7 @@ pub struct WorkerSpec {
 
 /// A registration. It outlives the leader, but not a silence longer than the interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registered {
+pub struct RegisteredWorker {
     /// The worker's id.
     pub worker_id: u64,
     /// A worker that gives no sign of life for longer expires. Send one every third of it.
@@ -38,7 +38,7 @@ impl MetaClient {
     ///
     /// # Errors
     /// See [`ClientError`]. When it gave up, it may be registered all the same, until it expires.
-    pub async fn register_worker(&self, spec: WorkerSpec) -> Result<Registered, ClientError> {
+    pub async fn register_worker(&self, spec: WorkerSpec) -> Result<RegisteredWorker, ClientError> {
         let WorkerSpec { host, port, kind, labels } = spec;
         let labels = labels.into_iter().collect();
         let request = RegisterRequest { host, port: port.into(), kind, labels };
@@ -48,7 +48,7 @@ impl MetaClient {
         };
         let answer = self.ask("cannot register the worker", Repeat::Harmless, call).await?;
         let max_heartbeat_interval = Duration::from_millis(answer.max_heartbeat_interval_ms);
-        Ok(Registered { worker_id: answer.worker_id, max_heartbeat_interval })
+        Ok(RegisteredWorker { worker_id: answer.worker_id, max_heartbeat_interval })
     }
 
     /// A worker's sign of life.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::prober::{self, Diagnosis, Look, Looking, Worry};
+use super::prober::{self, Diagnosis, Looking, ProbeRound, Worry};
 use super::stall::Punctuality;
 use super::vitals::Vitals;
 use crate::clock::{Clock, Instant};
@@ -40,7 +40,7 @@ pub struct Monitor {
     vitals: Vitals,
     punctuality: SharedPunctuality,
     diagnosis: Option<Diagnosis>,
-    looks: watch::Sender<Arc<Look>>,
+    looks: watch::Sender<Arc<ProbeRound>>,
     /// The verdict on our own tenure.
     verdict: Option<String>,
 }
@@ -75,7 +75,7 @@ impl Monitor {
     }
 
     /// What the prober has seen last.
-    pub fn looks(&self) -> watch::Receiver<Arc<Look>> {
+    pub fn looks(&self) -> watch::Receiver<Arc<ProbeRound>> {
         self.looks.subscribe()
     }
 

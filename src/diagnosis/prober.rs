@@ -46,7 +46,7 @@ pub(super) struct Worry {
 
 /// What was seen last.
 #[derive(Clone, Debug, Default)]
-pub struct Look {
+pub struct ProbeRound {
     /// Each member of etcd; none before the first look, and where the store is not etcd.
     pub probes: Vec<Probe>,
     complaint: Option<String>,
@@ -74,7 +74,7 @@ pub fn question(keys: &Keys) -> Request {
 /// The monitor's end.
 pub(super) struct Diagnosis {
     worry: watch::Sender<Worry>,
-    look: watch::Receiver<Arc<Look>>,
+    look: watch::Receiver<Arc<ProbeRound>>,
     ttl: Duration,
 }
 
@@ -85,7 +85,7 @@ impl Diagnosis {
     pub(super) fn begin(
         parts: Looking,
         worry: watch::Sender<Worry>,
-        shown: watch::Sender<Arc<Look>>,
+        shown: watch::Sender<Arc<ProbeRound>>,
     ) -> Self {
         let (look, ttl) = (shown.subscribe(), parts.ttl);
         tokio::spawn(parts.run(shown));
@@ -108,9 +108,9 @@ impl Diagnosis {
     }
 }
 
-// === impl Look ===
+// === impl ProbeRound ===
 
-impl Look {
+impl ProbeRound {
     /// What is known while no tenure ends.
     fn evidence(&self, worry: &Worry, ttl: Duration) -> Evidence {
         Evidence {
@@ -130,7 +130,7 @@ impl Look {
 // === impl Looking ===
 
 impl Looking {
-    async fn run(mut self, shown: watch::Sender<Arc<Look>>) {
+    async fn run(mut self, shown: watch::Sender<Arc<ProbeRound>>) {
         let mut said = Verdict::Well;
         loop {
             let worry = *self.worry.borrow_and_update();
@@ -156,7 +156,7 @@ impl Looking {
         }
     }
 
-    async fn look(&self) -> Look {
+    async fn look(&self) -> ProbeRound {
         let probes = self.health.probe(&self.question, PROBE_TIMEOUT).await;
         for probe in &probes {
             self.telemetry.metrics().endpoint_looked_at(&probe.place, probe.decided.as_ref().ok().copied());
@@ -165,7 +165,7 @@ impl Looking {
         let is_silent = !probes.is_empty() && !probes.iter().any(Probe::answers);
         let silent_for = self.clock.now().since(self.worry.borrow().heard_at);
         let peers = if is_silent { self.ask_peers().await } else { vec![] };
-        Look { probes, complaint: self.health.complaint(), peers, silent_for }
+        ProbeRound { probes, complaint: self.health.complaint(), peers, silent_for }
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {

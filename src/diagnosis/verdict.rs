@@ -270,7 +270,7 @@ impl fmt::Display for Verdict {
                 "network fault: {peer} reaches etcd, this node does not; check the network from here to etcd"
             ),
             Verdict::EtcdMember(silent) => {
-                write!(f, "fault of an etcd member: {}; the others work", Listed(silent))
+                write!(f, "fault of an etcd member: {}; the others work", SilentList(silent))
             }
             Verdict::EtcdQuorum(silent) => {
                 let all_answer = silent.iter().all(|s| s.how == How::HasNoLeader);
@@ -279,9 +279,9 @@ impl fmt::Display for Verdict {
                 } else {
                     ("it has lost its quorum", "start the members that are down")
                 };
-                write!(f, "fault of etcd: {what}: {}; {fix}", Listed(silent))
+                write!(f, "fault of etcd: {what}: {}; {fix}", SilentList(silent))
             }
-            Verdict::EtcdDown(silent) => write!(f, "no etcd member answers: {}", Listed(silent)),
+            Verdict::EtcdDown(silent) => write!(f, "no etcd member answers: {}", SilentList(silent)),
             Verdict::EtcdRefuses(why) => write!(
                 f,
                 "fault of etcd's access control: etcd answers, and refuses this node: {why}; check \
@@ -314,9 +314,9 @@ impl fmt::Display for Verdict {
 }
 
 /// "a hangs, b refuses connections".
-struct Listed<'s>(&'s [Silent]);
+struct SilentList<'s>(&'s [Silent]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for SilentList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, silent) in self.0.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };

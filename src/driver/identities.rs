@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::{millis, wall_clock_ms};
 use crate::election::record::{MemberUuid, Token};
 use crate::protocol::transactions;
-use crate::store::codec::{Keys, Picture, decode_identity, encode_identity};
+use crate::store::codec::{Keys, WatchedKeys, decode_identity, encode_identity};
 use crate::store::{Guard, KeyValue, Op, Store, StoreError, Txn, ask};
 
 /// The first look after a tenure has begun, when there is time for it; and the next ones.
@@ -53,7 +53,7 @@ pub(super) async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) 
 async fn look(store: &dyn Store, keys: &Keys, token: Token, now_ms: u64) -> Result<bool, StoreError> {
     let read = Txn::read(vec![Op::List(keys.identities()), Op::List(keys.nodes())]);
     let reply = ask(store, read).await?;
-    let members = Picture::of(reply.header.revision, &reply.found[1..]).view(keys).members;
+    let members = WatchedKeys::of(reply.header.revision, &reply.found[1..]).view(keys).members;
     let in_use: BTreeSet<MemberUuid> = members.iter().map(|m| m.registration.member.uuid).collect();
     let prefix = keys.identities();
     let is_in_use = |kv: &KeyValue| {

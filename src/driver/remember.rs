@@ -25,7 +25,7 @@ pub(super) struct Remembered {
 impl Remembered {
     /// The revision that has to be put on disk now.
     fn due(&mut self, now: Instant, view: &View) -> Option<Revision> {
-        let token = view.seat.tenure().map(|t| t.token);
+        let token = view.leader.tenure().map(|t| t.token);
         let is_new_leader = token.is_some() && token != self.token;
         let is_time = self.at.is_none_or(|at| now.since(at) >= EVERY);
         if view.revision <= self.revision || !(is_new_leader || is_time) {
@@ -63,7 +63,7 @@ impl Driver {
 mod tests {
     use super::*;
     use crate::election::lease::LeaseId;
-    use crate::election::record::{Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Seat, Tenure};
+    use crate::election::record::{Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Tenure};
 
     fn at(secs: u64) -> Instant {
         Instant::from_millis(secs * 1000)
@@ -83,7 +83,7 @@ mod tests {
         let tenure = Tenure { record, token, lease: LeaseId(1), rewritten: false };
         View {
             revision: Revision(revision),
-            seat: Seat::Held(Box::new(tenure)),
+            leader: Leader::Held(Box::new(tenure)),
             members: vec![],
             foreign: None,
         }

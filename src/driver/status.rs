@@ -141,7 +141,7 @@ impl Status {
 
     /// The leader as we see it.
     pub fn leader(&self) -> Option<&Tenure> {
-        self.view.seat.tenure()
+        self.view.leader.tenure()
     }
 
     /// The leader's record as we see it.

@@ -14,7 +14,7 @@ use super::{Driver, Shared};
 use crate::election::event::Event;
 use crate::election::lease::LeaseTiming;
 use crate::protocol::transactions;
-use crate::store::codec::Picture;
+use crate::store::codec::WatchedKeys;
 use crate::store::{Refusal, StoreError, ask};
 
 /// The pause before a watch is opened again; doubles up to the second one.
@@ -43,7 +43,7 @@ async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Even
     let mut looks = Looks::default();
     let mut pause = REOPEN_PAUSE;
     while !reports.is_closed() {
-        let before = picture.as_ref().map(Picture::revision);
+        let before = picture.as_ref().map(WatchedKeys::revision);
         let ended = follow(&shared, alive_every, &reports, &mut picture).await;
         if let Err(e) = ended {
             if e.refusal() == Some(Refusal::Compacted) {
@@ -54,7 +54,7 @@ async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Even
                 let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
             }
         }
-        let moved = picture.as_ref().map(Picture::revision) != before;
+        let moved = picture.as_ref().map(WatchedKeys::revision) != before;
         pause = if moved { REOPEN_PAUSE } else { (pause * 2).min(REOPEN_PAUSE_MAX) };
         tokio::time::sleep(pause).await;
     }
@@ -64,11 +64,11 @@ async fn follow(
     shared: &Shared,
     alive_every: Duration,
     reports: &mpsc::Sender<Event>,
-    known: &mut Option<Picture>,
+    known: &mut Option<WatchedKeys>,
 ) -> Result<(), StoreError> {
     let (store, keys) = (shared.store.as_ref(), &shared.keys);
-    let newest = known.as_ref().map(Picture::revision);
-    let fresh = transactions::picture(&ask(store, transactions::read(keys)).await?);
+    let newest = known.as_ref().map(WatchedKeys::revision);
+    let fresh = transactions::watched_keys(&ask(store, transactions::read(keys)).await?);
     // A watch that begins in the future of a store that went back in time is silent: only a read shows it.
     if let Some(how) = newest.and_then(|newest| transactions::went_back(newest, fresh.revision())) {
         let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending

@@ -1,4 +1,4 @@
-//! How a leader's seat became another's, as a bystander sees it.
+//! How a leader's record became another's, as a bystander sees it.
 //!
 //! A leader that is gone tells nobody why, and its process ends with it, so its own counters are never read. The
 //! others can tell the causes apart by what else has changed in the same moment: a leader that gives its record up
@@ -6,7 +6,7 @@
 
 use super::record::View;
 
-/// How a leader left its seat.
+/// How a leader left its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Departure {
     /// It put another's name into the record.
@@ -38,8 +38,8 @@ impl Departure {
 
     /// What became of the leader of `old` by the time of `new`; `None`: it still leads, or there was none.
     pub fn seen(old: &View, new: &View) -> Option<Departure> {
-        let left = old.seat.tenure()?;
-        let next = new.seat.tenure();
+        let left = old.leader.tenure()?;
+        let next = new.leader.tenure();
         if next.is_some_and(|next| next.token == left.token) {
             return None;
         }
@@ -61,8 +61,8 @@ mod tests {
     use super::*;
     use crate::election::lease::LeaseId;
     use crate::election::record::{
-        Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
-        Token,
+        Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
+        Tenure, Token,
     };
 
     fn id(uuid: u128, incarnation: u64) -> MemberId {
@@ -70,19 +70,19 @@ mod tests {
     }
 
     fn view(leader: Option<(MemberId, u64, bool)>, members: &[MemberId]) -> View {
-        let seat = leader.map_or(Seat::Vacant, |(holder, token, rewritten)| {
+        let leader = leader.map_or(Leader::Vacant, |(holder, token, rewritten)| {
             let (ttl, address) = (Duration::from_secs(5), String::new());
             let record =
                 LeaderRecord { holder, address, nonce: Nonce(1), ttl, acquired_ms: 0, transitions: 0 };
             let token = Token::new(Revision(token)).expect("not zero");
-            Seat::Held(Box::new(Tenure { record, token, lease: LeaseId(1), rewritten }))
+            Leader::Held(Box::new(Tenure { record, token, lease: LeaseId(1), rewritten }))
         });
         let member = |member: &MemberId| Member {
             registration: Registration::of(member.clone()),
             created: Revision(1),
             generation: Revision(1),
         };
-        View { revision: Revision(9), seat, members: members.iter().map(member).collect(), foreign: None }
+        View { revision: Revision(9), leader, members: members.iter().map(member).collect(), foreign: None }
     }
 
     #[test]

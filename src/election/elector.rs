@@ -10,24 +10,23 @@
 //! This file must not know stores, tasks, threads or logs. The table of transitions is in [`super`].
 
 mod failback;
+mod following;
 mod leading;
 mod store_changed;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Action, ClaimAnswer, Event, Joined, ReadAnswer, ReadId, RenewAnswer};
+use super::event::{Action, Event, ReadAnswer, ReadId, RenewAnswer};
 use super::history::{Ending, Reason, Transition};
-use super::lease::{Lease, LeaseId, LeaseTiming, RANK_DELAY};
-use super::record::{Member, MemberId, Nonce, Revision, Seat, Token, View};
+use super::lease::{Lease, LeaseId, LeaseTiming};
+use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
 use failback::Failback;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// How soon a claim that the store refuses (it is full, or we have no permission) is tried again.
-const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How soon after a join another one may begin, lest each grants a lease that the next one throws away.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -38,7 +37,7 @@ pub struct ElectorSettings {
     pub me: MemberId,
     /// How long the main loop gets to end when nobody is in a hurry.
     pub stop_timeout: Duration,
-    /// How long a won seat may stay without a main loop.
+    /// How long a record that was won may stay without a main loop.
     pub start_timeout: Duration,
     /// How long a member of a higher priority must have been there before a leader makes way for it; `None`: it
     /// never does.
@@ -53,9 +52,9 @@ pub enum State {
         /// When to try again.
         retry_at: Option<Instant>,
     },
-    /// Registered. Somebody else leads, or the seat is vacant and our rank's turn is at `claim_at`.
+    /// Registered. Somebody else leads, or nobody does and our rank's turn is at `claim_at`.
     Follower {
-        /// When to claim the vacant seat.
+        /// When to claim the vacancy.
         claim_at: Option<Instant>,
     },
     /// A claim was sent and its outcome is not known.
@@ -87,7 +86,7 @@ pub enum State {
         ending: Ending,
         /// How hard it is pressed to end.
         pressure: Pressure,
-        /// Who is to get the seat.
+        /// Who is to get the record.
         succession: Succession,
     },
     /// The main loop has ended; the candidates have not answered yet, or too long ago.
@@ -138,7 +137,7 @@ pub enum Pressure {
     },
 }
 
-/// Who is to get the seat when a main loop has ended.
+/// Who is to get the record when a main loop has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Succession {
     /// Nobody in particular: the record is deleted, or left to its lease.
@@ -210,7 +209,7 @@ impl Elector {
         &self.state
     }
 
-    /// The newest picture of the election.
+    /// The newest view of the election.
     pub fn view(&self) -> &View {
         &self.view
     }
@@ -282,7 +281,7 @@ impl Elector {
         }
     }
 
-    /// A main loop that does not end even when it is ended must not keep the seat: its lease runs out.
+    /// A main loop that does not end even when it is ended must not keep the record: its lease runs out.
     fn renews(&self) -> bool {
         !matches!(self.state, State::Stopped(_) | State::Stopping { pressure: Pressure::Aborted { .. }, .. })
     }
@@ -448,7 +447,7 @@ impl Elector {
         self.consider(now);
     }
 
-    /// Does this picture show our registration (and our record, if we have one) as we left it? Only then is it
+    /// Does this view show our registration (and our record, if we have one) as we left it? Only then is it
     /// evidence that the lease lives.
     fn is_unchanged_in(&self, view: &View) -> bool {
         let Some(lease) = self.lease else { return false };
@@ -459,206 +458,11 @@ impl Elector {
             | State::Choosing { token, .. }
             | State::HandingOver { token, .. }
             | State::Resigning { token, .. } => {
-                view.seat.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
+                view.leader.tenure_of(&self.settings.me, lease.id()).is_some_and(|t| t.token == token)
             }
             _ => view.member(&self.settings.me.node).is_some_and(|m| {
                 m.registration.member == self.settings.me && m.registration.lease == lease.id()
             }),
-        }
-    }
-}
-
-// === impl Elector: what the store shows ===
-
-impl Elector {
-    fn on_joined(&mut self, now: Instant, joined: Joined) {
-        if !matches!(self.state, State::Joining { .. }) {
-            return;
-        }
-        let lease = Lease::granted(joined.lease, joined.ttl, joined.stamp);
-        self.renewal.restart(joined.stamp, lease.timing().candidate_cadence(), joined.raft_term);
-        self.lease = Some(lease);
-        self.joined_at = Some(now);
-        self.generation = joined.generation;
-        // While the join revoked our old leases, the watch may have shown what happened after it.
-        if joined.view.revision >= self.view.revision {
-            self.view = joined.view;
-        }
-        self.state = State::Follower { claim_at: None };
-        self.actions.push_back(Action::Report(Transition::Joined));
-        if lease.is_over(now) {
-            return self.rejoin(now);
-        }
-        self.consider(now);
-    }
-
-    fn on_join_failed(&mut self, now: Instant, ending: Option<Ending>) {
-        let State::Joining { retry_at: retry_at @ None, .. } = &mut self.state else {
-            return;
-        };
-        match ending {
-            Some(ending) => self.stop(ending),
-            None => *retry_at = Some(now + RETRY_PAUSE),
-        }
-    }
-
-    /// Takes in a picture. Pictures travel on several connections; an older one is ignored.
-    fn observe(&mut self, now: Instant, view: View) {
-        if view.revision >= self.view.revision {
-            self.view = view;
-            self.consider(now);
-        }
-    }
-
-    /// Brings the state into line with the picture. All ways to a main loop lead through here: an own claim, a
-    /// reclaimed record and a hand-over are treated alike.
-    fn consider(&mut self, now: Instant) {
-        match self.state {
-            State::Follower { .. } | State::Claiming { .. } => {
-                if let Some(token) = self.seat_for_us() {
-                    return self.begin(now, token);
-                }
-                self.check_registration(now);
-            }
-            State::Starting { .. } => self.start_when_allowed(now),
-            State::Leading { token } => {
-                self.look_for_better(now);
-                self.check_record(now, token);
-            }
-            State::Stopping { token, .. } => self.check_record(now, token),
-            State::Choosing { .. } | State::HandingOver { .. } | State::Resigning { .. } => {}
-            State::Joining { .. } | State::Stopped(_) => {}
-        }
-    }
-
-    /// The record that a main loop may start on: names us, this incarnation, the lease we hold *now*, and was
-    /// never started or given up by this process.
-    fn seat_for_us(&self) -> Option<Token> {
-        let lease = self.lease?;
-        let tenure = self.view.seat.tenure_of(&self.settings.me, lease.id())?;
-        Some(tenure.token).filter(|t| self.floor.is_none_or(|floor| *t > floor))
-    }
-
-    fn check_registration(&mut self, now: Instant) {
-        if self.view.revision < self.generation {
-            return; // older than our registration: says nothing about it
-        }
-        let mine = self.view.member(&self.settings.me.node);
-        let lease = self.lease.map(|l| l.id());
-        match mine {
-            None => return self.rejoin(now), // it hangs on our lease, so that is gone too
-            Some(m) if m.registration.member.uuid != self.settings.me.uuid => {
-                let other =
-                    format!("{} (data dir {})", m.registration.rpc_address, m.registration.member.uuid);
-                return self.stop(Ending::with_detail(Reason::NodeIdInUse, other));
-            }
-            Some(m) if Some(m.registration.lease) != lease => return self.rejoin(now),
-            Some(m) => self.generation = m.generation,
-        }
-        match self.state {
-            // Our registration has moved on, so the claim that demanded the old one can never commit any more.
-            State::Claiming { generation, .. } if generation != self.generation => {
-                self.state = State::Follower { claim_at: None };
-                self.campaign(now);
-            }
-            State::Follower { .. } => self.campaign(now),
-            _ => {}
-        }
-    }
-
-    /// Somebody deleted a leader's registration by hand: without it the other members cannot see us. Asked for
-    /// after each read, so a lost answer is made good by the next one.
-    fn repair_registration(&mut self) {
-        let Some(lease) = self.lease else { return };
-        let missing = self.view.member(&self.settings.me.node).is_none();
-        if missing && matches!(self.state, State::Leading { .. }) {
-            self.actions.push_back(Action::Register { lease: lease.id(), expected: Revision(0) });
-        }
-    }
-}
-
-// === impl Elector: the claim ===
-
-impl Elector {
-    fn campaign(&mut self, now: Instant) {
-        let State::Follower { claim_at } = &mut self.state else {
-            return;
-        };
-        let rank = match self.view.seat {
-            Seat::Vacant => self.view.rank(&self.settings.me.node),
-            Seat::Held(_) | Seat::Foreign(_) => None,
-        };
-        let Some(rank) = rank else {
-            *claim_at = None;
-            return;
-        };
-        let delay = RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX);
-        let due = *claim_at.get_or_insert(now + delay);
-        let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
-            return;
-        };
-        if !lease.allows_start(now) {
-            *claim_at = Some(now + lease.timing().retry_cadence());
-            return self.renewal.hurry(now);
-        }
-        self.nonce.0 += 1;
-        self.state = State::Claiming { nonce: self.nonce, generation: self.generation, look_at: None };
-        self.actions.push_back(Action::Claim {
-            nonce: self.nonce,
-            lease: lease.id(),
-            generation: self.generation,
-        });
-    }
-
-    fn on_claimed(&mut self, now: Instant, nonce: Nonce, answer: ClaimAnswer, seen: Option<Box<View>>) {
-        if let Some(view) = seen {
-            self.observe(now, *view); // a picture of our record is the win itself
-        }
-        let State::Claiming { nonce: current, look_at, .. } = &mut self.state else {
-            return;
-        };
-        if *current != nonce {
-            return;
-        }
-        match answer {
-            ClaimAnswer::Won(token) if self.floor.is_none_or(|floor| token > floor) => self.begin(now, token),
-            ClaimAnswer::Lost => {
-                // The picture that led to the claim is refuted; a newer one is asked for.
-                self.state = State::Follower { claim_at: Some(now + RETRY_PAUSE) };
-                self.actions.push_back(Action::Report(Transition::ClaimLost));
-                self.read();
-            }
-            ClaimAnswer::Refused => {
-                // Whoever asks next is refused as well; the driver says what the store said.
-                self.state = State::Follower { claim_at: Some(now + REFUSED_PAUSE) };
-                self.read();
-            }
-            ClaimAnswer::Won(_) | ClaimAnswer::Unknown => {
-                *look_at = Some(now);
-                self.actions.push_back(Action::Report(Transition::OutcomeUnknown));
-                self.look_again(now);
-            }
-        }
-    }
-
-    /// The claim's outcome is unknown: it may have happened, or may happen yet. Read, and cancel it by rewriting
-    /// the registration whose generation it demands. Whatever a later picture shows is then final: the record
-    /// is ours, or our generation has moved on and it never will be.
-    fn look_again(&mut self, now: Instant) {
-        let Some(lease) = self.lease else { return };
-        if let State::Claiming { generation, look_at: look_at @ Some(_), .. } = &mut self.state {
-            *look_at = Some(now + RETRY_PAUSE);
-            let expected = *generation;
-            self.actions.push_back(Action::Register { lease: lease.id(), expected });
-            self.read();
-        }
-    }
-
-    fn on_registered(&mut self, generation: Option<Revision>) {
-        match (&self.state, generation) {
-            (State::Claiming { look_at: Some(_), .. }, _) => self.read(),
-            (State::Leading { .. }, Some(generation)) => self.generation = generation,
-            _ => {}
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum Event {
     Joined(Joined),
     /// Answers [`Action::Join`]: it did not work. `Some` is final, `None` is worth another try.
     JoinFailed(Option<Ending>),
-    /// The watch showed a new picture.
+    /// The watch showed a new view.
     Seen(View),
     /// Answers an attempt of [`Action::Renew`]; `stamp` was taken before that attempt left.
     Renewed {
@@ -46,7 +46,7 @@ pub enum Event {
         nonce: Nonce,
         /// How it ended.
         answer: ClaimAnswer,
-        /// The picture that the answer shows, if it shows one.
+        /// The view that the answer shows, if it shows one.
         seen: Option<Box<View>>,
     },
     /// Answers [`Action::Register`]: the new claim generation, or `None` if refused or unknown.
@@ -85,7 +85,7 @@ pub struct Joined {
     pub ttl: Duration,
     /// The registration's `mod_revision`.
     pub generation: Revision,
-    /// The picture afterwards, a reclaimed record included.
+    /// The view afterwards, a reclaimed record included.
     pub view: View,
     /// The raft term of the last answer; 0 where the store has none.
     pub raft_term: u64,
@@ -108,7 +108,7 @@ pub enum RenewAnswer {
 /// What a linearizable read showed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadAnswer {
-    /// The picture.
+    /// The view.
     pub view: View,
     /// The answering member's raft term.
     pub raft_term: u64,
@@ -152,7 +152,7 @@ pub enum Action {
     Join,
     /// Renew the lease.
     Renew(LeaseId),
-    /// Read seat and registrations, linearizably.
+    /// Read record and registrations, linearizably.
     Read(ReadId),
     /// Rewrite our registration under the lease, if its `mod_revision` is `expected` (0: absent). Kills our
     /// own claims in flight.
@@ -162,7 +162,7 @@ pub enum Action {
         /// The last known `mod_revision`.
         expected: Revision,
     },
-    /// Claim the seat, if it is vacant and our registration is still of this generation.
+    /// Claim the record, if there is a vacancy and our registration is still of this generation.
     Claim {
         /// Names this claim.
         nonce: Nonce,

@@ -21,7 +21,7 @@ pub const GATE_SLOP: Duration = Duration::from_millis(50);
 /// The delay between two ranks of candidates after a vacancy. Safety never depends on it.
 pub const RANK_DELAY: Duration = Duration::from_millis(150);
 /// The longest that a request of the election is waited for.
-const ANSWER_PATIENCE_MAX: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 /// The shortest lease that metad accepts in its configuration, in seconds.
 pub const LEASE_SECS_MIN: u64 = 3;
 
@@ -98,8 +98,8 @@ impl LeaseTiming {
 
     /// How long an answer to a request of the election is worth waiting for: an ack and the read that validates it
     /// come one after the other, and both must be back before `S`. On a long lease nobody waits that long.
-    pub fn answer_patience(self) -> Duration {
-        (self.ttl * 9 / 20).min(ANSWER_PATIENCE_MAX)
+    pub fn answer_timeout(self) -> Duration {
+        (self.ttl * 9 / 20).min(ANSWER_TIMEOUT_MAX)
     }
 
     /// How much of the lease must be left when a main loop starts: `B + ttl/4`.

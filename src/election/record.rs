@@ -71,9 +71,9 @@ pub struct Tenure {
     pub rewritten: bool,
 }
 
-/// Who sits in the leader's seat.
+/// Who leads, as the store says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Seat {
+pub enum Leader {
     /// Nobody, and nobody else's campaigner queues there.
     #[default]
     Vacant,
@@ -126,10 +126,10 @@ pub struct Foreign {
 /// Everything the store says about one election at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct View {
-    /// The revision that this is the picture of.
+    /// The revision that it was read at.
     pub revision: Revision,
     /// Who leads.
-    pub seat: Seat,
+    pub leader: Leader,
     /// Who is registered, in the order of their keys.
     pub members: Vec<Member>,
     /// The oldest foreign candidate, whoever leads.
@@ -191,14 +191,14 @@ impl std::str::FromStr for MemberUuid {
     }
 }
 
-// === impl Seat ===
+// === impl Leader ===
 
-impl Seat {
+impl Leader {
     /// The tenure of the one of us who leads.
     pub fn tenure(&self) -> Option<&Tenure> {
         match self {
-            Seat::Held(t) => Some(t),
-            Seat::Vacant | Seat::Foreign(_) => None,
+            Leader::Held(t) => Some(t),
+            Leader::Vacant | Leader::Foreign(_) => None,
         }
     }
 

@@ -94,10 +94,10 @@ impl Renewal {
     }
 
     /// Numbers a read for an answer that arrived now. `None`: one is under way; one more follows it for all that have
-    /// arrived until then, because after a stall they come by the dozen. One that takes longer than `patience` may be
+    /// arrived until then, because after a stall they come by the dozen. One that takes longer than `timeout` may be
     /// lost, and is not waited for.
-    pub fn begin_read_for_answer(&mut self, now: Instant, patience: Duration) -> Option<ReadId> {
-        self.is_read_owed = self.reading.is_some_and(|(_, since)| now.since(since) < patience);
+    pub fn begin_read_for_answer(&mut self, now: Instant, timeout: Duration) -> Option<ReadId> {
+        self.is_read_owed = self.reading.is_some_and(|(_, since)| now.since(since) < timeout);
         if self.is_read_owed {
             return None;
         }
@@ -149,20 +149,20 @@ mod tests {
 
     #[test]
     fn answers_that_arrive_together_are_validated_by_two_reads() {
-        let (mut r, patience) = (Renewal::default(), Duration::from_millis(100));
+        let (mut r, timeout) = (Renewal::default(), Duration::from_millis(100));
         let mut reads = Vec::new();
         for i in 0..80 {
             assert!(r.acked(at(i), TTL, 3));
-            reads.extend(r.begin_read_for_answer(at(1_000 + i), patience));
+            reads.extend(r.begin_read_for_answer(at(1_000 + i), timeout));
         }
         assert_eq!(reads.len(), 1, "the first ack is read for at once");
         assert_eq!(r.validated(reads[0], 3).len(), 0, "it was dropped for a better one");
         assert!(r.read_ended(reads[0]));
-        let last = r.begin_read_for_answer(at(1_090), patience).expect("nothing is under way");
+        let last = r.begin_read_for_answer(at(1_090), timeout).expect("nothing is under way");
         assert_eq!(r.validated(last, 3).len(), PENDING_ACKS_MAX);
         assert!(!r.read_ended(last), "nothing has arrived since");
-        let lost = r.begin_read_for_answer(at(2_000), patience);
-        assert!(lost.is_some() && r.begin_read_for_answer(at(2_100), patience).is_some(), "a lost one");
+        let lost = r.begin_read_for_answer(at(2_000), timeout);
+        assert!(lost.is_some() && r.begin_read_for_answer(at(2_100), timeout).is_some(), "a lost one");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::Past;
 use super::reader::Reader;
 use super::tenure_file::TenureFile;
-use super::writer::{CLOSE_TIMEOUT, Entry, Writer};
+use super::writer::{CLOSE_TIMEOUT, HistoryEntry, Writer};
 use crate::clock::{Clock, Instant, millis, wall_clock_ms};
 use crate::driver::observer::{Moment, Observer};
 use crate::driver::status::Status;
@@ -138,13 +138,13 @@ impl Recorder {
         (Self { parts, writer, reading, notes: Notes::default() }, past)
     }
 
-    fn write(&self, entry: Entry) {
+    fn write(&self, entry: HistoryEntry) {
         self.parts.main_runtime.spawn(self.writer.clone().write(entry));
     }
 
     fn tell_leader(&self, now: Instant, new: &Status, left: Option<Departure>, gap_ms: Option<u64>) {
         let telemetry = &self.parts.telemetry;
-        telemetry.metrics().seat_changed(now, left, new.leader().is_some());
+        telemetry.metrics().leader_changed(now, left, new.leader().is_some());
         telemetry.emit(Event::LeaderChanged {
             leader: new.leader_record().map(name),
             token: token(new),
@@ -200,12 +200,12 @@ impl Observer for Recorder {
     /// The history may hear what became of our last tenure.
     fn joined(&mut self) {
         if let Some(row) = self.parts.past.take() {
-            self.write(Entry::Ended(row));
+            self.write(HistoryEntry::Ended(row));
         }
     }
 
     fn won(&mut self, moment: Moment<'_>, token: Token) {
-        let tenure = moment.elector.view().seat.tenure().filter(|t| t.token == token);
+        let tenure = moment.elector.view().leader.tenure().filter(|t| t.token == token);
         self.notes.own = Some(Row {
             token,
             holder: moment.elector.me().clone(),
@@ -225,7 +225,7 @@ impl Observer for Recorder {
             let (row, left) = (row.clone(), self.notes.left.as_ref().map(|(left, _)| left.clone()));
             // Here, because the main loop's runtime may hang from now on.
             tokio::spawn(leave_signs(self.parts.file.clone(), row.clone()));
-            self.write(Entry::Begun(row, left));
+            self.write(HistoryEntry::Begun(row, left));
         }
     }
 

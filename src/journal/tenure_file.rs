@@ -24,11 +24,11 @@ const FILE: &str = "tenure";
 pub struct TenureFile {
     dir: PathBuf,
     /// What is written later must not be undone by an earlier write that a slow disk, or a slow store, has held up.
-    said: Arc<Mutex<Said>>,
+    said: Arc<Mutex<Noted>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Said {
+enum Noted {
     #[default]
     Nothing,
     Begun,
@@ -46,8 +46,8 @@ impl TenureFile {
     /// The tenure begins.
     pub fn begin(&self, row: &Row) {
         let mut said = self.said();
-        if *said == Said::Nothing {
-            *said = Said::Begun;
+        if *said == Noted::Nothing {
+            *said = Noted::Begun;
             ExitReport::remove(&self.dir);
             self.write(row);
         }
@@ -56,23 +56,23 @@ impl TenureFile {
     /// The tenure goes on. False: no more of that.
     pub fn still_here(&self) -> bool {
         let said = self.said();
-        if *said == Said::Begun {
+        if *said == Noted::Begun {
             let file = std::fs::File::options().append(true).open(self.dir.join(FILE));
             let now = UNIX_EPOCH + Duration::from_millis(wall_clock_ms());
             let _ = file.and_then(|f| f.set_modified(now)); // else the end is told less exactly
         }
-        *said == Said::Begun
+        *said == Noted::Begun
     }
 
     /// The tenure has ended.
     pub fn end(&self, row: &Row) {
-        *self.said() = Said::Ended;
+        *self.said() = Noted::Ended;
         self.write(row);
     }
 
     /// The history knows the tenure of an earlier start.
     pub fn forget_past(&self) {
-        if *self.said() == Said::Nothing {
+        if *self.said() == Noted::Nothing {
             let _ = std::fs::remove_file(self.dir.join(FILE)); // else it is told twice, which does no harm
             ExitReport::remove(&self.dir);
         }
@@ -96,7 +96,7 @@ impl TenureFile {
         Some(row)
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
+    fn said(&self) -> MutexGuard<'_, Noted> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

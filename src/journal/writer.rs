@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::tenure_file::TenureFile;
-use crate::election::history::row::{Left, Opening, ROWS_MAX, Row};
+use crate::election::history::row::{Left, ROWS_MAX, Row, RowOpening};
 use crate::election::record::{Revision, Token};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
@@ -35,30 +35,30 @@ const MERGES_MAX: u32 = 4;
 /// The history of the cluster, as one node writes it. Clones share it.
 #[derive(Clone)]
 pub(super) struct Writer {
-    inner: Arc<Inner>,
+    inner: Arc<WriterInner>,
 }
 
-struct Inner {
+struct WriterInner {
     keys: Keys,
     /// The main loop's connections: the election's are for the election.
     store: Arc<dyn Store>,
     file: TenureFile,
     /// Our own row, once it is there.
-    own: Mutex<Option<Opened>>,
+    own: Mutex<Option<OwnRow>>,
     /// One of our writes at a time: what is said about our past comes before our next tenure.
     turn: tokio::sync::Mutex<()>,
 }
 
 /// A row as its opening has written it: with the node that led before, which only the store knew.
 #[derive(Clone, Debug)]
-struct Opened {
+struct OwnRow {
     row: Row,
     at: Revision,
 }
 
 /// What this node has to say.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum HistoryEntry {
     /// Our tenure has begun, after one that we may have seen end.
     Begun(Row, Option<Left>),
     /// A tenure of an earlier start has ended.
@@ -67,7 +67,7 @@ pub(super) enum Entry {
 
 /// How a try ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Tried {
+enum WriteTry {
     /// It is written, or not ours to write any more.
     Done,
     Again,
@@ -77,20 +77,21 @@ enum Tried {
 
 impl Writer {
     pub(super) fn new(keys: Keys, store: Arc<dyn Store>, file: TenureFile) -> Self {
-        let inner = Inner { keys, store, file, own: Mutex::default(), turn: tokio::sync::Mutex::default() };
+        let inner =
+            WriterInner { keys, store, file, own: Mutex::default(), turn: tokio::sync::Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
     /// Writes an entry, however often it takes, up to [`TRIES_MAX`].
-    pub(super) async fn write(self, entry: Entry) {
+    pub(super) async fn write(self, entry: HistoryEntry) {
         for _ in 0..TRIES_MAX {
             let tried = {
                 let _turn = self.inner.turn.lock().await;
                 self.try_write(&entry).await
             };
             let pause = match tried {
-                Ok(Tried::Done) => return,
-                Ok(Tried::Again) => RACE_PAUSE,
+                Ok(WriteTry::Done) => return,
+                Ok(WriteTry::Again) => RACE_PAUSE,
                 Err(e) => {
                     tracing::debug!(error = %e, "cannot write the history; trying again");
                     TRY_PAUSE
@@ -101,12 +102,12 @@ impl Writer {
         tracing::warn!("the history lacks an entry: the store has not taken it in {TRIES_MAX} tries");
     }
 
-    async fn try_write(&self, entry: &Entry) -> Result<Tried, StoreError> {
+    async fn try_write(&self, entry: &HistoryEntry) -> Result<WriteTry, StoreError> {
         match entry {
-            Entry::Begun(row, left) => self.open(row, left.as_ref()).await,
-            Entry::Ended(row) => {
+            HistoryEntry::Begun(row, left) => self.open(row, left.as_ref()).await,
+            HistoryEntry::Ended(row) => {
                 let tried = self.settle(self.inner.store.as_ref(), row, Revision(0)).await?;
-                if tried == Tried::Done {
+                if tried == WriteTry::Done {
                     let file = self.inner.file.clone();
                     let _ = tokio::task::spawn_blocking(move || file.forget_past()).await; // it may be told again
                 }
@@ -125,28 +126,28 @@ impl Writer {
         }
     }
 
-    async fn open(&self, row: &Row, left: Option<&Left>) -> Result<Tried, StoreError> {
+    async fn open(&self, row: &Row, left: Option<&Left>) -> Result<WriteTry, StoreError> {
         let keys = &self.inner.keys;
         let reply = ask(self.inner.store.as_ref(), Txn::read(vec![Op::List(rows_prefix(keys))])).await?;
         let found = reply.found.into_iter().next().unwrap_or_default();
         if let Some(ours) = found.iter().find(|kv| kv.key == row_key(keys, row.token)) {
             // An earlier try, whose answer was lost.
             self.note_own(decode_row(&ours.value), ours.modified);
-            return Ok(Tried::Done);
+            return Ok(WriteTry::Done);
         }
         let known: Vec<Row> = found.iter().filter_map(|kv| decode_row(&kv.value)).collect();
-        let opening = Opening::plan(row.clone(), left, &known, ROWS_MAX);
+        let opening = RowOpening::plan(row.clone(), left, &known, ROWS_MAX);
         let reply = ask(self.inner.store.as_ref(), open_txn(keys, &opening, &found)).await?;
         if reply.succeeded {
             self.note_own(Some(opening.row), reply.header.revision);
-            return Ok(Tried::Done);
+            return Ok(WriteTry::Done);
         }
         let is_fenced = transactions::refused_by_fence(&reply, row.token);
-        Ok(if is_fenced { Tried::Done } else { Tried::Again })
+        Ok(if is_fenced { WriteTry::Done } else { WriteTry::Again })
     }
 
     /// Brings what the holder says into the row, whoever has written it meanwhile.
-    async fn settle(&self, store: &dyn Store, row: &Row, known: Revision) -> Result<Tried, StoreError> {
+    async fn settle(&self, store: &dyn Store, row: &Row, known: Revision) -> Result<WriteTry, StoreError> {
         let key = row_key(&self.inner.keys, row.token);
         let (mut row, mut expected) = (row.clone(), known);
         for _ in 0..MERGES_MAX {
@@ -157,7 +158,7 @@ impl Writer {
             };
             let reply = ask(store, txn).await?;
             if reply.succeeded {
-                return Ok(Tried::Done);
+                return Ok(WriteTry::Done);
             }
             let found = reply.found.into_iter().flatten().next();
             expected = found.as_ref().map_or(Revision(0), |kv| kv.modified);
@@ -165,24 +166,24 @@ impl Writer {
             // Not to be read, or another store's tenure of the same number: not to be replaced.
             let Some(mut theirs) = decode_row(&found.value).filter(|theirs| theirs.holder == row.holder)
             else {
-                return Ok(Tried::Done);
+                return Ok(WriteTry::Done);
             };
             if !row.end.clone().is_some_and(|end| theirs.close(end)) {
-                return Ok(Tried::Done);
+                return Ok(WriteTry::Done);
             }
             row = theirs;
         }
-        Ok(Tried::Again)
+        Ok(WriteTry::Again)
     }
 
     fn note_own(&self, row: Option<Row>, at: Revision) {
-        let opened = row.map(|row| Opened { row, at });
+        let opened = row.map(|row| OwnRow { row, at });
         *self.inner.own.lock().unwrap_or_else(PoisonError::into_inner) = opened;
     }
 }
 
 /// Opens one row, closes others, deletes the oldest; only under the token, and only once.
-fn open_txn(keys: &Keys, opening: &Opening, found: &[KeyValue]) -> Txn {
+fn open_txn(keys: &Keys, opening: &RowOpening, found: &[KeyValue]) -> Txn {
     let key = row_key(keys, opening.row.token);
     let mut guards = vec![Guard::ModRevision(key.clone(), Revision(0))];
     let mut then = vec![Op::Put(key, encode_row(&opening.row), None)];

@@ -8,13 +8,13 @@ use crate::election::history::row::End;
 use crate::election::record::{Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce};
 use crate::store::memory::MemoryStore;
 
-struct World {
+struct Fixture {
     store: MemoryStore,
     keys: Keys,
     dir: tempfile::TempDir,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { store: MemoryStore::new(Arc::new(OsClock)), keys: Keys::new("c", "meta"), dir }
@@ -67,26 +67,26 @@ fn left(row: &Row) -> Left {
 
 #[tokio::test]
 async fn a_leader_that_closes_its_row_keeps_who_led_before() {
-    let world = World::new();
+    let world = Fixture::new();
     let first = row(world.lead().await, "a");
-    world.history().write(Entry::Begun(first.clone(), None)).await;
+    world.history().write(HistoryEntry::Begun(first.clone(), None)).await;
     let second = row(world.lead().await, "b");
     let history = world.history();
-    history.clone().write(Entry::Begun(second.clone(), Some(left(&first)))).await;
+    history.clone().write(HistoryEntry::Begun(second.clone(), Some(left(&first)))).await;
     history.close(&world.store, &ended(second.clone(), Reason::ResignedSignal)).await;
     let found = world.row(second.token).await.unwrap();
     assert_eq!((found.previous.as_deref(), found.gap_ms), (Some("a"), Some(7)));
     assert_eq!(found.end.unwrap().reason, Reason::ResignedSignal);
     assert_eq!(world.row(first.token).await.unwrap().end.unwrap().reason, Reason::Vanished);
     let third = row(world.lead().await, "c");
-    world.history().write(Entry::Begun(third.clone(), Some(left(&first)))).await;
+    world.history().write(HistoryEntry::Begun(third.clone(), Some(left(&first)))).await;
     let found = world.row(third.token).await.unwrap();
     assert_eq!((found.previous.as_deref(), found.gap_ms), (Some("b"), None), "that gap was before b");
 }
 
 #[tokio::test]
 async fn a_row_that_was_never_opened_is_written_whole() {
-    let world = World::new();
+    let world = Fixture::new();
     let only = row(world.lead().await, "a");
     world.history().close(&world.store, &ended(only.clone(), Reason::ResignedSignal)).await;
     assert_eq!(world.row(only.token).await, Some(ended(only, Reason::ResignedSignal)));
@@ -94,11 +94,11 @@ async fn a_row_that_was_never_opened_is_written_whole() {
 
 #[tokio::test]
 async fn the_row_of_another_holder_is_not_ours_to_close() {
-    let world = World::new();
+    let world = Fixture::new();
     let theirs = row(world.lead().await, "a");
-    world.history().write(Entry::Begun(theirs.clone(), None)).await;
-    world.history().write(Entry::Ended(ended(row(theirs.token, "b"), Reason::Fuse))).await;
+    world.history().write(HistoryEntry::Begun(theirs.clone(), None)).await;
+    world.history().write(HistoryEntry::Ended(ended(row(theirs.token, "b"), Reason::Fuse))).await;
     assert_eq!(world.row(theirs.token).await.unwrap().end, None);
-    world.history().write(Entry::Ended(ended(theirs.clone(), Reason::Fuse))).await;
+    world.history().write(HistoryEntry::Ended(ended(theirs.clone(), Reason::Fuse))).await;
     assert_eq!(world.row(theirs.token).await.unwrap().end.unwrap().reason, Reason::Fuse, "twin: its own is");
 }

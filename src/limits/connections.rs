@@ -26,7 +26,7 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct Table {
-    open: HashMap<u64, Open>,
+    open: HashMap<u64, OpenConnection>,
     /// The idle ones, in the order in which they became so. One that was told to make way is not among them.
     idle: BTreeMap<u64, u64>,
     of_address: HashMap<IpAddr, usize>,
@@ -36,7 +36,7 @@ struct Table {
     beyond: usize,
 }
 
-struct Open {
+struct OpenConnection {
     from: IpAddr,
     requests: usize,
     has_asked: bool,
@@ -50,7 +50,7 @@ struct Open {
 }
 
 /// A connection's place; free again when this is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     connections: Arc<Connections>,
     number: u64,
     /// Cancelled when it has to make way.
@@ -61,13 +61,13 @@ pub(super) struct Place {
 
 /// A request under way on a connection; over when this is dropped.
 pub(super) struct Turn {
-    place: Arc<Place>,
+    place: Arc<ConnectionPlace>,
     clock: Arc<dyn Clock>,
 }
 
 /// How a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum IdleCheck {
     /// A request is under way, or there is time left: look again after so long.
     Fine(Duration),
     /// It has been idle for too long.
@@ -95,7 +95,11 @@ impl Connections {
 ///
 /// # Errors
 /// The limit that keeps it out.
-pub(super) fn admit(to: &Arc<Connections>, from: IpAddr, now: Instant) -> Result<Arc<Place>, Limit> {
+pub(super) fn admit(
+    to: &Arc<Connections>,
+    from: IpAddr,
+    now: Instant,
+) -> Result<Arc<ConnectionPlace>, Limit> {
     let bounds = to.bounds;
     let mut table = to.table();
     let of_address = table.of_address.get(&from).copied().unwrap_or(0);
@@ -114,7 +118,7 @@ pub(super) fn admit(to: &Arc<Connections>, from: IpAddr, now: Instant) -> Result
     let (close, is_beyond) = (CancellationToken::new(), reached.is_some());
     let number = table.enter(from, now, close.clone(), is_beyond);
     drop(table);
-    Ok(Arc::new(Place { connections: to.clone(), number, close, is_beyond }))
+    Ok(Arc::new(ConnectionPlace { connections: to.clone(), number, close, is_beyond }))
 }
 
 // === impl Table ===
@@ -129,14 +133,23 @@ impl Table {
         let (requests, has_asked, is_leaving) = (0, false, false);
         let idle_number = Some(number);
         let idle_since = now;
-        let open = Open { from, requests, has_asked, idle_since, idle_number, is_leaving, is_beyond, close };
+        let open = OpenConnection {
+            from,
+            requests,
+            has_asked,
+            idle_since,
+            idle_number,
+            is_leaving,
+            is_beyond,
+            close,
+        };
         self.open.insert(number, open);
         number
     }
 
     /// Tells the one that has been idle for the longest, among those that fit, to make way. False: there is none, or
     /// too many have been told and are not gone yet.
-    fn make_way(&mut self, fits: impl Fn(&Open) -> bool) -> bool {
+    fn make_way(&mut self, fits: impl Fn(&OpenConnection) -> bool) -> bool {
         if self.leaving >= LEAVING_MAX {
             return false;
         }
@@ -199,9 +212,9 @@ impl Table {
     }
 }
 
-// === impl Place ===
+// === impl ConnectionPlace ===
 
-impl Place {
+impl ConnectionPlace {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Turn {
         self.connections.table().begin(self.number);
@@ -209,24 +222,24 @@ impl Place {
     }
 
     /// Has it been idle for too long?
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, now: Instant) -> IdleCheck {
         let bounds = self.connections.bounds;
         let table = self.connections.table();
         let Some(open) = table.open.get(&self.number).filter(|open| open.requests == 0) else {
-            return Standing::Fine(bounds.idle);
+            return IdleCheck::Fine(bounds.idle);
         };
         let (allowed, limit) = match open.has_asked {
             true => (bounds.idle, Limit::Idle),
             false => (bounds.first_request, Limit::FirstRequest),
         };
         match allowed.checked_sub(now.since(open.idle_since)).filter(|left| !left.is_zero()) {
-            Some(left) => Standing::Fine(left),
-            None => Standing::Overdue(limit),
+            Some(left) => IdleCheck::Fine(left),
+            None => IdleCheck::Overdue(limit),
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.connections.table().leave(self.number);
     }
@@ -313,13 +326,13 @@ mod tests {
     fn a_connection_has_less_time_for_its_first_request_than_between_two() {
         let all = Connections::new(BOUNDS);
         let place = admit(&all, from(1), at(0)).unwrap();
-        assert_eq!(place.standing(at(4)), Standing::Fine(Duration::from_secs(6)));
-        assert_eq!(place.standing(at(10)), Standing::Overdue(Limit::FirstRequest));
+        assert_eq!(place.standing(at(4)), IdleCheck::Fine(Duration::from_secs(6)));
+        assert_eq!(place.standing(at(10)), IdleCheck::Overdue(Limit::FirstRequest));
         let turn = place.begin(clock());
-        assert_eq!(place.standing(at(1000)), Standing::Fine(BOUNDS.idle), "as long as it takes");
+        assert_eq!(place.standing(at(1000)), IdleCheck::Fine(BOUNDS.idle), "as long as it takes");
         drop(turn);
         let now = OsClock.now();
-        assert!(matches!(place.standing(now), Standing::Fine(_)));
-        assert_eq!(place.standing(now + BOUNDS.idle * 2), Standing::Overdue(Limit::Idle));
+        assert!(matches!(place.standing(now), IdleCheck::Fine(_)));
+        assert_eq!(place.standing(now + BOUNDS.idle * 2), IdleCheck::Overdue(Limit::Idle));
     }
 }

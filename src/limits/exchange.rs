@@ -17,7 +17,7 @@ use tonic::Status;
 use tower::Service;
 
 use super::Guard;
-use super::connections::{Place, Turn};
+use super::connections::{ConnectionPlace, Turn};
 use crate::telemetry::metrics::limits::{Limit, Listener};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -26,7 +26,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Exchange<S> {
     pub(super) inner: S,
-    pub(super) place: Arc<Place>,
+    pub(super) place: Arc<ConnectionPlace>,
     pub(super) guard: Arc<Guard>,
 }
 
@@ -113,7 +113,7 @@ where
 }
 
 /// Closes the connection unless the guard is dropped in time.
-fn send_in_time(place: Arc<Place>, timeout: Duration) -> DropGuard {
+fn send_in_time(place: Arc<ConnectionPlace>, timeout: Duration) -> DropGuard {
     let sent = CancellationToken::new();
     let is_sent = sent.clone();
     tokio::spawn(async move {
@@ -125,9 +125,9 @@ fn send_in_time(place: Arc<Place>, timeout: Duration) -> DropGuard {
     sent.drop_guard()
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type ServiceAnswer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-fn refuse(guard: &Guard, turn: Turn, limit: Limit) -> Answer {
+fn refuse(guard: &Guard, turn: Turn, limit: Limit) -> ServiceAnswer {
     guard.reached(limit);
     let why = "this node is at its limit of requests; try again a little later";
     let answer = match guard.bounds.listener {

@@ -20,7 +20,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::connections::{Place, Standing};
+use super::connections::{ConnectionPlace, IdleCheck};
 use super::descriptors::is_exhausted;
 use super::exchange::Exchange;
 use super::{Bounds, Guard};
@@ -110,7 +110,7 @@ async fn connection<S, A>(
     stream: TcpStream,
     http: Builder<TokioExecutor>,
     service: Exchange<S>,
-    place: Arc<Place>,
+    place: Arc<ConnectionPlace>,
     guard: Arc<Guard>,
     stopping: CancellationToken,
 ) where
@@ -136,8 +136,8 @@ async fn connection<S, A>(
                 served.as_mut().graceful_shutdown();
             }
             () = tokio::time::sleep(look_in) => match place.standing(guard.clock.now()) {
-                Standing::Fine(for_so_long) => look_in = for_so_long,
-                Standing::Overdue(limit) => break Some(limit),
+                IdleCheck::Fine(for_so_long) => look_in = for_so_long,
+                IdleCheck::Overdue(limit) => break Some(limit),
             },
         }
     };

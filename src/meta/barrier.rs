@@ -49,7 +49,8 @@ use std::time::Duration;
 
 pub use epoch::Epoch;
 pub use event::{
-    Action, Barrier, BarrierSettings, CollectError, CommitLatency, DropReason, HeldBack, InFlight, Persisted,
+    Barrier, BarrierAction, BarrierSettings, CollectError, CommitLatency, DropReason, HeldBack, InFlight,
+    Persisted,
 };
 
 use super::workers::WorkerId;
@@ -80,7 +81,7 @@ pub struct BarrierManager {
     /// How many were injected in this tenure.
     injected: u64,
     latencies: VecDeque<CommitLatency>,
-    actions: VecDeque<Action>,
+    actions: VecDeque<BarrierAction>,
 }
 
 // === impl BarrierManager: getters ===
@@ -155,7 +156,7 @@ impl BarrierManager {
 
 impl BarrierManager {
     /// The next thing to do.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<BarrierAction> {
         self.actions.pop_front()
     }
 
@@ -178,7 +179,7 @@ impl BarrierManager {
             return; // nobody to send anything to, so nothing to write either
         }
         if let Some(epoch) = self.ceiling.raise(now, wall_ms, self.last) {
-            self.actions.push_back(Action::WriteCeiling(epoch));
+            self.actions.push_back(BarrierAction::WriteCeiling(epoch));
         }
         if self.due_at.is_some_and(|at| now.reached(at)) {
             self.inject(now, wall_ms);
@@ -229,7 +230,7 @@ impl BarrierManager {
             return Err(CollectError::NotSent { worker, epoch });
         }
         if self.aside.collected(now, worker, epoch) {
-            self.actions.push_back(Action::TakenBack(worker));
+            self.actions.push_back(BarrierAction::TakenBack(worker));
         }
         match flight {
             Some(flight) => flight.collect(worker),
@@ -250,7 +251,7 @@ impl BarrierManager {
             self.latencies.pop_front();
         }
         self.latencies.push_back(CommitLatency { epoch, latency });
-        self.actions.push_back(Action::Announce { barrier: flight.barrier, latency });
+        self.actions.push_back(BarrierAction::Announce { barrier: flight.barrier, latency });
         self.commit_oldest();
     }
 
@@ -302,7 +303,7 @@ impl BarrierManager {
         self.last = epoch;
         self.injected += 1;
         self.due_at = self.due_at.map(|at| self.due_after(at, now));
-        self.actions.push_back(Action::Inject { barrier, to });
+        self.actions.push_back(BarrierAction::Inject { barrier, to });
     }
 
     /// Whom a barrier waits for: not those who are set aside, unless there is nobody else.
@@ -315,7 +316,7 @@ impl BarrierManager {
     fn failed(&mut self, workers: &[WorkerId]) {
         for worker in workers.iter().copied() {
             let Some(failures) = self.aside.failed(worker, self.settings.failures_max) else { continue };
-            self.actions.push_back(Action::SetAside { worker, failures });
+            self.actions.push_back(BarrierAction::SetAside { worker, failures });
             let aside = self.aside.list();
             let others = |f: &Flight| f.sent.iter().any(|w| !aside.contains(w));
             self.flights.values_mut().filter(|f| others(f)).for_each(|f| f.collect(worker));
@@ -361,7 +362,7 @@ impl BarrierManager {
     fn report_dropped(&mut self, flight: &Flight, why: DropReason) {
         self.room();
         let missing = flight.missing().iter().copied().collect();
-        self.actions.push_back(Action::Dropped { barrier: flight.barrier, why, missing });
+        self.actions.push_back(BarrierAction::Dropped { barrier: flight.barrier, why, missing });
     }
 
     /// Commits the oldest barrier if it is collected: younger ones must wait for it.
@@ -370,7 +371,7 @@ impl BarrierManager {
             && oldest.get().stage == Stage::Collected
         {
             oldest.get_mut().stage = Stage::Committing;
-            self.actions.push_back(Action::Commit(oldest.get().barrier));
+            self.actions.push_back(BarrierAction::Commit(oldest.get().barrier));
         }
     }
 

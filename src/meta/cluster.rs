@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::broadcast;
 
-use super::barrier::{Action, BarrierManager, BarrierSettings, DropReason, Epoch};
+use super::barrier::{BarrierAction, BarrierManager, BarrierSettings, DropReason, Epoch};
 use super::codec::{self, Opening};
 use super::request_queue::{Listing, Refused, Reply, Request, RequestQueue, Told, Watching};
 use super::store::MetaStore;
@@ -28,7 +28,7 @@ use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::BarrierResult;
 use streams::Streams;
-use writing::{Writing, Written};
+use writing::{ClusterWrites, Written};
 
 /// How many changes a watcher of the workers may fall behind.
 const CHANGES_MAX: usize = 1024;
@@ -74,7 +74,7 @@ struct Cluster {
     is_editing: bool,
     /// An edit was refused: nobody expires before that.
     expiry_rests_until: Option<Instant>,
-    writing: FuturesUnordered<Writing>,
+    writing: FuturesUnordered<ClusterWrites>,
 }
 
 /// An edit of the registry that somebody wants.
@@ -180,12 +180,12 @@ impl Cluster {
         self.barriers.handle_timeout(now, wall_clock_ms());
         while let Some(action) = self.barriers.poll_action() {
             match action {
-                Action::Inject { barrier, to } => {
+                BarrierAction::Inject { barrier, to } => {
                     for slow in self.streams.inject(barrier, &to) {
                         self.barriers.worker_left(now, slow);
                     }
                 }
-                Action::Announce { barrier, latency } => {
+                BarrierAction::Announce { barrier, latency } => {
                     tracing::debug!(epoch = %barrier.epoch, ?latency, "epoch committed");
                     self.telemetry.metrics().barrier_committed(latency);
                     self.tell_all(
@@ -193,16 +193,18 @@ impl Cluster {
                         Told::Committed { epoch: barrier.epoch, checkpoint: barrier.checkpoint },
                     );
                 }
-                Action::Commit(barrier) => {
+                BarrierAction::Commit(barrier) => {
                     let change = codec::commit_change(barrier);
                     self.writing.push(writing::commit(self.store.clone(), barrier.epoch, change));
                 }
-                Action::WriteCeiling(epoch) => {
+                BarrierAction::WriteCeiling(epoch) => {
                     let change = codec::ceiling_change(epoch);
                     self.writing.push(writing::ceiling(self.store.clone(), epoch, change));
                 }
-                Action::Dropped { barrier, why, missing } => self.dropped(now, barrier.epoch, why, &missing),
-                Action::SetAside { worker, failures } => {
+                BarrierAction::Dropped { barrier, why, missing } => {
+                    self.dropped(now, barrier.epoch, why, &missing)
+                }
+                BarrierAction::SetAside { worker, failures } => {
                     tracing::warn!(
                         worker = worker.0,
                         failures,
@@ -212,7 +214,7 @@ impl Cluster {
                         self.barriers.worker_left(now, worker);
                     }
                 }
-                Action::TakenBack(worker) => {
+                BarrierAction::TakenBack(worker) => {
                     tracing::info!(worker = worker.0, "a worker that was set aside takes part again");
                 }
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::barrier::{Barrier, Epoch, Persisted};
-use super::workers::{Edit, Row, Worker, WorkerId, WorkerSpec};
+use super::workers::{Edit, Worker, WorkerId, WorkerRow, WorkerSpec};
 use crate::driver::writes::Change;
 
 /// The prefix of all names here, below `state/`. A new leader reads all of it in its opening snapshot.
@@ -81,7 +81,7 @@ struct CeilingJson {
 
 /// What is gathered from the rows, one by one.
 #[derive(Default)]
-pub struct Reading {
+pub struct RowReader {
     workers: BTreeMap<WorkerId, Worker>,
     next_id: Option<WorkerId>,
     /// The largest id that any row's name has, readable or not.
@@ -95,13 +95,13 @@ pub struct Reading {
 
 /// The changes that write an edit of the registry: all of them in one write.
 pub fn edit_changes(edit: &Edit) -> Vec<Change> {
-    let change = |row: &Row<'_>| match *row {
-        Row::Worker(worker) => {
+    let change = |row: &WorkerRow<'_>| match *row {
+        WorkerRow::Worker(worker) => {
             let WorkerSpec { host, port, kind, labels } = worker.spec.clone();
             Change::Put(worker_name(worker.id), to_json(&WorkerJson { host, port, kind, labels }))
         }
-        Row::Gone(id) => Change::Delete(worker_name(id)),
-        Row::NextId(id) => Change::Put(NEXT_WORKER.to_owned(), to_json(&NextWorkerJson { id: id.0 })),
+        WorkerRow::Gone(id) => Change::Delete(worker_name(id)),
+        WorkerRow::NextId(id) => Change::Put(NEXT_WORKER.to_owned(), to_json(&NextWorkerJson { id: id.0 })),
     };
     edit.rows().iter().map(change).collect()
 }
@@ -129,12 +129,12 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 
 /// What the rows below [`PREFIX`] say: pairs of a name (below `state/`) and a value. Other names are ignored.
 pub fn read<'a>(rows: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Opening {
-    let mut reading = Reading::default();
+    let mut reading = RowReader::default();
     rows.into_iter().for_each(|(name, value)| reading.row(name, value));
     reading.opening()
 }
 
-impl Reading {
+impl RowReader {
     /// Takes in a row, in any order.
     pub fn row(&mut self, name: &str, value: &[u8]) {
         if let Err(why) = self.take(name, value)

@@ -21,11 +21,11 @@ use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};
-use crate::meta::watchdog::{self, Watchdog};
+use crate::meta::watchdog::{self, WatchdogSocket};
 use backoff::Backoff;
 
 /// How long the guardian gets to end the program's tree, once there is no time left.
-const KILL_PATIENCE: Duration = Duration::from_millis(20);
+const KILL_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A program as the main loop.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct Payload {
     /// Who looks after it.
     pub keeper: Keeper,
     /// Where its signs of life are heard; `None`: they are not asked for.
-    pub watchdog: Option<Watchdog>,
+    pub watchdog: Option<WatchdogSocket>,
     /// What follows when it fails.
     pub restart: Restart,
     /// Tells how long it ran.
@@ -78,7 +78,7 @@ impl MainLoop for Payload {
 
 /// How one run of the program ended. In every case nothing of it is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
+enum RunEnd {
     /// With this code, or was ended with it.
     ByItself(i32),
     /// It was not started, and for this code never will be.
@@ -95,7 +95,7 @@ impl Payload {
     /// When it is started again after such an end; `None`: never.
     fn pause_after(
         &self,
-        end: &End,
+        end: &RunEnd,
         ran_for: Duration,
         backoff: &mut Backoff,
         leadership: &Leadership,
@@ -104,29 +104,29 @@ impl Payload {
             return None;
         }
         match end {
-            End::ByItself(code) if *code != 0 && self.restart == Restart::OnFailure => {
+            RunEnd::ByItself(code) if *code != 0 && self.restart == Restart::OnFailure => {
                 let pause = backoff.after(ran_for);
                 tracing::warn!(code, ?ran_for, next_try_in = ?pause, "the program failed; restarting it");
                 leadership.rest();
                 Some(pause)
             }
             // Each for as long as a start may take.
-            End::NotYet(why) => {
+            RunEnd::NotYet(why) => {
                 let pause = backoff.after(Duration::ZERO);
                 tracing::warn!(why, next_try_in = ?pause, "the program could not be started; trying again");
                 leadership.starting();
                 Some(pause)
             }
-            End::ByItself(_) | End::NotStarted(_) | End::Cut => None,
+            RunEnd::ByItself(_) | RunEnd::NotStarted(_) | RunEnd::Cut => None,
         }
     }
 
-    async fn run_once(&self, run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> End {
+    async fn run_once(&self, run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> RunEnd {
         if leadership.check().is_err() {
-            return End::NotStarted(None);
+            return RunEnd::NotStarted(None);
         }
         // A socket for each run: what is still in the last one's was said by a program that is dead.
-        let socket = self.watchdog.as_ref().and_then(Watchdog::listen);
+        let socket = self.watchdog.as_ref().and_then(WatchdogSocket::listen);
         let started = tokio::select! {
             started = self.start(run, guardian, leadership, socket.is_some()) => started,
             () = leadership.aborted() => Err(io::Error::other("leadership ended meanwhile").into()),
@@ -139,16 +139,16 @@ impl Payload {
                     end = watchdog::hear(socket, guardian.pid(), leadership) => match end {},
                 }
             }
-            Err(RunError::Refused(refused)) if refused.may_pass => End::NotYet(refused.why),
+            Err(RunError::Refused(refused)) if refused.may_pass => RunEnd::NotYet(refused.why),
             Err(RunError::Refused(refused)) => {
                 tracing::error!("{refused}");
-                End::NotStarted(refused.code)
+                RunEnd::NotStarted(refused.code)
             }
             Err(RunError::Unknown(e)) => {
                 // The guardian may have started it all the same, and died, or hang. Then nothing of it is left, and
                 // the next guardian may start it.
                 end_ourselves(guardian).await;
-                End::NotYet(e.to_string())
+                RunEnd::NotYet(e.to_string())
             }
         }
     }
@@ -165,7 +165,7 @@ impl Payload {
             ("METAD_NODE_ID", leadership.node().to_owned()),
             ("METAD_CLUSTER", leadership.cluster().to_owned()),
         ];
-        env.extend(self.watchdog.iter().filter(|_| heard).flat_map(Watchdog::env));
+        env.extend(self.watchdog.iter().filter(|_| heard).flat_map(WatchdogSocket::env));
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let pid = guardian.run(Program { run, command: self.command.clone(), env }).await?;
         tracing::debug!(pid, run, "the program runs");
@@ -173,20 +173,20 @@ impl Payload {
     }
 }
 
-// === impl End ===
+// === impl RunEnd ===
 
-impl From<End> for MainLoopEnd {
-    fn from(end: End) -> Self {
+impl From<RunEnd> for MainLoopEnd {
+    fn from(end: RunEnd) -> Self {
         match end {
-            End::ByItself(code) => MainLoopEnd { code: Some(code) },
-            End::NotStarted(code) => MainLoopEnd { code },
-            End::NotYet(_) | End::Cut => MainLoopEnd::default(),
+            RunEnd::ByItself(code) => MainLoopEnd { code: Some(code) },
+            RunEnd::NotStarted(code) => MainLoopEnd { code },
+            RunEnd::NotYet(_) | RunEnd::Cut => MainLoopEnd::default(),
         }
     }
 }
 
 /// Waits until nothing of the program is left, and stops it when leadership is over.
-async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> End {
+async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> RunEnd {
     let ended = tokio::select! {
         ended = guardian.ended(run) => ended,
         _ = leadership.lost() => {
@@ -196,19 +196,19 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
                 () = leadership.aborted() => {
                     guardian.kill();
                     let hangs = |_| Err(NoGuardian("the guardian does not end the program".into()));
-                    tokio::time::timeout(KILL_PATIENCE, guardian.ended(run)).await.unwrap_or_else(hangs)
+                    tokio::time::timeout(KILL_TIMEOUT, guardian.ended(run)).await.unwrap_or_else(hangs)
                 }
             }
         }
     };
     match ended {
-        Ok(code) => code.map_or(End::Cut, End::ByItself),
+        Ok(code) => code.map_or(RunEnd::Cut, RunEnd::ByItself),
         Err(e) => {
             tracing::error!(error = %e, "ending the remaining processes of the program");
             // Said first, so that the driver sees to it that this takes no longer than it may.
             leadership.give_up(Reason::GuardianLost).await;
             end_ourselves(guardian).await;
-            End::Cut
+            RunEnd::Cut
         }
     }
 }

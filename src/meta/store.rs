@@ -24,7 +24,7 @@ const SMALL_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A part of an area, sorted by name, all at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct StatePage {
     /// The store's revision.
     pub revision: Revision,
     /// What was found.
@@ -85,7 +85,7 @@ impl MetaStore {
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, WriteError> {
+    pub async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<StatePage, WriteError> {
         let after = if after.is_empty() { String::new() } else { self.inside(after)? };
         let prefix = format!("{}{prefix}", self.area);
         let limit = limit.clamp(1, READ_MAX);
@@ -102,11 +102,11 @@ impl MetaStore {
         }
     }
 
-    async fn page(&self, prefix: &str, after: &str, limit: usize) -> Result<Page, WriteError> {
+    async fn page(&self, prefix: &str, after: &str, limit: usize) -> Result<StatePage, WriteError> {
         let Snapshot { revision, entries } = self.leadership.page(prefix, after, limit).await?;
         let more = entries.len() == limit;
         let entries = entries.into_iter().map(|e| self.outside(e)).collect();
-        Ok(Page { revision, entries, more })
+        Ok(StatePage { revision, entries, more })
     }
 
     /// At most `limit` keys that begin with `prefix` and come after `after`, at a revision at which we certainly led. A

@@ -29,16 +29,16 @@ const GENERATIONS_MAX: usize = 256;
 
 /// Where a program says that it lives, and how often it must.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watchdog {
+pub struct WatchdogSocket {
     /// The socket's name, in the namespace of names without files.
     name: String,
     /// How long it may be silent.
     timeout: Duration,
 }
 
-// === impl Watchdog ===
+// === impl WatchdogSocket ===
 
-impl Watchdog {
+impl WatchdogSocket {
     /// One that bites after so long, with a name of its own.
     pub fn new(timeout: Duration) -> Self {
         Self { name: format!("metad/{}", uuid::Uuid::new_v4().simple()), timeout }

@@ -102,7 +102,7 @@ enum What {
 
 /// A row that an [`Edit`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row<'a> {
+pub enum WorkerRow<'a> {
     /// Put this worker.
     Worker(&'a Worker),
     /// Delete this one.
@@ -145,7 +145,7 @@ pub struct Stale {
 #[derive(Debug)]
 pub struct Registry {
     max_heartbeat_interval: Duration,
-    workers: BTreeMap<WorkerId, Entry>,
+    workers: BTreeMap<WorkerId, RegistryEntry>,
     by_address: HashMap<(String, u16), WorkerId>,
     /// The workers in the order of their last signs of life, which is that of their deadlines too: on both
     /// clocks, since all have the same interval and `now` never goes back.
@@ -156,7 +156,7 @@ pub struct Registry {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RegistryEntry {
     /// Shared with the answers that list it.
     worker: Arc<Worker>,
     heard: u64,
@@ -184,13 +184,13 @@ impl WorkerSpec {
 impl Edit {
     /// What to write, all in one write; at most [`EDITED_MAX`] workers, and the next id. Empty: there is nothing to
     /// write, and the edit may be applied at once.
-    pub fn rows(&self) -> Vec<Row<'_>> {
+    pub fn rows(&self) -> Vec<WorkerRow<'_>> {
         let rows = self.steps.iter().filter_map(|step| match step {
-            What::Join(worker) | What::Update(worker) => Some(Row::Worker(worker)),
+            What::Join(worker) | What::Update(worker) => Some(WorkerRow::Worker(worker)),
             What::Touch(_) => None,
-            What::Leave(id, _) => Some(Row::Gone(*id)),
+            What::Leave(id, _) => Some(WorkerRow::Gone(*id)),
         });
-        rows.chain(self.last_joined().map(|id| Row::NextId(WorkerId(id.0.saturating_add(1))))).collect()
+        rows.chain(self.last_joined().map(|id| WorkerRow::NextId(WorkerId(id.0.saturating_add(1))))).collect()
     }
 
     /// Does nothing happen?
@@ -410,7 +410,7 @@ impl Registry {
         self.heard.insert(heard, id);
         self.workers.insert(
             id,
-            Entry { worker: Arc::new(worker), heard, expires_at: now + self.max_heartbeat_interval },
+            RegistryEntry { worker: Arc::new(worker), heard, expires_at: now + self.max_heartbeat_interval },
         );
     }
 

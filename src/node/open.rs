@@ -14,7 +14,7 @@ use crate::store::open::{OpenError, OpenStore, open_twice};
 use crate::store::sqlite;
 
 /// An open data dir.
-pub(super) struct Opened {
+pub(super) struct OpenDataDir {
     pub(super) folder: Folder,
     pub(super) data_dir: DataDir,
     pub(super) file: TenureFile,
@@ -25,7 +25,7 @@ pub(super) struct Opened {
 /// Takes the data dir, and reads what its last tenure came to. On a thread of its own: what a dead process has left behind
 /// may have to be waited for. With `accept_new_store` both are forgotten: the new store is not told of a tenure in the old
 /// one.
-pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<Opened, StartError> {
+pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<OpenDataDir, StartError> {
     let node = config.node.clone();
     let open = move || {
         let folder = Folder::take(&node.data_dir, &node.id)?;
@@ -36,7 +36,7 @@ pub(super) async fn data_dir(config: &Config, accept_new_store: bool) -> Result<
             data_dir.forget_pin();
             file.forget_past();
         }
-        Ok(Opened { folder, data_dir, file, past })
+        Ok(OpenDataDir { folder, data_dir, file, past })
     };
     let opened = tokio::task::spawn_blocking(open).await;
     let failed = |e| StartError { exit: Exit::Internal, message: format!("cannot open the data dir: {e}") };

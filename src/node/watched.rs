@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::diagnosis::monitor::{Monitor, MonitorParts};
-use crate::diagnosis::prober::Look;
+use crate::diagnosis::prober::ProbeRound;
 use crate::driver::observer::Observer;
 use crate::election::history::row::Row;
 use crate::election::record::Registration;
@@ -32,7 +32,7 @@ pub(super) struct Observers {
     /// The history, as it is read.
     pub(super) past: watch::Receiver<Arc<Past>>,
     /// What the prober has seen last.
-    pub(super) looks: watch::Receiver<Arc<Look>>,
+    pub(super) looks: watch::Receiver<Arc<ProbeRound>>,
 }
 
 impl Watched {

@@ -33,10 +33,10 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
     telemetry.metrics().register_process();
     let (status, now) = (driver.clone(), clock.clone());
     let holds = move || status.status().holds_until.map_or(Duration::ZERO, |h| now.now().until(h));
-    telemetry.metrics().register_view(holds, picture_age(driver, clock));
+    telemetry.metrics().register_view(holds, view_age(driver, clock));
 }
 
-fn picture_age(
+fn view_age(
     driver: &DriverHandle,
     clock: &Arc<dyn Clock>,
 ) -> impl Fn() -> Duration + Clone + Send + Sync + 'static {

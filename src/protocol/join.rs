@@ -13,7 +13,7 @@ use crate::election::event::Joined;
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Nonce, Registration, Revision, Tenure};
 use crate::protocol::transactions::{self, Answer};
-use crate::store::codec::{Keys, Picture, decode_identity, decode_member};
+use crate::store::codec::{Keys, WatchedKeys, decode_identity, decode_member};
 use crate::store::{KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply};
 
 /// Which store a data dir belongs to, and how far it had got.
@@ -48,7 +48,7 @@ pub struct Join {
     found: Found,
     granted: Option<(Instant, Duration)>,
     generation: Revision,
-    picture: Picture,
+    watched: WatchedKeys,
     pin: Pin,
     raft_term: u64,
     revoke: Vec<LeaseId>,
@@ -138,7 +138,7 @@ impl Join {
             found: Found::default(),
             granted: None,
             generation: Revision(0),
-            picture: Picture::default(),
+            watched: WatchedKeys::default(),
             pin: Pin { cluster: 0, revision: Revision(0) },
             raft_term: 0,
             revoke: Vec::new(),
@@ -234,9 +234,9 @@ impl Join {
             return Next::Failed(JoinFailure::Retry("this node's registration changed meanwhile".into()));
         }
         self.generation = reply.header.revision;
-        self.picture = transactions::picture(reply);
-        let view = self.picture.view(&self.plan.keys);
-        let Some(tenure) = view.seat.tenure().filter(|t| self.is_our_past(t)) else {
+        self.watched = transactions::watched_keys(reply);
+        let view = self.watched.view(&self.plan.keys);
+        let Some(tenure) = view.leader.tenure().filter(|t| self.is_our_past(t)) else {
             return self.start_revoking(None);
         };
         // Who must not lead does not take it back; the record ends with the old lease.
@@ -275,7 +275,7 @@ impl Join {
     }
 
     fn reclaimed(&mut self, reply: &TxnReply) -> Next {
-        self.picture = transactions::picture(reply);
+        self.watched = transactions::watched_keys(reply);
         let old = self.revoke.pop();
         self.start_revoking(old)
     }
@@ -302,7 +302,7 @@ impl Join {
                     stamp,
                     ttl,
                     generation: self.generation,
-                    view: self.picture.view(&self.plan.keys),
+                    view: self.watched.view(&self.plan.keys),
                     raft_term: self.raft_term,
                 };
                 Next::Done(joined, self.pin)

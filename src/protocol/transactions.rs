@@ -8,7 +8,9 @@
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Member, Registration, Revision, Tenure, Token};
-use crate::store::codec::{IdentityRow, Keys, Picture, encode_identity, encode_leader, encode_registration};
+use crate::store::codec::{
+    IdentityRow, Keys, WatchedKeys, encode_identity, encode_leader, encode_registration,
+};
 use crate::store::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 
 /// What a store said, or why it did not.
@@ -16,18 +18,18 @@ pub type Answer = Result<Response, StoreError>;
 
 // === reading ===
 
-/// Reads seat and registrations.
+/// Reads record and registrations.
 pub fn read(keys: &Keys) -> Txn {
-    Txn::read(picture_ops(keys))
+    Txn::read(read_ops(keys))
 }
 
-fn picture_ops(keys: &Keys) -> Vec<Op> {
+fn read_ops(keys: &Keys) -> Vec<Op> {
     vec![Op::List(keys.election()), Op::List(keys.nodes())]
 }
 
-/// The picture that an answer to [`read`] shows.
-pub fn picture(reply: &TxnReply) -> Picture {
-    Picture::of(reply.header.revision, &reply.found)
+/// The view that an answer to [`read`] shows.
+pub fn watched_keys(reply: &TxnReply) -> WatchedKeys {
+    WatchedKeys::of(reply.header.revision, &reply.found)
 }
 
 /// The elector's event for an answer to [`read`]. `newest`: of our newest view when the read began.
@@ -37,7 +39,7 @@ pub fn read_event(keys: &Keys, id: ReadId, newest: Revision, answer: &Answer) ->
             if let Some(how) = went_back(newest, reply.header.revision) {
                 return Event::StoreChanged(how);
             }
-            Some(ReadAnswer { view: picture(reply).view(keys), raft_term: reply.header.raft_term })
+            Some(ReadAnswer { view: watched_keys(reply).view(keys), raft_term: reply.header.raft_term })
         }
         _ => None,
     };
@@ -80,7 +82,7 @@ pub fn register_event(answer: &Answer) -> Event {
     }
 }
 
-/// A start's own registration: identity and registration in one, and the picture afterwards.
+/// A start's own registration: identity and registration in one, and the view afterwards.
 pub fn enrol(
     keys: &Keys,
     registration: &Registration,
@@ -94,13 +96,13 @@ pub fn enrol(
     let row = IdentityRow { incarnation, lease, seen_ms };
     txn.guards.push(Guard::ModRevision(key.clone(), identified));
     txn.then.push(Op::Put(key, encode_identity(&row), None));
-    txn.then.extend(picture_ops(keys));
+    txn.then.extend(read_ops(keys));
     txn
 }
 
 // === the leader record ===
 
-/// Claims the seat: only if nobody sits or queues there, and our registration is of this generation, so that
+/// Claims the record: only if nobody leads or queues there, and our registration is of this generation, so that
 /// the claim of a dead incarnation, or one that was cancelled, can never commit.
 pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Revision) -> Txn {
     Txn {
@@ -110,13 +112,13 @@ pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Rev
         ],
         then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
             .into_iter()
-            .chain(picture_ops(keys))
+            .chain(read_ops(keys))
             .collect(),
-        otherwise: picture_ops(keys),
+        otherwise: read_ops(keys),
     }
 }
 
-/// The elector's event for an answer to [`claim`], with the picture that it shows: whoever has won must be able to
+/// The elector's event for an answer to [`claim`], with the view that it shows: whoever has won must be able to
 /// say at once who leads. A second copy of a claim that had worked finds our own record. `newest`: of our newest view
 /// when the claim was sent.
 pub fn claim_event(keys: &Keys, record: &LeaderRecord, newest: Revision, answer: &Answer) -> Event {
@@ -129,9 +131,9 @@ pub fn claim_event(keys: &Keys, record: &LeaderRecord, newest: Revision, answer:
     if let Some(how) = went_back(newest, reply.header.revision) {
         return Event::StoreChanged(how); // even if it was won: its token may have been another's
     }
-    let view = picture(reply).view(keys);
+    let view = watched_keys(reply).view(keys);
     let is_this_claim = |t: &&Tenure| t.record.holder == record.holder && t.record.nonce == nonce;
-    let won = view.seat.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
+    let won = view.leader.tenure().filter(is_this_claim).map(|t| ClaimAnswer::Won(t.token));
     Event::Claimed { nonce, answer: won.unwrap_or(ClaimAnswer::Lost), seen: Some(Box::new(view)) }
 }
 
@@ -150,9 +152,9 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
         guards: vec![holds(keys, token)],
         then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
             .into_iter()
-            .chain(picture_ops(keys))
+            .chain(read_ops(keys))
             .collect(),
-        otherwise: picture_ops(keys),
+        otherwise: read_ops(keys),
     }
 }
 

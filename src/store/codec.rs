@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, KeyRange, KeyValue, WatchBatch, after_prefix};
 use crate::election::lease::LeaseId;
 use crate::election::record::{
-    Foreign, Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat,
+    Foreign, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
     Tenure, Token, View,
 };
 
@@ -39,9 +39,9 @@ pub struct IdentityRow {
     pub seen_ms: u64,
 }
 
-/// Seat and registrations as key-value pairs; a watch's changes are folded into it.
+/// Record and registrations as key-value pairs; a watch's changes are folded into it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Picture {
+pub struct WatchedKeys {
     revision: Revision,
     keys: BTreeMap<String, KeyValue>,
 }
@@ -140,9 +140,9 @@ impl Keys {
     }
 }
 
-// === impl Picture ===
+// === impl WatchedKeys ===
 
-impl Picture {
+impl WatchedKeys {
     /// The picture that a read of election and nodes shows.
     pub fn of(revision: Revision, found: &[Vec<KeyValue>]) -> Self {
         let keys = found.iter().flatten().map(|kv| (kv.key.clone(), kv.clone())).collect();
@@ -172,12 +172,12 @@ impl Picture {
         let members = registrations.filter_map(|kv| decode_member(keys, kv)).collect();
         let tenure = self.keys.get(&keys.leader()).and_then(decode_tenure);
         let foreign = self.foreign(keys, tenure.is_some());
-        let seat = match (tenure, &foreign) {
-            (Some(tenure), _) => Seat::Held(Box::new(tenure)),
-            (None, Some(foreign)) => Seat::Foreign(foreign.value.clone()),
-            (None, None) => Seat::Vacant,
+        let leader = match (tenure, &foreign) {
+            (Some(tenure), _) => Leader::Held(Box::new(tenure)),
+            (None, Some(foreign)) => Leader::Foreign(foreign.value.clone()),
+            (None, None) => Leader::Vacant,
         };
-        View { revision: self.revision, seat, members, foreign }
+        View { revision: self.revision, leader, members, foreign }
     }
 
     /// The oldest key that is where only the leader record belongs, and is none.
@@ -334,10 +334,10 @@ mod tests {
         let keys = Keys::new("c", "meta");
         for (name, value) in [("leader", b"junk".to_vec()), ("1234abcd", b"another tool".to_vec())] {
             let found = vec![vec![kv(&format!("{}{name}", keys.election()), value, 5, Some(1))]];
-            let view = Picture::of(Revision(9), &found).view(&keys);
-            assert!(matches!(view.seat, Seat::Foreign(_)), "{name}: {:?}", view.seat);
+            let view = WatchedKeys::of(Revision(9), &found).view(&keys);
+            assert!(matches!(view.leader, Leader::Foreign(_)), "{name}: {:?}", view.leader);
         }
-        assert_eq!(Picture::default().view(&keys).seat, Seat::Vacant, "twin");
+        assert_eq!(WatchedKeys::default().view(&keys).leader, Leader::Vacant, "twin");
     }
 
     #[test]
@@ -358,24 +358,24 @@ mod tests {
         let keys = Keys::new("c", "meta");
         let stray = kv(&format!("{}x", keys.election()), "y".repeat(300).into_bytes(), 7, None);
         let ours = kv(&keys.leader(), encode_leader(&record()), 5, Some(1));
-        let led = Picture::of(Revision(9), &[vec![ours, stray.clone()]]).view(&keys);
-        assert!(led.seat.tenure().is_some());
+        let led = WatchedKeys::of(Revision(9), &[vec![ours, stray.clone()]]).view(&keys);
+        assert!(led.leader.tenure().is_some());
         let shown = Foreign { key: stray.key.clone(), value: "y".repeat(200) };
         assert_eq!(led.foreign, Some(shown));
-        let vacant = Picture::of(Revision(9), &[vec![stray]]).view(&keys);
-        assert_eq!((vacant.seat, vacant.foreign), (Seat::Foreign("y".repeat(200)), led.foreign));
+        let vacant = WatchedKeys::of(Revision(9), &[vec![stray]]).view(&keys);
+        assert_eq!((vacant.leader, vacant.foreign), (Leader::Foreign("y".repeat(200)), led.foreign));
     }
 
     #[test]
     fn changes_are_folded_in() {
         let keys = Keys::new("c", "meta");
-        let mut picture = Picture::default();
+        let mut picture = WatchedKeys::default();
         let put = Change::Put(kv(&keys.leader(), encode_leader(&record()), 5, Some(1)));
         picture.fold(WatchBatch { revision: Revision(6), changes: vec![put] });
-        assert!(picture.view(&keys).seat.tenure().is_some());
+        assert!(picture.view(&keys).leader.tenure().is_some());
         let gone = Change::Deleted(keys.leader());
         picture.fold(WatchBatch { revision: Revision(7), changes: vec![gone] });
-        assert_eq!(picture.view(&keys).seat, Seat::Vacant);
+        assert_eq!(picture.view(&keys).leader, Leader::Vacant);
         assert_eq!(picture.revision(), Revision(7));
     }
 

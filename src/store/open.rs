@@ -76,14 +76,14 @@ pub async fn open_twice(
     clock: Arc<dyn Clock>,
 ) -> Result<[Arc<dyn OpenStore>; 2], OpenError> {
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
-    let patience = LeaseTiming::new(ttl).answer_patience();
+    let timeout = LeaseTiming::new(ttl).answer_timeout();
     Ok(match config.store.kind {
         StoreKind::Sqlite => [
-            Arc::new(open_sqlite(config, patience, clock.clone()).await?),
+            Arc::new(open_sqlite(config, timeout, clock.clone()).await?),
             Arc::new(open_sqlite(config, Duration::ZERO, clock).await?),
         ],
         StoreKind::Etcd => {
-            let first = EtcdStore::new(etcd_options(config, patience)?, clock)?;
+            let first = EtcdStore::new(etcd_options(config, timeout)?, clock)?;
             let second = first.again(etcd_options(config, Duration::ZERO)?)?;
             [Arc::new(first), Arc::new(second)]
         }

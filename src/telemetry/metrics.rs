@@ -29,12 +29,12 @@ use crate::clock::{Instant, wall_clock_ms};
 use crate::election::departure::Departure;
 use checks::CheckMetrics;
 use cluster::ClusterMetrics;
-use computed::{Computed, Kind};
+use computed::{Computed, MetricKind};
 use election::ElectionMetrics;
 use grpc::GrpcMetrics;
 use lease::LeaseMetrics;
 use limits::{Limit, LimitMetrics, Listener};
-use members::Members;
+use members::MemberGauges;
 use store::StoreMetrics;
 
 pub use cluster::BarrierResult;
@@ -51,7 +51,7 @@ pub struct Metrics {
     cluster: ClusterMetrics,
     grpc: GrpcMetrics,
     limits: LimitMetrics,
-    members: Members,
+    members: MemberGauges,
     checks: CheckMetrics,
 }
 
@@ -77,7 +77,7 @@ impl Metrics {
             cluster: ClusterMetrics::new(),
             grpc: GrpcMetrics::new(),
             limits: LimitMetrics::default(),
-            members: Members::default(),
+            members: MemberGauges::default(),
             checks: CheckMetrics::default(),
         };
         metrics.register();
@@ -133,12 +133,12 @@ impl Metrics {
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        self.register_kind(Kind::Gauge, name, help, value);
+        self.register_kind(MetricKind::Gauge, name, help, value);
     }
 
     fn register_kind(
         &self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
@@ -174,9 +174,9 @@ impl Metrics {
         self.members.count(event);
     }
 
-    /// The seat has changed: how its holder left (`None`: it was vacant), and whether somebody sits there now.
-    pub fn seat_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
-        self.election.seat_changed(now, left, is_held);
+    /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.
+    pub fn leader_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
+        self.election.leader_changed(now, left, is_held);
     }
 
     /// Takes in the granted time to live.

@@ -12,7 +12,7 @@ use super::event::Stamped;
 /// How many lines may wait for a slow reader. Beyond it events are dropped: a reader must not stop an election.
 const WAITING_MAX: usize = 1024;
 /// How long the main loop's start and end wait for their line to be out.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The writing thread's end of the queue.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Printer {
     pub(super) async fn flushed(&self) {
         let (done, wait) = oneshot::channel();
         if self.queue.try_send(Item::Flushed(done)).is_ok() {
-            let _ = tokio::time::timeout(FLUSH_PATIENCE, wait).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, wait).await;
         }
     }
 }

@@ -18,9 +18,9 @@
 
 mod args;
 mod diff;
-mod picture;
 mod session;
 mod show;
+mod view;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -247,6 +247,7 @@ fn the_page_is_open_metrics_for_those_who_ask_for_it() {
     assert!(!plain.contains("# EOF") && plain.contains("# TYPE metad_build_info gauge\n"), "{plain}");
     promtool(&["check", "metrics"], &plain);
     assert_eq!(samples(&open), samples(&plain), "both show the same");
+    assert_eq!(families(&open).len(), open.matches("# TYPE ").count(), "each has a name of its own: {open}");
 }
 
 #[test]

@@ -297,7 +297,7 @@ fn a_node_that_lost_its_data_dir_waits_for_its_old_lease() {
 }
 
 #[test]
-fn a_node_that_lost_its_data_dir_under_a_long_lease_says_how_to_free_its_seat() {
+fn a_node_that_lost_its_data_dir_under_a_long_lease_says_how_to_free_its_record() {
     let etcd = EtcdCluster::start(1);
     let (builder, first) = lone_leader(&etcd, Duration::from_secs(LONG_SECS));
     let lease = first.wait_for("joined", PATIENCE).str("lease").to_owned();

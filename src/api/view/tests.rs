@@ -14,7 +14,7 @@ use crate::election::history::Reason;
 use crate::election::history::row::{End, Row, Seen};
 use crate::election::lease::LeaseId;
 use crate::election::record::{
-    self, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Token, View,
+    self, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
 };
 use crate::proto::metad as proto;
 use crate::telemetry::metrics::LastLook;
@@ -49,11 +49,11 @@ fn tenure(holder: MemberId) -> record::Tenure {
     record::Tenure { record, token, lease: LeaseId(0xcd), rewritten: false }
 }
 
-fn held_by(holder: MemberId) -> Seat {
-    Seat::Held(Box::new(tenure(holder)))
+fn held_by(holder: MemberId) -> record::Leader {
+    record::Leader::Held(Box::new(tenure(holder)))
 }
 
-fn status(seat: Seat) -> Status {
+fn status(leader: record::Leader) -> Status {
     let members = vec![registered("a"), registered("b")];
     Status {
         me: id("b", 1),
@@ -62,7 +62,7 @@ fn status(seat: Seat) -> Status {
         token: None,
         holds_until: Some(Instant::from_millis(9_930)),
         ttl: Some(Duration::from_secs(10)),
-        view: View { revision: Revision(50), seat, members, foreign: None },
+        view: View { revision: Revision(50), leader, members, foreign: None },
         confirmed_at: Instant::default(),
     }
 }
@@ -81,28 +81,28 @@ fn a_time_is_rfc_3339_with_milliseconds() {
 
 #[test]
 fn the_leader_is_this_incarnation_and_no_other() {
-    let roles = |seat: Seat| {
-        let members = Member::all(&status(seat));
+    let roles = |leader: record::Leader| {
+        let members = Member::all(&status(leader));
         members.into_iter().map(|m| (m.role, m.is_leader)).collect::<Vec<_>>()
     };
     let shown = |of_a: &str, is_leader| vec![(of_a.to_owned(), is_leader), ("claiming".to_owned(), false)];
     assert_eq!(roles(held_by(id("a", 1))), shown("leader", true));
     assert_eq!(roles(held_by(id("a", 9))), shown("follower", false));
-    assert_eq!(roles(Seat::Vacant), shown("follower", false));
+    assert_eq!(roles(record::Leader::Vacant), shown("follower", false));
 }
 
 #[test]
 fn a_foreign_campaigner_is_named() {
-    let mut seen = status(Seat::Foreign("somebody".into()));
+    let mut seen = status(record::Leader::Foreign("somebody".into()));
     foreign(&mut seen);
     let shown = Foreign { key: "k".into(), value: "somebody".into(), look: "a command".into() };
     assert_eq!(Foreign::of(&seen, "a command"), Some(shown));
-    assert_eq!(Foreign::of(&status(Seat::Vacant), "a command"), None);
+    assert_eq!(Foreign::of(&status(record::Leader::Vacant), "a command"), None);
 }
 
 #[test]
 fn a_lease_drains_to_nothing_and_names_when_the_main_loop_would_be_told() {
-    let status = status(Seat::Vacant);
+    let status = status(record::Leader::Vacant);
     let at = |ms| Lease::of(&status, Instant::from_millis(ms)).expect("a lease");
     let expected = |remaining_ms, step_down_in_ms| Lease {
         ttl_ms: 10_000,
@@ -143,7 +143,7 @@ fn nothing_is_lost_on_the_way_through_grpc() {
     let leader = LeaderDocument::of(&seen, "look", now);
     assert!(leader.leader.is_some() && leader.foreign.is_some());
     assert_eq!(sent::<_, proto::LeaderResponse>(leader.clone()), leader);
-    let nobody = LeaderDocument::of(&status(Seat::Vacant), "look", now);
+    let nobody = LeaderDocument::of(&status(record::Leader::Vacant), "look", now);
     assert_eq!(sent::<_, proto::LeaderResponse>(nobody.clone()), nobody);
     let members = MembersDocument::of(&seen, now);
     assert_eq!(sent::<_, proto::MembersResponse>(members.clone()), members);
@@ -187,8 +187,8 @@ fn a_tenure_is_the_same_before_and_after_grpc_whether_it_has_ended_or_not() {
 
 #[test]
 fn what_is_unknown_is_null_and_not_left_out() {
-    let document = LeaderDocument::of(&status(Seat::Vacant), "look", Instant::default());
+    let document = LeaderDocument::of(&status(record::Leader::Vacant), "look", Instant::default());
     let shown = serde_json::to_value(document).expect("JSON");
     assert_eq!((&shown["schema_version"], shown.get("leader")), (&json!(1), Some(&Value::Null)));
-    assert_eq!(Leader::of(&status(Seat::Vacant)), None);
+    assert_eq!(Leader::of(&status(record::Leader::Vacant)), None);
 }

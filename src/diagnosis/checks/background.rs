@@ -19,7 +19,7 @@ use super::measured::Measured;
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::config::{ChecksConfig, Config, StoreKind};
-use crate::diagnosis::prober::Look;
+use crate::diagnosis::prober::ProbeRound;
 use crate::driver::status::{self, Role};
 use crate::election::record::{Incarnation, Member, MemberUuid};
 use crate::journal::Past;
@@ -65,7 +65,7 @@ pub struct BackgroundParts {
     /// The driver's snapshots.
     pub snapshots: watch::Receiver<Arc<status::Status>>,
     /// What the prober has seen last.
-    pub looks: watch::Receiver<Arc<Look>>,
+    pub looks: watch::Receiver<Arc<ProbeRound>>,
 }
 
 /// The collectors; away while a look is under way.

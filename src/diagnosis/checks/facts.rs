@@ -78,7 +78,7 @@ pub struct MetaFacts {
     /// Who is registered, in the store or, where that cannot be asked, as a member says. `None`: nobody could say.
     pub registered: Option<Vec<Registered>>,
     /// Whom the leader record in the store names, and its token. `None`: nobody, or the store was not asked.
-    pub seat: Option<(String, u64)>,
+    pub leader: Option<(String, u64)>,
     /// A key where only the leader record belongs.
     pub foreign: Option<Foreign>,
     /// Who has ever led, as far as the history is known.

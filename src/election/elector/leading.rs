@@ -6,15 +6,15 @@ use super::{Elector, Pressure, RETRY_PAUSE, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, HandOverAnswer, Ready};
 use crate::election::history::{Ending, Reason, Transition};
-use crate::election::record::{Member, Seat, Token, View};
+use crate::election::record::{Leader, Member, Token, View};
 
 /// How long giving the record up may take before we leave it to its lease.
-const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a main loop that was ended the hard way gets to be gone. Killing a tree of processes takes a while on
 /// a starved machine; `H` ends it all in any case.
-const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long candidates get to say that they are ready.
-const PREPARE_PATIENCE: Duration = Duration::from_millis(100);
+const PREPARE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How old such an answer may be when the record is handed over.
 const READY_LASTS: Duration = Duration::from_secs(1);
 
@@ -29,7 +29,7 @@ impl Elector {
         self.start_when_allowed(now);
     }
 
-    /// A picture that is newer than the token may already show that the record is gone again.
+    /// A view that is newer than the token may already show that the record is gone again.
     pub(super) fn start_when_allowed(&mut self, now: Instant) {
         let State::Starting { token, .. } = self.state else { return };
         if let Some(reason) = self.record_lost(token) {
@@ -56,12 +56,12 @@ impl Elector {
         let State::Stopping { pressure, ending, .. } = &mut self.state else { return };
         match *pressure {
             Pressure::Told { abort_at } if now.reached(abort_at.earlier(hard_limit)) => {
-                *pressure = Pressure::Aborted { exit_at: now + ABORT_PATIENCE };
+                *pressure = Pressure::Aborted { exit_at: now + ABORT_TIMEOUT };
                 self.actions.push_back(Action::AbortMainLoop);
             }
             Pressure::Aborted { exit_at } if now.reached(exit_at) => {
                 // The state stays: as long as the main loop is there, the fuse must be armed.
-                *pressure = Pressure::Aborted { exit_at: now + ABORT_PATIENCE };
+                *pressure = Pressure::Aborted { exit_at: now + ABORT_TIMEOUT };
                 let ending = ending.clone();
                 self.actions.push_back(Action::EndProcess(ending));
             }
@@ -75,16 +75,16 @@ impl Elector {
         }
     }
 
-    /// Does the picture show that the record of this tenure is gone, or somebody else's? An older picture than
+    /// Does the view show that the record of this tenure is gone, or somebody else's? An older view than
     /// the token says nothing about it.
     fn record_lost(&self, token: Token) -> Option<Reason> {
         if self.view.revision < token.revision() {
             return None;
         }
-        match &self.view.seat {
-            Seat::Held(t) if t.token == token => None,
-            Seat::Held(_) => Some(Reason::Deposed),
-            Seat::Vacant | Seat::Foreign(_) => Some(Reason::RecordDeleted),
+        match &self.view.leader {
+            Leader::Held(t) if t.token == token => None,
+            Leader::Held(_) => Some(Reason::Deposed),
+            Leader::Vacant | Leader::Foreign(_) => Some(Reason::RecordDeleted),
         }
     }
 
@@ -120,7 +120,7 @@ impl Elector {
                     }
                     Succession::Successor { wanted, .. } => self.choose(now, token, ending, wanted),
                     Succession::Asked { wanted, at } => {
-                        self.state = State::Choosing { token, ending, wanted, until: at + PREPARE_PATIENCE };
+                        self.state = State::Choosing { token, ending, wanted, until: at + PREPARE_TIMEOUT };
                     }
                     Succession::None => self.resign(now, token, ending),
                 }
@@ -133,7 +133,7 @@ impl Elector {
         }
     }
 
-    /// It keeps its seat no longer, but what it has begun may still be ended gently.
+    /// It keeps its record no longer, but what it has begun may still be ended gently.
     pub(super) fn on_main_loop_hung(&mut self, now: Instant) {
         if matches!(self.state, State::Leading { .. }) {
             self.on_shutdown(now, Reason::MainLoopHung, None);
@@ -171,7 +171,7 @@ impl Elector {
     /// renewed at once, so that there is enough of it when the record comes. Whoever asks binds us to nothing: while
     /// that record is there nobody can claim, and once it is gone we may.
     pub(super) fn on_prepare(&mut self, now: Instant, token: Token) {
-        let is_seen = self.view.seat.tenure().is_some_and(|t| t.token == token);
+        let is_seen = self.view.leader.tenure().is_some_and(|t| t.token == token);
         if is_seen && matches!(self.state, State::Follower { .. }) {
             self.renewal.hurry(now);
         }
@@ -205,7 +205,7 @@ impl Elector {
 
     fn choose(&mut self, now: Instant, token: Token, ending: Ending, wanted: Option<String>) {
         self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
-        self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_PATIENCE };
+        self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_TIMEOUT };
     }
 
     /// One write puts the successor's name, lease and a nonce into the record. It is sent only after the main loop has
@@ -233,8 +233,8 @@ impl Elector {
     /// The main loop has ended (or never began): nothing runs under the token any more, and nothing ever will,
     /// because `floor` holds it. Only now may the record go.
     pub(super) fn resign(&mut self, now: Instant, token: Token, ending: Ending) {
-        let patience = now + RESIGN_PATIENCE;
-        let give_up_at = self.lease.map_or(patience, |l| patience.earlier(l.holds_until()));
+        let give_up_at = now + RESIGN_TIMEOUT;
+        let give_up_at = self.lease.map_or(give_up_at, |l| give_up_at.earlier(l.holds_until()));
         self.state = State::Resigning { token, ending, retry_at: now + RETRY_PAUSE, give_up_at };
         self.actions.push_back(Action::Release(token));
     }

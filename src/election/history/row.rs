@@ -77,7 +77,7 @@ pub struct Left {
 
 /// What the opening of a row changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opening {
+pub struct RowOpening {
     /// The row that is opened.
     pub row: Row,
     /// The rows that it closes.
@@ -129,9 +129,9 @@ impl Row {
     }
 }
 
-// === impl Opening ===
+// === impl RowOpening ===
 
-impl Opening {
+impl RowOpening {
     /// What opening `row` means for those that are there, oldest first. Only rows of older tokens are touched.
     pub fn plan(mut row: Row, left: Option<&Left>, known: &[Row], keep: usize) -> Self {
         let mut older: Vec<Row> = known.iter().filter(|r| r.token < row.token).cloned().collect();
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_opening_closes_what_is_open_and_says_who_led_before() {
         let known = [row(1, None), row(2, Some(end(Reason::Fenced, true))), row(3, None)];
-        let opening = Opening::plan(row(9, None), Some(&left(3, Departure::HandedOver)), &known, ROWS_MAX);
+        let opening = RowOpening::plan(row(9, None), Some(&left(3, Departure::HandedOver)), &known, ROWS_MAX);
         let closed: Vec<_> = opening.closed.iter().map(|r| (r.token.get(), r.end.clone().unwrap())).collect();
         assert_eq!(closed[0].0, 3);
         assert_eq!((closed[0].1.reason, closed[0].1.at_ms), (Reason::HandedOver, 350));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_tenure_that_had_no_time_to_write_gets_its_row_from_the_record() {
         let opening =
-            Opening::plan(row(9, None), Some(&left(5, Departure::Vanished)), &[row(3, None)], ROWS_MAX);
+            RowOpening::plan(row(9, None), Some(&left(5, Departure::Vanished)), &[row(3, None)], ROWS_MAX);
         let tokens: Vec<_> = opening.closed.iter().map(|r| r.token.get()).collect();
         assert_eq!((tokens, opening.row.previous.as_deref()), (vec![5, 3], Some("n5")));
         assert_eq!(opening.closed[0].address, "h:1");
@@ -259,10 +259,10 @@ mod tests {
     #[test]
     fn the_oldest_rows_go_and_newer_ones_are_never_touched() {
         let known: Vec<Row> = (1..=10).map(|n| row(n, Some(end(Reason::Vanished, true)))).collect();
-        let opening = Opening::plan(row(9, None), None, &known, 5);
+        let opening = RowOpening::plan(row(9, None), None, &known, 5);
         assert_eq!(opening.pruned, [1, 2, 3, 4].map(token));
         let known: Vec<Row> = (1..=1200).map(|n| row(n, None)).collect();
-        let opening = Opening::plan(row(2000, None), None, &known, ROWS_MAX);
+        let opening = RowOpening::plan(row(2000, None), None, &known, ROWS_MAX);
         assert_eq!((opening.pruned.len(), opening.closed.len()), (PRUNED_AT_ONCE, CLOSED_AT_ONCE));
     }
 }

@@ -46,7 +46,7 @@ pub struct Barrier {
 
 /// What the owner has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum BarrierAction {
     /// Send it to these workers. Answers: [`super::BarrierManager::collected`], by each of them.
     Inject {
         /// What.

@@ -10,7 +10,7 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// What was seen at least once: each "never" below would hold for a manager that does nothing.
 #[derive(Debug, Default)]
-struct Seen {
+struct Observed {
     injected: u64,
     committed: u64,
     checkpoints: u64,
@@ -57,11 +57,11 @@ struct World {
     leader: u64,
     alive: BTreeSet<WorkerId>,
     /// The writes that wait for an answer, in order.
-    writes: VecDeque<Action>,
+    writes: VecDeque<BarrierAction>,
     known: BTreeMap<Epoch, Known>,
     /// All that was ever written as committed, in that order.
     commits: Vec<Epoch>,
-    seen: Seen,
+    seen: Observed,
 }
 
 impl World {
@@ -77,7 +77,7 @@ impl World {
             writes: VecDeque::new(),
             known: BTreeMap::new(),
             commits: Vec::new(),
-            seen: Seen::default(),
+            seen: Observed::default(),
         }
     }
 
@@ -172,10 +172,10 @@ impl World {
             self.store(&write);
         }
         match (write, done) {
-            (Action::Commit(barrier), true) => self.manager.commit_done(self.at(), barrier.epoch),
-            (Action::Commit(barrier), false) => self.manager.commit_failed(self.at(), barrier.epoch),
-            (Action::WriteCeiling(epoch), true) => self.manager.ceiling_written(epoch),
-            (Action::WriteCeiling(epoch), false) => self.manager.ceiling_failed(self.at(), epoch),
+            (BarrierAction::Commit(barrier), true) => self.manager.commit_done(self.at(), barrier.epoch),
+            (BarrierAction::Commit(barrier), false) => self.manager.commit_failed(self.at(), barrier.epoch),
+            (BarrierAction::WriteCeiling(epoch), true) => self.manager.ceiling_written(epoch),
+            (BarrierAction::WriteCeiling(epoch), false) => self.manager.ceiling_failed(self.at(), epoch),
             (action, _) => panic!("{action:?} is no write"),
         }
     }
@@ -185,7 +185,7 @@ impl World {
         for write in std::mem::take(&mut self.writes) {
             if self.dice.percent(50) {
                 self.store(&write);
-                self.seen.committed_unheard += u64::from(matches!(write, Action::Commit(_)));
+                self.seen.committed_unheard += u64::from(matches!(write, BarrierAction::Commit(_)));
             }
         }
         self.leader += 1;
@@ -205,9 +205,9 @@ impl World {
 
     // --- the store: it refuses nothing, so that the manager alone keeps the order ---
 
-    fn store(&mut self, write: &Action) {
+    fn store(&mut self, write: &BarrierAction) {
         match write {
-            Action::Commit(barrier) => {
+            BarrierAction::Commit(barrier) => {
                 let last = self.commits.last().copied().unwrap_or_default();
                 assert!(barrier.epoch > last, "committed epochs grow: {} after {last}", barrier.epoch);
                 self.commits.push(barrier.epoch);
@@ -215,7 +215,7 @@ impl World {
                 self.seen.committed += 1;
                 self.seen.checkpoints += u64::from(barrier.checkpoint);
             }
-            Action::WriteCeiling(epoch) => {
+            BarrierAction::WriteCeiling(epoch) => {
                 assert!(*epoch > self.stored.ceiling, "ceilings grow");
                 self.stored.ceiling = *epoch;
             }
@@ -242,30 +242,32 @@ impl World {
         }
     }
 
-    fn observe(&mut self, action: Action) {
+    fn observe(&mut self, action: BarrierAction) {
         match action {
-            Action::Inject { barrier, to } => self.observe_inject(barrier, to),
-            Action::Commit(barrier) => {
+            BarrierAction::Inject { barrier, to } => self.observe_inject(barrier, to),
+            BarrierAction::Commit(barrier) => {
                 let known = &self.known[&barrier.epoch];
                 assert!(known.is_collected() && !known.over, "{}: {known:?}", barrier.epoch);
-                let under_way = self.writes.iter().any(|w| matches!(w, Action::Commit(_)));
+                let under_way = self.writes.iter().any(|w| matches!(w, BarrierAction::Commit(_)));
                 assert!(!under_way, "one commit at a time");
                 let older = self.known.range(..barrier.epoch).filter(|(_, k)| k.leader == self.leader);
                 assert!(older.into_iter().all(|(_, k)| k.over), "{} overtakes", barrier.epoch);
-                self.writes.push_back(Action::Commit(barrier));
+                self.writes.push_back(BarrierAction::Commit(barrier));
             }
-            Action::WriteCeiling(epoch) => {
+            BarrierAction::WriteCeiling(epoch) => {
                 assert!(!self.alive.is_empty(), "no workers, no writes");
-                assert!(!self.writes.iter().any(|w| matches!(w, Action::WriteCeiling(_))));
-                self.writes.push_back(Action::WriteCeiling(epoch));
+                assert!(!self.writes.iter().any(|w| matches!(w, BarrierAction::WriteCeiling(_))));
+                self.writes.push_back(BarrierAction::WriteCeiling(epoch));
             }
-            Action::Announce { barrier, .. } => {
+            BarrierAction::Announce { barrier, .. } => {
                 assert_eq!(self.commits.last(), Some(&barrier.epoch), "announced is what is committed");
                 assert_eq!(self.manager.committed(), barrier.epoch);
                 self.end(barrier.epoch);
             }
-            Action::Dropped { barrier, why, missing } => self.observe_dropped(barrier.epoch, why, &missing),
-            Action::SetAside { .. } | Action::TakenBack(_) => {
+            BarrierAction::Dropped { barrier, why, missing } => {
+                self.observe_dropped(barrier.epoch, why, &missing)
+            }
+            BarrierAction::SetAside { .. } | BarrierAction::TakenBack(_) => {
                 panic!("{action:?}: nobody ever fails too often here")
             }
         }
@@ -329,8 +331,8 @@ impl World {
             while let Some(write) = self.writes.pop_front() {
                 self.store(&write);
                 match write {
-                    Action::Commit(barrier) => self.manager.commit_done(self.at(), barrier.epoch),
-                    Action::WriteCeiling(epoch) => self.manager.ceiling_written(epoch),
+                    BarrierAction::Commit(barrier) => self.manager.commit_done(self.at(), barrier.epoch),
+                    BarrierAction::WriteCeiling(epoch) => self.manager.ceiling_written(epoch),
                     action => panic!("{action:?} is no write"),
                 }
                 self.drain();
@@ -360,7 +362,7 @@ fn committed_epochs_grow_over_any_number_of_leaders() {
         world.commits_when_all_is_well();
         all.push(world.seen);
     }
-    type Count = fn(&Seen) -> u64;
+    type Count = fn(&Observed) -> u64;
     let counts: [(&str, Count); 13] = [
         ("injected", |s| s.injected),
         ("committed", |s| s.committed),

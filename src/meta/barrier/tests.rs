@@ -30,7 +30,7 @@ pub(super) struct Bench {
     pub(super) wall: u64,
     /// Commits that wait for an answer.
     commits: VecDeque<Epoch>,
-    pub(super) log: Vec<Action>,
+    pub(super) log: Vec<BarrierAction>,
 }
 
 impl Bench {
@@ -50,8 +50,8 @@ impl Bench {
         self.m.handle_timeout(at(self.now), self.wall);
         while let Some(action) = self.m.poll_action() {
             match &action {
-                Action::WriteCeiling(epoch) => self.m.ceiling_written(*epoch),
-                Action::Commit(barrier) => self.commits.push_back(barrier.epoch),
+                BarrierAction::WriteCeiling(epoch) => self.m.ceiling_written(*epoch),
+                BarrierAction::Commit(barrier) => self.commits.push_back(barrier.epoch),
                 _ => {}
             }
             self.log.push(action);
@@ -98,8 +98,8 @@ impl Bench {
     }
 
     pub(super) fn injected(&self) -> Vec<(Epoch, Vec<u64>)> {
-        let injected = |a: &Action| match a {
-            Action::Inject { barrier, to } => Some((barrier.epoch, to.iter().map(|w| w.0).collect())),
+        let injected = |a: &BarrierAction| match a {
+            BarrierAction::Inject { barrier, to } => Some((barrier.epoch, to.iter().map(|w| w.0).collect())),
             _ => None,
         };
         self.log.iter().filter_map(injected).collect()
@@ -110,16 +110,16 @@ impl Bench {
     }
 
     pub(super) fn announced(&self) -> Vec<Epoch> {
-        let announced = |a: &Action| match a {
-            Action::Announce { barrier, .. } => Some(barrier.epoch),
+        let announced = |a: &BarrierAction| match a {
+            BarrierAction::Announce { barrier, .. } => Some(barrier.epoch),
             _ => None,
         };
         self.log.iter().filter_map(announced).collect()
     }
 
     pub(super) fn dropped(&self) -> Vec<(Epoch, DropReason, Vec<u64>)> {
-        let dropped = |a: &Action| match a {
-            Action::Dropped { barrier, why, missing } => {
+        let dropped = |a: &BarrierAction| match a {
+            BarrierAction::Dropped { barrier, why, missing } => {
                 Some((barrier.epoch, *why, missing.iter().map(|w| w.0).collect()))
             }
             _ => None,
@@ -128,8 +128,8 @@ impl Bench {
     }
 
     pub(super) fn ceilings(&self) -> Vec<Epoch> {
-        let ceiling = |a: &Action| match a {
-            Action::WriteCeiling(epoch) => Some(*epoch),
+        let ceiling = |a: &BarrierAction| match a {
+            BarrierAction::WriteCeiling(epoch) => Some(*epoch),
             _ => None,
         };
         self.log.iter().filter_map(ceiling).collect()
@@ -151,7 +151,7 @@ fn a_barrier_goes_to_all_and_is_committed_when_all_have_collected_it() {
     b.commit_done();
     let latency = Duration::from_millis(150);
     let barrier = Barrier { epoch, previous: Epoch::NONE, checkpoint: true };
-    assert_eq!(b.log.last(), Some(&Action::Announce { barrier, latency }));
+    assert_eq!(b.log.last(), Some(&BarrierAction::Announce { barrier, latency }));
     assert_eq!(b.m.committed(), epoch);
     assert_eq!(b.m.latencies().collect::<Vec<_>>(), [CommitLatency { epoch, latency }]);
     assert_eq!(b.m.in_flight().len(), 0);

@@ -11,8 +11,8 @@ fn bench(workers: &[u64]) -> Bench {
 }
 
 fn set_aside(b: &Bench) -> Vec<(u64, u32)> {
-    let of = |a: &Action| match a {
-        Action::SetAside { worker, failures } => Some((worker.0, *failures)),
+    let of = |a: &BarrierAction| match a {
+        BarrierAction::SetAside { worker, failures } => Some((worker.0, *failures)),
         _ => None,
     };
     b.log.iter().filter_map(of).collect()
@@ -48,7 +48,7 @@ fn it_takes_part_again_once_it_has_collected_one_in_time() {
     let mut b = bench(&[1, 2]);
     go_on(&mut b, 20, &[1]);
     go_on(&mut b, 1, &[1, 2]);
-    assert!(b.log.contains(&Action::TakenBack(w(2))));
+    assert!(b.log.contains(&BarrierAction::TakenBack(w(2))));
     let announced = b.announced().len();
     go_on(&mut b, 4, &[1]);
     assert_eq!(b.announced().len(), announced, "it is waited for again");

@@ -12,18 +12,18 @@ fn every_third_barrier_is_a_checkpoint_beginning_with_the_first() {
         b.collect(&[1], epoch);
         b.commit_done();
     }
-    let of = |wanted: fn(&Action) -> Option<bool>| b.log.iter().filter_map(wanted).collect::<Vec<_>>();
+    let of = |wanted: fn(&BarrierAction) -> Option<bool>| b.log.iter().filter_map(wanted).collect::<Vec<_>>();
     let expected = [true, false, false, true, false, false, true];
     assert_eq!(
-        of(|a| if let Action::Inject { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
+        of(|a| if let BarrierAction::Inject { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
         expected
     );
     assert_eq!(
-        of(|a| if let Action::Commit(barrier) = a { Some(barrier.checkpoint) } else { None }),
+        of(|a| if let BarrierAction::Commit(barrier) = a { Some(barrier.checkpoint) } else { None }),
         expected
     );
     assert_eq!(
-        of(|a| if let Action::Announce { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
+        of(|a| if let BarrierAction::Announce { barrier, .. } = a { Some(barrier.checkpoint) } else { None }),
         expected
     );
 }
@@ -70,7 +70,7 @@ fn no_barrier_before_its_ceiling_is_written() {
     assert_eq!(m.poll_timeout(), Some(at(0)), "not only when the first barrier is due");
     m.handle_timeout(at(0), WALL);
     let ceiling = Epoch::of_wall_ms(WALL + 60_000);
-    assert_eq!(m.poll_action(), Some(Action::WriteCeiling(ceiling)));
+    assert_eq!(m.poll_action(), Some(BarrierAction::WriteCeiling(ceiling)));
     m.handle_timeout(at(1_000), WALL + 1_000);
     assert_eq!((m.poll_action(), m.held_back()), (None, Some(HeldBack::Ceiling)));
     assert_eq!(m.poll_timeout(), None, "the clock alone changes nothing");
@@ -80,14 +80,14 @@ fn no_barrier_before_its_ceiling_is_written() {
     assert_eq!(m.poll_action(), None);
     m.handle_timeout(at(1_350), WALL + 1_350);
     let ceiling = Epoch::of_wall_ms(WALL + 61_350);
-    assert_eq!((m.poll_action(), m.poll_action()), (Some(Action::WriteCeiling(ceiling)), None));
+    assert_eq!((m.poll_action(), m.poll_action()), (Some(BarrierAction::WriteCeiling(ceiling)), None));
     m.ceiling_written(ceiling.plus(1)); // another one than was asked for: no-op
     m.handle_timeout(at(1_400), WALL + 1_400);
     assert_eq!((m.poll_action(), m.ceiling()), (None, Epoch::NONE));
     m.ceiling_written(ceiling);
     assert_eq!(m.poll_timeout(), Some(at(1_000)), "it is due");
     m.handle_timeout(at(1_400), WALL + 1_400);
-    assert!(matches!(m.poll_action(), Some(Action::Inject { .. })));
+    assert!(matches!(m.poll_action(), Some(BarrierAction::Inject { .. })));
     assert_eq!(m.poll_timeout(), Some(at(2_000)), "the beat goes on");
 }
 

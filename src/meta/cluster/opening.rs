@@ -1,13 +1,13 @@
 //! What the predecessor has left, read page by page at the beginning of a tenure.
 //!
 //! Every page proves that the leader record carried our token at its revision. From the first one on nobody else can
-//! have written here, and we have not begun to: so all pages together are one picture, whatever their revisions.
+//! have written here, and we have not begun to: so all pages together are one state, whatever their revisions.
 
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::driver::leadership::WriteError;
-use crate::meta::codec::{self, Opening, Reading};
+use crate::meta::codec::{self, Opening, RowReader};
 use crate::meta::store::MetaStore;
 use crate::meta::workers::WORKERS_MAX;
 
@@ -35,13 +35,13 @@ pub(super) enum CannotOpen {
     Refused { for_so_long: Duration, error: WriteError },
 }
 
-/// Reads it. A store that is away is waited for, as long as leadership lasts; one that refuses, for `patience`.
+/// Reads it. A store that is away is waited for, as long as leadership lasts; one that refuses, for `timeout`.
 pub(super) async fn open(
     store: &MetaStore,
-    patience: Duration,
+    timeout: Duration,
     clock: &dyn Clock,
 ) -> Result<Opening, CannotOpen> {
-    let (mut reading, mut after) = (Reading::default(), String::new());
+    let (mut reading, mut after) = (RowReader::default(), String::new());
     let (mut rows, mut bytes) = (0, 0);
     let mut refused_since = None;
     loop {
@@ -56,8 +56,8 @@ pub(super) async fn open(
                 let since = *refused_since.get_or_insert(now);
                 if error.may_pass() {
                     refused_since = None; // waiting for a store that is away is no hang
-                } else if now.since(since) >= patience {
-                    return Err(CannotOpen::Refused { for_so_long: patience, error });
+                } else if now.since(since) >= timeout {
+                    return Err(CannotOpen::Refused { for_so_long: timeout, error });
                 }
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;

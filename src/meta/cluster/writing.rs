@@ -19,7 +19,7 @@ use crate::meta::workers::Edit;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A write under way.
-pub(super) type Writing = BoxFuture<'static, Written>;
+pub(super) type ClusterWrites = BoxFuture<'static, Written>;
 
 /// What has become of a write.
 pub(super) enum Written {
@@ -30,7 +30,12 @@ pub(super) enum Written {
     Ceiling(Epoch, bool),
 }
 
-pub(super) fn edit(store: MetaStore, edit: Edit, waiting: Vec<Waiting>, changes: Vec<Change>) -> Writing {
+pub(super) fn edit(
+    store: MetaStore,
+    edit: Edit,
+    waiting: Vec<Waiting>,
+    changes: Vec<Change>,
+) -> ClusterWrites {
     Box::pin(async move {
         // Somebody waits for a registration and can try again; nobody does for an expiry.
         let patient = waiting.is_empty();
@@ -39,11 +44,11 @@ pub(super) fn edit(store: MetaStore, edit: Edit, waiting: Vec<Waiting>, changes:
     })
 }
 
-pub(super) fn commit(store: MetaStore, epoch: Epoch, change: Change) -> Writing {
+pub(super) fn commit(store: MetaStore, epoch: Epoch, change: Change) -> ClusterWrites {
     Box::pin(async move { Written::Commit(epoch, is_written(&store, change, "commit an epoch").await) })
 }
 
-pub(super) fn ceiling(store: MetaStore, epoch: Epoch, change: Change) -> Writing {
+pub(super) fn ceiling(store: MetaStore, epoch: Epoch, change: Change) -> ClusterWrites {
     Box::pin(async move { Written::Ceiling(epoch, is_written(&store, change, "raise the ceiling").await) })
 }
 

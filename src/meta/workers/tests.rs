@@ -130,13 +130,13 @@ fn an_edit_says_what_to_write() {
     let mut r = empty();
     let (id, edit) = r.prepare_register(spec("a", "x")).unwrap();
     let worker = Worker { id, spec: spec("a", "x") };
-    assert_eq!(edit.rows(), [Row::Worker(&worker), Row::NextId(WorkerId(2))]);
+    assert_eq!(edit.rows(), [WorkerRow::Worker(&worker), WorkerRow::NextId(WorkerId(2))]);
     r.apply(at(0), edit.clone()).unwrap();
     let (_, same) = r.prepare_register(spec("a", "x")).unwrap();
     assert_eq!(same.rows(), []);
     let (_, update) = r.prepare_register(spec("a", "y")).unwrap();
-    assert_eq!(update.rows(), [Row::Worker(&Worker { id, spec: spec("a", "y") })]);
-    assert_eq!(r.prepare_deregister(id).unwrap().rows(), [Row::Gone(id)]);
+    assert_eq!(update.rows(), [WorkerRow::Worker(&Worker { id, spec: spec("a", "y") })]);
+    assert_eq!(r.prepare_deregister(id).unwrap().rows(), [WorkerRow::Gone(id)]);
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn a_worker_says_no_more_about_itself_than_fits() {
 
 /// What was seen at least once.
 #[derive(Default)]
-struct Seen {
+struct Tally {
     leaders: u64,
     rejoined_known: u64,
     expired: u64,
@@ -314,7 +314,7 @@ struct Life {
     /// Whose id each one is, for ever.
     owners: BTreeMap<WorkerId, String>,
     acknowledged: BTreeSet<WorkerId>,
-    seen: Seen,
+    seen: Tally,
 }
 
 impl Life {
@@ -329,7 +329,7 @@ impl Life {
             heard: BTreeMap::new(),
             owners: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
-            seen: Seen::default(),
+            seen: Tally::default(),
         }
     }
 
@@ -363,7 +363,7 @@ impl Life {
         }
         if luck < 15 {
             self.seen.written_but_never_applied += 1;
-            self.acknowledged.retain(|id| !edit.rows().contains(&Row::Gone(*id)));
+            self.acknowledged.retain(|id| !edit.rows().contains(&WorkerRow::Gone(*id)));
             self.new_leader(); // the leader is lost while it waits for the answer
             return false;
         }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 /// What kind of value it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     /// It rises and falls.
     Gauge,
     /// It only rises.
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 pub(super) struct Computed {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     pub(super) value: Box<dyn Fn() -> f64 + Send + Sync>,
 }
 
@@ -36,8 +36,8 @@ impl Collector for Computed {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let value = (self.value)();
         match self.kind {
-            Kind::Gauge => encode(encoder, self, &ConstGauge::new(value)),
-            Kind::Counter => encode(encoder, self, &ConstCounter::new(value)),
+            MetricKind::Gauge => encode(encoder, self, &ConstGauge::new(value)),
+            MetricKind::Counter => encode(encoder, self, &ConstCounter::new(value)),
         }
     }
 }

@@ -150,8 +150,8 @@ impl ElectionMetrics {
         }
     }
 
-    /// The seat has changed: how its holder left (`None`: it was vacant), and whether somebody sits there now.
-    pub(super) fn seat_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
+    /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.
+    pub(super) fn leader_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
         let mut vacancy = self.vacancy.lock().unwrap_or_else(|e| e.into_inner());
         let gap = match left {
             Some(how) => Some((now, how)),
@@ -200,11 +200,11 @@ mod tests {
             assert!(page.lines().any(|l| l == line), "{line} in {page}");
         };
         let at = Instant::from_millis;
-        m.seat_changed(at(0), None, true);
+        m.leader_changed(at(0), None, true);
         has("metad_failover_duration_seconds_count 0"); // the first leader that is seen followed nobody
-        m.seat_changed(at(1_000), Some(Departure::Vanished), false);
-        m.seat_changed(at(3_500), None, true);
-        m.seat_changed(at(4_000), Some(Departure::HandedOver), true);
+        m.leader_changed(at(1_000), Some(Departure::Vanished), false);
+        m.leader_changed(at(3_500), None, true);
+        m.leader_changed(at(4_000), Some(Departure::HandedOver), true);
         has("metad_failover_duration_seconds_count 2");
         has("metad_failover_duration_seconds_sum 2.5");
         has("metad_leader_changes_seen_total{how=\"handed_over\"} 1");

@@ -20,30 +20,30 @@ const GONE_MAX: usize = 64;
 
 /// The members by node id. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Members {
-    known: Arc<Mutex<BTreeMap<String, Known>>>,
+pub(super) struct MemberGauges {
+    known: Arc<Mutex<BTreeMap<String, KnownMember>>>,
 }
 
 /// What is known of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
+struct KnownMember {
     /// When it went, in milliseconds since the Unix epoch; `None`: it is there.
     gone_ms: Option<u64>,
 }
 
-/// Shows the members; `age` says how old the picture of those that are there is.
+/// Shows the members; `age` says how old the view of those that are there is.
 pub(super) struct Shown {
-    pub(super) members: Members,
+    pub(super) members: MemberGauges,
     pub(super) age: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
-// === impl Members ===
+// === impl MemberGauges ===
 
-impl Members {
+impl MemberGauges {
     pub(super) fn count(&self, event: &Event) {
         match event {
             Event::MemberJoined { member, .. } => {
-                self.known().insert(member.clone(), Known { gone_ms: None });
+                self.known().insert(member.clone(), KnownMember { gone_ms: None });
             }
             Event::MemberLeft { member } => self.leave(member, wall_clock_ms()),
             _ => {}
@@ -52,7 +52,7 @@ impl Members {
 
     fn leave(&self, member: &str, now_ms: u64) {
         let mut known = self.known();
-        known.insert(member.to_owned(), Known { gone_ms: Some(now_ms) });
+        known.insert(member.to_owned(), KnownMember { gone_ms: Some(now_ms) });
         let gone = known.iter().filter_map(|(name, k)| Some((k.gone_ms?, name.clone())));
         let gone: Vec<_> = gone.collect();
         if let Some((_, oldest)) = gone.iter().min().filter(|_| gone.len() > GONE_MAX) {
@@ -66,7 +66,7 @@ impl Members {
         let limit = millis(GONE_FOR);
         known.retain(|_, k| k.gone_ms.is_none_or(|at| now_ms.saturating_sub(at) < limit));
         let confirmed = now_ms.saturating_sub(millis(age));
-        let row = |(name, k): (&String, &Known)| {
+        let row = |(name, k): (&String, &KnownMember)| {
             (name.clone(), k.gone_ms.is_none(), k.gone_ms.unwrap_or(confirmed))
         };
         known.iter().map(row).collect()
@@ -78,7 +78,7 @@ impl Members {
         all.filter(|(_, is_there, _)| !is_there).map(|(name, _, at_ms)| (name, at_ms)).collect()
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, KnownMember>> {
         self.known.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -124,13 +124,13 @@ fn show<'a>(
 mod tests {
     use super::*;
 
-    fn join(members: &Members, name: &str) {
+    fn join(members: &MemberGauges, name: &str) {
         members.count(&Event::MemberJoined { member: name.into(), address: String::new() });
     }
 
     #[test]
     fn a_member_that_has_gone_is_shown_for_an_hour() {
-        let members = Members::default();
+        let members = MemberGauges::default();
         join(&members, "a");
         join(&members, "b");
         members.leave("a", 10_000);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn no_more_than_a_few_are_remembered() {
-        let members = Members::default();
+        let members = MemberGauges::default();
         join(&members, "stays");
         for n in 0..GONE_MAX as u64 + 5 {
             members.leave(&format!("gone-{n:03}"), 1_000 + n);

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::Metrics;
-use super::computed::Kind;
+use super::computed::MetricKind;
 use crate::clock::wall_clock_ms;
 
 /// What this process uses.
@@ -41,7 +41,7 @@ pub(super) fn register(metrics: &Metrics) {
     m.register_computed("process_max_fds", "How many file descriptors may be open", || {
         getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |n| n as f64)
     });
-    m.register_kind(Kind::Counter, "process_cpu_seconds", "User and system time", cpu_secs);
+    m.register_kind(MetricKind::Counter, "process_cpu_seconds", "User and system time", cpu_secs);
 }
 
 fn cpu_secs() -> f64 {

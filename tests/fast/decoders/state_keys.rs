@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat,
+    Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision,
 };
 use metad::meta::barrier::{Barrier, Epoch};
 use metad::meta::codec as rows;
-use metad::store::codec::{self, IdentityRow, Keys, Picture};
+use metad::store::codec::{self, IdentityRow, Keys, WatchedKeys};
 use metad::store::{KeyRange, KeyValue};
 
 use super::bytes::Bytes;
@@ -104,8 +104,8 @@ fn check_values(bytes: &mut Bytes<'_>) {
         let again = codec::decode_member(&keys, &kv(&keys.node("n"), value, lease));
         assert_eq!(again.expect("what was decoded can be encoded").registration, member.registration);
     }
-    let view = Picture::of(Revision(9), &[found.to_vec()]).view(&keys);
-    assert_ne!(view.seat, Seat::Vacant, "whatever is there, somebody sits there");
+    let view = WatchedKeys::of(Revision(9), &[found.to_vec()]).view(&keys);
+    assert_ne!(view.leader, Leader::Vacant, "whatever is there, somebody leads");
 }
 
 /// The rows of workers and barriers, some of them ours, some not.

@@ -17,7 +17,7 @@ pub struct Args<'a> {
 // === impl Args ===
 
 impl<'a> Args<'a> {
-    /// Splits `text` at `separator`: a command at spaces, a member of a picture at slashes.
+    /// Splits `text` at `separator`: a command at spaces, a member of a view at slashes.
     pub fn split(text: &'a str, separator: char) -> Result<Self, String> {
         let mut args = Self { words: VecDeque::new(), pairs: Vec::new() };
         for part in text.split(separator).filter(|p| !p.is_empty()) {

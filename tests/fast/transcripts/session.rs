@@ -5,11 +5,11 @@
 //! | `start node=a [uuid= incarnation= start_timeout= stop_timeout= failback=]` | makes it (10 s each, no fail-back) |
 //! | `at 1500`, `at boot:1500/raw:900` | sets the clock, and does nothing else |
 //! | `timeout` | `handle_timeout`; all other commands are events |
-//! | `joined lease=1 stamp=0 gen=5 PICTURE [ttl= term=]` | registered under a new lease |
+//! | `joined lease=1 stamp=0 gen=5 VIEW [ttl= term=]` | registered under a new lease |
 //! | `join-failed [reason]` | with a reason it is final |
-//! | `seen PICTURE` | the watch showed a picture |
+//! | `seen VIEW` | the watch showed a view |
 //! | `renewed stamp=500 [lease= ttl= term=]`, `renewed stamp=500 not-found` | a renewal was answered |
-//! | `read id=3 [PICTURE term=]`, `read id=3 failed` | a linearizable read was answered |
+//! | `read id=3 [VIEW term=]`, `read id=3 failed` | a linearizable read was answered |
 //! | `claimed nonce=1 won=7`, `claimed nonce=1 lost` (or `refused`, `unknown`) | a claim was |
 //! | `registered 9`, `registered failed` | a registration was |
 //! | `released yes`, `released no` | a release was |
@@ -17,7 +17,7 @@
 //! | `store-changed` | the store went back in time, or is another one |
 //! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
 //!
-//! [`super::picture`] explains PICTURE. Unless told, the ttl is 10 s and the raft term 1.
+//! [`super::view`] explains VIEW. Unless told, the ttl is 10 s and the raft term 1.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ use metad::election::lease::LeaseId;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Nonce, Revision};
 
 use super::args::{Args, duration, instant, number};
-use super::picture::{Canvas, lease_id, token, uuid_of};
 use super::show::{self, Status};
+use super::view::{Defaults, lease_id, token, uuid_of};
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
@@ -132,7 +132,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
     Ok(match verb {
         "joined" => Event::Joined(joined(elector, args)?),
         "join-failed" => Event::JoinFailed(args.word().map(reason).transpose()?.map(Ending::of)),
-        "seen" => Event::Seen(canvas(elector, None).draw(args)?),
+        "seen" => Event::Seen(defaults(elector, None).view(args)?),
         "renewed" => renewed(elector, args)?,
         "read" => read(elector, args)?,
         "claimed" => claimed(args)?,
@@ -163,7 +163,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
     })
 }
 
-/// The members of the picture that are named, as they are registered.
+/// The members of the view that are named, as they are registered.
 fn ready(elector: &Elector, args: &mut Args) -> Result<Vec<Ready>, String> {
     let mut ready = Vec::new();
     while let Some(node) = args.word() {
@@ -174,9 +174,9 @@ fn ready(elector: &Elector, args: &mut Args) -> Result<Vec<Ready>, String> {
 }
 
 /// `joining`: the lease that is about to become ours.
-fn canvas(elector: &Elector, joining: Option<LeaseId>) -> Canvas<'_> {
+fn defaults(elector: &Elector, joining: Option<LeaseId>) -> Defaults<'_> {
     let held = elector.lease().map(|l| l.id());
-    Canvas { me: elector.me(), lease: joining.or(held).unwrap_or(LeaseId(0)), old: elector.view() }
+    Defaults { me: elector.me(), lease: joining.or(held).unwrap_or(LeaseId(0)), old: elector.view() }
 }
 
 fn joined(elector: &Elector, args: &mut Args) -> Result<Joined, String> {
@@ -186,7 +186,7 @@ fn joined(elector: &Elector, args: &mut Args) -> Result<Joined, String> {
         stamp: args.need("stamp", instant)?,
         ttl: args.or("ttl", duration, TEN_SECONDS)?,
         generation: Revision(args.need("gen", number)?),
-        view: canvas(elector, Some(lease)).draw(args)?,
+        view: defaults(elector, Some(lease)).view(args)?,
         raft_term: args.or("term", number, 1)?,
     })
 }
@@ -211,7 +211,7 @@ fn read(elector: &Elector, args: &mut Args) -> Result<Event, String> {
         Some("failed") => None,
         Some(other) => return Err(format!("`{other}` is not an answer")),
         None => Some(ReadAnswer {
-            view: canvas(elector, None).draw(args)?,
+            view: defaults(elector, None).view(args)?,
             raft_term: args.or("term", number, 1)?,
         }),
     };

@@ -78,7 +78,7 @@ impl Run<'_> {
         let node = self.node(n);
         node.disk.leases.retain(|l| *l == joined.lease);
         node.disk.seen = node.disk.seen.max(Some(pin.revision));
-        let reclaimed = joined.view.seat.tenure_of(&node.me(), joined.lease).is_some();
+        let reclaimed = joined.view.leader.tenure_of(&node.me(), joined.lease).is_some();
         if let Some(p) = &mut node.process {
             p.reclaimed = reclaimed;
         }

@@ -158,7 +158,7 @@ impl Run<'_> {
     fn ask_other(&mut self, n: usize, token: Token) -> Vec<Ready> {
         let (now, other) = (self.world.now(), 1 - n);
         let Some(p) = self.world.process(other) else { return Vec::new() };
-        let is_seen = p.elector.view().seat.tenure().is_some_and(|t| t.token == token);
+        let is_seen = p.elector.view().leader.tenure().is_some_and(|t| t.token == token);
         let follows = is_seen && matches!(p.elector.state(), State::Follower { .. });
         if !follows || !p.elector.lease().is_some_and(|l| l.allows_start(now)) {
             return Vec::new();

@@ -19,7 +19,7 @@ use metad::protocol::effects::Purpose as AskedFor;
 use metad::protocol::join::Join;
 use metad::protocol::transactions::Answer;
 use metad::store::Request;
-use metad::store::codec::{Keys, Picture};
+use metad::store::codec::{Keys, WatchedKeys};
 use metad::store::memory::MemoryState;
 
 use crate::model::scenario::Kind;
@@ -68,7 +68,7 @@ pub struct StoreSide {
     pub freed: Option<Freed>,
     pub handed: Option<Token>,
     pub pictures: Vec<Arc<View>>,
-    pub picture: Picture,
+    pub picture: WatchedKeys,
 }
 
 /// How the seat became vacant the last time.
@@ -215,7 +215,7 @@ pub fn keys() -> Keys {
 
 impl StoreSide {
     fn new() -> Self {
-        let (state, picture) = (MemoryState::default(), Picture::default());
+        let (state, picture) = (MemoryState::default(), WatchedKeys::default());
         Self { state, freed: None, handed: None, pictures: Vec::new(), picture }
     }
 

@@ -61,7 +61,7 @@ impl World {
     fn shows(&mut self) -> Option<(Revision, Shown)> {
         let (now, read) = (self.store.clock.now(self.now), Request::Txn(transactions::read(&self.keys)));
         let Ok(Response::Txn(reply)) = self.store.state.apply(now, &read) else { return None };
-        let view = transactions::picture(&reply).view(&self.keys);
+        let view = transactions::watched_keys(&reply).view(&self.keys);
         Some((view.revision, Shown::of(&view)))
     }
 
@@ -104,7 +104,7 @@ impl World {
 impl Shown {
     /// What this view shows.
     pub fn of(view: &metad::election::record::View) -> Self {
-        let token: Option<Token> = view.seat.tenure().map(|t| t.token);
+        let token: Option<Token> = view.leader.tenure().map(|t| t.token);
         let member = |m: &metad::election::record::Member| (m.registration.member.node.clone(), m.generation);
         Self { token, members: view.members.iter().map(member).collect() }
     }

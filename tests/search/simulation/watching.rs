@@ -22,7 +22,7 @@ impl Observer for Watching {
         match event {
             Event::Joined(joined) => {
                 world.moment.push(Happened::Joined { h: *h, pid: *pid });
-                if joined.view.seat.tenure_of(moment.elector.me(), joined.lease).is_some() {
+                if joined.view.leader.tenure_of(moment.elector.me(), joined.lease).is_some() {
                     world.tally.count("records reclaimed");
                 }
             }
@@ -44,7 +44,7 @@ impl Observer for Watching {
         }
         let Some(p) = world.process(*h, *pid) else { return };
         if let Some(view) = shown_by(event) {
-            let token = view.seat.tenure().map(|t| t.token);
+            let token = view.leader.tenure().map(|t| t.token);
             p.shown = p.shown.max((view.revision, token));
             p.seen_token = p.seen_token.max(token);
         }

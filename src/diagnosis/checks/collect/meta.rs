@@ -35,7 +35,7 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
     let asked = async {
         let store = open::open(config, clock).await.ok()?;
         let now = ask_store(store.as_ref(), transactions::read(&keys)).await.ok()?;
-        Some((of_view(&transactions::picture(&now).view(&keys)), store))
+        Some((of_view(&transactions::watched_keys(&now).view(&keys)), store))
     };
     let Some((mut facts, store)) = tokio::time::timeout(PATIENCE, asked).await.ok().flatten() else {
         return MetaFacts::default();
@@ -51,9 +51,9 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
 
 /// Who is registered, and who has the leader record.
 pub fn of_view(view: &View) -> MetaFacts {
-    let seat = view.seat.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
+    let leader = view.leader.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
     let (registered, foreign) = (Some(registered_in(view)), view.foreign.clone());
-    MetaFacts { registered, seat, foreign, ..MetaFacts::default() }
+    MetaFacts { registered, leader, foreign, ..MetaFacts::default() }
 }
 
 /// Who is registered in a view.

@@ -39,11 +39,11 @@ pub fn exists(facts: &Facts) -> Judgement {
 /// What the store itself tells when no meta node does. Where nobody has ever led, none is missed; and a node that
 /// looks around itself is there, whether it reaches its own address or not.
 fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
-    let meta = facts.meta.as_ref().filter(|m| !m.led.is_empty() || m.seat.is_some())?;
+    let meta = facts.meta.as_ref().filter(|m| !m.led.is_empty() || m.leader.is_some())?;
     if facts.past.is_some() {
         return None;
     }
-    let measured = match &meta.seat {
+    let measured = match &meta.leader {
         Some((node, token)) => {
             format!("{node} has the leader record, token {token}, but no meta node answers")
         }
@@ -105,7 +105,7 @@ pub fn foreign(facts: &Facts) -> Judgement {
     let Some(foreign) = meta.foreign.as_ref().or(seen().find_map(|s| s.foreign.as_ref())) else {
         return Outcome::new(Status::Pass, "there is no other key", limit).made();
     };
-    let is_led = meta.seat.is_some() || seen().any(|s| s.leader.is_some());
+    let is_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some());
     let (status, then) = match is_led {
         true => (Status::Warn, "no member can take over from the present leader"),
         false => (Status::Fail, "no leader can be elected"),

@@ -240,7 +240,7 @@ fn what_is_wrong_with_the_members_is_judged() {
     };
     assert_judged("LEADER_001", &dead(|_| {}), None); // none was ever started here
     assert_judged("LEADER_001", &dead(|m| m.led = ["x".to_owned()].into()), Some(Status::Fail));
-    let with_record = dead(|m| m.seat = Some(("x".into(), 7)));
+    let with_record = dead(|m| m.leader = Some(("x".into(), 7)));
     assert_judged("LEADER_001", &with_record, Some(Status::Fail));
     // A node that does not reach its own address is there all the same.
     assert_judged("LEADER_001", &Facts { past: Some(PastFacts::default()), ..with_record }, None);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use metad::election::event::{ClaimAnswer, Event};
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure, Token, View,
+    Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure, Token,
+    View,
 };
 use metad::protocol::transactions;
 use metad::store::codec::{Keys, decode_identity};
@@ -115,19 +116,19 @@ pub async fn register(ctx: &Ctx, candidate: &Candidate, expected: Revision) -> O
 /// What the other client sees.
 pub async fn view(ctx: &Ctx) -> View {
     let reply = txn_at(&*ctx.there, transactions::read(&ctx.keys)).await;
-    transactions::picture(&reply).view(&ctx.keys)
+    transactions::watched_keys(&reply).view(&ctx.keys)
 }
 
 /// Whoever leads, as the other client sees it.
 pub async fn tenure(ctx: &Ctx) -> Tenure {
-    let seat = view(ctx).await.seat;
-    let tenure = seat.tenure().cloned();
-    tenure.unwrap_or_else(|| panic!("somebody leads, and not {seat:?}"))
+    let leader = view(ctx).await.leader;
+    let tenure = leader.tenure().cloned();
+    tenure.unwrap_or_else(|| panic!("somebody leads, and not {leader:?}"))
 }
 
 async fn a_claim_of_the_vacant_seat_wins(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
-    assert_eq!(view(&ctx).await.seat, Seat::Vacant);
+    assert_eq!(view(&ctx).await.leader, Leader::Vacant);
     let token = one.wins(&ctx, 7).await;
     let expected = Tenure { record: one.record(7), token, lease: one.lease, rewritten: false };
     assert_eq!(tenure(&ctx).await, expected);
@@ -160,7 +161,7 @@ async fn a_claim_of_a_stale_generation_is_lost(ctx: Ctx) {
     one.generation = register(&ctx, &one, one.generation).await.expect("rewritten");
     let answer = ctx.there.call(Request::Txn(late)).await;
     assert_eq!(one.judge(&ctx, 1, &answer), ClaimAnswer::Lost, "cancelled by rewriting");
-    assert_eq!(view(&ctx).await.seat, Seat::Vacant);
+    assert_eq!(view(&ctx).await.leader, Leader::Vacant);
     one.wins(&ctx, 2).await;
 }
 
@@ -168,7 +169,7 @@ async fn a_claim_of_an_unregistered_node_is_lost(ctx: Ctx) {
     let one = Candidate::register(&ctx, 1).await;
     ctx.write(vec![Op::Delete(ctx.keys.node("n1"))]).await;
     assert_eq!(one.claims(&ctx, &*ctx.here, 1).await, ClaimAnswer::Lost);
-    assert_eq!(view(&ctx).await.seat, Seat::Vacant);
+    assert_eq!(view(&ctx).await.leader, Leader::Vacant);
 }
 
 async fn a_claim_behind_a_foreign_campaigner_is_lost(ctx: Ctx) {
@@ -176,7 +177,7 @@ async fn a_claim_behind_a_foreign_campaigner_is_lost(ctx: Ctx) {
     let foreign = format!("{}694d7a7b8c9d", ctx.keys.election());
     ctx.write(vec![Op::Put(foreign.clone(), b"another tool".to_vec(), None)]).await;
     assert_eq!(one.claims(&ctx, &*ctx.there, 1).await, ClaimAnswer::Lost);
-    assert_eq!(view(&ctx).await.seat, Seat::Foreign("another tool".into()));
+    assert_eq!(view(&ctx).await.leader, Leader::Foreign("another tool".into()));
     ctx.write(vec![Op::Delete(foreign)]).await;
     one.wins(&ctx, 2).await;
 }
@@ -190,7 +191,7 @@ async fn a_claim_under_an_ended_lease_is_lost(ctx: Ctx) {
     one.generation = register(&ctx, &one, Revision(0)).await.expect("registered anew");
     one.lease = lease;
     assert_eq!(one.claims(&ctx, &*ctx.here, 2).await, ClaimAnswer::Lost, "the lease is gone");
-    assert_eq!(view(&ctx).await.seat, Seat::Vacant);
+    assert_eq!(view(&ctx).await.leader, Leader::Vacant);
 }
 
 async fn of_many_claims_at_once_one_wins(ctx: Ctx) {
@@ -245,7 +246,7 @@ async fn an_enrolment_writes_identity_and_registration_or_neither(ctx: Ctx) {
     assert_eq!(ctx.txn(Txn::read(vec![Op::Get(identity.clone())])).await.found, [vec![]]);
     let reply = ctx.txn(enrol(one.generation, Revision(0))).await;
     assert!(reply.succeeded, "{reply:?}");
-    let seen = transactions::picture(&reply).view(&ctx.keys);
+    let seen = transactions::watched_keys(&reply).view(&ctx.keys);
     let generation = seen.member("n1").expect("the picture shows the new registration").generation;
     assert_eq!(generation, reply.header.revision);
     let reply = txn_at(&*ctx.there, Txn::read(vec![Op::Get(identity)])).await;

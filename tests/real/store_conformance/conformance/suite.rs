@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use metad::clock::{Clock, Instant, OsClock};
 use metad::election::lease::LeaseId;
 use metad::election::record::Revision;
-use metad::store::codec::{Keys, Picture};
+use metad::store::codec::{Keys, WatchedKeys};
 use metad::store::{
     Change, Guard, KeyRange, KeyValue, Op, Renewal, Request, Response, Store, StoreError, Txn, TxnReply,
     WatchBatch,
@@ -67,7 +67,7 @@ pub struct Ctx {
 pub struct Watching {
     batches: Batches,
     /// What it has shown, folded.
-    pub picture: Picture,
+    pub picture: WatchedKeys,
     /// All changes, in their order.
     pub changes: Vec<Change>,
 }
@@ -254,7 +254,7 @@ impl Ctx {
         let opened = self.there.watch(range, after, ALIVE_EVERY).await;
         Watching {
             batches: opened.unwrap_or_else(|e| panic!("opening a watch after {after}: {e}")),
-            picture: Picture::default(),
+            picture: WatchedKeys::default(),
             changes: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The tenures of the election on this store: how a tenure moves or ends, and what its fence refuses.
 
 use metad::election::event::{Event, HandOverAnswer};
-use metad::election::record::{Incarnation, LeaderRecord, Member, Revision, Seat, Token};
+use metad::election::record::{Incarnation, Leader, LeaderRecord, Member, Revision, Token};
 use metad::protocol::transactions;
 use metad::store::{Guard, Op, Request, Txn, TxnReply};
 
@@ -32,7 +32,7 @@ async fn a_release_deletes_the_record_and_leaves_the_registration_to_its_lease(c
     let view = view(&ctx).await;
     let members: Vec<_> = view.members.iter().map(|m| &m.registration.member).collect();
     // By now it might be that of our next start.
-    assert_eq!((view.seat, members), (Seat::Vacant, vec![&one.id]));
+    assert_eq!((view.leader, members), (Leader::Vacant, vec![&one.id]));
     assert_eq!(ctx.renew(one.lease).await.ttl, Some(LONG), "its lease lives on");
 }
 
@@ -48,7 +48,7 @@ async fn a_release_under_a_wrong_token_changes_nothing(ctx: Ctx) {
         assert!(!reply.succeeded, "{wrong} is not {token}");
     }
     let after = view(&ctx).await;
-    assert_eq!((after.seat, after.members), (before.seat, before.members));
+    assert_eq!((after.leader, after.members), (before.leader, before.members));
 }
 
 async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
@@ -59,12 +59,12 @@ async fn a_reclaim_moves_the_record_to_the_new_lease(ctx: Ctx) {
     one.generation = register(&ctx, &one, one.generation).await.expect("re-registered");
     let reply = ctx.txn(transactions::reclaim(&ctx.keys, &one.record(2), one.lease, old_token)).await;
     assert!(reply.succeeded, "{reply:?}");
-    let shown = transactions::picture(&reply).view(&ctx.keys);
+    let shown = transactions::watched_keys(&reply).view(&ctx.keys);
     ctx.revoke(old_lease).await;
     let now = tenure(&ctx).await;
     assert_eq!((now.lease, &now.record), (one.lease, &one.record(2)), "the old lease took nothing");
     assert!(now.token > old_token, "{} after {old_token}", now.token);
-    assert_eq!(shown.seat.tenure(), Some(&now), "the answer's picture shows the new tenure");
+    assert_eq!(shown.leader.tenure(), Some(&now), "the answer's picture shows the new tenure");
     assert_eq!(view(&ctx).await.members.len(), 1, "nor the registration");
 }
 
@@ -75,8 +75,8 @@ async fn a_reclaim_under_a_wrong_token_changes_nothing(ctx: Ctx) {
     let token = two.wins(&ctx, 1).await;
     let reply = ctx.txn(transactions::reclaim(&ctx.keys, &one.record(2), one.lease, old)).await;
     assert!(!reply.succeeded);
-    let shown = transactions::picture(&reply).view(&ctx.keys);
-    assert_eq!(shown.seat.tenure().map(|t| t.token), Some(token), "the answer shows who leads");
+    let shown = transactions::watched_keys(&reply).view(&ctx.keys);
+    assert_eq!(shown.leader.tenure().map(|t| t.token), Some(token), "the answer shows who leads");
     assert_eq!(tenure(&ctx).await.record, two.record(1));
 }
 
@@ -198,6 +198,6 @@ async fn a_leader_whose_lease_ends_leaves_a_vacant_seat(ctx: Ctx) {
     watching.until_deleted(&ctx.keys.leader()).await;
     let view = view(&ctx).await;
     let left: Vec<_> = view.members.iter().map(|m| &m.registration.member).collect();
-    assert_eq!((view.seat, left), (Seat::Vacant, vec![&two.id]));
+    assert_eq!((view.leader, left), (Leader::Vacant, vec![&two.id]));
     assert!(two.wins(&ctx, 1).await > old);
 }

@@ -1,6 +1,6 @@
-//! A picture of the election in a command: `rev=7 leader=a/token=7 members=a:5,b:3/priority=200`.
+//! A view of the election in a command: `rev=7 leader=a/token=7 members=a:5,b:3/priority=200`.
 //!
-//! What is left out is as in the elector's own newest picture, so `read id=3` alone means "nothing has
+//! What is left out is as in the elector's own newest view, so `read id=3` alone means "nothing has
 //! changed". `leader=` is `vacant`, `foreign:<name>` or `<node>/token=<n>`; a member is
 //! `<node>:<revision of its registration>`, its claim generation the same unless `/gen=` says otherwise. Both
 //! take `/lease=`, `/uuid=` and `/incarnation=`. Unless told, a node's uuid is made from its name, its
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Seat, Tenure,
+    Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure,
     Token, View,
 };
 
@@ -18,13 +18,13 @@ use super::args::{Args, number};
 
 const TTL: Duration = Duration::from_secs(10);
 
-/// What a picture is drawn against.
-pub struct Canvas<'a> {
+/// What a view is completed from.
+pub struct Defaults<'a> {
     /// Who we are.
     pub me: &'a MemberId,
     /// The lease we hold.
     pub lease: LeaseId,
-    /// The newest picture so far.
+    /// The newest view so far.
     pub old: &'a View,
 }
 
@@ -44,18 +44,18 @@ pub fn token(text: &str) -> Result<Token, String> {
     Token::new(Revision(number(text)?)).ok_or_else(|| "0 is not a token".into())
 }
 
-// === impl Canvas ===
+// === impl Defaults ===
 
-impl Canvas<'_> {
-    /// The picture that the arguments `rev`, `leader` and `members` describe.
-    pub fn draw(&self, args: &mut Args) -> Result<View, String> {
+impl Defaults<'_> {
+    /// The view that the arguments `rev`, `leader` and `members` describe.
+    pub fn view(&self, args: &mut Args) -> Result<View, String> {
         let revision = Revision(args.or("rev", number, self.old.revision.0)?);
-        let seat = match args.value("leader") {
-            None => self.old.seat.clone(),
-            Some("vacant") => Seat::Vacant,
+        let leader = match args.value("leader") {
+            None => self.old.leader.clone(),
+            Some("vacant") => Leader::Vacant,
             Some(text) => match text.strip_prefix("foreign:") {
-                Some(name) => Seat::Foreign(name.into()),
-                None => Seat::Held(Box::new(self.tenure(text)?)),
+                Some(name) => Leader::Foreign(name.into()),
+                None => Leader::Held(Box::new(self.tenure(text)?)),
             },
         };
         let members = match args.value("members") {
@@ -63,7 +63,7 @@ impl Canvas<'_> {
             Some("none") => Vec::new(),
             Some(list) => list.split(',').map(|m| self.member(m)).collect::<Result<_, _>>()?,
         };
-        let view = View { revision, seat, members, foreign: None };
+        let view = View { revision, leader, members, foreign: None };
         check_revisions(&view)?;
         Ok(view)
     }
@@ -120,12 +120,12 @@ impl Canvas<'_> {
     }
 }
 
-/// A picture cannot show what was written after it.
+/// A view cannot show what was written after it.
 fn check_revisions(view: &View) -> Result<(), String> {
-    let token = view.seat.tenure().map(|t| t.token.revision());
+    let token = view.leader.tenure().map(|t| t.token.revision());
     let members = view.members.iter().flat_map(|m| [m.created, m.generation]);
     match members.chain(token).find(|r| *r > view.revision) {
-        Some(r) => Err(format!("a picture of revision {} cannot show revision {r}", view.revision)),
+        Some(r) => Err(format!("a view of revision {} cannot show revision {r}", view.revision)),
         None => Ok(()),
     }
 }
