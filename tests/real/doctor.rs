@@ -210,7 +210,8 @@ fn the_member_with_the_slow_disk_is_named() {
     endpoints.push(last.clone());
     let _disk = SlowDisk::under(etcd.pid(slow), Duration::from_millis(700));
     let doctor = Doctor::at(endpoints).env("METAD_CHECKS__FSYNC_P99_MS", "400");
-    let doctor = doctor.env("METAD_CHECKS__COMMIT_P99_MS", "400");
+    // What waits for such a disk may count as a slow apply too, sooner or later.
+    let doctor = doctor.env("METAD_CHECKS__COMMIT_P99_MS", "400").skip("ETCD_018");
     let said = doctor.finds(&with_version(&etcd, vec!["ETCD_005", "ETCD_006"]));
     for code in ["ETCD_005", "ETCD_006"] {
         let measured = said.finding(code)["measured"].as_str().expect("text");
