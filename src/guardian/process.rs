@@ -17,7 +17,7 @@ use super::exit_report::{ExitReport, LAST_PATIENCE, WRITE_PATIENCE, Writing};
 use super::horizon::Horizon;
 use super::kernel_timer::KernelTimer;
 use super::revoke::Revoker;
-use super::rules::{self, KILLING_MAY_TAKE, Last, Rules, Timer};
+use super::rules::{self, GuardianRules, KILLING_MAY_TAKE, Last, Timer};
 use super::run::Run;
 use super::{program, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
@@ -40,7 +40,7 @@ struct Process {
     kernel_timer: KernelTimer,
     config: Option<Config>,
     revoker: Option<Revoker>,
-    rules: Rules,
+    rules: GuardianRules,
     run: Option<Run>,
     /// We have killed the ward.
     killed: bool,
@@ -80,7 +80,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
         kernel_timer: KernelTimer::create()?,
         config: None,
         revoker: None,
-        rules: Rules::default(),
+        rules: GuardianRules::default(),
         run: None,
         killed: false,
     };
@@ -184,11 +184,11 @@ impl Process {
         Ok(())
     }
 
-    fn program(&self) -> rules::Program {
+    fn program(&self) -> rules::ProgramState {
         match &self.run {
-            None => rules::Program::None,
-            Some(run) if run.is_dying() => rules::Program::Dies,
-            Some(_) => rules::Program::Runs,
+            None => rules::ProgramState::None,
+            Some(run) if run.is_dying() => rules::ProgramState::Dies,
+            Some(_) => rules::ProgramState::Runs,
         }
     }
 
@@ -315,9 +315,9 @@ impl Process {
     }
 
     /// What is left of the program, or has escaped from one that was here earlier.
-    fn remains(&self) -> rules::Program {
+    fn remains(&self) -> rules::ProgramState {
         match self.program() {
-            rules::Program::None if tree::bury_all(|_, _| {}) => rules::Program::Dies,
+            rules::ProgramState::None if tree::bury_all(|_, _| {}) => rules::ProgramState::Dies,
             program => program,
         }
     }

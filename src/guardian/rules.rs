@@ -19,7 +19,7 @@ pub const KILLING_MAY_TAKE: Duration = Duration::from_secs(1);
 
 /// What a guardian was told, and what has become of the main process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct GuardianRules {
     leases: Vec<LeaseId>,
     pinned: Option<u64>,
     dismissed: bool,
@@ -28,7 +28,7 @@ pub struct Rules {
 
 /// What is left of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum ProgramState {
     /// Nothing.
     None,
     /// It runs.
@@ -68,7 +68,7 @@ pub enum Last {
     Nothing,
 }
 
-impl Rules {
+impl GuardianRules {
     /// The main process names a lease, before the store hears of it.
     pub fn add_lease(&mut self, lease: LeaseId) {
         if self.leases.len() == LEASES_MAX {
@@ -111,12 +111,12 @@ impl Rules {
         &self,
         now: Instant,
         horizon: &Horizon,
-        program: Program,
+        program: ProgramState,
     ) -> Result<Instant, &'static str> {
         if self.main_is_dead {
             return Err("the main process is dead");
         }
-        if program != Program::None {
+        if program != ProgramState::None {
             return Err("processes of the last run are still alive");
         }
         match horizon.guardian_until().zip(horizon.kill_at()) {
@@ -134,31 +134,31 @@ impl Rules {
     }
 
     /// When to look again, if nothing is heard before.
-    pub fn next_due(&self, horizon: &Horizon, program: Program) -> Option<Instant> {
-        let kill = horizon.kill_at().filter(|_| program == Program::Runs);
+    pub fn next_due(&self, horizon: &Horizon, program: ProgramState) -> Option<Instant> {
+        let kill = horizon.kill_at().filter(|_| program == ProgramState::Runs);
         let fuse = horizon.fuse().map(|h| h + KILL_AFTER_FUSE);
         [kill, fuse].into_iter().flatten().reduce(Instant::earlier)
     }
 
     /// Who stands still must not outlive its time with a program: that is what the kernel timer is for.
-    pub fn timer(&self, now: Instant, horizon: &Horizon, program: Program) -> Timer {
+    pub fn timer(&self, now: Instant, horizon: &Horizon, program: ProgramState) -> Timer {
         match (program, horizon.guardian_until()) {
-            (Program::None, _) => Timer::Off,
-            (Program::Dies, at) => {
+            (ProgramState::None, _) => Timer::Off,
+            (ProgramState::Dies, at) => {
                 let more = now + KILLING_MAY_TAKE;
                 Timer::At(at.map_or(more, |at| at.later(more)))
             }
-            (Program::Runs, Some(at)) => Timer::At(at),
-            (Program::Runs, None) => Timer::AsItIs,
+            (ProgramState::Runs, Some(at)) => Timer::At(at),
+            (ProgramState::Runs, None) => Timer::AsItIs,
         }
     }
 
     /// What comes next, once the main process is dead or has dismissed us.
-    pub fn last(&self, program: Program) -> Last {
+    pub fn last(&self, program: ProgramState) -> Last {
         match program {
-            Program::Runs | Program::Dies => Last::Kill,
-            Program::None if self.dismissed || self.leases.is_empty() => Last::Nothing,
-            Program::None => Last::Revoke(self.leases.clone(), self.pinned),
+            ProgramState::Runs | ProgramState::Dies => Last::Kill,
+            ProgramState::None if self.dismissed || self.leases.is_empty() => Last::Nothing,
+            ProgramState::None => Last::Revoke(self.leases.clone(), self.pinned),
         }
     }
 }
@@ -177,39 +177,42 @@ mod tests {
 
     #[test]
     fn nothing_is_given_back_while_something_lives() {
-        let mut rules = Rules::default();
+        let mut rules = GuardianRules::default();
         rules.add_lease(LeaseId(7));
         rules.pin(3);
         rules.main_died();
-        assert_eq!(rules.last(Program::Runs), Last::Kill);
-        assert_eq!(rules.last(Program::Dies), Last::Kill);
-        assert_eq!(rules.last(Program::None), Last::Revoke(vec![LeaseId(7)], Some(3)));
+        assert_eq!(rules.last(ProgramState::Runs), Last::Kill);
+        assert_eq!(rules.last(ProgramState::Dies), Last::Kill);
+        assert_eq!(rules.last(ProgramState::None), Last::Revoke(vec![LeaseId(7)], Some(3)));
         rules.dismiss();
-        assert_eq!((rules.last(Program::Runs), rules.last(Program::None)), (Last::Kill, Last::Nothing));
+        assert_eq!(
+            (rules.last(ProgramState::Runs), rules.last(ProgramState::None)),
+            (Last::Kill, Last::Nothing)
+        );
     }
 
     #[test]
     fn a_program_starts_only_in_its_time_and_alone() {
-        let (mut rules, horizon, at) = (Rules::default(), horizon(), Instant::from_millis);
-        assert_eq!(rules.may_start(at(199), &horizon, Program::None), Ok(at(300)));
-        assert!(rules.may_start(at(200), &horizon, Program::None).is_err(), "its time is over");
-        assert!(rules.may_start(at(0), &horizon, Program::Dies).is_err(), "the last one still lives");
+        let (mut rules, horizon, at) = (GuardianRules::default(), horizon(), Instant::from_millis);
+        assert_eq!(rules.may_start(at(199), &horizon, ProgramState::None), Ok(at(300)));
+        assert!(rules.may_start(at(200), &horizon, ProgramState::None).is_err(), "its time is over");
+        assert!(rules.may_start(at(0), &horizon, ProgramState::Dies).is_err(), "the last one still lives");
         rules.main_died();
-        assert!(rules.may_start(at(0), &horizon, Program::None).is_err(), "nobody would end it");
+        assert!(rules.may_start(at(0), &horizon, ProgramState::None).is_err(), "nobody would end it");
     }
 
     #[test]
     fn each_is_killed_in_its_turn_and_a_guardian_that_kills_gets_more_time() {
-        let (rules, horizon, at) = (Rules::default(), horizon(), Instant::from_millis);
+        let (rules, horizon, at) = (GuardianRules::default(), horizon(), Instant::from_millis);
         assert_eq!(rules.due(at(199), &horizon), Due::default());
         assert_eq!(rules.due(at(200), &horizon), Due { kill_program: true, kill_main: false });
         assert_eq!(rules.due(at(500), &horizon), Due { kill_program: true, kill_main: true });
-        assert_eq!(rules.next_due(&horizon, Program::Runs), Some(at(200)));
-        assert_eq!(rules.next_due(&horizon, Program::Dies), Some(at(500)));
-        assert_eq!(rules.timer(at(0), &horizon, Program::None), Timer::Off);
-        assert_eq!(rules.timer(at(0), &horizon, Program::Runs), Timer::At(at(300)));
-        assert_eq!(rules.timer(at(290), &horizon, Program::Dies), Timer::At(at(1290)));
+        assert_eq!(rules.next_due(&horizon, ProgramState::Runs), Some(at(200)));
+        assert_eq!(rules.next_due(&horizon, ProgramState::Dies), Some(at(500)));
+        assert_eq!(rules.timer(at(0), &horizon, ProgramState::None), Timer::Off);
+        assert_eq!(rules.timer(at(0), &horizon, ProgramState::Runs), Timer::At(at(300)));
+        assert_eq!(rules.timer(at(290), &horizon, ProgramState::Dies), Timer::At(at(1290)));
         horizon.set(None);
-        assert_eq!(rules.timer(at(0), &horizon, Program::Runs), Timer::AsItIs);
+        assert_eq!(rules.timer(at(0), &horizon, ProgramState::Runs), Timer::AsItIs);
     }
 }

@@ -44,7 +44,7 @@ pub struct StepDown {
 
 /// What a watch of the state asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct WatchFrom {
     /// What the keys begin with.
     pub prefix: String,
     /// Only changes after this revision; `None`: from now on.
@@ -87,10 +87,10 @@ pub fn range(request: RangeRequest) -> Result<Page> {
 ///
 /// # Errors
 /// INVALID_ARGUMENT.
-pub fn watch(request: StateWatchRequest) -> Result<Watched> {
+pub fn watch(request: StateWatchRequest) -> Result<WatchFrom> {
     let StateWatchRequest { prefix, start_revision } = request;
     check_length("prefix", &prefix)?;
-    Ok(Watched { prefix, after: start_revision.checked_sub(1).map(Revision) })
+    Ok(WatchFrom { prefix, after: start_revision.checked_sub(1).map(Revision) })
 }
 
 /// The write that is asked for.

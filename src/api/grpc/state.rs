@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
-use super::requests::{self, Page, Watched};
+use super::requests::{self, Page, WatchFrom};
 use super::{RpcParts, refuse, slow};
 use crate::driver::leadership::WriteError;
 use crate::driver::reads::{Changes, Entry};
@@ -112,7 +112,7 @@ impl StateService for State {
         &self,
         request: Request<StateWatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let Watched { prefix, after } = requests::watch(request.into_inner())?;
+        let WatchFrom { prefix, after } = requests::watch(request.into_inner())?;
         let store = self.store()?;
         let now = store.range(&prefix, "", 1).await.map_err(|e| self.refuse(&e))?.revision;
         let after = after.unwrap_or(now);

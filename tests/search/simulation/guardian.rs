@@ -7,7 +7,7 @@ use metad::election::lease::LeaseId;
 use metad::election::record::Token;
 use metad::guardian::Guardianship;
 use metad::guardian::horizon::Horizon;
-use metad::guardian::rules::{Last, Program, Rules, Timer};
+use metad::guardian::rules::{GuardianRules, Last, ProgramState, Timer};
 use metad::store::Request;
 use tokio::sync::Notify;
 
@@ -20,6 +20,8 @@ use crate::simulation::world::{Event, Sim, World};
 const DEATH_MAX: u64 = 5 * MS;
 /// The same where nobody is in a hurry.
 const SLOW_DEATH_MAX: u64 = 300 * MS;
+/// When a guardian looks again at what it has killed.
+const KILL_AGAIN: u64 = 10 * MS;
 /// When a guardian without an answer to a revoke asks again.
 const REVOKE_AGAIN: u64 = SEC;
 /// How soon a lost guardian is replaced.
@@ -31,11 +33,11 @@ pub struct Guardian {
     pub h: usize,
     /// Whom it watches.
     pub pid: u32,
-    pub rules: Rules,
+    pub rules: GuardianRules,
     /// Stopped until then.
     pub stopped_until: u64,
     /// The program that runs, and whether it is being killed.
-    pub program: Option<(Token, Program)>,
+    pub program: Option<(Token, ProgramState)>,
     /// Tells whoever waits for the program.
     pub changed: Arc<Notify>,
     horizon: Arc<Horizon>,
@@ -51,11 +53,11 @@ pub struct Keeper {
     pub h: usize,
     pub pid: u32,
     /// All that was said so far.
-    pub told: Arc<Mutex<Rules>>,
+    pub told: Arc<Mutex<GuardianRules>>,
 }
 
 impl Keeper {
-    fn tell(&self, what: impl Fn(&mut Rules)) {
+    fn tell(&self, what: impl Fn(&mut GuardianRules)) {
         what(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
         let mut world = self.sim.lock();
         if let Some(guardian) = world.guardian_of(self.h, self.pid) {
@@ -84,13 +86,13 @@ impl Guardianship for Keeper {
     }
 
     fn dismiss(&self) {
-        self.tell(Rules::dismiss);
+        self.tell(GuardianRules::dismiss);
     }
 }
 
 impl Guardian {
-    pub fn remains(&self) -> Program {
-        self.program.map_or(Program::None, |(_, program)| program)
+    pub fn remains(&self) -> ProgramState {
+        self.program.map_or(ProgramState::None, |(_, program)| program)
     }
 }
 
@@ -98,7 +100,7 @@ impl Guardian {
 
 impl World {
     /// A process starts one, and tells it what it has told the last one.
-    pub fn start_guardian(&mut self, h: usize, pid: u32, horizon: Arc<Horizon>, rules: Rules) {
+    pub fn start_guardian(&mut self, h: usize, pid: u32, horizon: Arc<Horizon>, rules: GuardianRules) {
         let id = self.name();
         self.guardians.push(Guardian {
             id,
@@ -150,7 +152,10 @@ impl World {
         let (h, pid, clock) = (g.h, g.pid, self.clock(g.h));
         if g.main_is_dead || g.rules.is_dismissed() {
             match g.rules.last(g.remains()) {
-                Last::Kill => self.kill_program(id),
+                Last::Kill => {
+                    self.kill_program(id);
+                    self.push(KILL_AGAIN, Event::Look(id));
+                }
                 Last::Revoke(leases, _) => return self.revoke(id, &leases),
                 Last::Nothing => return self.guardians.retain(|g| g.id != id),
             }
@@ -186,7 +191,7 @@ impl World {
 
     /// It is done once its revoke has arrived.
     pub fn guardian_has_revoked(&mut self, id: u64) {
-        let all_gone = |w: &World, g: &Guardian| match g.rules.last(Program::None) {
+        let all_gone = |w: &World, g: &Guardian| match g.rules.last(ProgramState::None) {
             Last::Revoke(leases, _) => !leases.iter().any(|l| w.store.has(*l)),
             Last::Kill | Last::Nothing => true,
         };
@@ -217,7 +222,7 @@ impl World {
         let (now, clock) = (self.now, self.clock(h));
         let g = self.guardian_of(h, pid).filter(|g| g.stopped_until <= now)?;
         let Ok(until) = g.rules.may_start(clock, &g.horizon, g.remains()) else { return Some(false) };
-        (g.timer, g.program) = (Some(until), Some((token, Program::Runs)));
+        (g.timer, g.program) = (Some(until), Some((token, ProgramState::Runs)));
         Some(true)
     }
 
@@ -236,8 +241,8 @@ impl World {
 
     fn kill_program(&mut self, id: u64) {
         let Some(g) = self.guardian(id) else { return };
-        let Some((token, Program::Runs)) = g.program else { return };
-        g.program = Some((token, Program::Dies));
+        let Some((token, ProgramState::Runs)) = g.program else { return };
+        g.program = Some((token, ProgramState::Dies));
         let max = if g.main_is_dead { SLOW_DEATH_MAX } else { DEATH_MAX };
         let after = self.dice.below(max);
         self.tally.count("programs killed");

@@ -13,7 +13,7 @@ use metad::election::elector::State;
 use metad::election::lease::LeaseId;
 use metad::election::record::{MemberId, Nonce, Revision, Token};
 use metad::guardian::horizon::Horizon;
-use metad::guardian::rules::Rules;
+use metad::guardian::rules::GuardianRules;
 
 use crate::simulation::clock::Drift;
 
@@ -54,7 +54,7 @@ pub struct Process {
     /// Its driver.
     pub handle: DriverHandle,
     /// What it has told its guardians.
-    pub told: Arc<Mutex<Rules>>,
+    pub told: Arc<Mutex<GuardianRules>>,
     /// The deadlines, which its switch and its guardian share.
     pub horizon: Arc<Horizon>,
     /// Stopped as by SIGSTOP.

@@ -20,7 +20,7 @@ use metad::election::lease::LeaseId;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use metad::guardian::Guardianship;
 use metad::guardian::horizon::Horizon;
-use metad::guardian::rules::Rules;
+use metad::guardian::rules::GuardianRules;
 use metad::telemetry::Telemetry;
 use tokio::time::{Instant, Sleep};
 
@@ -176,7 +176,7 @@ impl Player {
                 return world.start_later(h);
             }
         };
-        let told = Arc::new(Mutex::new(Rules::default()));
+        let told = Arc::new(Mutex::new(GuardianRules::default()));
         let keeper = Keeper { sim: self.sim.clone(), h, pid, told: told.clone() };
         let me = MemberId { uuid: data_dir.uuid(), incarnation: data_dir.incarnation(), node: String::new() };
         let parts = self.parts(&machine, data_dir, keeper);
@@ -193,7 +193,7 @@ impl Player {
         let mut world = self.sim.lock();
         world.trace(|| format!("n{h}#{pid} starts"));
         if world.plan.guardians {
-            world.start_guardian(h, pid, horizon.clone(), Rules::default());
+            world.start_guardian(h, pid, horizon.clone(), GuardianRules::default());
         }
         world.hosts[h].process = Some(Process {
             pid,
