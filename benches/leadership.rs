@@ -24,7 +24,7 @@ use support::poll::boot_ns;
 use support::proxy::FaultProxy;
 use support::usage::{cpu_secs, rss_mb, wake_ups};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const RUNS: usize = 11;
 const SECURED_RUNS: usize = 20;
 /// Everybody has logged in by then.
@@ -76,7 +76,7 @@ fn median(mut all: Vec<f64>) -> f64 {
 }
 
 fn started_ns(node: &Node) -> u64 {
-    node.wait_for("main_loop_started", PATIENCE).at_ns()
+    node.wait_for("main_loop_started", TIMEOUT).at_ns()
 }
 
 fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
@@ -86,7 +86,7 @@ fn start_to_leading(what: &str, builder: impl Fn(&str) -> NodeBuilder) {
         let node = node.spawn();
         let took = started_ns(&node) - began;
         node.signal(Signal::TERM);
-        node.wait_exit(PATIENCE);
+        node.wait_exit(TIMEOUT);
         took as f64 / 1e6
     };
     println!("start to leading, {what}: {:.1} ms", median((0..RUNS).map(run).collect()));
@@ -100,7 +100,7 @@ fn stages() {
     kill_9("etcd, 3 members", &etcd, 15);
 }
 
-/// A follower is given the seat: beside it, run by run and after the same pause, what the store itself takes for a
+/// A follower is given the record: beside it, run by run and after the same pause, what the store itself takes for a
 /// write that another client sees.
 fn hand_over(what: &str, etcd: &EtcdCluster) {
     let mut bare = Bare::new(etcd);
@@ -114,7 +114,7 @@ fn hand_over(what: &str, etcd: &EtcdCluster) {
         let asked = boot_ns();
         first.signal(Signal::TERM);
         all.push((started_ns(&second) - asked) as f64 / 1e6);
-        let at = |node: &Node, kind: &str| node.wait_for(kind, PATIENCE).at_ns();
+        let at = |node: &Node, kind: &str| node.wait_for(kind, TIMEOUT).at_ns();
         let marks = [
             asked,
             at(&first, "main_loop_stopping"),
@@ -145,7 +145,7 @@ fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {
         let killed = boot_ns();
         support::spawn::signal(first.pid(), Signal::KILL);
         let after =
-            |kind: &'static str| second.wait_event(|e| e.kind() == kind && e.at_ns() > killed, PATIENCE);
+            |kind: &'static str| second.wait_event(|e| e.kind() == kind && e.at_ns() > killed, TIMEOUT);
         let marks = ["leader_changed", "leadership_won", "main_loop_started"].map(|kind| after(kind).at_ns());
         marks.map(|at| (at - killed) as f64 / 1e6)
     };
@@ -193,7 +193,7 @@ fn next_in_line_dies(what: &str, etcd: &EtcdCluster) {
         let node = |id: &str| NodeBuilder::new(id).cluster(&format!("l{i}")).etcd(etcd).spawn();
         let (first, second) = pair(node);
         let third = node("c");
-        third.wait_for("joined", PATIENCE);
+        third.wait_for("joined", TIMEOUT);
         std::thread::sleep(PAUSE);
         second.kill();
         let asked = boot_ns();
@@ -228,7 +228,7 @@ fn etcd_refuses(etcd: &EtcdCluster) {
     let leader = NodeBuilder::new("a").cluster("refused").etcd(etcd).spawn();
     started_ns(&leader);
     let follower = NodeBuilder::new("b").cluster("refused").endpoints([proxy.addr()]).spawn();
-    follower.wait_for("joined", PATIENCE);
+    follower.wait_for("joined", TIMEOUT);
     std::thread::sleep(PAUSE);
     let (cpu, lines) = (cpu_secs(follower.pid()), follower.stderr().lines().count());
     proxy.refuse();
@@ -256,7 +256,7 @@ fn messages(what: &str, etcd: &EtcdCluster) {
 
 /// How many gRPC messages etcd has received.
 fn received(etcd: &EtcdCluster) -> f64 {
-    let (_, page) = support::http::get(etcd.addr(0), "/metrics", PATIENCE).expect("etcd has metrics");
+    let (_, page) = support::http::get(etcd.addr(0), "/metrics", TIMEOUT).expect("etcd has metrics");
     let counters = page.lines().filter(|l| l.starts_with("grpc_server_msg_received_total{"));
     counters.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
@@ -265,7 +265,7 @@ fn pair(node: impl Fn(&str) -> Node) -> (Node, Node) {
     let first = node("a");
     started_ns(&first);
     let second = node("b");
-    second.wait_for("joined", PATIENCE);
+    second.wait_for("joined", TIMEOUT);
     std::thread::sleep(PAUSE);
     (first, second)
 }
@@ -335,7 +335,7 @@ fn idle_writes(etcd: &EtcdCluster, node: &impl Fn(&str) -> NodeBuilder) {
     };
     let without = window();
     let nodes = ["n1", "n2", "n3"].map(|id| node(id).spawn());
-    nodes.iter().for_each(|n| _ = n.wait_for("joined", PATIENCE));
+    nodes.iter().for_each(|n| _ = n.wait_for("joined", TIMEOUT));
     std::thread::sleep(Duration::from_secs(5)); // the history's row, the first renewals
     let revision = etcd.revision();
     let with = window();

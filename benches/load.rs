@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many pairs of puts are compared.
 const PUTS: usize = 3_000;
 const VALUE: &[u8] = &[b'v'; 256];
@@ -269,7 +269,7 @@ async fn work(channel: Channel, port: u32, mut stop: tokio::sync::watch::Receive
 fn leading(cluster: &str, etcd: &EtcdCluster) -> Node {
     let begin = boot_ns();
     let node = NodeBuilder::new("a").lease_secs(30).cluster(cluster).etcd(etcd).spawn();
-    assert!(node.wait_for("main_loop_started", PATIENCE).at_ns() > begin);
+    assert!(node.wait_for("main_loop_started", TIMEOUT).at_ns() > begin);
     node
 }
 

@@ -135,7 +135,7 @@ struct Driver {
     status: watch::Sender<Arc<Status>>,
     confirmed_at: Instant,
     ticked_boot_ns: Arc<AtomicU64>,
-    /// The last leader we saw, kept while the seat is vacant.
+    /// The last leader we saw, kept while nobody leads.
     last_leader: Option<LeaderRecord>,
     remembered: Remembered,
     watches: bool,

@@ -1,4 +1,4 @@
-//! The guardian: a small process that outlives ours, kills what we leave behind, and only then frees our seat.
+//! The guardian: a small process that outlives ours, kills what we leave behind, and only then frees our record.
 //!
 //! It runs in a session of its own and watches us by pidfd. It is the parent of the program that runs as the
 //! main loop, and a subreaper, so that nothing of that program's tree can get away from it.
@@ -15,7 +15,7 @@
 //! It must not renew, campaign, restart anything, or outlive its task. It knows the lease before it is granted.
 //!
 //! Not covered: main process and guardian killed in the same instant, or both stopped until they are. Then the program
-//! is ended by its parent-death signal and the seat by the lease; grandchildren are ended only by a cgroup (systemd's
+//! is ended by its parent-death signal and the record by the lease; grandchildren are ended only by a cgroup (systemd's
 //! `KillMode=control-group`).
 
 #[cfg(feature = "node")]

@@ -27,7 +27,8 @@
 //! - [`limits`]: what clients may take: connections, time, requests, bytes, descriptors.
 //! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it.
-//! - [`protocol`]: the election in terms of store transactions, and the join. Pure.
+//! - [`protocol`]: the election in terms of store transactions: what each action of the elector comes to, and the join.
+//!   Pure.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
 //! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; the data dir; joining;
 //!   handing over. What records or explains implements [`driver::observer::Observer`]:
@@ -56,7 +57,13 @@
 //! | a write without the token's guard ([`protocol::transactions::fenced`]) | store conformance: `a_fenced_write_needs_the_token`; simulation: `no_write_lands_with_a_stale_token` |
 //! | the record given up before the main loop has ended | simulation: `release_only_after_main_loop_stopped`; model: `GivenUpWhileRunning` |
 //! | a dead process's lease taken over, instead of its record | model: `AdoptedLease` |
-//! | the guardian revokes before the program is dead; the data dir's lock goes with the process | model: `RevokeBeforeKill`, `LockGoesWithProcess` |
+//! | the guardian revokes before the program is dead ([`guardian::rules`]) | `guardian::rules::tests::nothing_is_given_back_while_something_lives`; simulation: `a_guardian_revokes_only_after_the_program_is_dead`; model: `RevokeBeforeKill` |
+//! | the data dir's lock goes with the process | model: `LockGoesWithProcess` |
+//! | a data dir from another machine counts as its own ([`driver::data_dir`]) | simulation: `no_honest_data_dir_is_called_stale`, `at_most_one_main_loop` |
+//! | a store that went back in time is not noticed ([`protocol::transactions::went_back`]) | simulation: `no_main_loop_starts_below_what_was_seen` |
+//! | a write's slot is not compared ([`driver::writes`]) | simulation: `a_write_happens_once_and_is_told_truly` |
+//! | a watch that goes on where the store was read, not where it broke | simulation: `no_view_is_wrong` |
+//! | a candidate stands ready for any tenure ([`driver::status::Status::tenure_to_prepare`]) | simulation: `nobody_is_ready_for_another_tenure` |
 //! | a main loop that goes on after a hand-over of unknown outcome | model: `ResumeAfterHandOver` |
 //! | a registration without its compare | model: `UncomparedRegistration` |
 //!

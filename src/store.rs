@@ -169,7 +169,7 @@ pub struct KeyRange {
 /// A piece of a watch: everything that happened up to `revision`. Without changes it is a sign of life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WatchBatch {
-    /// The picture is complete up to here.
+    /// The view is complete up to here.
     pub revision: Revision,
     /// What changed, in order.
     pub changes: Vec<Change>,

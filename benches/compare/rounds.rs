@@ -18,7 +18,7 @@ use super::support::node::{NodeBuilder, Signal};
 use super::support::output::{Output, Said};
 use super::support::poll::boot_ns;
 use super::support::spawn;
-use super::{PATIENCE, PAUSE, median, pair, started_ns};
+use super::{TIMEOUT, PAUSE, median, pair, started_ns};
 
 /// The argument with which the benchmark starts itself as the process that watches.
 pub const WATCHER: &str = "compare-watcher";
@@ -157,10 +157,10 @@ fn metad_fail_over(etcd: &EtcdCluster, round: usize, signal: Signal) -> f64 {
     let began = boot_ns();
     first.signal(signal);
     let took = ms(began, started_ns(&second));
-    first.wait_exit(PATIENCE);
+    first.wait_exit(TIMEOUT);
     // In good order: a lease that expires later would disturb another round.
     second.signal(Signal::TERM);
-    second.wait_exit(PATIENCE);
+    second.wait_exit(TIMEOUT);
     took
 }
 
@@ -276,8 +276,8 @@ impl Program {
             let found = said.stdout.iter().filter_map(stamp).nth(n);
             found.map(Some).or(said.is_over().then_some(None))
         };
-        let found = self.output.wait(PATIENCE, look).flatten();
-        found.unwrap_or_else(|| panic!("no `{word}` within {PATIENCE:?}: {}", self.output.now().report()))
+        let found = self.output.wait(TIMEOUT, look).flatten();
+        found.unwrap_or_else(|| panic!("no `{word}` within {TIMEOUT:?}: {}", self.output.now().report()))
     }
 
     fn signal(&self, signal: Signal) {
@@ -288,8 +288,8 @@ impl Program {
 
     #[track_caller]
     fn wait_exit(&self) {
-        let ended = self.output.wait(PATIENCE, |said| said.exit);
-        assert!(ended.is_some(), "no end within {PATIENCE:?}: {}", self.output.now().report());
+        let ended = self.output.wait(TIMEOUT, |said| said.exit);
+        assert!(ended.is_some(), "no end within {TIMEOUT:?}: {}", self.output.now().report());
     }
 }
 

@@ -108,7 +108,7 @@ fn is_costly(path: &str) -> bool {
     path == "/metrics" || path.starts_with("/api/")
 }
 
-/// Scripts, styles, pictures and data from this node alone, nobody may frame it, and nothing is taken for what it does
+/// Scripts, styles, images and data from this node alone, nobody may frame it, and nothing is taken for what it does
 /// not say that it is. In every answer, refusals included.
 async fn harden(mut answer: Response) -> Response {
     const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

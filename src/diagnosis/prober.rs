@@ -27,7 +27,7 @@ const WRONG_PAUSE: Duration = Duration::from_secs(2);
 const TROUBLE_PAUSE: Duration = Duration::from_millis(300);
 /// How long a member of etcd, and another meta node, gets to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
-const PEER_PATIENCE: Duration = Duration::from_millis(500);
+const PEER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The most meta nodes that are asked.
 const PEERS_MAX: usize = 8;
 
@@ -185,9 +185,9 @@ pub(super) fn say(telemetry: &Telemetry, verdict: &Verdict) {
 async fn ask(member: &Member) -> Peer {
     let r = &member.registration;
     let asked = async {
-        let answer = MemberClient::lazy(&r.rpc_address, PEER_PATIENCE).ok()?.leader().await.ok()?;
+        let answer = MemberClient::lazy(&r.rpc_address, PEER_TIMEOUT).ok()?.leader().await.ok()?;
         Some(Duration::from_millis(answer.answerer?.age_ms))
     };
-    let age = tokio::time::timeout(PEER_PATIENCE, asked).await.ok().flatten();
+    let age = tokio::time::timeout(PEER_TIMEOUT, asked).await.ok().flatten();
     Peer { node: r.member.node.clone(), age }
 }

@@ -98,7 +98,7 @@ pub struct Stall {
 pub struct Peer {
     /// Its node id.
     pub node: String,
-    /// How old its picture of the store is; `None`: it does not answer.
+    /// How old its view of the store is; `None`: it does not answer.
     pub age: Option<Duration>,
 }
 

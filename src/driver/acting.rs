@@ -163,7 +163,7 @@ impl Driver {
     }
 
     /// Says goodbye: with our lease, our registration goes, and with it a claim that may still be under way. A
-    /// forced step-down touches nothing; there, and where the store does not answer, the guardian frees the seat
+    /// forced step-down touches nothing; there, and where the store does not answer, the guardian frees the record
     /// once we are dead.
     pub(super) async fn leave(&mut self, ending: &Ending) {
         self.parts.fuse.set(None);

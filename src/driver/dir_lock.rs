@@ -19,9 +19,9 @@ use crate::files;
 /// Says who has the lock.
 const NOTE: &str = "lock";
 /// How long a start waits for what a dead process has left behind.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a child of ours may take from its fork to its exec.
-const OWN_CHILD_PATIENCE: Duration = Duration::from_millis(500);
+const OWN_CHILD_TIMEOUT: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Why the lock was not taken.
@@ -56,9 +56,9 @@ pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
             Err(TryLockError::WouldBlock) => {}
         }
         let holder = Holder::read(dir);
-        let patience = holder.patience();
-        if LOOK_EVERY * looks >= patience {
-            return Err(LockError::Held(holder.describe(patience == PATIENCE)));
+        let timeout = holder.timeout();
+        if LOOK_EVERY * looks >= timeout {
+            return Err(LockError::Held(holder.describe(timeout == TIMEOUT)));
         }
         looks += 1;
         std::thread::sleep(LOOK_EVERY);
@@ -108,15 +108,15 @@ impl Holder {
     }
 
     /// How long it may take to be gone.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         match self.pid {
             _ if self.is_elsewhere() => Duration::ZERO,
             // A child that this process is just starting has our files until its exec: also the one we have closed.
-            Some(pid) if pid == std::process::id() => OWN_CHILD_PATIENCE,
-            Some(pid) if !is_alive(pid) => PATIENCE,
+            Some(pid) if pid == std::process::id() => OWN_CHILD_TIMEOUT,
+            Some(pid) if !is_alive(pid) => TIMEOUT,
             Some(_) => Duration::ZERO,
             // Its note is gone: it may be the guardian of a process that has just died.
-            None => PATIENCE,
+            None => TIMEOUT,
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
         let (ours, other) = (pid_namespace().expect("/proc is mounted"), 7);
         let note = |namespace| format!("node n1, process 4000000 of PID namespace {namespace}");
         let (dead, unknown) = (Holder::parse(&note(ours)), Holder::parse(&note(other)));
-        assert_eq!((dead.patience(), unknown.patience()), (PATIENCE, Duration::ZERO));
+        assert_eq!((dead.timeout(), unknown.timeout()), (TIMEOUT, Duration::ZERO));
         assert_eq!(
             unknown.describe(false),
             "node n1, process 4000000 of another PID namespace, such as another container"

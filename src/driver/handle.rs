@@ -78,7 +78,7 @@ impl DriverHandle {
     }
 
     /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
-    /// the picture) is in the latest one, but announced by none.
+    /// the view) is in the latest one, but announced by none.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.status.clone()
     }

@@ -13,7 +13,7 @@ use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next};
 use crate::store::Request;
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
-const HOLDER_PATIENCE: Duration = Duration::from_secs(60);
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before our node id is looked at again.
 const HOLDER_PAUSE: Duration = Duration::from_millis(500);
 
@@ -164,8 +164,8 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
 
 /// A node that has once joined waits for its store for ever; one that starts says soon that it is not there.
 fn is_running(shared: &Shared) -> bool {
-    let patience_over = shared.started_at + shared.store_timeout;
-    shared.has_joined() || !shared.clock.now().reached(patience_over)
+    let timeout_at = shared.started_at + shared.store_timeout;
+    shared.has_joined() || !shared.clock.now().reached(timeout_at)
 }
 
 /// Another data dir is registered under our node id. If it answers, it lives and we must go; if not, its lease
@@ -181,14 +181,14 @@ async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) ->
         );
         return Some(Ending::with_detail(Reason::NodeIdInUse, detail));
     }
-    if shared.clock.now().since(since) < HOLDER_PATIENCE {
+    if shared.clock.now().since(since) < HOLDER_TIMEOUT {
         return None;
     }
     let estranged = shared.data_dir.lock().await.estranged();
     let estranged = estranged.map_or(String::new(), |why| format!("; {why}"));
     let detail = format!(
         "node id {node:?} is registered by {place}, which does not answer, and whose lease has not ended for \
-         {HOLDER_PATIENCE:?}; if it is certainly dead: metad release --node {node} --it-is-dead, with the settings of \
+         {HOLDER_TIMEOUT:?}; if it is certainly dead: metad release --node {node} --it-is-dead, with the settings of \
          this node (or etcdctl lease revoke {}){estranged}",
         holder.lease
     );

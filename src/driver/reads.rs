@@ -38,7 +38,7 @@ pub struct Snapshot {
 /// A piece of a watch: everything that happened up to `revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// The picture is complete up to here.
+    /// The view is complete up to here.
     pub revision: Revision,
     /// What was written, or deleted: the name alone.
     pub changes: Vec<Result<Entry, String>>,

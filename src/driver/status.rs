@@ -14,7 +14,7 @@ pub enum Role {
     Joining,
     /// Registered, not leading.
     Follower,
-    /// Asking for the vacant seat.
+    /// Asking for the vacancy.
     Claiming,
     /// Elected; the main loop does not run yet.
     Starting,
@@ -43,7 +43,7 @@ pub struct Status {
     pub ttl: Option<Duration>,
     /// The election as we see it.
     pub view: View,
-    /// When the store last confirmed this picture.
+    /// When the store last confirmed this view.
     pub confirmed_at: Instant,
 }
 
@@ -102,7 +102,7 @@ impl Status {
         }
     }
 
-    /// Is the later one the same picture, of a lease that was renewed or a store that has confirmed it?
+    /// Is the later one the same view, of a lease that was renewed or a store that has confirmed it?
     pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
         let Self { me, cluster, role, token, holds_until, ttl, view, confirmed_at: _ } = self;
         let unchanged = (me, cluster, role, token, ttl, view);
@@ -149,7 +149,7 @@ impl Status {
         self.leader().map(|t| &t.record)
     }
 
-    /// The revision that this is the picture of.
+    /// The revision that this is the view of.
     pub fn revision(&self) -> Revision {
         self.view.revision
     }

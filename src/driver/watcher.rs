@@ -1,4 +1,4 @@
-//! The watch on the election: keeps one picture up to date and hands each new one to the elector.
+//! The watch on the election: keeps the watched keys up to date and hands each new one to the elector.
 //!
 //! A watch that breaks or goes silent is not a loss: it is opened again, at another member, from where it was. Before
 //! that the store is read: it may have been restored from a backup meanwhile, or be another one. That is how a candidate
@@ -39,22 +39,22 @@ impl Driver {
 
 /// Watches until the receiver is gone. `alive_every`: how often the stream must show a sign of life.
 async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Event>) {
-    let mut picture = None;
+    let mut watched = None;
     let mut looks = Looks::default();
     let mut pause = REOPEN_PAUSE;
     while !reports.is_closed() {
-        let before = picture.as_ref().map(WatchedKeys::revision);
-        let ended = follow(&shared, alive_every, &reports, &mut picture).await;
+        let before = watched.as_ref().map(WatchedKeys::revision);
+        let ended = follow(&shared, alive_every, &reports, &mut watched).await;
         if let Err(e) = ended {
             if e.refusal() == Some(Refusal::Compacted) {
-                picture = None;
+                watched = None;
             }
             shared.trouble.report("watch", &e);
             if let Some(how) = looks.again(&shared).await {
                 let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
             }
         }
-        let moved = picture.as_ref().map(WatchedKeys::revision) != before;
+        let moved = watched.as_ref().map(WatchedKeys::revision) != before;
         pause = if moved { REOPEN_PAUSE } else { (pause * 2).min(REOPEN_PAUSE_MAX) };
         tokio::time::sleep(pause).await;
     }
@@ -74,10 +74,10 @@ async fn follow(
         let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
         return Ok(());
     }
-    let picture = known.get_or_insert(fresh);
-    let mut batches = store.watch(keys.watched(), picture.revision(), alive_every).await?;
+    let watched = known.get_or_insert(fresh);
+    let mut batches = store.watch(keys.watched(), watched.revision(), alive_every).await?;
     loop {
-        if reports.send(Event::Seen(picture.view(keys))).await.is_err() {
+        if reports.send(Event::Seen(watched.view(keys))).await.is_err() {
             return Ok(());
         }
         // Twice the promised interval without a sign of life: the member hangs, whatever the connection says.
@@ -89,6 +89,6 @@ async fn follow(
                 Err(_) => return Err(StoreError::Unknown("the watch stopped responding".into())),
             }
         };
-        picture.fold(batch);
+        watched.fold(batch);
     }
 }

@@ -24,9 +24,9 @@ use crate::election::lease::LeaseId;
 /// Set in the environment of a process that is to be a guardian: the numbers of its descriptors.
 pub(super) const FDS_VARIABLE: &str = "METAD_GUARDIAN_FDS";
 /// How long a new guardian may take to be ready.
-const READY_PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a killed guardian may take to be dead. One in uninterruptible sleep is left to the kernel.
-const DEATH_PATIENCE: Duration = Duration::from_secs(2);
+const DEATH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start guardians.
 #[derive(Clone, Debug)]
@@ -86,10 +86,10 @@ impl Guardian {
         })?;
         let guardian = Self { link, child: Mutex::new(child), said };
         let ready = guardian.until(|s| s.ready || s.lost.is_some());
-        let why = match tokio::time::timeout(READY_PATIENCE, ready).await {
+        let why = match tokio::time::timeout(READY_TIMEOUT, ready).await {
             Ok(said) if said.ready => return Ok(guardian),
             Ok(_) => "it exited immediately".to_owned(),
-            Err(_) => format!("it was not ready within {READY_PATIENCE:?}"),
+            Err(_) => format!("it was not ready within {READY_TIMEOUT:?}"),
         };
         guardian.destroy();
         Err(NoGuardian(why))
@@ -203,11 +203,11 @@ fn end(child: &mut Child) {
         tracing::error!(%error, pid = child.id(), "cannot kill the guardian");
     }
     if let Ok(death) = death {
-        let patience = rustix::time::Timespec {
-            tv_sec: i64::try_from(DEATH_PATIENCE.as_secs()).unwrap_or(i64::MAX),
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(DEATH_TIMEOUT.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: 0,
         };
-        let _ = rustix::event::poll(&mut [PollFd::new(&death, PollFlags::IN)], Some(&patience));
+        let _ = rustix::event::poll(&mut [PollFd::new(&death, PollFlags::IN)], Some(&timeout));
     }
     let _ = child.try_wait();
 }

@@ -1,7 +1,7 @@
 //! What the guardian knows about the death of a leader, left in the data dir for its next start: whoever dies at the
 //! end of its lease, or is killed, cannot say so itself.
 //!
-//! A disk that hangs must not keep the seat from being freed, so a thread of its own writes, and it is waited for only
+//! A disk that hangs must not keep the record from being freed, so a thread of its own writes, and it is waited for only
 //! as long as that costs nobody anything.
 
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ use crate::files;
 /// The file's name in the data dir.
 const FILE: &str = "exit-report";
 /// How long the next start waits for it, if nobody can lead meanwhile anyway.
-pub(super) const WRITE_PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long the guardian itself waits for it at the end, when it has nothing else to do.
-pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a leader's process is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,8 @@ impl ExitReport {
 
 impl Writing {
     /// Waits until it is written, for so long at most.
-    pub(super) fn wait(&self, patience: Duration) {
-        let _ = self.0.recv_timeout(patience);
+    pub(super) fn wait(&self, timeout: Duration) {
+        let _ = self.0.recv_timeout(timeout);
     }
 }
 

@@ -41,7 +41,7 @@ struct Pings {
     sent: u64,
     answered: u64,
     silent: Duration,
-    patience: Duration,
+    timeout: Duration,
 }
 
 // === impl Link ===
@@ -115,14 +115,14 @@ async fn hear(channel: &AsyncFd<Channel>, tell: &watch::Sender<Said>, pings: &mu
 
 impl Pings {
     fn new(ttl: Duration) -> Self {
-        let patience = (ttl / 2).clamp(SILENCE_MIN, SILENCE_MAX);
-        Self { sent: 0, answered: 0, silent: Duration::ZERO, patience }
+        let timeout = (ttl / 2).clamp(SILENCE_MIN, SILENCE_MAX);
+        Self { sent: 0, answered: 0, silent: Duration::ZERO, timeout }
     }
 
     /// The next one to send; `None`: it has been silent for too long.
     fn next(&mut self) -> Option<u64> {
         self.silent = if self.answered == self.sent { Duration::ZERO } else { self.silent + PING_EVERY };
-        if self.silent >= self.patience {
+        if self.silent >= self.timeout {
             return None;
         }
         self.sent += 1;

@@ -13,7 +13,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
 use super::child::FDS_VARIABLE;
-use super::exit_report::{ExitReport, LAST_PATIENCE, WRITE_PATIENCE, Writing};
+use super::exit_report::{ExitReport, LAST_TIMEOUT, WRITE_TIMEOUT, Writing};
 use super::horizon::Horizon;
 use super::kernel_timer::KernelTimer;
 use super::revoke::Revoker;
@@ -101,10 +101,10 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
 /// hangs with the exit report.
 fn free_data_dir(lock: OwnedFd, exit_report: Option<Writing>) -> io::Result<JoinHandle<()>> {
     let free = move || {
-        exit_report.iter().for_each(|o| o.wait(WRITE_PATIENCE));
+        exit_report.iter().for_each(|o| o.wait(WRITE_TIMEOUT));
         drop(lock);
         // A thread that had to wait for a CPU must not be ended before it has written.
-        exit_report.iter().for_each(|o| o.wait(LAST_PATIENCE));
+        exit_report.iter().for_each(|o| o.wait(LAST_TIMEOUT));
     };
     std::thread::Builder::new().name("free-data-dir".into()).spawn(free)
 }

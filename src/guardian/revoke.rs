@@ -24,7 +24,7 @@ const OPEN_PAUSE: Duration = Duration::from_secs(1);
 const REVOKE_PAUSE: Duration = Duration::from_millis(20);
 const REVOKE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A lease may be granted for longer than it was asked for.
-const PATIENCE_MIN: Duration = Duration::from_secs(60);
+const TIMEOUT_MIN: Duration = Duration::from_secs(60);
 
 /// What is to be revoked, and in which cluster, if that is known.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
             pause = (pause * 2).min(REVOKE_PAUSE_MAX);
         }
     };
-    let _ = tokio::time::timeout(ttl.max(PATIENCE_MIN), revoked).await; // they have ended by themselves
+    let _ = tokio::time::timeout(ttl.max(TIMEOUT_MIN), revoked).await; // they have ended by themselves
 }
 
 /// Opens the store and uses it from time to time. A file needs no login; it is opened when it is needed.

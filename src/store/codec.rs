@@ -143,7 +143,7 @@ impl Keys {
 // === impl WatchedKeys ===
 
 impl WatchedKeys {
-    /// The picture that a read of election and nodes shows.
+    /// The keys that a read of election and nodes shows.
     pub fn of(revision: Revision, found: &[Vec<KeyValue>]) -> Self {
         let keys = found.iter().flatten().map(|kv| (kv.key.clone(), kv.clone())).collect();
         Self { revision, keys }
@@ -369,14 +369,14 @@ mod tests {
     #[test]
     fn changes_are_folded_in() {
         let keys = Keys::new("c", "meta");
-        let mut picture = WatchedKeys::default();
+        let mut watched = WatchedKeys::default();
         let put = Change::Put(kv(&keys.leader(), encode_leader(&record()), 5, Some(1)));
-        picture.fold(WatchBatch { revision: Revision(6), changes: vec![put] });
-        assert!(picture.view(&keys).leader.tenure().is_some());
+        watched.fold(WatchBatch { revision: Revision(6), changes: vec![put] });
+        assert!(watched.view(&keys).leader.tenure().is_some());
         let gone = Change::Deleted(keys.leader());
-        picture.fold(WatchBatch { revision: Revision(7), changes: vec![gone] });
-        assert_eq!(picture.view(&keys).leader, Leader::Vacant);
-        assert_eq!(picture.revision(), Revision(7));
+        watched.fold(WatchBatch { revision: Revision(7), changes: vec![gone] });
+        assert_eq!(watched.view(&keys).leader, Leader::Vacant);
+        assert_eq!(watched.revision(), Revision(7));
     }
 
     #[test]

@@ -109,10 +109,10 @@ pub fn reload_certificates(config: &Config, stores: &[Arc<dyn OpenStore>]) -> Re
 pub fn inspectors(
     config: &Config,
     clock: &Arc<dyn Clock>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Vec<Inspector>, OpenError> {
     let options = etcd_options(config, Duration::ZERO)?;
-    let one = |url: &String| Ok(Inspector::new(url, &options, clock.clone(), patience)?);
+    let one = |url: &String| Ok(Inspector::new(url, &options, clock.clone(), timeout)?);
     config.store.etcd.urls().iter().map(one).collect()
 }
 
@@ -125,10 +125,10 @@ pub fn inspector_of_stranger(
     config: &Config,
     url: &str,
     clock: &Arc<dyn Clock>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Inspector, OpenError> {
     let options = EtcdOptions { login: None, ..etcd_options(config, Duration::ZERO)? };
-    Ok(Inspector::new(url, &options, clock.clone(), patience)?)
+    Ok(Inspector::new(url, &options, clock.clone(), timeout)?)
 }
 
 /// The command with which an operator looks at the keys of the election.
@@ -146,14 +146,14 @@ pub fn look_command(config: &Config) -> String {
 
 async fn open_sqlite(
     config: &Config,
-    patience: Duration,
+    timeout: Duration,
     clock: Arc<dyn Clock>,
 ) -> Result<SqliteStore, OpenError> {
     let busy = Duration::from_millis(config.store.sqlite.busy_timeout_ms);
-    Ok(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?.answer_within(patience))
+    Ok(SqliteStore::open(&config.store.sqlite.path, busy, clock).await?.answer_within(timeout))
 }
 
-fn etcd_options(config: &Config, patience: Duration) -> Result<EtcdOptions, OpenError> {
+fn etcd_options(config: &Config, timeout: Duration) -> Result<EtcdOptions, OpenError> {
     let etcd = &config.store.etcd;
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
     Ok(EtcdOptions {
@@ -161,7 +161,7 @@ fn etcd_options(config: &Config, patience: Duration) -> Result<EtcdOptions, Open
         tls: tls(etcd)?,
         login: login(etcd)?,
         connect_timeout: Duration::from_millis(etcd.connect_timeout_ms),
-        request_timeout: Duration::from_millis(etcd.request_timeout_ms).max(patience),
+        request_timeout: Duration::from_millis(etcd.request_timeout_ms).max(timeout),
         hedge_max: LeaseTiming::new(ttl).leader_cadence(),
     })
 }

@@ -41,7 +41,7 @@ use queue::{Fate, Queue};
 pub use schema::OpenError;
 
 /// How long a request may take beyond the wait for other processes.
-const WORK_PATIENCE: Duration = Duration::from_secs(1);
+const WORK_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how many revisions deletions are remembered for watches that start in the past.
 const DELETIONS_REMEMBERED: i64 = 10_000;
 
@@ -84,10 +84,10 @@ impl SqliteStore {
         let opened = tokio::task::spawn_blocking(move || schema::open(&owned, busy_timeout))
             .await
             .map_err(|e| OpenError::io(path, e))??;
-        let patience = busy_timeout + WORK_PATIENCE;
+        let timeout = busy_timeout + WORK_TIMEOUT;
         Ok(Self {
-            writer: Queue::new(opened.writer, patience),
-            reader: Queue::new(opened.reader, patience),
+            writer: Queue::new(opened.writer, timeout),
+            reader: Queue::new(opened.reader, timeout),
             clock,
             path: path.to_owned(),
             place: Arc::new(opened.place),
@@ -97,15 +97,15 @@ impl SqliteStore {
     }
 
     /// Waits for an answer for at least so long, however slow the disk is.
-    pub fn answer_within(mut self, patience: Duration) -> Self {
-        let patience = patience.max(self.patience());
-        self.writer.set_patience(patience);
-        self.reader.set_patience(patience);
+    pub fn answer_within(mut self, timeout: Duration) -> Self {
+        let timeout = timeout.max(self.timeout());
+        self.writer.set_timeout(timeout);
+        self.reader.set_timeout(timeout);
         self
     }
 
-    fn patience(&self) -> Duration {
-        self.writer.patience()
+    fn timeout(&self) -> Duration {
+        self.writer.timeout()
     }
 
     /// Reads, without any lock.

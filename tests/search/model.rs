@@ -8,7 +8,7 @@
 //! # What a step is
 //!
 //! A request arrives; its answer arrives; its sender takes it for lost, and it arrives later, or never; the watch
-//! shows one more picture; a member is scheduled; a tick passes; a process or its guardian dies; a supervisor starts
+//! shows one more watched; a member is scheduled; a tick passes; a process or its guardian dies; a supervisor starts
 //! the next process; the guardian kills, or revokes; somebody asks a leader to stop; a main loop writes, or ends.
 //! Nothing is forced but fuse, guardian's kill and the end of a lease, when their time has come. So whoever is not
 //! scheduled stalls, for as long as one likes.

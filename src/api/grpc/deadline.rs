@@ -12,7 +12,7 @@ use tonic::codegen::{Service, http};
 use tower::Layer;
 
 /// How long a call may take until its answer begins: those that wait for the store wait for this long at most.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER: &str = "grpc-timeout";
 /// How many digits a timeout may have.
 const DIGITS_MAX: usize = 8;
@@ -53,16 +53,16 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let wanted = request.headers().get(HEADER).and_then(|v| parse(v.to_str().ok()?));
-        let patience = wanted.map_or(PATIENCE, |wanted| wanted.min(PATIENCE));
-        let answer = tokio::time::timeout(patience, self.0.call(request));
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Ok(too_late(patience, wanted).into_http())) })
+        let timeout = wanted.map_or(TIMEOUT, |wanted| wanted.min(TIMEOUT));
+        let answer = tokio::time::timeout(timeout, self.0.call(request));
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Ok(too_late(timeout, wanted).into_http())) })
     }
 }
 
-fn too_late(patience: Duration, wanted: Option<Duration>) -> Status {
-    let whose = if wanted == Some(patience) { "the caller's deadline" } else { "the server's limit" };
+fn too_late(timeout: Duration, wanted: Option<Duration>) -> Status {
+    let whose = if wanted == Some(timeout) { "the caller's deadline" } else { "the server's limit" };
     Status::deadline_exceeded(format!(
-        "no answer within {patience:?} ({whose}); a requested write may have been done"
+        "no answer within {timeout:?} ({whose}); a requested write may have been done"
     ))
 }
 

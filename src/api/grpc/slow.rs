@@ -14,9 +14,9 @@ use tonic::Status;
 /// How many messages may wait for the reader; each of them may be as large as a write.
 const UNREAD_MAX: usize = 4;
 /// How long the next one waits for room.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same stream, which ends with ABORTED when its reader does not read for [`PATIENCE`]. The source is dropped
+/// The same stream, which ends with ABORTED when its reader does not read for [`TIMEOUT`]. The source is dropped
 /// then, and also when the reader goes away.
 pub(super) fn cut_off<T: Send + 'static>(
     source: impl Stream<Item = Result<T, Status>> + Send + 'static,
@@ -42,11 +42,11 @@ async fn pass_on<T>(
             () = items.closed() => return,
         };
         let Some(item) = item else { return };
-        match items.send_timeout(item, PATIENCE).await {
+        match items.send_timeout(item, TIMEOUT).await {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => {
                 is_cut.store(true, Ordering::Release);
-                return tracing::warn!("a watch was not read for {PATIENCE:?} and was cut off");
+                return tracing::warn!("a watch was not read for {TIMEOUT:?} and was cut off");
             }
             Err(SendTimeoutError::Closed(_)) => return,
         }
@@ -55,6 +55,6 @@ async fn pass_on<T>(
 
 fn too_slow() -> Status {
     Status::aborted(format!(
-        "this watch was not read for {PATIENCE:?} and was cut off; read again, and watch from there"
+        "this watch was not read for {TIMEOUT:?} and was cut off; read again, and watch from there"
     ))
 }

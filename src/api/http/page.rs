@@ -14,7 +14,7 @@ use super::HttpParts;
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
-const PICTURE: &str = "image/svg+xml";
+const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// One part of the page.
@@ -34,7 +34,7 @@ macro_rules! asset {
 static ASSETS: [Asset; 17] = [
     asset!("index.html", HTML),
     asset!("style.css", CSS),
-    asset!("icon.svg", PICTURE),
+    asset!("icon.svg", SVG),
     asset!("page.js", SCRIPT),
     asset!("feed.js", SCRIPT),
     asset!("format.js", SCRIPT),

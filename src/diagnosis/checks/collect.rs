@@ -8,7 +8,7 @@ pub mod meta;
 use std::time::Duration;
 
 /// How long one question may take.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

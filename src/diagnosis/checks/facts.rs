@@ -124,7 +124,7 @@ pub struct Seen {
     pub leader: Option<(String, u64)>,
     /// The foreign candidate that it sees.
     pub foreign: Option<Foreign>,
-    /// How old its picture is.
+    /// How old its view is.
     pub age: Duration,
     /// By how much its wall clock is ahead of ours, in milliseconds.
     pub ahead_ms: f64,

@@ -40,7 +40,7 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct Inspector {
     member: Arc<Member>,
     clock: Arc<dyn Clock>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// A member as the cluster knows it.
@@ -59,7 +59,7 @@ pub struct ListedMember {
 // === impl Inspector ===
 
 impl Inspector {
-    /// A member at this endpoint. Each question may take `patience`.
+    /// A member at this endpoint. Each question may take `timeout`.
     ///
     /// # Errors
     /// The endpoint or a certificate cannot be used.
@@ -67,10 +67,10 @@ impl Inspector {
         endpoint: &str,
         options: &EtcdOptions,
         clock: Arc<dyn Clock>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let member = Arc::new(Member::new(endpoint, options)?.also_without_leader());
-        Ok(Self { member, clock, patience })
+        Ok(Self { member, clock, timeout })
     }
 
     /// Its URL.
@@ -78,9 +78,9 @@ impl Inspector {
         self.member.name()
     }
 
-    /// Looks at it: one look takes `patience` or a little longer.
+    /// Looks at it: one look takes `timeout` or a little longer.
     pub async fn probe(&self, question: &Request) -> Probe {
-        self.member.probe(self.clock.as_ref(), question, self.patience).await
+        self.member.probe(self.clock.as_ref(), question, self.timeout).await
     }
 
     /// What it says of itself.
@@ -88,7 +88,7 @@ impl Inspector {
     /// # Errors
     /// It does not answer in time, or not as an etcd.
     pub async fn status(&self) -> Result<MemberStatus, String> {
-        let asked = within(self.patience, self.member.status(self.clock.as_ref())).await;
+        let asked = within(self.timeout, self.member.status(self.clock.as_ref())).await;
         asked.map(|(status, _)| status).map_err(words)
     }
 
@@ -185,7 +185,7 @@ impl Inspector {
             let text = said.and_then(|s| s.to_str().map(str::to_owned).ok()).unwrap_or_default();
             limit_in(&text).ok_or_else(|| format!("no limit found in {text:?}"))
         };
-        let limit = tokio::time::timeout(self.patience, exchange).await.map_err(|_| self.silence())??;
+        let limit = tokio::time::timeout(self.timeout, exchange).await.map_err(|_| self.silence())??;
         Ok(limit.saturating_sub(GRPC_OVERHEAD_BYTES))
     }
 
@@ -195,7 +195,7 @@ impl Inspector {
     /// It does not answer in time, with an error, or with more than 4 MiB.
     pub async fn page(&self, path: &str) -> Result<Vec<u8>, String> {
         let url = self.url().to_owned();
-        let fetched = tokio::time::timeout(self.patience, async {
+        let fetched = tokio::time::timeout(self.timeout, async {
             match url.strip_prefix("http://") {
                 // Without TLS only HTTP/1 is served beside gRPC.
                 Some(address) => plain_page(address, path, PAGE_BYTES_MAX).await,
@@ -221,9 +221,9 @@ impl Inspector {
             // The token may be none any more: this question gets another one then.
             let question = Request::Txn(Txn::default());
             let asked = self.member.call(self.clock.as_ref(), &question);
-            let _ = tokio::time::timeout(self.patience, asked).await; // whatever is wrong, the real question says it
+            let _ = tokio::time::timeout(self.timeout, asked).await; // whatever is wrong, the real question says it
         }
-        let made = tokio::time::timeout(self.patience, self.member.connection(self.clock.now())).await;
+        let made = tokio::time::timeout(self.timeout, self.member.connection(self.clock.now())).await;
         made.map_err(|_| self.silence())?.map_err(words)
     }
 
@@ -231,11 +231,11 @@ impl Inspector {
         &self,
         call: impl Future<Output = Result<T, etcd_client::Error>>,
     ) -> Result<T, StoreError> {
-        within(self.patience, call.map_err(|e| error(&e))).await
+        within(self.timeout, call.map_err(|e| error(&e))).await
     }
 
     fn silence(&self) -> String {
-        silence(self.patience)
+        silence(self.timeout)
     }
 }
 

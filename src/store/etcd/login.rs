@@ -255,11 +255,11 @@ impl Session {
     ) -> Result<MetadataValue<Ascii>, StoreError> {
         let request = AuthenticateRequest { name: self.login.user.clone(), password: password.to_owned() };
         let mut client = AuthClient::new(channel);
-        let patience = self.state().patience();
-        let answer = tokio::time::timeout(patience, client.authenticate(request)).await;
+        let timeout = self.state().timeout();
+        let answer = tokio::time::timeout(timeout, client.authenticate(request)).await;
         let answer = answer.map_err(|_| {
             self.state().timeouts += 1;
-            StoreError::Unknown(format!("no answer to a login within {patience:?}"))
+            StoreError::Unknown(format!("no answer to a login within {timeout:?}"))
         })?;
         self.state().timeouts = 0;
         let token = answer.map_err(|s| status_error(&s))?.into_inner().token;
@@ -275,7 +275,7 @@ impl Session {
 
 impl State {
     /// How long the next login may take.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         LOGIN_TIMEOUT.saturating_mul(2_u32.saturating_pow(self.timeouts)).min(LOGIN_TIMEOUT_MAX)
     }
 

@@ -32,8 +32,8 @@ const CLIENT_HELLO: [u8; 52] = {
 };
 
 /// What becomes of a new connection to `url`.
-pub(super) async fn reach(url: &str, patience: Duration) -> Reach {
-    match tokio::time::timeout(patience, TcpStream::connect(address_of(url))).await {
+pub(super) async fn reach(url: &str, timeout: Duration) -> Reach {
+    match tokio::time::timeout(timeout, TcpStream::connect(address_of(url))).await {
         Ok(Ok(_)) => Reach::Open,
         Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
         Ok(Err(e)) if is_exhausted(&e) => Reach::NotTried,
@@ -46,28 +46,28 @@ fn address_of(url: &str) -> &str {
 }
 
 /// Says in one sentence what is found at `url`, and what to do about it.
-pub(super) async fn explain(url: &str, patience: Duration) -> String {
+pub(super) async fn explain(url: &str, timeout: Duration) -> String {
     let address = address_of(url);
     let question = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    match ask(address, question.as_bytes(), patience).await {
+    match ask(address, question.as_bytes(), timeout).await {
         Ok(answer) if !answer.is_empty() => judge(url, &answer),
-        Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, patience).await.unwrap_or_default()),
+        Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, timeout).await.unwrap_or_default()),
         Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-            format!("{url}: no connection within {patience:?}; check that the host is up and reachable")
+            format!("{url}: no connection within {timeout:?}; check that the host is up and reachable")
         }
         Err(e) => format!("{url}: {e}; check that etcd runs there and that this is its client port"),
     }
 }
 
 /// What is answered to these bytes; nothing, if nothing is answered in time.
-async fn ask(address: &str, question: &[u8], patience: Duration) -> std::io::Result<Vec<u8>> {
-    let mut stream = tokio::time::timeout(patience, TcpStream::connect(address)).await??;
+async fn ask(address: &str, question: &[u8], timeout: Duration) -> std::io::Result<Vec<u8>> {
+    let mut stream = tokio::time::timeout(timeout, TcpStream::connect(address)).await??;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let exchange = async {
         stream.write_all(question).await?;
         stream.read(&mut answer).await
     };
-    let n = tokio::time::timeout(patience, exchange).await.ok().and_then(Result::ok).unwrap_or(0);
+    let n = tokio::time::timeout(timeout, exchange).await.ok().and_then(Result::ok).unwrap_or(0);
     answer.truncate(n);
     Ok(answer)
 }

@@ -1,7 +1,7 @@
 //! A watch on one member, with signs of life.
 //!
 //! The revision of a batch is that of its last event. A progress notification's own revision is not used: before
-//! etcd 3.4.25 and 3.5.8 it could run ahead of events that were still to come, and would make a picture look
+//! etcd 3.4.25 and 3.5.8 it could run ahead of events that were still to come, and would make a view look
 //! complete that is not. It only shows that the stream lives.
 
 use std::sync::Arc;

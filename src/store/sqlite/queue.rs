@@ -31,22 +31,22 @@ pub(super) struct Queue {
     connection: tokio_rusqlite::Connection,
     room: Arc<Semaphore>,
     /// How long a request may take, its wait included.
-    patience: Duration,
+    timeout: Duration,
 }
 
 // === impl Queue ===
 
 impl Queue {
-    pub(super) fn new(connection: Connection, patience: Duration) -> Self {
-        Self { connection: connection.into(), room: Arc::new(Semaphore::new(WAITING_MAX)), patience }
+    pub(super) fn new(connection: Connection, timeout: Duration) -> Self {
+        Self { connection: connection.into(), room: Arc::new(Semaphore::new(WAITING_MAX)), timeout }
     }
 
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    pub(super) fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Does this on the connection's thread.
@@ -69,16 +69,16 @@ impl Queue {
             shared.still_wanted()?;
             work(connection, &shared)
         });
-        match tokio::time::timeout(self.patience, job).await {
+        match tokio::time::timeout(self.timeout, job).await {
             Ok(Ok(done)) => done,
             Ok(Err(e)) => Err(StoreError::Unknown(e.to_string())),
             Err(_) if fate.give_up() => Err(not_done(format!(
                 "the file has not answered within {:?}, so this was not done",
-                self.patience
+                self.timeout
             ))),
             Err(_) => Err(StoreError::Unknown(format!(
                 "the file has not confirmed this within {:?}",
-                self.patience
+                self.timeout
             ))),
         }
     }

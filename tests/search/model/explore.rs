@@ -218,7 +218,7 @@ impl Explored {
 }
 
 fn can_see(world: &World, n: usize) -> bool {
-    let newest = world.store.pictures.last().map(|v| v.revision);
+    let newest = world.store.views.last().map(|v| v.revision);
     world.process(n).is_some_and(|p| newest > Some(p.elector.view().revision))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::model::facts::Fact;
 
-/// How the seat stands when the exploration begins.
+/// How the record stands when the exploration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Both are registered, and the claim of the first one has just left.

@@ -113,11 +113,11 @@ impl Run<'_> {
         store.note(held, Some(Freed::Guardian));
     }
 
-    /// The watch shows the next picture.
+    /// The watch shows the next view.
     pub fn see(&mut self, n: usize) {
         let Some(p) = self.world.process(n) else { return };
         let seen = p.elector.view().revision;
-        let Some(view) = self.world.store.pictures.iter().find(|v| v.revision > seen).cloned() else {
+        let Some(view) = self.world.store.views.iter().find(|v| v.revision > seen).cloned() else {
             return;
         };
         self.feed(n, Some(Heard::Seen((*view).clone())));

@@ -2,7 +2,7 @@
 //!
 //! Values and looks at them; what happens to them is in `time`, `network`, `driving` and `joining`. Processes and
 //! store are shared between states until a step touches them. Two states are one when everything in them is,
-//! except for the content of the watch's pictures, which follows from the store's own log.
+//! except for the content of the watch's views, which follows from the store's own log.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -61,17 +61,17 @@ pub struct Broken {
     pub honest_dir_refused: bool,
 }
 
-/// The store, and the pictures that a watch shows of it.
+/// The store, and the views that a watch shows of it.
 #[derive(Clone, Debug)]
 pub struct StoreSide {
     pub state: MemoryState,
     pub freed: Option<Freed>,
     pub handed: Option<Token>,
-    pub pictures: Vec<Arc<View>>,
-    pub picture: WatchedKeys,
+    pub views: Vec<Arc<View>>,
+    pub watched: WatchedKeys,
 }
 
-/// How the seat became vacant the last time.
+/// How the record became vacant the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Freed {
     Expiry,
@@ -215,8 +215,8 @@ pub fn keys() -> Keys {
 
 impl StoreSide {
     fn new() -> Self {
-        let (state, picture) = (MemoryState::default(), WatchedKeys::default());
-        Self { state, freed: None, handed: None, pictures: Vec::new(), picture }
+        let (state, watched) = (MemoryState::default(), WatchedKeys::default());
+        Self { state, freed: None, handed: None, views: Vec::new(), watched }
     }
 
     /// The record's token.
@@ -229,24 +229,24 @@ impl StoreSide {
         self.state.leases().find(|(id, _)| *id == lease).map(|(_, at)| at)
     }
 
-    /// Remembers what a watch would show now, and why the seat is vacant.
+    /// Remembers what a watch would show now, and why the record is vacant.
     pub fn note(&mut self, held: bool, cause: Option<Freed>) {
         let keys = keys();
         if held && self.token().is_none() {
             self.freed = cause;
         }
-        let Ok(batch) = self.state.changes(&keys.watched(), self.picture.revision()) else { return };
+        let Ok(batch) = self.state.changes(&keys.watched(), self.watched.revision()) else { return };
         if !batch.changes.is_empty() {
-            self.picture.fold(batch);
-            self.pictures.push(Arc::new(self.picture.view(&keys)));
+            self.watched.fold(batch);
+            self.views.push(Arc::new(self.watched.view(&keys)));
         }
     }
 }
 
 impl StoreSide {
-    /// What tells two stores apart. A picture follows from the log and its revision.
+    /// What tells two stores apart. A view follows from the log and its revision.
     fn essence(&self) -> impl PartialEq + Hash + '_ {
-        let shown: Vec<Revision> = self.pictures.iter().map(|view| view.revision).collect();
+        let shown: Vec<Revision> = self.views.iter().map(|view| view.revision).collect();
         (&self.state, self.freed, self.handed, shown)
     }
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::super::facts::{EndpointFacts, EtcdFacts, REVISIONS_MAX};
 use super::super::page::{Etcd, Learned};
 use super::elections::Elections;
-use super::{Depth, PATIENCE};
+use super::{Depth, TIMEOUT};
 use crate::clock::{Clock, Instant};
 use crate::config::Config;
 use crate::diagnosis::prober;
@@ -49,7 +49,7 @@ impl EtcdCollector {
     /// # Errors
     /// A certificate or a password that cannot be read.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let inspectors = open::inspectors(config, &clock, PATIENCE)?;
+        let inspectors = open::inspectors(config, &clock, TIMEOUT)?;
         let before = inspectors.iter().map(|_| None).collect();
         Ok(Self {
             config: config.clone(),
@@ -63,7 +63,7 @@ impl EtcdCollector {
 
     /// Reads the certificates again. Those that cannot be used leave the old ones in force.
     pub fn reopen(&mut self) {
-        if let Ok(inspectors) = open::inspectors(&self.config, &self.clock, PATIENCE) {
+        if let Ok(inspectors) = open::inspectors(&self.config, &self.clock, TIMEOUT) {
             self.inspectors = inspectors;
         }
     }
@@ -163,7 +163,7 @@ impl EtcdCollector {
             others.take(OTHERS_MAX).filter(|m| !m.client_urls.iter().any(configured)).map(async |m| {
                 let name = if m.name.is_empty() { format!("{:x}", m.id) } else { m.name.clone() };
                 for url in m.client_urls.iter().take(ADDRESSES_MAX) {
-                    let inspector = open::inspector_of_stranger(&self.config, url, &self.clock, PATIENCE / 2);
+                    let inspector = open::inspector_of_stranger(&self.config, url, &self.clock, TIMEOUT / 2);
                     if let Ok(inspector) = inspector
                         && inspector.status().await.is_ok_and(|s| s.member == m.id)
                     {

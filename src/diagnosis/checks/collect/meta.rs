@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::super::facts::{Burden, MemberAnswer, MetaFacts, Registered, Seen};
 use super::super::{Finding, Reading, Status};
-use super::PATIENCE;
+use super::TIMEOUT;
 use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::config::{Config, StoreKind};
@@ -37,12 +37,12 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
         let now = ask_store(store.as_ref(), transactions::read(&keys)).await.ok()?;
         Some((of_view(&transactions::watched_keys(&now).view(&keys)), store))
     };
-    let Some((mut facts, store)) = tokio::time::timeout(PATIENCE, asked).await.ok().flatten() else {
+    let Some((mut facts, store)) = tokio::time::timeout(TIMEOUT, asked).await.ok().flatten() else {
         return MetaFacts::default();
     };
     // What is known so far does not depend on this one.
     let past = ask_store(store.as_ref(), Txn::read(vec![Op::List(rows_prefix(&keys))]));
-    if let Ok(Ok(past)) = tokio::time::timeout(PATIENCE, past).await {
+    if let Ok(Ok(past)) = tokio::time::timeout(TIMEOUT, past).await {
         let rows = past.found.iter().flatten().filter_map(|kv| decode_row(&kv.value));
         facts.led.extend(rows.map(|row| row.holder.node));
     }
@@ -98,8 +98,8 @@ fn only_once(answers: &mut Vec<MemberAnswer>) {
 }
 
 async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec<Registered>>) {
-    let asked = tokio::time::timeout(PATIENCE, try_ask(address, clock)).await;
-    let silence = || CallError::silence(address, format!("no answer within {PATIENCE:?}"));
+    let asked = tokio::time::timeout(TIMEOUT, try_ask(address, clock)).await;
+    let silence = || CallError::silence(address, format!("no answer within {TIMEOUT:?}"));
     match asked.unwrap_or_else(|_| Err(silence())) {
         Ok((seen, members)) => (MemberAnswer { address: address.to_owned(), seen: Ok(seen) }, Some(members)),
         Err(e) => (MemberAnswer { address: address.to_owned(), seen: Err(e.why) }, None),
@@ -107,10 +107,10 @@ async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec
 }
 
 async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Registered>), CallError> {
-    let mut member = MemberClient::lazy(address, PATIENCE)?;
+    let mut member = MemberClient::lazy(address, TIMEOUT)?;
     let answer = member.leader().await?;
     let members = member.members().await?.members.iter().map(registered).collect();
-    let mut checks = CheckClient::lazy(address, PATIENCE)?;
+    let mut checks = CheckClient::lazy(address, TIMEOUT)?;
     // A member of an older version has no such service; that is no reason to call it silent.
     let found = checks.checks().await.unwrap_or_default();
     let offset = best_offset(&mut checks, clock.as_ref()).await;
