@@ -188,7 +188,7 @@ async fn ask(node: &Node, connections: usize, under_way: usize) -> (Vec<f64>, Du
 /// What one worker has seen.
 #[derive(Default)]
 struct Seen {
-    /// From the first sight of a barrier to that of its commit, in milliseconds.
+    /// From the first look of a barrier to that of its commit, in milliseconds.
     latencies: Vec<f64>,
 }
 

@@ -7,5 +7,5 @@ pub mod checks;
 pub mod monitor;
 pub mod prober;
 pub mod stall;
+mod timings;
 pub mod verdict;
-mod vitals;

@@ -18,7 +18,7 @@ use super::support::node::{NodeBuilder, Signal};
 use super::support::output::{Output, Said};
 use super::support::poll::boot_ns;
 use super::support::spawn;
-use super::{TIMEOUT, PAUSE, median, pair, started_ns};
+use super::{PAUSE, TIMEOUT, median, pair, started_ns};
 
 /// The argument with which the benchmark starts itself as the process that watches.
 pub const WATCHER: &str = "compare-watcher";

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::prober::{self, Diagnosis, Looking, ProbeRound, Worry};
 use super::stall::Punctuality;
-use super::vitals::Vitals;
+use super::timings::Timings;
 use crate::clock::{Clock, Instant};
 use crate::driver::observer::{Moment, Observer};
 use crate::driver::status::{Role, Status};
@@ -37,7 +37,7 @@ pub struct MonitorParts {
 /// Watches one driver, and says who was at fault when its tenure ends.
 pub struct Monitor {
     parts: MonitorParts,
-    vitals: Vitals,
+    timings: Timings,
     punctuality: SharedPunctuality,
     diagnosis: Option<Diagnosis>,
     looks: watch::Sender<Arc<ProbeRound>>,
@@ -69,9 +69,9 @@ impl Monitor {
     pub fn new(parts: MonitorParts) -> Self {
         let now = parts.clock.now();
         let punctuality = SharedPunctuality(Arc::new(Mutex::new(Punctuality::new(parts.ttl, now))));
-        let vitals = Vitals::new(parts.telemetry.clone(), now);
+        let timings = Timings::new(parts.telemetry.clone(), now);
         let looks = watch::Sender::default();
-        Self { parts, vitals, punctuality, diagnosis: None, looks, verdict: None }
+        Self { parts, timings, punctuality, diagnosis: None, looks, verdict: None }
     }
 
     /// What the prober has seen last.
@@ -147,12 +147,12 @@ impl Observer for Monitor {
 
     fn woke(&mut self, moment: Moment<'_>, by_timer: bool) {
         let late = self.punctuality.lock().woke(moment.now);
-        self.vitals.ticked(moment.now, by_timer.then_some(late));
+        self.timings.ticked(moment.now, by_timer.then_some(late));
         self.tell_worries(moment);
     }
 
     fn handled(&mut self, moment: Moment<'_>, lease_before: Option<&Lease>) {
-        self.vitals.compare(moment.now, lease_before, moment.elector.lease());
+        self.timings.compare(moment.now, lease_before, moment.elector.lease());
     }
 
     /// A tenure ends that nobody wanted to end: says who was at fault.

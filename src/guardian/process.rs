@@ -31,7 +31,7 @@ const NAME: &std::ffi::CStr = c"metad: guardian";
 struct Process {
     channel: Channel,
     /// The process that we watch.
-    ward: OwnedFd,
+    main_process: OwnedFd,
     horizon: Horizon,
     timer: OwnedFd,
     /// Tells of children that have ended.
@@ -42,7 +42,7 @@ struct Process {
     revoker: Option<Revoker>,
     rules: GuardianRules,
     run: Option<Run>,
-    /// We have killed the ward.
+    /// We have killed the main process.
     killed: bool,
 }
 
@@ -57,13 +57,14 @@ pub fn run_if_asked() {
     std::process::exit(code);
 }
 
-fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
+fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
     rustix::thread::set_name(NAME)?;
     ignore_signals();
     tree::become_subreaper()?;
     // SAFETY: whoever started us left these descriptors open for us, and told nobody else.
-    let [socket, ward, page, lock] = unsafe { [socket, ward, page, lock].map(|fd| OwnedFd::from_raw_fd(fd)) };
-    for fd in [&socket, &ward, &page, &lock] {
+    let [socket, main_process, page, lock] =
+        unsafe { [socket, main_process, page, lock].map(|fd| OwnedFd::from_raw_fd(fd)) };
+    for fd in [&socket, &main_process, &page, &lock] {
         // The program must not inherit them.
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
     }
@@ -73,7 +74,7 @@ fn run([socket, ward, page, lock]: [i32; 4]) -> io::Result<()> {
     )?;
     let mut process = Process {
         channel: Channel::from_fd(socket),
-        ward,
+        main_process,
         horizon: Horizon::open(page)?,
         timer,
         children: hear_of_children()?,
@@ -109,7 +110,7 @@ fn free_data_dir(lock: OwnedFd, exit_report: Option<Writing>) -> io::Result<Join
     std::thread::Builder::new().name("free-data-dir".into()).spawn(free)
 }
 
-/// A supervisor that signals our whole group means the ward; we end when our task is done.
+/// A supervisor that signals our whole group means the main process; we end when our task is done.
 fn ignore_signals() {
     for signal in program::IGNORED_BY_GUARDIAN {
         // SAFETY: sets a disposition; there is no other thread yet.
@@ -132,14 +133,14 @@ fn hear_of_children() -> io::Result<OwnedFd> {
 // === impl Process ===
 
 impl Process {
-    /// Until the ward is dead or has dismissed us.
+    /// Until the main process is dead or has dismissed us.
     fn watch(&mut self) -> io::Result<()> {
         let mut channel_open = true;
         loop {
             self.set_timer()?;
             let socket_flags = if channel_open { PollFlags::IN } else { PollFlags::empty() };
             let mut fds = [
-                PollFd::new(&self.ward, PollFlags::IN),
+                PollFd::new(&self.main_process, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.channel.as_fd(), socket_flags),
                 PollFd::new(&self.timer, PollFlags::IN),
                 PollFd::new(&self.children, PollFlags::IN),
@@ -149,7 +150,7 @@ impl Process {
                 Err(e) => return Err(e.into()),
             }
             if !fds[0].revents().is_empty() {
-                // Its last words count: that everything is given back, or the name of a lease.
+                // What it said last counts: that everything is given back, or the name of a lease.
                 self.rules.main_died();
                 self.take_messages();
                 return Ok(());
@@ -207,7 +208,7 @@ impl Process {
         }
         if due.kill_main {
             self.killed = true;
-            let _ = rustix::process::pidfd_send_signal(&self.ward, Signal::KILL);
+            let _ = rustix::process::pidfd_send_signal(&self.main_process, Signal::KILL);
         }
     }
 
@@ -267,7 +268,7 @@ impl Process {
     }
 
     fn say(&self, message: &FromGuardian) {
-        let _ = self.channel.send(message, &[]); // the ward is dead or hangs: the loop sees to that
+        let _ = self.channel.send(message, &[]); // the main process is dead or hangs: the loop sees to that
     }
 
     fn kill_program(&mut self) {
@@ -339,7 +340,7 @@ impl Process {
         self.kernel_timer.disarm();
     }
 
-    /// What the ward's next start is told about the death of a leader, and where.
+    /// What the main process's next start is told about the death of a leader, and where.
     fn exit_report(&self) -> Option<(ExitReport, PathBuf)> {
         let due = self.horizon.killed_at().filter(|_| !self.rules.is_dismissed())?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();

@@ -111,7 +111,7 @@ struct Outcome {
 
 /// How long after the faults have stopped (and their last leftover has arrived) someone leads at the latest. A leader that
 /// died may just have renewed; one that was asked to stop may have a main loop that needs all of its `stop_timeout`, and
-/// one whose main loop hangs is found out by its watchdog. Whoever lost sight of the store may have to join again, or
+/// one whose main loop hangs is found out by its watchdog. Whoever lost touch with the store may have to join again, or
 /// even to start again, after a pause; one whose node id another data dir has taken looks at that again and again. Then the
 /// ranks wait for their turns; a claim, an answer, a read and a renewal are four round trips.
 fn bound(world: &World) -> u64 {

@@ -76,10 +76,9 @@ impl Queue {
                 "the file has not answered within {:?}, so this was not done",
                 self.timeout
             ))),
-            Err(_) => Err(StoreError::Unknown(format!(
-                "the file has not confirmed this within {:?}",
-                self.timeout
-            ))),
+            Err(_) => {
+                Err(StoreError::Unknown(format!("the file has not confirmed this within {:?}", self.timeout)))
+            }
         }
     }
 }

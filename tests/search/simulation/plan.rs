@@ -129,7 +129,7 @@ impl Plan {
             faults.push(FAULTS[dice.below(FAULTS.len() as u64) as usize]);
         }
         // Long enough for a leader to make way, and calm enough for it to get there.
-        let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((20 * ttl).clamp(50, 150) * SEC, 1) };
+        let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((12 * ttl).clamp(30, 90) * SEC, 1) };
         Self {
             ttl: Duration::from_secs(ttl),
             priorities,

@@ -56,7 +56,7 @@ fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
     Some(Outcome::new(Status::Fail, measured, limit).fix(fix))
 }
 
-/// All name the same one. A member whose view is older than the lease has lost sight of the store.
+/// All name the same one. A member whose view is older than the lease has lost touch with the store.
 pub fn agreed(facts: &Facts) -> Judgement {
     let seen = answers(facts)?;
     let newest = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token);

@@ -7,15 +7,15 @@ use crate::election::lease::Lease;
 use crate::telemetry::Telemetry;
 
 /// The last time of everything.
-pub(super) struct Vitals {
+pub(super) struct Timings {
     telemetry: Telemetry,
     ticked_at: Instant,
     confirmed_at: Option<Instant>,
 }
 
-// === impl Vitals ===
+// === impl Timings ===
 
-impl Vitals {
+impl Timings {
     pub(super) fn new(telemetry: Telemetry, now: Instant) -> Self {
         Self { telemetry, ticked_at: now, confirmed_at: None }
     }
@@ -55,15 +55,15 @@ mod tests {
     fn a_renewal_is_counted_when_it_moves_the_deadline_with_what_was_left_before() {
         let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
         let ttl = Duration::from_secs(10);
-        let mut vitals = Vitals::new(telemetry.clone(), Instant::default());
+        let mut timings = Timings::new(telemetry.clone(), Instant::default());
         let at = Instant::from_millis;
         let first = Lease::granted(LeaseId(1), ttl, at(0));
         let mut renewed = first;
         assert!(renewed.extend(at(2_500), at(2_400), ttl));
-        vitals.compare(at(1_000), Some(&first), Some(&first));
-        vitals.compare(at(2_500), Some(&first), Some(&renewed));
-        vitals.compare(at(3_000), Some(&renewed), Some(&Lease::granted(LeaseId(2), ttl, at(3_000))));
-        vitals.compare(at(4_000), None, Some(&first));
+        timings.compare(at(1_000), Some(&first), Some(&first));
+        timings.compare(at(2_500), Some(&first), Some(&renewed));
+        timings.compare(at(3_000), Some(&renewed), Some(&Lease::granted(LeaseId(2), ttl, at(3_000))));
+        timings.compare(at(4_000), None, Some(&first));
         let series = telemetry.headroom(Duration::from_secs(60));
         let ratios: Vec<f32> = series.points.iter().map(|p| p.median).collect();
         assert_eq!(ratios, [(9_930 - 2_500) as f32 / 10_000.0]);
