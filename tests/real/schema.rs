@@ -1,5 +1,7 @@
 //! The JSON of HTTP and of `-o json`, on real nodes, is what `src/docs/json.schema.json` says, field by field.
 
+mod validator;
+
 use std::process::Stdio;
 
 use crate::support::crew::{PATIENCE, wait_until_all_know_all};
@@ -8,6 +10,7 @@ use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::wait_until;
 use crate::support::{http, spawn};
 use serde_json::{Value, json};
+use validator::Validator;
 
 const STRAY_KEY: &str = "/metad/default/election/meta/stray";
 
@@ -37,9 +40,7 @@ impl Schema {
         assert!(whole["$defs"].get(document).is_some(), "no {document}");
         whole.remove("anyOf");
         whole.insert("$ref".into(), format!("#/$defs/{document}").into());
-        let options = jsonschema::options().should_validate_formats(true);
-        let validator = options.build(&schema).expect("a valid schema");
-        validator.iter_errors(json).map(|e| format!("{}: {e}", e.instance_path())).collect()
+        Validator::new(&schema).faults(json)
     }
 
     #[track_caller]
