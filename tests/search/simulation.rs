@@ -37,15 +37,15 @@ use world::{Violation, World};
 
 /// What pauses between two tries may add, after the last fault: of watch, join and start.
 const PAUSES: u64 = 5 * SEC;
-/// How many seeds a plain `cargo test` plays.
-const SEEDS: u64 = 10_000;
+/// How many seeds a plain `cargo test` plays, beside the tests on real processes; `make simulate` plays 10,000.
+const SEEDS: u64 = 2_000;
 /// As many threads as the smallest machine we test on has cores.
 const THREADS: usize = 2;
 /// Fewer seeds may miss something that is rare.
 const SEEDS_FOR_TWINS: u64 = 2_000;
 
 /// What must have happened at least once in all seeds: the twins of the invariants.
-const REACHED: [&str; 53] = [
+const REACHED: [&str; 52] = [
     "handed over",
     "handed over, outcome unknown",
     "claims won",
@@ -83,7 +83,6 @@ const REACHED: [&str; 53] = [
     "store_unavailable",
     "disk_failed",
     "store_changed",
-    "data_dir_stale",
     "late acks ignored",
     "leaders paused",
     "duplicate requests landed",
