@@ -60,7 +60,7 @@
 //! | the guardian revokes before the program is dead ([`guardian::rules`]) | `guardian::rules::tests::nothing_is_given_back_while_something_lives`; simulation: `a_guardian_revokes_only_after_the_program_is_dead`; model: `RevokeBeforeKill` |
 //! | the data dir's lock goes with the process | model: `LockGoesWithProcess` |
 //! | a data dir from another machine counts as its own ([`driver::data_dir`]) | simulation: `no_honest_data_dir_is_called_stale`, `at_most_one_main_loop` |
-//! | a store that went back in time is not noticed ([`protocol::transactions::went_back`]) | simulation: `no_main_loop_starts_below_what_was_seen` |
+//! | a store that went back in time is not noticed ([`protocol::transactions::went_back`]) | `protocol::transactions::tests::only_a_lower_revision_than_was_seen_shows_that_a_store_went_back`; simulation: `nobody_is_ready_for_another_tenure` |
 //! | a write's slot is not compared ([`driver::writes`]) | simulation: `a_write_happens_once_and_is_told_truly` |
 //! | a watch that goes on where the store was read, not where it broke | simulation: `no_view_is_wrong` |
 //! | a candidate stands ready for any tenure ([`driver::status::Status::tenure_to_prepare`]) | simulation: `nobody_is_ready_for_another_tenure` |
