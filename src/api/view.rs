@@ -87,11 +87,6 @@ pub struct ChangeDocument {
     pub last_ended: Option<Tenure>,
 }
 
-/// One digit: more is noise.
-pub fn tenths(x: f64) -> f64 {
-    (x * 10.0).round() / 10.0
-}
-
 // === impl SchemaVersion ===
 
 impl SchemaVersion {

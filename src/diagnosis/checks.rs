@@ -21,6 +21,8 @@ pub mod measured;
 pub mod page;
 pub mod render;
 
+use serde::{Serialize, Serializer};
+
 pub use catalog::{CHECKS, Check, Group};
 pub use facts::Facts;
 
@@ -38,7 +40,7 @@ pub enum Status {
 }
 
 /// A number that was measured, for those who draw it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reading {
     /// The number.
     pub value: f64,
@@ -73,7 +75,7 @@ pub struct Outcome {
 }
 
 /// One check's result, with all that a person needs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     /// The code, such as `ETCD_005`.
     pub code: String,
@@ -98,7 +100,7 @@ pub struct Finding {
 }
 
 /// A check that was not made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     /// Its code.
     pub code: &'static str,
@@ -116,6 +118,12 @@ pub struct Report {
 }
 
 // === impl Status ===
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
 
 impl Status {
     /// Its name in JSON.

@@ -3,7 +3,6 @@
 use tonic::{Request, Response, Status};
 
 use super::RpcParts;
-use crate::api::view::checks::Finding;
 use crate::clock::wall_clock_ms;
 use crate::diagnosis::checks::facts::Burden;
 use crate::proto::metad::check_service_server::CheckService;
@@ -23,7 +22,7 @@ impl Checks {
 impl CheckService for Checks {
     async fn checks(&self, _: Request<ChecksRequest>) -> Result<Response<ChecksResponse>, Status> {
         let latest = self.parts.checks.borrow().clone();
-        let findings = latest.findings.iter().map(|f| Finding::of(f).into()).collect();
+        let findings = latest.findings.iter().cloned().map(Into::into).collect();
         let burden = latest.burden.map(burden);
         Ok(Response::new(ChecksResponse { at_ms: latest.at_ms, findings, burden }))
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{StatusDocument, Time, tenths};
+use super::{StatusDocument, Time};
 use crate::clock::{Instant, millis};
+use crate::diagnosis::checks::measured::tenths;
 use crate::driver::status::Status;
 use crate::election::lease::LeaseTiming;
 use crate::election::record::Tenure;

@@ -2,10 +2,10 @@
 //!
 //! A message that is absent reads as its default, and an empty text as unknown, as everywhere in protobuf.
 
-use super::checks::Finding;
 use super::member::{Answerer, Foreign, Leader, Member, role_of_another};
 use super::tenure::{HistoryDocument, SaidBy, Seen, Tenure};
 use super::{ChangeDocument, LeaderDocument, MembersDocument, SchemaVersion, StatusDocument, Time};
+use crate::diagnosis::checks::Finding;
 use crate::proto::metad as proto;
 
 // === documents ===
@@ -269,7 +269,7 @@ impl From<Finding> for proto::CheckFinding {
             code: f.code,
             name: f.name,
             title: f.title,
-            status: f.status.to_owned(),
+            status: f.status.as_str().to_owned(),
             measured: f.measured,
             limit: f.limit,
             why: f.why,

@@ -1,14 +1,16 @@
 //! The numbers behind the findings: what the last look measured of each member of etcd and of each meta node, for
 //! those who draw them.
 
-use super::facts::{Burden, EndpointFacts, EtcdFacts, Facts, Seen};
+use serde::Serialize;
+
+use super::facts::{EndpointFacts, EtcdFacts, Facts, Seen};
 use super::judge::millis;
 use super::judge::room::quota_of;
 use super::page::{COMMIT, FSYNC};
 use crate::store::probe::MemberStatus;
 
 /// What one look has measured.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measured {
     /// The meta nodes that answered.
     pub members: Vec<MemberNumbers>,
@@ -17,7 +19,7 @@ pub struct Measured {
 }
 
 /// What was measured of a meta node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MemberNumbers {
     /// Its node id.
     pub node: String,
@@ -25,12 +27,16 @@ pub struct MemberNumbers {
     pub rtt_ms: f64,
     /// By how much its wall clock is ahead of ours, in milliseconds.
     pub skew_ms: f64,
-    /// What it says of itself, if it has looked.
-    pub burden: Option<Burden>,
+    /// How much of one CPU it used, as it says.
+    pub cpu_percent: Option<f64>,
+    /// Its resident memory, as it says.
+    pub rss_bytes: Option<u64>,
+    /// The least part of its lease that was left, while it leads.
+    pub headroom: Option<f64>,
 }
 
 /// What was measured of a member of etcd.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointNumbers {
     /// Its URL, as it is configured.
     pub endpoint: String,
@@ -64,18 +70,25 @@ impl Measured {
     }
 }
 
+/// One digit: more is noise.
+pub fn tenths(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
 fn member(seen: &Seen) -> MemberNumbers {
     MemberNumbers {
         node: seen.node.clone(),
-        rtt_ms: millis(seen.rtt),
-        skew_ms: seen.ahead_ms,
-        burden: seen.burden,
+        rtt_ms: tenths(millis(seen.rtt)),
+        skew_ms: tenths(seen.ahead_ms),
+        cpu_percent: seen.burden.map(|b| tenths(b.cpu_percent)),
+        rss_bytes: seen.burden.map(|b| b.rss_bytes),
+        headroom: seen.burden.and_then(|b| b.headroom),
     }
 }
 
 fn endpoint(etcd: &EtcdFacts, facts: &EndpointFacts, status: &MemberStatus) -> EndpointNumbers {
     let before = facts.page_before.as_ref().map(|(page, _)| page);
-    let p99_ms = |name| facts.page.as_ref().ok().and_then(|page| page.p99_ms(name, before));
+    let p99_ms = |name| facts.page.as_ref().ok().and_then(|page| page.p99_ms(name, before)).map(tenths);
     EndpointNumbers {
         endpoint: facts.probe.place.clone(),
         name: etcd.name_of(facts),
