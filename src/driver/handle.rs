@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::status::Status;
+use super::status::{Role, Status};
 use crate::clock::Instant;
 use crate::election::event::Event;
 use crate::election::history::Reason;
-use crate::election::record::Token;
 
 /// The others' end of a running driver.
 #[derive(Clone)]
@@ -51,12 +50,27 @@ impl DriverHandle {
         self.command(Event::StepDown(wanted))
     }
 
-    /// The leader of this tenure asks whether we would take over. Returns at once.
+    /// The leader of this tenure asks whether we would take over: why not; `None`: we would. A follower renews its lease
+    /// for it, if it `may_renew`. Returns at once.
     ///
     /// # Errors
     /// The driver is behind; nothing was asked.
-    pub fn prepare(&self, token: Token) -> Result<(), Busy> {
-        self.command(Event::Prepare(token))
+    pub fn prepare(
+        &self,
+        token: u64,
+        now: Instant,
+        may_renew: impl FnOnce() -> bool,
+    ) -> Result<Option<String>, Busy> {
+        let status = self.status();
+        let token = match status.tenure_to_prepare(token) {
+            Ok(token) => token,
+            Err(why) => return Ok(Some(why)),
+        };
+        // Also when too little of the lease is left: then all the more.
+        if status.role == Role::Follower && may_renew() {
+            self.command(Event::Prepare(token))?;
+        }
+        Ok(status.unready(now))
     }
 
     /// Strangers can ask, so nothing of theirs waits anywhere but in the bounded queue.

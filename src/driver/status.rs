@@ -122,7 +122,7 @@ impl Status {
     ///
     /// # Errors
     /// It sees another one, or none.
-    pub fn tenure_to_prepare(&self, token: u64) -> Result<Token, String> {
+    pub(super) fn tenure_to_prepare(&self, token: u64) -> Result<Token, String> {
         match self.leader() {
             Some(tenure) if tenure.token.get() == token => Ok(tenure.token),
             Some(tenure) => Err(format!("it sees a leader with the token {}, not {token}", tenure.token)),
@@ -131,7 +131,7 @@ impl Status {
     }
 
     /// Why this member could not take over now; `None`: it could.
-    pub fn unready(&self, now: Instant) -> Option<String> {
+    pub(super) fn unready(&self, now: Instant) -> Option<String> {
         if self.role != Role::Follower {
             return Some(format!("it is {}", self.role.as_str()));
         }

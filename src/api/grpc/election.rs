@@ -78,16 +78,9 @@ impl ElectionService for Election {
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
         let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
-        let why = match status.tenure_to_prepare(request.into_inner().token) {
-            Err(why) => Some(why),
-            Ok(token) => {
-                // Also when too little of the lease is left: then all the more.
-                if status.role == Role::Follower && self.prepares.allows(now) {
-                    self.parts.driver.prepare(token).map_err(refuse::busy)?;
-                }
-                status.unready(now)
-            }
-        };
+        let may_renew = || self.prepares.allows(now);
+        let asked = self.parts.driver.prepare(request.into_inner().token, now, may_renew);
+        let why = asked.map_err(refuse::busy)?;
         let (uuid, incarnation) = (status.me.uuid.to_string(), status.me.incarnation.0);
         let (ready, why) = (why.is_none(), why.unwrap_or_default());
         Ok(Response::new(PrepareResponse { ready, uuid, incarnation, why }))

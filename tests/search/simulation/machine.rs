@@ -13,7 +13,6 @@ use metad::clock::Clock;
 use metad::driver::data_dir::Disk;
 use metad::driver::fuse::DeadMansSwitch;
 use metad::driver::peers::{Peers, Prepared};
-use metad::driver::status::Role;
 use metad::driver::tasks::Tasks;
 use metad::election::lease::LeaseId;
 use metad::election::record::{MemberUuid, Revision, Token};
@@ -52,7 +51,7 @@ pub fn nanos(ns: u64) -> Duration {
 }
 
 impl Machine {
-    fn dice(&self, below: u64) -> u64 {
+    pub fn dice(&self, below: u64) -> u64 {
         self.sim.lock().dice.below(below)
     }
 
@@ -240,20 +239,12 @@ impl Peers for Machine {
 }
 
 impl World {
-    /// A candidate is asked whether it would take this tenure over, and answers as `api::grpc` does.
+    /// A candidate is asked whether it would take this tenure over, and answers as over gRPC.
     pub fn ask_to_prepare(&mut self, h: usize, token: Token) -> Option<Prepared> {
         let now = self.clock(h);
         let p: &Process = self.hosts[h].process.as_ref()?;
-        let status = p.handle.status();
-        let is_ready = match status.tenure_to_prepare(token.get()) {
-            Ok(tenure) => {
-                if status.role == Role::Follower {
-                    let _ = p.handle.prepare(tenure); // its queue is full
-                }
-                status.unready(now).is_none()
-            }
-            Err(_) => false,
-        };
+        // Its queue may be full.
+        let is_ready = matches!(p.handle.prepare(token.get(), now, || true), Ok(None));
         let (uuid, incarnation, sees) = (p.me.uuid, p.me.incarnation, p.shown.1);
         if is_ready {
             self.moment.push(Happened::SaidReady { h, token, sees });

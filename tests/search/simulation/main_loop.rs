@@ -97,10 +97,6 @@ impl MainLoop for Loop {
 // === a loop in the process ===
 
 impl Loop {
-    fn dice(&self, below: u64) -> u64 {
-        self.machine.sim.lock().dice.below(below)
-    }
-
     async fn work(&self, leadership: &Leadership) -> MainLoopEnd {
         self.machine.sim.lock().main_loop_begins(self.machine.h, self.machine.pid);
         leadership.started().await;
@@ -117,7 +113,7 @@ impl Loop {
                 _ = leadership.lost() => break,
                 _ = written => {}
             }
-            let ill = self.dice(1000);
+            let ill = self.machine.dice(1000);
             let calm = self.machine.sim.lock().calm;
             match ill {
                 0 if !calm => return MainLoopEnd { code: Some(3) },
@@ -127,7 +123,7 @@ impl Loop {
                 }
                 _ => {}
             }
-            let pause = nanos(self.manners.cadence / 2 + self.dice(self.manners.cadence));
+            let pause = nanos(self.manners.cadence / 2 + self.machine.dice(self.manners.cadence));
             tokio::select! {
                 biased;
                 _ = leadership.lost() => break,
@@ -148,7 +144,7 @@ impl Loop {
             self.machine.sim.lock().tally.count("main loops deaf to an abort");
             return std::future::pending().await;
         }
-        tokio::time::sleep(nanos(self.dice(100 * MS))).await; // it may be dropped before
+        tokio::time::sleep(nanos(self.machine.dice(100 * MS))).await; // it may be dropped before
         MainLoopEnd::default()
     }
 
@@ -198,7 +194,7 @@ impl Loop {
 
     /// How long a program lives that nobody ends.
     async fn life(&self) -> Option<i32> {
-        let lives_for = nanos(self.dice(400 * SEC));
+        let lives_for = nanos(self.machine.dice(400 * SEC));
         tokio::time::sleep(lives_for).await;
         if self.machine.sim.lock().calm {
             return std::future::pending().await;
