@@ -160,7 +160,8 @@ pub fn unix_ms(at: std::time::SystemTime) -> u64 {
     at.duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
 }
 
-/// Milliseconds of the wall clock as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end.
+/// Milliseconds of the wall clock as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end: what is
+/// written with it must stay readable.
 pub fn rfc3339(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX))

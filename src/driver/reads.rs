@@ -52,8 +52,18 @@ impl Leadership {
     /// # Errors
     /// We do not lead any more, or the store's.
     pub async fn get(&self, name: &str) -> Result<Option<(Vec<u8>, Revision)>, WriteError> {
+        Ok(self.look_up(name).await?.1.map(|entry| (entry.value, entry.revision)))
+    }
+
+    /// Reads a key under `state/`, and says at which revision of the store: a watch from there on misses nothing.
+    ///
+    /// # Errors
+    /// We do not lead any more, or the store's.
+    pub async fn look_up(&self, name: &str) -> Result<(Revision, Option<Entry>), WriteError> {
         let reply = self.ask(vec![Op::Get(self.keys().state(name))]).await?;
-        Ok(reply.found.into_iter().flatten().next().map(|kv| (kv.value, kv.modified)))
+        let Snapshot { revision, entries } =
+            self.snapshot_of(reply.header.revision, reply.found.into_iter().flatten());
+        Ok((revision, entries.into_iter().next()))
     }
 
     /// Reads at most `limit` keys that begin with `prefix` and come after `after` ("": from the first one on).

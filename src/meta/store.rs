@@ -64,8 +64,7 @@ impl MetaStore {
     /// # Errors
     /// See [`WriteError`].
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, WriteError> {
-        let found = self.leadership.get(&self.inside(key)?).await?;
-        Ok(found.map(|(value, revision)| Entry { name: key.to_owned(), value, revision }))
+        Ok(self.look_up(key).await?.1)
     }
 
     /// Reads one key, and says at which revision of the store: a watch from there on misses nothing.
@@ -73,10 +72,8 @@ impl MetaStore {
     /// # Errors
     /// See [`WriteError`].
     pub async fn look_up(&self, key: &str) -> Result<(Revision, Option<Entry>), WriteError> {
-        // Of the keys that begin with it the key itself is the first.
-        let Snapshot { revision, entries } = self.leadership.page(&self.inside(key)?, "", 1).await?;
-        let first = entries.into_iter().next().map(|e| self.outside(e));
-        Ok((revision, first.filter(|e| e.name == key)))
+        let (revision, found) = self.leadership.look_up(&self.inside(key)?).await?;
+        Ok((revision, found.map(|e| self.outside(e))))
     }
 
     /// Reads at most `limit` keys that begin with `prefix` and come after `after` ("": from the first one on). They are

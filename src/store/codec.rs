@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, KeyRange, KeyValue, WatchBatch, after_prefix};
+use crate::clock::rfc3339;
 use crate::election::lease::LeaseId;
 use crate::election::record::{
     Foreign, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
@@ -279,13 +280,6 @@ pub fn decode_identity(value: &[u8]) -> Option<IdentityRow> {
     let json: IdentityJson = serde_json::from_slice(value).ok()?;
     let (lease, seen_ms) = (parse_lease(&json.lease)?, json.seen_ms);
     Some(IdentityRow { incarnation: Incarnation(json.incarnation), lease, seen_ms })
-}
-
-/// Wall clock milliseconds as RFC 3339 in UTC. A clock beyond the year 9999 counts as its end: our own record must stay
-/// readable, whatever the clock says.
-pub fn rfc3339(ms: u64) -> String {
-    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX))
 }
 
 /// A lease id as etcdctl prints it.

@@ -1,7 +1,6 @@
 //! The rows of the history as JSON, in the store and wherever they are shown.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::to_json;
 use crate::election::history::Reason;
@@ -41,11 +40,6 @@ struct SeenJson {
 /// A row as JSON.
 pub fn encode_row(row: &Row) -> Vec<u8> {
     to_json(&RowJson::of(row))
-}
-
-/// The same, for those who show it.
-pub fn row_json(row: &Row) -> Value {
-    serde_json::to_value(RowJson::of(row)).unwrap_or_default()
 }
 
 /// The row in a value; `None` if it is none, or names a reason that we do not know.
