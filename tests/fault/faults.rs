@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::cpus;
 use crate::support;
 use crate::support::crew::{
     self, PATIENCE, assert_handed_on_in_time, between, hang, leader, lease, members_seen, report, started_ns,
@@ -139,11 +140,13 @@ impl Scene {
 
 #[test]
 fn a_stall_of_all_of_etcd_for_0_6_of_the_lease_is_survived() {
+    let _cpu = cpus::some();
     stall(0.6);
 }
 
 #[test]
 fn a_stall_of_all_of_etcd_for_most_of_the_lease_is_survived() {
+    let _cpu = cpus::some();
     // 0.9 is promised from 10 s on; at 5 s the fixed parts of the margin weigh more. A binary that is not optimised takes a
     // tenth of a second and more for the answers to all attempts of the stall, which come at once.
     let at_5_s = if cfg!(debug_assertions) { 0.75 } else { 0.85 };
@@ -192,6 +195,7 @@ fn is_kept_through_a_stall(fraction: f64) -> bool {
 
 #[test]
 fn replies_that_come_0_3_of_the_lease_late_for_ten_leases_are_survived() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     scene.delay_replies(lease().mul_f64(0.3));
     scene.assert_kept(lease() * 10);
@@ -199,6 +203,7 @@ fn replies_that_come_0_3_of_the_lease_late_for_ten_leases_are_survived() {
 
 #[test]
 fn a_member_that_hangs_costs_nothing_whichever_it_is() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     let leader = scene.etcd.leader();
     for member in (0..3).filter(|m| *m != leader) {
@@ -217,6 +222,7 @@ const WRONG_REVOKES_MAX: usize = 2;
 /// lease after the hang.
 #[test]
 fn the_raft_leader_that_hangs_costs_nothing() {
+    let _cpu = cpus::some();
     let wrong = (0..=WRONG_REVOKES_MAX).take_while(|_| !is_kept_while_the_raft_leader_hangs()).count();
     assert!(wrong <= WRONG_REVOKES_MAX, "lost each time, by etcd's fault: nothing was shown of metad");
 }
@@ -244,6 +250,7 @@ fn is_kept_while_the_raft_leader_hangs() -> bool {
 
 #[test]
 fn the_raft_leader_that_is_killed_costs_nothing() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     scene.etcd.kill(scene.etcd.leader());
     scene.assert_kept(lease() * 3);
@@ -251,6 +258,7 @@ fn the_raft_leader_that_is_killed_costs_nothing() {
 
 #[test]
 fn cut_connections_with_new_ones_that_hang_stop_the_leader_before_anybody_else_starts() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     let since = boot_ns();
     scene.proxies.iter().for_each(FaultProxy::cut);
@@ -259,6 +267,7 @@ fn cut_connections_with_new_ones_that_hang_stop_the_leader_before_anybody_else_s
 
 #[test]
 fn one_late_reply_and_then_a_black_hole_stop_the_leader_in_time() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     scene.delay_replies(lease().mul_f64(0.25));
     std::thread::sleep(lease().mul_f64(0.3));
@@ -278,6 +287,7 @@ fn stop_a_majority(etcd: &EtcdCluster) -> [usize; 2] {
 
 #[test]
 fn a_majority_of_etcd_that_fails_for_half_of_the_lease_costs_nothing() {
+    let _cpu = cpus::some();
     // A majority that is back has no leader for up to a few election timeouts more, which count as well: with the
     // second that etcd takes by default they would fill what a lease of 5 s leaves.
     let election = ["--heartbeat-interval=25", "--election-timeout=250"];
@@ -291,6 +301,7 @@ fn a_majority_of_etcd_that_fails_for_half_of_the_lease_costs_nothing() {
 
 #[test]
 fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_leads_when_it_is_back() {
+    let _cpu = cpus::some();
     let mut scene = Scene::new();
     let since = boot_ns();
     let majority = stop_a_majority(&scene.etcd);
@@ -319,6 +330,7 @@ fn a_majority_of_etcd_that_fails_for_longer_stops_the_leader_in_time_and_one_lea
 
 #[test]
 fn nodes_that_start_while_etcd_does_lead_soon_after_it_has_a_majority() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::builder().members(3).only_first(1).start();
     let secs = lease().as_secs();
     let nodes = ["e0", "e1", "e2"].map(|id| NodeBuilder::new(id).lease_secs(secs).etcd(&etcd).spawn());
@@ -338,6 +350,7 @@ fn nodes_that_start_while_etcd_does_lead_soon_after_it_has_a_majority() {
 
 #[test]
 fn a_follower_that_etcd_refuses_waits_quietly_and_joins_again() {
+    let _cpu = cpus::some();
     let scene = Scene::new();
     let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(scene.etcd.addr(i))).collect();
     let follower = scene.node("refused", &proxies).spawn();
@@ -359,6 +372,7 @@ fn a_follower_that_etcd_refuses_waits_quietly_and_joins_again() {
 
 #[test]
 fn when_the_next_in_line_is_dead_the_one_after_it_leads_at_once() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(3);
     // A lease that nobody can wait for: whoever leads was not held up by the dead one's.
     let node = |id| NodeBuilder::new(id).lease_secs(86_400).etcd(&etcd);

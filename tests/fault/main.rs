@@ -6,6 +6,7 @@
 #[path = "../support/lib.rs"]
 mod support;
 
+mod cpus;
 mod faults;
 mod saturation;
 mod starvation;

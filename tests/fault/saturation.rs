@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cpus;
 use crate::support::crew::{PATIENCE, assert_kept, lease, setting};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder};
@@ -86,6 +87,7 @@ async fn stored(leader: &Node, n: usize) -> u64 {
 
 #[test]
 fn writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing() {
+    let _cpu = cpus::some();
     let this = writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing;
     if !sudo::may_trace() && sudo::runs(this, "strace") {
         return;

@@ -3,9 +3,9 @@
 //! `METAD_FAULT_LEASE_SECS` and `METAD_FAULT_STARVE_SECS` change the lengths (`make faults`).
 
 use std::io::Write;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use crate::cpus;
 use crate::support::crew::{
     PATIENCE, assert_kept, assert_not_early, between, lease, report, setting, slack, started_ns, tenures,
     wait_for_leader,
@@ -16,17 +16,6 @@ use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{boot_ns, wait_until};
 use crate::support::proxy::FaultProxy;
 use crate::support::{fenced, history, http, install, ourselves, spawn, witness};
-
-/// The test that takes all CPUs runs alone.
-static CPUS: RwLock<()> = RwLock::new(());
-
-fn some_cpu() -> RwLockReadGuard<'static, ()> {
-    CPUS.read().unwrap_or_else(|e| e.into_inner())
-}
-
-fn all_cpus() -> RwLockWriteGuard<'static, ()> {
-    CPUS.write().unwrap_or_else(|e| e.into_inner())
-}
 
 fn node(id: &str, etcd: &EtcdCluster) -> NodeBuilder {
     NodeBuilder::new(id).lease_secs(lease().as_secs()).etcd(etcd)
@@ -83,7 +72,7 @@ fn blocked_leader(etcd: &EtcdCluster, endpoints: Vec<String>, for_so_long: Durat
 
 #[test]
 fn a_blocked_runtime_does_not_cost_the_leadership() {
-    let _cpu = some_cpu();
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(3);
     let nodes = blocked_leader(&etcd, etcd.endpoints(), lease() * 3);
     wait_until("the main loop is awake", lease() * 3 + PATIENCE, || {
@@ -95,7 +84,7 @@ fn a_blocked_runtime_does_not_cost_the_leadership() {
 
 #[test]
 fn a_blocked_runtime_without_etcd_is_ended_by_the_fuse_before_anybody_else_leads() {
-    let _cpu = some_cpu();
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(3);
     let proxies: Vec<_> = (0..3).map(|i| FaultProxy::start(etcd.addr(i))).collect();
     let endpoints = proxies.iter().map(|proxy| proxy.addr().to_string()).collect();
@@ -118,7 +107,7 @@ fn a_blocked_runtime_without_etcd_is_ended_by_the_fuse_before_anybody_else_leads
 
 #[test]
 fn a_stopped_leader_without_a_guardian_is_ended_by_its_kernel_timer_and_writes_nothing_after_its_lease() {
-    let _cpu = some_cpu();
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(1);
     // It ticks often, so that it wakes up in the middle of a write.
     let often = |id| node(id, &etcd).env("METAD_META__TICK_INTERVAL_MS", "10");
@@ -146,7 +135,7 @@ fn a_stopped_leader_without_a_guardian_is_ended_by_its_kernel_timer_and_writes_n
 
 #[test]
 fn eight_busy_processes_per_core_cost_nothing() {
-    let _cpu = all_cpus();
+    let _cpu = cpus::all();
     let etcd = EtcdCluster::start(3);
     // With a program, so that the guardian's kernel timer counts too.
     let first = node("a", &etcd).payload(&["sleep", "100000"]).spawn();
@@ -179,7 +168,7 @@ fn skew_secs(node: &Node, kind: &str, member: &str) -> i64 {
 
 #[test]
 fn a_wall_clock_that_steps_an_hour_forth_and_back_costs_nothing() {
-    let _cpu = some_cpu();
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(1);
     let folder = tempfile::tempdir().expect("a folder");
     let clock = folder.path().join("clock");

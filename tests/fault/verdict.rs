@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::cpus;
 use crate::support::crew::{PATIENCE, between, check_status, leads, wait_for_leader};
 use crate::support::etcd::EtcdCluster;
 use crate::support::history::TimedEvent;
@@ -108,6 +109,7 @@ fn follower(etcd: &EtcdCluster) -> usize {
 
 #[test]
 fn a_member_that_hangs_or_is_killed_is_named_and_costs_nothing() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(3);
     let (_, nodes) = two_nodes(&etcd, 10);
     let hung = follower(&etcd);
@@ -130,6 +132,7 @@ fn a_member_that_hangs_or_is_killed_is_named_and_costs_nothing() {
 
 #[test]
 fn an_etcd_that_has_stopped_as_a_whole_is_told_from_one_that_is_out_of_reach() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(3);
     let (builders, mut nodes) = two_nodes(&etcd, 5);
     etcd.pause_all();
@@ -162,6 +165,7 @@ fn apart() -> (Network, EtcdCluster, [NodeBuilder; 2], Vec<Node>) {
 
 #[test]
 fn a_member_of_etcd_that_is_cut_off_is_blamed() {
+    let _cpu = cpus::some();
     if sudo::runs(a_member_of_etcd_that_is_cut_off_is_blamed, "network namespaces") {
         return;
     }
@@ -178,6 +182,7 @@ fn a_member_of_etcd_that_is_cut_off_is_blamed() {
 
 #[test]
 fn a_node_that_is_cut_off_blames_the_network() {
+    let _cpu = cpus::some();
     if sudo::runs(a_node_that_is_cut_off_blames_the_network, "network namespaces") {
         return;
     }
@@ -206,6 +211,7 @@ fn run(program: &str, args: &[&str]) {
 
 #[test]
 fn a_starved_process_is_told_from_one_that_was_stopped() {
+    let _cpu = cpus::all();
     let etcd = EtcdCluster::start(1);
     let node = |id: &str| {
         let node = builder(id, &etcd, 30).cluster(id).spawn();
@@ -236,6 +242,7 @@ fn a_starved_process_is_told_from_one_that_was_stopped() {
 
 #[test]
 fn a_record_that_is_deleted_by_hand_is_told_from_a_lease_that_is_revoked() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::start(1);
     let (builders, mut nodes) = two_nodes(&etcd, 10);
     etcd.etcdctl_ok(&["del", LEADER_KEY]);
@@ -255,6 +262,7 @@ fn a_record_that_is_deleted_by_hand_is_told_from_a_lease_that_is_revoked() {
 
 #[test]
 fn an_etcd_that_is_full_is_named_by_those_who_lead_and_those_who_cannot() {
+    let _cpu = cpus::some();
     let etcd = EtcdCluster::builder().arg("--quota-backend-bytes=1048576").start();
     let (_, nodes) = two_nodes(&etcd, 10);
     let value = "x".repeat(100_000);
