@@ -103,8 +103,11 @@ async fn run(
     if leadership.has_started() {
         telemetry.emit(telemetry::Event::MainLoopStopped { token, reason });
     }
-    // Before the record is given up, so that nobody sees the next main loop start first.
-    telemetry.flushed().await;
+    // Before the record is given up, so that nobody sees the next main loop start first. Where it is not, nothing may stand
+    // between the end of the main loop and the disarmed fuse: a log that is slow would look like a main loop that hangs.
+    if reason.gives_record_up() {
+        telemetry.flushed().await;
+    }
     end
 }
 

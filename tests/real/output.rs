@@ -3,16 +3,17 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::crew::PATIENCE;
+use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within};
 use crate::support::spawn;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
 /// From a decision to end until the end, as the design has it; the rest is for a busy machine.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
@@ -28,11 +29,16 @@ fn nobody_reads() -> Stdio {
 /// A pipe that has no room left, and its end that nobody reads.
 fn full_pipe() -> (OwnedFd, Stdio) {
     let (read, write) = rustix::pipe::pipe().expect("a pipe");
-    rustix::fs::fcntl_setfl(&write, OFlags::NONBLOCK).expect("a pipe may be so");
-    while rustix::io::write(&write, &[b'x'; 4096]).is_ok() {}
-    while rustix::io::write(&write, b"x").is_ok() {}
-    rustix::fs::fcntl_setfl(&write, OFlags::empty()).expect("and not");
+    fill(&write);
     (read, write.into())
+}
+
+/// Leaves no room in this pipe. It is opened again for that: the one at hand still blocks.
+fn fill(pipe: &impl AsRawFd) {
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let again = rustix::fs::open(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).expect("a pipe");
+    while rustix::io::write(&again, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&again, b"x").is_ok() {}
 }
 
 fn command(args: &[&str]) -> Command {
@@ -168,6 +174,31 @@ fn a_node_ends_in_time_with_its_code_though_nobody_reads_its_log() {
     let (child, _dir, _) = speechless(Stdio::null());
     spawn::signal(child.id(), Signal::TERM);
     assert_eq!(code(child), 0, "twin");
+}
+
+/// The main loop is over in time; that nobody reads of it must not look like one that hangs.
+#[test]
+fn a_lost_lease_is_told_from_a_main_loop_that_hangs_though_nobody_reads_its_events() {
+    for is_read in [false, true] {
+        let etcd = EtcdCluster::start(1);
+        let (read, write) = rustix::pipe::pipe().expect("a pipe");
+        let ours = write.try_clone().expect("a descriptor");
+        let dir = tempfile::tempdir().expect("a folder");
+        let data_dir = dir.path().join("data");
+        let mut serve = command(&["serve", "--events", "--node-id", "n1", "--meta-leader-lease-secs", "5"]);
+        serve.args(["--store", "etcd", "--etcd-endpoints", &etcd.endpoint(0), "--data-dir"]).arg(data_dir);
+        serve.args(["--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]).stdout(write);
+        let child = spawn::spawn(serve).expect("metad starts");
+        let mut events = BufReader::new(File::from(read)).lines().map_while(Result::ok);
+        assert!(events.any(|line| line.contains("main_loop_started")), "twin");
+        if is_read {
+            std::thread::spawn(move || events.for_each(drop)); // as long as its guardian has it open
+        } else {
+            fill(&ours);
+        }
+        etcd.pause_all();
+        assert_eq!(code(child), 75, "its events are read: {is_read}");
+    }
 }
 
 #[test]
