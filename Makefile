@@ -45,7 +45,7 @@ faults soak: export RUST_TEST_THREADS ?= 4
 faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
 	@$(SETUP) test
 	@set -e; for etcd in $(ETCD); do for run in 1 2 3; do for lease in 5 10 30; do \
-	  tests='faults:: starvation:: partition:: saturation::'; \
+	  tests='alone:: faults:: starvation:: partition::'; \
 	  [ $$lease -lt 30 ] || tests=stall; \
 	  echo "== $$etcd, lease $$lease s, run $$run"; \
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \

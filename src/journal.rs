@@ -2,11 +2,12 @@
 //! node, and what a leader leaves in its data dir for its next start.
 //!
 //! [`recorder::Recorder`] observes the driver and has the rows written; every node reads them, and shows them as [`Past`].
-//! Nothing is decided by it.
+//! [`trace::Trace`] writes down what the elector was told and asked for, if somebody wants it. Nothing is decided by either.
 
 mod reader;
 pub mod recorder;
 pub mod tenure_file;
+pub mod trace;
 mod writer;
 
 use std::sync::Arc;

@@ -38,6 +38,7 @@ use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{self, GuardianPlan, Guardianship, NoGuardian, Refused};
+use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
@@ -76,6 +77,7 @@ pub struct NodeBuilder {
     command: Vec<String>,
     guardian_program: Option<PathBuf>,
     events: Option<Printer>,
+    trace: Option<Trace>,
     accept_new_store: bool,
     on_end: fn(&Ending),
 }
@@ -150,6 +152,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Writes down what the elector is told and asks for.
+    pub fn trace(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
     /// Accepts, once, that the store is another one, or an older state of the one, that this data dir knows.
     pub fn accept_new_store(mut self, accept: bool) -> Self {
         self.accept_new_store = accept;
@@ -180,9 +188,9 @@ impl NodeBuilder {
         let fuse: Arc<dyn DeadMansSwitch> = Arc::new(Fuse::start().map_err(no_thread)?);
         let keeper = keeper(&self.config, self.guardian_program, fuse.horizon(), folder.lock()).await;
         let requests = RequestQueue::default();
-        let serves_cluster = self.main_loop.is_none() && self.command.is_empty();
-        let built_in = || cluster_loop(&self.config, requests.clone(), clock.clone(), telemetry.clone());
         let runs_program = !self.command.is_empty();
+        let serves_cluster = self.main_loop.is_none() && !runs_program;
+        let built_in = || cluster_loop(&self.config, requests.clone(), clock.clone(), telemetry.clone());
         let main_loop = match runs_program {
             true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
             false => self.main_loop.unwrap_or_else(|| Box::new(built_in())),
@@ -198,7 +206,7 @@ impl NodeBuilder {
         let [store, main_store] = stores.clone();
         let watched =
             Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
-        let Observers { all: observers, past, looks } = watched.observers(&registration, file, past);
+        let Observers { all, past, looks } = watched.observers(&registration, file, past, self.trace);
         let parts = DriverParts {
             places: store.clone(),
             store,
@@ -215,7 +223,7 @@ impl NodeBuilder {
             telemetry: telemetry.clone(),
             main_loop,
             main_tasks: Arc::new(tokio::runtime::Handle::current()),
-            observers,
+            observers: all,
             on_end: Box::new(self.on_end),
         };
         telemetry.emit(listeners.event());
@@ -420,6 +428,7 @@ impl Node {
             command: Vec::new(),
             guardian_program: None,
             events: None,
+            trace: None,
             accept_new_store: false,
             on_end: |_| {},
         }

@@ -71,6 +71,9 @@ pub(super) struct ServeArgs {
     /// Print every event of this node as one JSON line on stdout
     #[arg(long)]
     pub(super) events: bool,
+    /// Append what the election is told and asks for to FILE as JSON lines, for a bug report [env: METAD_TRACE]
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace_file: Option<PathBuf>,
     /// Accept, for this start only, that the store is new or was restored from a backup
     #[arg(long)]
     pub(super) accept_new_store: bool,

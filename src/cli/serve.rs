@@ -1,10 +1,13 @@
 //! `metad serve` and `metad run`: from the configuration to the exit code.
 
+use std::path::PathBuf;
+
 use super::args::ServeArgs;
 use super::reload::Reload;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
 use crate::election::exit::Exit;
+use crate::journal::trace::Trace;
 use crate::node::{Node, StartError, exit_timer};
 use crate::telemetry::log::{self, Format, LogError};
 use crate::telemetry::printer::Printer;
@@ -25,12 +28,23 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
     let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
+    let trace = trace(args.trace_file)?;
     let reload = Reload { args: args.settings, running: config.clone(), filter };
-    let done = runtime.block_on(run(config, command, events, args.accept_new_store, reload));
+    let done = runtime.block_on(run(config, command, (events, trace), args.accept_new_store, reload));
     exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
     log::flush();
     done
+}
+
+fn trace(file: Option<PathBuf>) -> Result<Option<Trace>, Failure> {
+    let from_env = || std::env::var_os("METAD_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from);
+    let Some(file) = file.or_else(from_env) else { return Ok(None) };
+    let failed = |e| {
+        let message = format!("cannot write the trace to {}: {e}", file.display());
+        Failure::new(Exit::Io.code(), message)
+    };
+    Trace::open(&file).map(Some).map_err(failed)
 }
 
 fn no_log(e: LogError) -> Failure {
@@ -44,13 +58,16 @@ fn no_log(e: LogError) -> Failure {
 async fn run(
     config: Config,
     command: Vec<String>,
-    events: Option<Printer>,
+    (events, trace): (Option<Printer>, Option<Trace>),
     accept_new_store: bool,
     mut reload: Reload,
 ) -> Result<i32, Failure> {
     let mut builder = Node::builder(config).accept_new_store(accept_new_store).ends_process();
     if let Some(printer) = events {
         builder = builder.events(printer);
+    }
+    if let Some(trace) = trace {
+        builder = builder.trace(trace);
     }
     // The kernel's own name for our program: right even after the file was replaced by an upgrade.
     builder = builder.command(command).guardian_program("/proc/self/exe".into());

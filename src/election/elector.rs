@@ -199,6 +199,11 @@ impl Elector {
         }
     }
 
+    /// What it was made with.
+    pub fn settings(&self) -> &ElectorSettings {
+        &self.settings
+    }
+
     /// Who we are.
     pub fn me(&self) -> &MemberId {
         &self.settings.me
@@ -359,19 +364,10 @@ impl Elector {
 impl Elector {
     fn check_lease(&mut self, now: Instant) {
         let Some(lease) = self.lease else { return };
-        match &self.state {
-            _ if self.candidate_until(&lease).is_some_and(|at| now.reached(at)) => self.rejoin(now),
-            State::Starting { .. } if now.reached(lease.step_down_at()) => {
-                self.stop(Ending::of(Reason::LeaseExpired));
-            }
-            State::Leading { token } if now.reached(lease.step_down_at()) => {
-                let suspended = lease.was_suspended(now);
-                let why = if suspended { Reason::ClockSuspended } else { Reason::RenewDeadline };
-                self.stop_main_loop(*token, Ending::of(why), lease.holds_until());
-                self.press_when_due(now);
-            }
-            State::Stopping { .. } => self.press_when_due(now),
-            _ => {}
+        if self.candidate_until(&lease).is_some_and(|at| now.reached(at)) {
+            self.rejoin(now);
+        } else {
+            self.end_tenure_when_due(now, &lease);
         }
     }
 

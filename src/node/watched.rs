@@ -13,6 +13,7 @@ use crate::election::record::Registration;
 use crate::journal::Past;
 use crate::journal::recorder::{Recorder, RecorderParts};
 use crate::journal::tenure_file::TenureFile;
+use crate::journal::trace::Trace;
 use crate::store::codec::Keys;
 use crate::store::open::OpenStore;
 use crate::telemetry::Telemetry;
@@ -42,6 +43,7 @@ impl Watched {
         registration: &Registration,
         file: TenureFile,
         past: Option<Row>,
+        trace: Option<Trace>,
     ) -> Observers {
         let [store, main_store] = self.stores;
         let monitor = Monitor::new(MonitorParts {
@@ -65,6 +67,8 @@ impl Watched {
             main_runtime: tokio::runtime::Handle::current(),
             worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
         });
-        Observers { all: vec![Box::new(monitor), Box::new(recorder)], past, looks }
+        let mut all: Vec<Box<dyn Observer>> = vec![Box::new(monitor), Box::new(recorder)];
+        all.extend(trace.map(|trace| Box::new(trace) as Box<dyn Observer>));
+        Observers { all, past, looks }
     }
 }

@@ -6,8 +6,8 @@
 #[path = "../support/lib.rs"]
 mod support;
 
+mod alone;
 mod cpus;
 mod faults;
-mod saturation;
 mod starvation;
 mod verdict;

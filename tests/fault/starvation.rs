@@ -1,4 +1,4 @@
-//! A leader that does not get to run: a blocked runtime, a stopped process, a starved CPU; and one whose clock steps.
+//! A leader that does not get to run: a blocked runtime, a stopped process; and one whose clock steps.
 //!
 //! `METAD_FAULT_LEASE_SECS` and `METAD_FAULT_STARVE_SECS` change the lengths (`make faults`).
 
@@ -11,13 +11,12 @@ use crate::support::crew::{
     wait_for_leader,
 };
 use crate::support::etcd::EtcdCluster;
-use crate::support::hogs::Hogs;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{boot_ns, wait_until};
 use crate::support::proxy::FaultProxy;
-use crate::support::{fenced, history, http, install, ourselves, spawn, witness};
+use crate::support::{fenced, history, http, install, ourselves, witness};
 
-fn node(id: &str, etcd: &EtcdCluster) -> NodeBuilder {
+pub fn node(id: &str, etcd: &EtcdCluster) -> NodeBuilder {
     NodeBuilder::new(id).lease_secs(lease().as_secs()).etcd(etcd)
 }
 
@@ -129,29 +128,6 @@ fn a_stopped_leader_without_a_guardian_is_ended_by_its_kernel_timer_and_writes_n
     std::thread::sleep(Duration::from_secs(1)); // whatever is on its way arrives
     let writes = fenced::check(&etcd, "default", &tenures).unwrap_or_else(|e| panic!("{e}"));
     assert!(writes.fenced > 10, "they wrote: {writes:?}");
-}
-
-// --- a starved CPU ---------------------------------------------------------------------------------------------------
-
-#[test]
-fn eight_busy_processes_per_core_cost_nothing() {
-    let _cpu = cpus::all();
-    let etcd = EtcdCluster::start(3);
-    // With a program, so that the guardian's kernel timer counts too.
-    let first = node("a", &etcd).payload(&["sleep", "100000"]).spawn();
-    first.wait_for("main_loop_started", PATIENCE);
-    let second = node("b", &etcd).spawn();
-    second.wait_for("joined", PATIENCE);
-    let nodes = [first, second];
-    let guardian = nodes[0].guardian();
-    let so_long = Duration::from_secs(setting("METAD_FAULT_STARVE_SECS", 20));
-    let hogs = Hogs::on_all_cpus(8);
-    let idle = spawn::idle_time();
-    assert_kept(&nodes, 0, so_long);
-    assert_eq!(nodes[0].guardian(), guardian, "the same one all the while\n{}", report(&nodes));
-    let (idle, used, cores) = (spawn::idle_time() - idle, hogs.cpu_time(), hogs.count() as u32 / 8);
-    println!("{} busy processes used {used:?}; {cores} CPUs were idle for {idle:?}", hogs.count());
-    assert!(idle < so_long * cores / 10 && used > so_long * cores / 10, "twin: the CPUs were busy, by these");
 }
 
 // --- a clock that steps ----------------------------------------------------------------------------------------------

@@ -2,29 +2,27 @@
 //! or all of etcd; when leadership is lost, before the process ends. The checks and their metric say so too, and what
 //! was lost stands in the history, with its reason and the verdict.
 
-use std::process::Command;
 use std::time::Duration;
 
 use crate::cpus;
 use crate::support::crew::{PATIENCE, between, check_status, leads, wait_for_leader};
 use crate::support::etcd::EtcdCluster;
 use crate::support::history::TimedEvent;
-use crate::support::hogs::Hogs;
 use crate::support::http;
 use crate::support::network::Network;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{holds_within, wait_until};
-use crate::support::{spawn, sudo, witness};
+use crate::support::{sudo, witness};
 use serde_json::Value;
 
 /// How soon after the loss the verdict must stand.
 const VERDICT_WITHIN: Duration = Duration::from_secs(5);
 const LEADER_KEY: &str = "/metad/default/election/meta/leader";
 const WARN: u8 = 1;
-const FAIL: u8 = 2;
+pub const FAIL: u8 = 2;
 
 /// One that checks all the time, and to which one unplanned change of the leader is one too many.
-fn builder(id: &str, etcd: &EtcdCluster, lease: u64) -> NodeBuilder {
+pub fn builder(id: &str, etcd: &EtcdCluster, lease: u64) -> NodeBuilder {
     let builder = NodeBuilder::new(id).lease_secs(lease).etcd(etcd).env("METAD_CHECKS__INTERVAL_SECS", "1");
     builder.env("METAD_CHECKS__MAX_LEADER_CHANGES", "0")
 }
@@ -41,7 +39,7 @@ fn two_nodes(etcd: &EtcdCluster, lease: u64) -> ([NodeBuilder; 2], Vec<Node>) {
 
 /// The check has said so.
 #[track_caller]
-fn assert_told(node: &Node, code: &str, status: u8, says: &str) {
+pub fn assert_told(node: &Node, code: &str, status: u8, says: &str) {
     let name = ["pass", "warn", "fail", "unknown"][usize::from(status)];
     let is_it = |e: &TimedEvent| {
         e.kind() == "check_changed"
@@ -76,13 +74,13 @@ fn assert_in_history(of: &str, shown_by: &Node, reason: &str, says: &str) {
     assert!(is_shown, "{of}: {reason}: {says:?} is not in {last:#}");
 }
 
-fn is_verdict(event: &TimedEvent, verdict: &str, says: &str) -> bool {
+pub fn is_verdict(event: &TimedEvent, verdict: &str, says: &str) -> bool {
     event.kind() == "verdict" && event.str("verdict") == verdict && event.str("text").contains(says)
 }
 
 /// The node says so.
 #[track_caller]
-fn assert_said(node: &Node, verdict: &str, says: &str) -> TimedEvent {
+pub fn assert_said(node: &Node, verdict: &str, says: &str) -> TimedEvent {
     let said = node.wait_event(|e| is_verdict(e, verdict, says), PATIENCE);
     wait_until("the log says it too", PATIENCE, || node.stderr().contains("verdict: "));
     said
@@ -199,45 +197,6 @@ fn a_node_that_is_cut_off_blames_the_network() {
             && e.str("detail").contains("network fault")
     };
     nodes[1].wait_event(told, PATIENCE);
-}
-
-#[track_caller]
-fn run(program: &str, args: &[&str]) {
-    let mut command = Command::new(program);
-    command.args(args);
-    let output = spawn::output(command, PATIENCE);
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[test]
-fn a_starved_process_is_told_from_one_that_was_stopped() {
-    let _cpu = cpus::all();
-    let etcd = EtcdCluster::start(1);
-    let node = |id: &str| {
-        let node = builder(id, &etcd, 30).cluster(id).spawn();
-        node.wait_for("main_loop_started", PATIENCE);
-        node
-    };
-    let stopped = node("stopped");
-    stopped.pause();
-    std::thread::sleep(Duration::from_secs(5));
-    stopped.resume();
-    assert_said(&stopped, "process_stopped", "this node's process was stopped");
-    assert_told(&stopped, "HOST_003", FAIL, "this process stalled for");
-    assert!(leads(&stopped), "{}", stopped.report());
-    // A process that gets only what nobody else wants, on a CPU that others want all the time.
-    let starved = node("starved");
-    let pid = starved.pid().to_string();
-    run("taskset", &["-a", "-c", "-p", "0", &pid]);
-    run("chrt", &["-a", "-i", "-p", "0", &pid]);
-    let hogs = Hogs::on_cpu_0(4);
-    std::thread::sleep(Duration::from_secs(8));
-    drop(hogs); // what it has gone through it says when it can
-    assert_said(&starved, "cpu_starved", "this node waited for a CPU");
-    assert_told(&starved, "HOST_003", FAIL, "this process stalled for");
-    let of_starved = starved.events();
-    let stops = of_starved.iter().filter(|e| is_verdict(e, "process_stopped", "")).count();
-    assert_eq!(stops, 0, "{}", starved.report());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::etcd::EtcdCluster;
@@ -30,6 +31,7 @@ impl EtcdCluster {
     /// Deletes all data and starts a new cluster, with another id, at the same addresses.
     #[track_caller]
     pub fn bootstrap_again(&self) {
+        self.was_restored.store(true, Ordering::Relaxed);
         self.while_stopped(|| {
             fs::remove_dir_all(self.data_dir()).expect("removed");
             *self.token.lock().expect("not poisoned") = "second".into();
@@ -52,6 +54,7 @@ impl EtcdCluster {
     /// cluster has, so that its id stays, or under a new one. The members must be stopped.
     #[track_caller]
     pub fn put_back_snapshot(&self, file: &Path, new_token: Option<&str>) {
+        self.was_restored.store(true, Ordering::Relaxed);
         fs::remove_dir_all(self.data_dir()).expect("removed");
         if let Some(token) = new_token {
             *self.token.lock().expect("not poisoned") = token.into();
@@ -65,6 +68,7 @@ impl EtcdCluster {
     /// Puts a backup in the place of the present data. The members must be stopped.
     #[track_caller]
     pub fn put_back(&self, backup: &Backup) {
+        self.was_restored.store(true, Ordering::Relaxed);
         fs::remove_dir_all(self.data_dir()).expect("removed");
         copy_dir(&backup.0, &self.data_dir());
     }
@@ -72,6 +76,7 @@ impl EtcdCluster {
     /// Deletes the data of member `i` and starts it as a cluster of its own, at the same addresses.
     #[track_caller]
     pub fn bootstrap_alone(&self, i: usize) {
+        self.was_restored.store(true, Ordering::Relaxed);
         self.kill(i);
         fs::remove_dir_all(self.data_dir().join(self.member_name(i))).expect("removed");
         self.set_alone(i);

@@ -7,7 +7,8 @@ use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -48,6 +49,8 @@ pub struct EtcdCluster {
     pub(super) token: Mutex<String>,
     /// The member that is a cluster of its own.
     alone: Mutex<Option<usize>>,
+    /// Has it got another past, or were there two clusters for a while?
+    pub(super) was_restored: Arc<AtomicBool>,
     pub(super) dir: TempDir,
 }
 
@@ -123,6 +126,7 @@ impl EtcdBuilder {
             root: Mutex::new(None),
             token: Mutex::new("first".into()),
             alone: Mutex::new(None),
+            was_restored: Arc::default(),
             dir,
         }
     }

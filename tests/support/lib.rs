@@ -9,13 +9,15 @@
 //! - [`network`] puts nodes and members on machines of their own, and cuts those off from each other;
 //! - [`history`] decides from those events whether two main loops ever ran at once; [`crew`] asks it;
 //! - [`family`] is a program for `metad run` that leaves evidence of when it lived;
+//! - [`traces`] plays the elector of every process again, and compares those of one election;
 //! - [`witness`] measures how long processes had to wait for a CPU; [`sudo`] runs a test as root;
 //! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
 //! A test that needs something (etcd, openssl, iproute2, libfaketime) and finds none fails, it never skips.
 //! Nothing waits for less than a minute before it gives up: a busy machine is no fault of metad's.
-//! Nothing here uses metad's own library: the tests must not share a bug with what they test.
+//! Nothing here uses metad's own library, because the tests must not share a bug with what they test; only [`traces`]
+//! does, which plays its elector again.
 
 #![allow(dead_code)] // each test target uses a part of it
 
@@ -42,5 +44,6 @@ pub mod slow_disk;
 pub mod spawn;
 pub mod sudo;
 pub mod tls;
+pub mod traces;
 pub mod usage;
 pub mod witness;

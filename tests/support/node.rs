@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -21,7 +21,8 @@ use super::history::{TimedEvent, Trace};
 use super::network::Place;
 use super::output::{Output, Said};
 use super::poll::{boot_ns, holds_within, wait_until};
-use super::{spawn, witness};
+use super::traces::Election;
+use super::{spawn, traces, witness};
 
 /// Marks the environment of a node and of all that descend from it.
 const MARKER: &str = "TEST_NODE_MARKER";
@@ -45,6 +46,7 @@ pub struct NodeBuilder {
     payload: Vec<OsString>,
     place: Option<Place>,
     descriptors: Option<u64>,
+    elects_in: Option<(PathBuf, Arc<AtomicBool>)>,
 }
 
 /// A metad process, killed with all its descendants on drop.
@@ -59,6 +61,8 @@ pub struct Node {
     killed_ns: AtomicU64,
     /// Since when it has stood still; a process that dies so has done nothing after it.
     paused_ns: AtomicU64,
+    trace: Option<PathBuf>,
+    election: Option<Election>,
     _dir: Arc<TempDir>,
 }
 
@@ -79,6 +83,7 @@ impl NodeBuilder {
             payload: Vec::new(),
             place: None,
             descriptors: None,
+            elects_in: None,
         }
     }
 
@@ -94,7 +99,8 @@ impl NodeBuilder {
     }
 
     /// The same at these addresses, such as those of proxies.
-    pub fn etcd_behind(self, etcd: &EtcdCluster, addresses: impl Iterator<Item = SocketAddr>) -> Self {
+    pub fn etcd_behind(mut self, etcd: &EtcdCluster, addresses: impl Iterator<Item = SocketAddr>) -> Self {
+        self.elects_in = Some((etcd.dir.path().into(), etcd.was_restored.clone()));
         match etcd.tls() {
             None => self.endpoints(addresses),
             Some(tls) => self
@@ -166,7 +172,7 @@ impl NodeBuilder {
 
     /// Starts a process of this node. Does not wait until it listens.
     pub fn spawn(&self) -> Node {
-        self.launch(self.command())
+        self.launch(self.command(), true)
     }
 
     /// Starts another program than metad as a process of this node. It finds id, data dir, cluster, lease and
@@ -178,14 +184,18 @@ impl NodeBuilder {
         program.env("METAD_NODE__CLUSTER", &self.cluster);
         program.env("METAD_META__META_LEADER_LEASE_SECS", self.lease_secs.to_string());
         program.env("METAD_RPC__LISTEN_ADDR", "127.0.0.1:0").env("METAD_HTTP__LISTEN_ADDR", "127.0.0.1:0");
-        self.launch(program)
+        self.launch(program, false)
     }
 
-    fn launch(&self, mut command: Command) -> Node {
+    fn launch(&self, mut command: Command, traced: bool) -> Node {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         witness::start();
         let marker = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let trace = self.dir.path().join(format!("trace-{marker}.jsonl"));
         command.env(MARKER, &marker);
+        if traced {
+            command.env("METAD_TRACE", &trace);
+        }
         command.envs(self.env.iter().cloned()).current_dir(self.dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(place) = &self.place {
@@ -194,6 +204,11 @@ impl NodeBuilder {
         if let Some(limit) = self.descriptors {
             spawn::limit_descriptors(&mut command, limit);
         }
+        let election = self.elects_in.clone().map(|(etcd, was_restored)| Election {
+            etcd,
+            cluster: self.cluster.clone(),
+            was_restored,
+        });
         let child = spawn::spawn(command).expect("metad starts");
         let pid = child.id();
         let raw = Pid::from_raw(pid as i32).expect("a process id");
@@ -207,6 +222,8 @@ impl NodeBuilder {
             output: Output::follow(child),
             killed_ns: AtomicU64::new(u64::MAX),
             paused_ns: AtomicU64::new(u64::MAX),
+            trace: traced.then_some(trace),
+            election,
             _dir: self.dir.clone(),
         }
     }
@@ -422,5 +439,8 @@ impl Drop for Node {
             left.iter().for_each(|&pid| spawn::signal(pid, Signal::KILL));
             left.is_empty()
         });
+        if let Some(trace) = &self.trace {
+            traces::check(trace, self.election.as_ref(), self.has_event("joined"));
+        }
     }
 }

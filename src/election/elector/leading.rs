@@ -6,6 +6,7 @@ use super::{Elector, Pressure, RETRY_PAUSE, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, HandOverAnswer, Ready};
 use crate::election::history::{Ending, Reason, Transition};
+use crate::election::lease::Lease;
 use crate::election::record::{Leader, Member, Token, View};
 
 /// How long giving the record up may take before we leave it to its lease.
@@ -39,6 +40,23 @@ impl Elector {
             self.failback.may_begin_after(now);
             self.actions.push_back(Action::StartMainLoop(token));
             self.look_for_better(now);
+        }
+    }
+
+    /// At `S`, whatever else is heard. What is left until `H` is for the main loop's end.
+    pub(super) fn end_tenure_when_due(&mut self, now: Instant, lease: &Lease) {
+        match &self.state {
+            State::Starting { .. } if now.reached(lease.step_down_at()) => {
+                self.stop(Ending::of(Reason::LeaseExpired));
+            }
+            State::Leading { token } if now.reached(lease.step_down_at()) => {
+                let suspended = lease.was_suspended(now);
+                let why = if suspended { Reason::ClockSuspended } else { Reason::RenewDeadline };
+                self.stop_main_loop(*token, Ending::of(why), lease.holds_until());
+                self.press_when_due(now);
+            }
+            State::Stopping { .. } => self.press_when_due(now),
+            _ => {}
         }
     }
 

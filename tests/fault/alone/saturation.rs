@@ -87,7 +87,7 @@ async fn stored(leader: &Node, n: usize) -> u64 {
 
 #[test]
 fn writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing() {
-    let _cpu = cpus::some();
+    let _cpu = cpus::all();
     let this = writers_that_saturate_an_etcd_with_a_slow_disk_cost_nothing;
     if !sudo::may_trace() && sudo::runs(this, "strace") {
         return;
