@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Instant, rfc3339, wall_clock_ms};
 use crate::driver::status::Status;
-use member::{Answerer, Foreign, Leader, Member};
+use member::{Answerer, Foreign, Gone, Leader, Member};
 use tenure::Tenure;
 
 /// The form of the documents. It grows when a field changes its meaning or goes; new fields may come at any time.
@@ -38,12 +38,16 @@ pub struct StatusDocument {
     pub schema_version: SchemaVersion,
     /// Who says so.
     pub answerer: Answerer,
-    /// The leader, if there is one.
+    /// The leader, if there is one and the answerer's view is not outdated.
     pub leader: Option<Leader>,
+    /// Who led when the store last answered; only where the view is outdated.
+    pub last_known_leader: Option<Leader>,
     /// Who queues where only the leader record belongs.
     pub foreign: Option<Foreign>,
     /// The registered members.
     pub members: Vec<Member>,
+    /// The members that have gone within the last hour.
+    pub gone: Vec<Gone>,
 }
 
 /// Who leads: `metad leader`, and `/leader`.
@@ -53,8 +57,10 @@ pub struct LeaderDocument {
     pub schema_version: SchemaVersion,
     /// Who says so.
     pub answerer: Answerer,
-    /// The leader, if there is one.
+    /// The leader, if there is one and the answerer's view is not outdated.
     pub leader: Option<Leader>,
+    /// Who led when the store last answered; only where the view is outdated.
+    pub last_known_leader: Option<Leader>,
     /// Who queues where only the leader record belongs.
     pub foreign: Option<Foreign>,
 }
@@ -68,6 +74,8 @@ pub struct MembersDocument {
     pub answerer: Answerer,
     /// The registered members.
     pub members: Vec<Member>,
+    /// The members that have gone within the last hour.
+    pub gone: Vec<Gone>,
 }
 
 /// One line of `metad watch`: how things are after a change.
@@ -79,8 +87,10 @@ pub struct ChangeDocument {
     pub time: Time,
     /// Who says so.
     pub answerer: Answerer,
-    /// The leader, if there is one.
+    /// The leader, if there is one and the answerer's view is not outdated.
     pub leader: Option<Leader>,
+    /// Who led when the store last answered; only where the view is outdated.
+    pub last_known_leader: Option<Leader>,
     /// The registered members.
     pub members: Vec<Member>,
     /// The tenure that ended last, as far as the answerer has read the history.
@@ -124,15 +134,9 @@ impl Serialize for Time {
 // === impl StatusDocument ===
 
 impl StatusDocument {
-    /// As this node sees it. `look` is the command that shows a foreign candidate.
-    pub fn of(status: &Status, look: &str, now: Instant) -> Self {
-        Self {
-            schema_version: SchemaVersion,
-            answerer: Answerer::of(status, now),
-            leader: Leader::of(status),
-            foreign: Foreign::of(status, look),
-            members: Member::all(status),
-        }
+    /// As this node sees it. `look` is the command that shows a foreign candidate; `gone`: whom it has seen go, and when.
+    pub fn of(status: &Status, look: &str, gone: Vec<(String, u64)>, now: Instant) -> Self {
+        (LeaderDocument::of(status, look, now), MembersDocument::of(status, gone, now)).into()
     }
 }
 
@@ -144,7 +148,8 @@ impl LeaderDocument {
         Self {
             schema_version: SchemaVersion,
             answerer: Answerer::of(status, now),
-            leader: Leader::of(status),
+            leader: Leader::of(status, now),
+            last_known_leader: Leader::last_known(status, now),
             foreign: Foreign::of(status, look),
         }
     }
@@ -153,12 +158,13 @@ impl LeaderDocument {
 // === impl MembersDocument ===
 
 impl MembersDocument {
-    /// As this node sees it.
-    pub fn of(status: &Status, now: Instant) -> Self {
+    /// As this node sees it; `gone`: whom it has seen go, and when.
+    pub fn of(status: &Status, gone: Vec<(String, u64)>, now: Instant) -> Self {
         Self {
             schema_version: SchemaVersion,
             answerer: Answerer::of(status, now),
-            members: Member::all(status),
+            members: Member::all(status, now),
+            gone: Gone::all(gone),
         }
     }
 }

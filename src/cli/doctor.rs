@@ -9,6 +9,7 @@ use super::{Failure, output, settings};
 use crate::api::view::checks::ReportDocument;
 use crate::clock::{Clock, OsClock};
 use crate::diagnosis::checks::background::AT_ONCE;
+use crate::diagnosis::checks::catalog::Group;
 use crate::diagnosis::checks::collect::{Depth, meta};
 use crate::diagnosis::checks::examine::{self, Plan, UnknownCheck};
 use crate::diagnosis::checks::facts::MetaFacts;
@@ -110,7 +111,9 @@ async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
 /// Some it counts all the time; the rest is as old as its last look.
 fn usable(found: Vec<Finding>, looked_ago: Duration, wanted: &[String]) -> Vec<Finding> {
     let is_fresh = looked_ago < FRESH;
-    let counts = |c: &Check, f: &Finding| c.code == f.code && (is_fresh || AT_ONCE.contains(&c.code));
+    // Who leads and who is there can be asked now, and a minute ago is no answer to that.
+    let may_be_old = |c: &Check| is_fresh && !matches!(c.group, Group::Leader | Group::Cluster);
+    let counts = |c: &Check, f: &Finding| c.code == f.code && (may_be_old(c) || AT_ONCE.contains(&c.code));
     let is_wanted = |f: &Finding| wanted.iter().any(|n| catalog::find(n).is_some_and(|c| counts(c, f)));
     found.into_iter().filter(is_wanted).collect()
 }

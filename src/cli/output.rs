@@ -9,7 +9,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::Failure;
-use crate::api::view::member::{Answerer, Foreign, Leader, Member};
+use crate::api::view::member::{Answerer, Foreign, Gone, Leader, Member};
 use crate::election::exit::Exit;
 use crate::telemetry::terminal::{plain, plain_lines};
 
@@ -72,13 +72,13 @@ pub(super) async fn reader_gone() {
     }
 }
 
-/// A table of members; the leader is marked.
-pub(super) fn members_table(members: &[Member]) -> String {
+/// A table of members, and of those that have gone.
+pub(super) fn members_table(members: &[Member], gone: &[Gone]) -> String {
     let mut t = table(&["NODE", "ROLE", "ADDRESS", "HTTP", "PRIORITY", "LEASE", "START", "VERSION"]);
     for m in members {
         t.add_row([
             plain(&m.node),
-            if m.is_leader { "leader".into() } else { "follower".into() },
+            plain(&m.role),
             plain(&m.rpc_address),
             plain(&m.http_address),
             m.priority.to_string().into(),
@@ -87,12 +87,13 @@ pub(super) fn members_table(members: &[Member]) -> String {
             plain(&m.version),
         ]);
     }
-    format!("{t}\n")
+    let gone = gone.iter().map(|g| format!("gone {}, last seen {}\n", plain(&g.node), g.since));
+    format!("{t}\n{}", gone.collect::<String>())
 }
 
-/// The leader's line, or that there is none.
-pub(super) fn leader_table(leader: Option<&Leader>) -> String {
-    let Some(l) = leader else { return "no leader\n".to_owned() };
+/// The leader's line, or that there is none, or that nobody knows.
+pub(super) fn leader_table(leader: Option<&Leader>, last: Option<&Leader>, answerer: &Answerer) -> String {
+    let Some(l) = leader else { return no_leader(last, answerer) };
     let mut t = table(&["LEADER", "ADDRESS", "TOKEN", "SINCE", "LEASE", "LEASE ID", "CHANGES"]);
     t.add_row([
         plain(&l.node),
@@ -104,6 +105,31 @@ pub(super) fn leader_table(leader: Option<&Leader>) -> String {
         l.transitions.to_string().into(),
     ]);
     format!("{t}\n")
+}
+
+fn no_leader(last: Option<&Leader>, answerer: &Answerer) -> String {
+    if !answerer.is_outdated {
+        return "no leader\n".to_owned();
+    }
+    let (node, age) = (plain(&answerer.node), rough(answerer.age_ms));
+    match last {
+        None => format!("leader unknown: the store has confirmed nothing to {node} yet\n"),
+        Some(last) => format!(
+            "leader unknown: the store has confirmed nothing to {node} for {age}; {} led then, token {}\n",
+            plain(&last.node),
+            last.token
+        ),
+    }
+}
+
+/// A span as people say it.
+fn rough(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        _ => format!("{} h", ms / 3_600_000),
+    }
 }
 
 /// Why nobody can be elected, or could be after this leader; nothing where nobody else queues.
@@ -121,10 +147,11 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
 
 /// Who said so, and how fresh that is.
 pub(super) fn answerer_line(a: &Answerer) -> String {
-    let left = format!(", lease left {} ms", a.lease_remaining_ms);
+    let left = format!(", lease left {}", rough(a.lease_remaining_ms));
     let lease = if a.role == "leader" { left.as_str() } else { "" };
     let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
-    format!("source {node} ({role}{lease}), age {} ms, cluster {cluster}\n", a.age_ms)
+    let outdated = if a.is_outdated { ", older than the lease: outdated" } else { "" };
+    format!("source {node} ({role}{lease}), age {}{outdated}, cluster {cluster}\n", rough(a.age_ms))
 }
 
 pub(super) fn table(header: &[&str]) -> Table {

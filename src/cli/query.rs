@@ -9,7 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
 use super::{Failure, output};
-use crate::api::view::member::Leader;
+use crate::api::view::member::{Answerer, Leader};
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
 use crate::client::{CallError, MemberClient};
 use crate::election::exit::Exit;
@@ -23,6 +23,8 @@ pub(super) const WAIT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const CANNOT_ASK: i32 = 1;
 /// The cluster has no leader.
 pub(super) const NO_LEADER: i32 = 2;
+/// The answer is older than the lease: nobody knows.
+pub(super) const UNKNOWN: i32 = 3;
 
 /// Runs a command that waits for the network.
 pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
@@ -34,17 +36,18 @@ pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result
 pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let status = ask_both(&args.meta).await?;
-        let StatusDocument { answerer, leader, foreign, members, .. } = &status;
+        let StatusDocument { answerer, leader, last_known_leader, foreign, members, gone, .. } = &status;
         match args.output {
             OutputFormat::Json => output::print_json(&status)?,
             OutputFormat::Table => {
-                let (l, m) = (output::leader_table(leader.as_ref()), output::members_table(members));
+                let l = output::leader_table(leader.as_ref(), last_known_leader.as_ref(), answerer);
+                let m = output::members_table(members, gone);
                 let (foreign, who) =
                     (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
                 output::print(&format!("{l}{foreign}\n{m}\n{who}"))?;
             }
         }
-        Ok(code_of(leader.as_ref()))
+        Ok(code_of(leader.as_ref(), answerer))
     })
     .await
 }
@@ -54,14 +57,15 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let answer = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
         let document = LeaderDocument::from(answer);
-        let (leader, foreign) = (document.leader.as_ref(), document.foreign.as_ref());
+        let LeaderDocument { answerer, leader, last_known_leader, foreign, .. } = &document;
         match args.output {
             OutputFormat::Json => output::print_json(&document)?,
             OutputFormat::Table => {
-                output::print(&(output::leader_table(leader) + &output::foreign_line(foreign)))?
+                let table = output::leader_table(leader.as_ref(), last_known_leader.as_ref(), answerer);
+                output::print(&(table + &output::foreign_line(foreign.as_ref())))?
             }
         }
-        Ok(code_of(leader))
+        Ok(code_of(leader.as_ref(), answerer))
     })
     .await
 }
@@ -73,9 +77,15 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
         let document = MembersDocument::from(answer);
         match args.output {
             OutputFormat::Json => output::print_json(&document)?,
-            OutputFormat::Table => output::print(&output::members_table(&document.members))?,
+            OutputFormat::Table => {
+                let who = output::answerer_line(&document.answerer);
+                output::print(&format!(
+                    "{}\n{who}",
+                    output::members_table(&document.members, &document.gone)
+                ))?
+            }
         }
-        Ok(0)
+        Ok(if document.answerer.is_outdated { UNKNOWN } else { 0 })
     })
     .await
 }
@@ -174,8 +184,12 @@ pub(super) fn cannot_ask(e: CallError) -> Failure {
     Failure::new(CANNOT_ASK, e.to_string())
 }
 
-fn code_of(leader: Option<&Leader>) -> i32 {
-    if leader.is_some() { 0 } else { NO_LEADER }
+fn code_of(leader: Option<&Leader>, answerer: &Answerer) -> i32 {
+    match leader {
+        Some(_) => 0,
+        None if answerer.is_outdated => UNKNOWN,
+        None => NO_LEADER,
+    }
 }
 
 /// Once, or again and again until interrupted, or until nobody reads it; then a failure to ask is shown and the next look

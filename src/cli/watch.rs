@@ -55,7 +55,8 @@ fn show(change: ObserveResponse, told: &mut Option<Tenure>, format: OutputFormat
 /// A change for people; a tenure that they have been told of is not news.
 fn line(change: &ChangeDocument, told: Option<&Tenure>) -> String {
     let leader = change.leader.as_ref();
-    let who = leader.map_or("no leader".to_owned(), |l| format!("leader {} token {}", l.node, l.token));
+    let nobody = || if change.answerer.is_outdated { "leader unknown" } else { "no leader" }.to_owned();
+    let who = leader.map_or_else(nobody, |l| format!("leader {} token {}", l.node, l.token));
     let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
     let news = change.last_ended.as_ref().filter(|t| told != Some(*t));
     let ended = news.map(|t| format!("  {}", history::sentence(t))).unwrap_or_default();

@@ -7,6 +7,9 @@ use crate::election::elector::{Elector, State};
 use crate::election::lease::LeaseTiming;
 use crate::election::record::{LeaderRecord, MemberId, Revision, Tenure, Token, View};
 
+/// How old a view may be where no lease says so: there is no leader in it, and we have no lease either.
+const AGE_MAX: Duration = Duration::from_secs(5);
+
 /// What a member is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -139,7 +142,19 @@ impl Status {
             .then(|| "too little of its lease is left, as of its last renewal".to_owned())
     }
 
-    /// The leader as we see it.
+    /// Is our view older than the lease that it is about, or has the store never confirmed one? Then nothing is known any
+    /// more: whoever led may have ended.
+    pub fn is_outdated(&self, now: Instant) -> bool {
+        let lease = self.leader_record().map(|r| r.ttl).or(self.ttl).unwrap_or(AGE_MAX);
+        self.revision() == Revision(0) || now.since(self.confirmed_at) > lease
+    }
+
+    /// The leader, if it may still lead for all that we know.
+    pub fn known_leader(&self, now: Instant) -> Option<&Tenure> {
+        self.leader().filter(|_| !self.is_outdated(now))
+    }
+
+    /// The leader as our view shows it, however old that is. What is told to others says [`Self::known_leader`].
     pub fn leader(&self) -> Option<&Tenure> {
         self.view.leader.tenure()
     }

@@ -174,6 +174,11 @@ impl Metrics {
         self.members.count(event);
     }
 
+    /// What this node may say of its view at the moment: to be set before each look at the page.
+    pub fn set_view(&self, has_leader: bool, age: Duration) {
+        self.election.set_view(has_leader, age);
+    }
+
     /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.
     pub fn leader_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
         self.election.leader_changed(now, left, is_held);

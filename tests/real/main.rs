@@ -36,4 +36,5 @@ mod stopped;
 mod store_conformance;
 mod strangers;
 mod stray_cluster;
+mod truth;
 mod unprivileged;

@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::stream::select;
 use futures_util::{Stream, StreamExt};
-use tokio_stream::wrappers::WatchStream;
+use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tonic::{Request, Response, Status};
 
 use super::rate::Rate;
@@ -27,6 +28,9 @@ const STEP_DOWN_BURST: u32 = 5;
 /// How often a candidate renews its lease because a leader asks it to stand ready. It answers more often than that.
 const PREPARE_EVERY: Duration = Duration::from_millis(250);
 const PREPARE_BURST: u32 = 4;
+
+/// How soon an observer is told that the view has become outdated.
+const OUTDATED_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct Election {
     parts: RpcParts,
@@ -51,7 +55,8 @@ impl ElectionService for Election {
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
         let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
-        Ok(Response::new(MembersDocument::of(&status, now).into()))
+        let gone = self.parts.telemetry.metrics().members_gone();
+        Ok(Response::new(MembersDocument::of(&status, gone, now).into()))
     }
 
     async fn step_down(
@@ -104,19 +109,24 @@ impl ElectionService for Election {
         let parts = self.parts.clone();
         let snapshots = WatchStream::new(parts.driver.subscribe()).map(|_| ());
         let rows = WatchStream::from_changes(parts.past.clone()).map(|_| ());
+        // Nothing tells when a view gets too old to say anything.
+        let ticks = IntervalStream::new(tokio::time::interval(OUTDATED_LOOK)).map(|_| ());
         let mut last = None;
-        let changes = futures_util::stream::select(snapshots, rows).filter_map(move |()| {
+        let changes = select(select(snapshots, rows), ticks).filter_map(move |()| {
             let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
+            let now = parts.clock.now();
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
             let last_ended = past.last_ended().map(|row| Tenure::of(row));
-            let seen = (Leader::of(&status), Member::all(&status), status.role, last_ended);
+            let leaders = (Leader::of(&status, now), Leader::last_known(&status, now));
+            let seen = (leaders, Member::all(&status, now), status.is_outdated(now), status.role, last_ended);
             let fresh = last.as_ref() != Some(&seen);
             last = Some(seen.clone());
-            let (leader, members, _, last_ended) = seen;
+            let ((leader, last_known), members, _, _, last_ended) = seen;
             let change = ObserveResponse {
                 leader: leader.map(Into::into),
                 members: members.into_iter().map(Into::into).collect(),
-                answerer: Some(Answerer::of(&status, parts.clock.now()).into()),
+                last_known: last_known.map(Into::into),
+                answerer: Some(Answerer::of(&status, now).into()),
                 last_ended: last_ended.map(Into::into),
             };
             std::future::ready(fresh.then_some(Ok(change)))

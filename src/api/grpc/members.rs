@@ -21,7 +21,7 @@ impl Members {
 impl MetaMemberService for Members {
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
         let status = self.parts.driver.status();
-        let leader = status.leader_record().map(|r| &r.holder);
+        let leader = status.known_leader(self.parts.clock.now()).map(|t| &t.record.holder);
         let members = status.view.members.iter().filter_map(|m| {
             let address = Some(host_address(&m.registration.rpc_address)?);
             Some(MetaMember { address, is_leader: leader == Some(&m.registration.member) })

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::HttpParts;
-use crate::api::view::node::{Endpoint, FailoverBudget, Gone, Lease, Process, StateDocument, StoreView};
+use crate::api::view::node::{Endpoint, FailoverBudget, Lease, Process, StateDocument, StoreView};
 use crate::api::view::{StatusDocument, Time};
 use crate::config::StoreKind;
 use crate::telemetry::metrics::Usage;
@@ -22,13 +22,13 @@ fn document(parts: &HttpParts) -> StateDocument {
     let (status, now) = (parts.driver.status(), parts.clock.now());
     let metrics = parts.telemetry.metrics();
     let endpoints = metrics.endpoints();
-    let gone = |(node, at_ms)| Gone { node, since: Time(at_ms) };
     StateDocument {
-        status: StatusDocument::of(&status, &parts.look_command, now),
+        status: StatusDocument::of(&status, &parts.look_command, metrics.members_gone(), now),
         time: Time::now(),
         lease: Lease::of(&status, now),
-        failover_budget: status.leader().map(|tenure| FailoverBudget::of(tenure, endpoints.values())),
-        gone: metrics.members_gone().into_iter().map(gone).collect(),
+        failover_budget: status
+            .known_leader(now)
+            .map(|tenure| FailoverBudget::of(tenure, endpoints.values())),
         store: StoreView {
             kind: match parts.store {
                 StoreKind::Etcd => "etcd",

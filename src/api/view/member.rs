@@ -8,6 +8,9 @@ use crate::election::record;
 
 use super::Time;
 
+/// The role of a member of which nothing is known any more.
+const UNKNOWN: &str = "unknown";
+
 /// The node that answers, and how fresh its view is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answerer {
@@ -27,6 +30,8 @@ pub struct Answerer {
     pub lease_remaining_ms: u64,
     /// The store's revision of its view.
     pub revision: u64,
+    /// Is its view older than the lease, or was it never confirmed? Then nobody knows who leads, or who is a member.
+    pub is_outdated: bool,
 }
 
 /// The leader, by its record.
@@ -73,7 +78,7 @@ pub struct Member {
     pub uuid: String,
     /// The start of that data dir.
     pub incarnation: u64,
-    /// What it is; of another member than the answerer, leader or follower.
+    /// What it is; of another member than the answerer, leader or follower, or unknown where the view is outdated.
     pub role: String,
     /// Does the leader record name it?
     pub is_leader: bool,
@@ -91,6 +96,15 @@ pub struct Member {
     pub lease_ttl_secs: u64,
 }
 
+/// A member that has left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gone {
+    /// Its node id.
+    pub node: String,
+    /// Since when.
+    pub since: Time,
+}
+
 // === impl Answerer ===
 
 impl Answerer {
@@ -106,6 +120,7 @@ impl Answerer {
             age_ms: millis(now.since(status.confirmed_at)),
             lease_remaining_ms: millis(remaining.unwrap_or_default()),
             revision: status.revision().0,
+            is_outdated: status.is_outdated(now),
         }
     }
 }
@@ -113,11 +128,19 @@ impl Answerer {
 // === impl Leader ===
 
 impl Leader {
-    /// The leader, as this node sees it.
-    pub fn of(status: &Status) -> Option<Self> {
-        let tenure = status.leader()?;
+    /// The leader, as this node sees it; `None` where nobody leads, and where nobody knows.
+    pub fn of(status: &Status, now: Instant) -> Option<Self> {
+        status.known_leader(now).map(Self::by)
+    }
+
+    /// Who led when the store last answered, where that is all that is known.
+    pub fn last_known(status: &Status, now: Instant) -> Option<Self> {
+        status.leader().filter(|_| status.is_outdated(now)).map(Self::by)
+    }
+
+    fn by(tenure: &record::Tenure) -> Self {
         let record = &tenure.record;
-        Some(Self {
+        Self {
             node: record.holder.node.clone(),
             uuid: record.holder.uuid.to_string(),
             incarnation: record.holder.incarnation.0,
@@ -127,7 +150,7 @@ impl Leader {
             lease_ttl_secs: record.ttl.as_secs(),
             acquired: Time(record.acquired_ms),
             transitions: record.transitions,
-        })
+        }
     }
 }
 
@@ -145,19 +168,23 @@ impl Foreign {
 
 impl Member {
     /// All members, as this node sees them.
-    pub fn all(status: &Status) -> Vec<Self> {
-        status.view.members.iter().map(|member| Self::of(status, member)).collect()
+    pub fn all(status: &Status, now: Instant) -> Vec<Self> {
+        status.view.members.iter().map(|member| Self::of(status, member, now)).collect()
     }
 
-    fn of(status: &Status, member: &record::Member) -> Self {
+    fn of(status: &Status, member: &record::Member, now: Instant) -> Self {
         let r = &member.registration;
-        let is_leader = status.leader_record().is_some_and(|l| l.holder == r.member);
-        let role = if status.me == r.member { status.role } else { role_of_another(is_leader) };
+        let is_leader = status.known_leader(now).is_some_and(|t| t.record.holder == r.member);
+        let role = match status.me == r.member {
+            true => status.role.as_str(),
+            false if status.is_outdated(now) => UNKNOWN,
+            false => role_of_another(is_leader),
+        };
         Self {
             node: r.member.node.clone(),
             uuid: r.member.uuid.to_string(),
             incarnation: r.member.incarnation.0,
-            role: role.as_str().to_owned(),
+            role: role.to_owned(),
             is_leader,
             rpc_address: r.rpc_address.clone(),
             http_address: r.http_address.clone(),
@@ -169,7 +196,16 @@ impl Member {
     }
 }
 
+// === impl Gone ===
+
+impl Gone {
+    /// Those that this node has seen go: name, and when in milliseconds.
+    pub fn all(seen: Vec<(String, u64)>) -> Vec<Self> {
+        seen.into_iter().map(|(node, at_ms)| Self { node, since: Time(at_ms) }).collect()
+    }
+}
+
 /// Of itself a node knows it exactly; of another it knows what the store says.
-pub(super) fn role_of_another(is_leader: bool) -> Role {
-    if is_leader { Role::Leader } else { Role::Follower }
+pub(super) fn role_of_another(is_leader: bool) -> &'static str {
+    if is_leader { Role::Leader.as_str() } else { Role::Follower.as_str() }
 }

@@ -27,8 +27,6 @@ pub struct StateDocument {
     pub lease: Option<Lease>,
     /// How long it would take until another leads.
     pub failover_budget: Option<FailoverBudget>,
-    /// The members that left within the last hour.
-    pub gone: Vec<Gone>,
     /// The store, as this node sees it.
     pub store: StoreView,
     /// This node's process.
@@ -55,15 +53,6 @@ pub struct FailoverBudget {
     pub planned_ms: Option<f64>,
     /// A machine that dies: at most the lease and what follows it.
     pub machine_ms: u64,
-}
-
-/// A member that has left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Gone {
-    /// Its node id.
-    pub node: String,
-    /// Since when.
-    pub since: Time,
 }
 
 /// The store.

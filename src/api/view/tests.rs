@@ -82,13 +82,32 @@ fn a_time_is_rfc_3339_with_milliseconds() {
 #[test]
 fn the_leader_is_this_incarnation_and_no_other() {
     let roles = |leader: record::Leader| {
-        let members = Member::all(&status(leader));
+        let members = Member::all(&status(leader), Instant::default());
         members.into_iter().map(|m| (m.role, m.is_leader)).collect::<Vec<_>>()
     };
     let shown = |of_a: &str, is_leader| vec![(of_a.to_owned(), is_leader), ("claiming".to_owned(), false)];
     assert_eq!(roles(held_by(id("a", 1))), shown("leader", true));
     assert_eq!(roles(held_by(id("a", 9))), shown("follower", false));
     assert_eq!(roles(record::Leader::Vacant), shown("follower", false));
+}
+
+#[test]
+fn of_a_view_that_is_older_than_the_lease_nothing_is_known() {
+    let seen = status(held_by(id("a", 1)));
+    let at = |ms| {
+        let document = LeaderDocument::of(&seen, "look", Instant::from_millis(ms));
+        let name = |leader: Option<Leader>| leader.map(|l| l.node);
+        let roles = Member::all(&seen, Instant::from_millis(ms)).into_iter().map(|m| (m.role, m.is_leader));
+        let roles: Vec<_> = roles.collect();
+        (document.answerer.is_outdated, name(document.leader), name(document.last_known_leader), roles)
+    };
+    let roles = |of_a: &str, leads| vec![(of_a.to_owned(), leads), ("claiming".to_owned(), false)];
+    assert_eq!(at(10_000), (false, Some("a".into()), None, roles("leader", true)));
+    assert_eq!(at(10_001), (true, None, Some("a".into()), roles("unknown", false)));
+    let never = Status { view: View::default(), ..seen.clone() };
+    assert!(never.is_outdated(Instant::default()), "the store has confirmed nothing yet");
+    let vacant = status(record::Leader::Vacant);
+    assert!(!vacant.is_outdated(Instant::from_millis(10_000)), "nobody leads, and that is known");
 }
 
 #[test]
@@ -145,9 +164,10 @@ fn nothing_is_lost_on_the_way_through_grpc() {
     assert_eq!(sent::<_, proto::LeaderResponse>(leader.clone()), leader);
     let nobody = LeaderDocument::of(&status(record::Leader::Vacant), "look", now);
     assert_eq!(sent::<_, proto::LeaderResponse>(nobody.clone()), nobody);
-    let members = MembersDocument::of(&seen, now);
+    let gone = vec![("z".to_owned(), 7)];
+    let members = MembersDocument::of(&seen, gone.clone(), now);
     assert_eq!(sent::<_, proto::MembersResponse>(members.clone()), members);
-    assert_eq!(StatusDocument::from((leader, members)), StatusDocument::of(&seen, "look", now));
+    assert_eq!(StatusDocument::from((leader, members)), StatusDocument::of(&seen, "look", gone, now));
 }
 
 #[test]
@@ -190,5 +210,5 @@ fn what_is_unknown_is_null_and_not_left_out() {
     let document = LeaderDocument::of(&status(record::Leader::Vacant), "look", Instant::default());
     let shown = serde_json::to_value(document).expect("JSON");
     assert_eq!((&shown["schema_version"], shown.get("leader")), (&json!(1), Some(&Value::Null)));
-    assert_eq!(Leader::of(&status(record::Leader::Vacant)), None);
+    assert_eq!(Leader::of(&status(record::Leader::Vacant), Instant::default()), None);
 }

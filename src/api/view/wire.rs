@@ -2,7 +2,7 @@
 //!
 //! A message that is absent reads as its default, and an empty text as unknown, as everywhere in protobuf.
 
-use super::member::{Answerer, Foreign, Leader, Member, role_of_another};
+use super::member::{Answerer, Foreign, Gone, Leader, Member, role_of_another};
 use super::tenure::{HistoryDocument, SaidBy, Seen, Tenure};
 use super::{ChangeDocument, LeaderDocument, MembersDocument, SchemaVersion, StatusDocument, Time};
 use crate::diagnosis::checks::Finding;
@@ -16,6 +16,7 @@ impl From<LeaderDocument> for proto::LeaderResponse {
             leader: document.leader.map(Into::into),
             answerer: Some(document.answerer.into()),
             foreign: document.foreign.map(Into::into),
+            last_known: document.last_known_leader.map(Into::into),
         }
     }
 }
@@ -26,6 +27,7 @@ impl From<proto::LeaderResponse> for LeaderDocument {
             schema_version: SchemaVersion,
             answerer: answer.answerer.unwrap_or_default().into(),
             leader: answer.leader.map(Into::into),
+            last_known_leader: answer.last_known.map(Into::into),
             foreign: answer.foreign.map(Into::into),
         }
     }
@@ -34,7 +36,8 @@ impl From<proto::LeaderResponse> for LeaderDocument {
 impl From<MembersDocument> for proto::MembersResponse {
     fn from(document: MembersDocument) -> Self {
         let members = document.members.into_iter().map(Into::into).collect();
-        Self { members, answerer: Some(document.answerer.into()) }
+        let gone = document.gone.into_iter().map(Into::into).collect();
+        Self { members, answerer: Some(document.answerer.into()), gone }
     }
 }
 
@@ -44,14 +47,23 @@ impl From<proto::MembersResponse> for MembersDocument {
             schema_version: SchemaVersion,
             answerer: answer.answerer.unwrap_or_default().into(),
             members: answer.members.into_iter().map(Into::into).collect(),
+            gone: answer.gone.into_iter().map(Into::into).collect(),
         }
     }
 }
 
 impl From<(LeaderDocument, MembersDocument)> for StatusDocument {
     fn from((leader, members): (LeaderDocument, MembersDocument)) -> Self {
-        let LeaderDocument { schema_version, answerer, leader, foreign } = leader;
-        Self { schema_version, answerer, leader, foreign, members: members.members }
+        let LeaderDocument { schema_version, answerer, leader, last_known_leader, foreign } = leader;
+        Self {
+            schema_version,
+            answerer,
+            leader,
+            last_known_leader,
+            foreign,
+            members: members.members,
+            gone: members.gone,
+        }
     }
 }
 
@@ -62,6 +74,7 @@ impl From<proto::ObserveResponse> for ChangeDocument {
             time: Time::now(),
             answerer: change.answerer.unwrap_or_default().into(),
             leader: change.leader.map(Into::into),
+            last_known_leader: change.last_known.map(Into::into),
             members: change.members.into_iter().map(Into::into).collect(),
             last_ended: change.last_ended.map(Into::into),
         }
@@ -96,15 +109,35 @@ impl From<proto::HistoryResponse> for HistoryDocument {
 
 impl From<Answerer> for proto::Answerer {
     fn from(a: Answerer) -> Self {
-        let Answerer { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision } = a;
-        Self { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision }
+        let Answerer {
+            node,
+            uuid,
+            cluster,
+            role,
+            version,
+            age_ms,
+            lease_remaining_ms,
+            revision,
+            is_outdated,
+        } = a;
+        Self { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision, is_outdated }
     }
 }
 
 impl From<proto::Answerer> for Answerer {
     fn from(a: proto::Answerer) -> Self {
-        let proto::Answerer { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision } = a;
-        Self { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision }
+        let proto::Answerer {
+            node,
+            cluster,
+            role,
+            age_ms,
+            version,
+            uuid,
+            lease_remaining_ms,
+            revision,
+            is_outdated,
+        } = a;
+        Self { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision, is_outdated }
     }
 }
 
@@ -173,7 +206,7 @@ impl From<Member> for proto::MemberInfo {
 impl From<proto::MemberInfo> for Member {
     fn from(m: proto::MemberInfo) -> Self {
         // A member of an older version leaves it out.
-        let role = if m.role.is_empty() { role_of_another(m.is_leader).as_str().to_owned() } else { m.role };
+        let role = if m.role.is_empty() { role_of_another(m.is_leader).to_owned() } else { m.role };
         Self {
             node: m.node,
             uuid: m.uuid,
@@ -187,6 +220,18 @@ impl From<proto::MemberInfo> for Member {
             lease: m.lease,
             lease_ttl_secs: m.lease_ttl_secs,
         }
+    }
+}
+
+impl From<Gone> for proto::GoneMember {
+    fn from(Gone { node, since }: Gone) -> Self {
+        Self { node, since_ms: since.0 }
+    }
+}
+
+impl From<proto::GoneMember> for Gone {
+    fn from(proto::GoneMember { node, since_ms }: proto::GoneMember) -> Self {
+        Self { node, since: Time(since_ms) }
     }
 }
 

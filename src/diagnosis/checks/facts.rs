@@ -126,6 +126,10 @@ pub struct Seen {
     pub foreign: Option<Foreign>,
     /// How old its view is.
     pub age: Duration,
+    /// Is it older than the lease, so that it says nothing any more?
+    pub is_outdated: bool,
+    /// Whom it has seen go within the last hour.
+    pub gone: Vec<String>,
     /// By how much its wall clock is ahead of ours, in milliseconds.
     pub ahead_ms: f64,
     /// The round trip of that measurement: the error is at most half of it.

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -25,6 +26,7 @@ pub(super) struct ElectionMetrics {
     node: String,
     leads: Family<NameLabel, Gauge>,
     has_leader: Gauge,
+    view_age: Gauge<f64, AtomicU64>,
     token: Gauge<u64, AtomicU64>,
     changes: Family<HowLabel, Counter>,
     failovers: Histogram,
@@ -59,6 +61,7 @@ impl ElectionMetrics {
             node: node.to_owned(),
             leads: Family::default(),
             has_leader: Gauge::default(),
+            view_age: Gauge::default(),
             token: Gauge::default(),
             changes: Family::default(),
             failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
@@ -75,7 +78,16 @@ impl ElectionMetrics {
             "1 while this node's main loop runs; the name that Kubernetes components use",
             self.leads.clone(),
         );
-        r.register("metad_has_leader", "1 while this node sees a leader", self.has_leader.clone());
+        r.register(
+            "metad_has_leader",
+            "1 while this node sees a leader; 0 also once its view is older than the lease, and says nothing any more",
+            self.has_leader.clone(),
+        );
+        r.register(
+            "metad_view_age_seconds",
+            "How long ago the store last confirmed this node's view of the election",
+            self.view_age.clone(),
+        );
         r.register(
             "metad_leader_token",
             "Fencing token of the leader seen last; differs between nodes while one has an outdated view",
@@ -127,11 +139,8 @@ impl ElectionMetrics {
 
     pub(super) fn count(&self, event: &Event) {
         match event {
-            Event::LeaderChanged { leader, token, .. } => {
-                self.has_leader.set(i64::from(leader.is_some()));
-                if let Some(token) = token {
-                    self.token.set(token.get());
-                }
+            Event::LeaderChanged { token: Some(token), .. } => {
+                self.token.set(token.get());
             }
             Event::LeadershipWon { .. } => self.claim("won"),
             Event::ClaimLost => self.claim("lost"),
@@ -148,6 +157,12 @@ impl ElectionMetrics {
             Event::Rejoining => self.terminated(CANDIDATE_LEASE_LOST),
             _ => {}
         }
+    }
+
+    /// What this node may say of its view at the moment.
+    pub(super) fn set_view(&self, has_leader: bool, age: Duration) {
+        self.has_leader.set(i64::from(has_leader));
+        self.view_age.set(age.as_secs_f64());
     }
 
     /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.

@@ -5,8 +5,8 @@ import { UNKNOWN, age, clock, moment, or, seconds, span } from "./format.js";
 
 /** Draws what does not change by itself. */
 export function showLeader(state) {
-  const leader = state.leader;
-  text("leader-node", leader ? leader.node : "none");
+  const leader = state.leader ?? state.last_known_leader;
+  text("leader-node", leader ? leader.node : state.answerer.is_outdated ? UNKNOWN : "none");
   byId("leader-mine").hidden = !leader || leader.node !== state.answerer.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
@@ -27,8 +27,8 @@ function showBudget(budget) {
  * known may not be so any more.
  */
 export function showLease(state, late, nowMs, isOld) {
-  const leader = state.leader;
-  text("leader-since", leader ? since(leader, nowMs, isOld) : sinceNobody(state));
+  const { leader, last_known_leader: last } = state;
+  text("leader-since", leader ? since(leader, nowMs, isOld) : last ? since(last, nowMs, true) : sinceNobody(state));
   const bar = leader && (leader.node === state.answerer.node && state.lease ? ownLease(state.lease, late) : othersLease(state, late));
   drawBar(bar);
 }

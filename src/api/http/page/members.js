@@ -11,6 +11,7 @@ const ROLES = {
   stopping: "◐ stopping",
   stopped: "○ stopped",
   joining: "◌ joining",
+  unknown: "? unknown",
 };
 
 /**

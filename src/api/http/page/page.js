@@ -60,7 +60,10 @@ function unreachable(old) {
   return { level: "unknown", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}` };
 }
 
-const lastKnown = (state) => (state.leader ? `${state.leader.node} led` : "no leader");
+const lastKnown = (state) => {
+  const leader = state.leader ?? state.last_known_leader;
+  return leader ? `${leader.node} led` : "no leader";
+};
 
 function judged(state) {
   const counts = tally(now.checks.data?.findings ?? []);

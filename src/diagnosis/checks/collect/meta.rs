@@ -14,7 +14,7 @@ use crate::clock::{Clock, wall_clock_ms};
 use crate::config::{Config, StoreKind};
 use crate::election::record::{Foreign, Member, View};
 use crate::journal::rows_prefix;
-use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo};
+use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo, MembersResponse};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
@@ -109,7 +109,8 @@ async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec
 async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Registered>), CallError> {
     let mut member = MemberClient::lazy(address, TIMEOUT)?;
     let answer = member.leader().await?;
-    let members = member.members().await?.members.iter().map(registered).collect();
+    let MembersResponse { members, gone, .. } = member.members().await?;
+    let members = members.iter().map(registered).collect();
     let mut checks = CheckClient::lazy(address, TIMEOUT)?;
     // A member of an older version has no such service; that is no reason to call it silent.
     let found = checks.checks().await.unwrap_or_default();
@@ -121,6 +122,8 @@ async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Reg
         leader: answer.leader.map(|l| (l.node, l.token)),
         foreign: answer.foreign.map(|f| Foreign { key: f.key, value: f.value }),
         age: Duration::from_millis(answerer.age_ms),
+        is_outdated: answerer.is_outdated,
+        gone: gone.into_iter().map(|g| g.node).collect(),
         ahead_ms: offset.as_ref().map_or(0.0, |o| o.ahead_ms),
         rtt: offset.as_ref().map_or(Duration::ZERO, |o| o.rtt),
         burden: found.burden.map(burden),

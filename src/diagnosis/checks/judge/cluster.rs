@@ -1,6 +1,6 @@
 //! The meta nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::facts::{Facts, MetaFacts, Registered, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
@@ -37,7 +37,9 @@ pub fn online(facts: &Facts) -> Judgement {
     let silent = |m: &&Registered| !seen(meta).any(|s| s.node == m.node);
     let offline: Vec<String> =
         all.iter().filter(silent).map(|m| format!("{} ({})", m.node, m.address)).collect();
-    let wanted = expected.max(all.len());
+    let is_gone = |node: &&String| !all.iter().any(|m| m.node == **node);
+    let gone: BTreeSet<&String> = seen(meta).flat_map(|s| &s.gone).filter(is_gone).collect();
+    let wanted = expected.max(all.len() + gone.len());
     let up = all.len() - offline.len();
     let status = match up {
         up if up == wanted => Status::Pass,
@@ -48,7 +50,11 @@ pub fn online(facts: &Facts) -> Judgement {
     if !offline.is_empty() {
         measured.push_str(&format!("; not answering: {}", list(&offline)));
     }
-    if all.len() < wanted {
+    if !gone.is_empty() {
+        let gone: Vec<String> = gone.into_iter().cloned().collect();
+        measured.push_str(&format!("; gone within the last hour: {}", list(&gone)));
+    }
+    if all.len() < expected {
         measured.push_str(&format!("; registered: {}", all.len()));
     }
     let fix = "start the members that are down (systemctl start metad there), or find out why they are \

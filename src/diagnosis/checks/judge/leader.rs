@@ -21,7 +21,11 @@ pub fn exists(facts: &Facts) -> Judgement {
         Ok(seen) => seen,
         Err(skip) => return nobody_answers(facts, limit).ok_or(skip),
     };
-    if let Some((node, token)) = seen.iter().find_map(|s| s.leader.as_ref()) {
+    if let Some(unknown) = all_outdated(&seen, limit) {
+        return unknown.made();
+    }
+    if let Some((node, token)) = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token)
+    {
         return Outcome::new(Status::Pass, format!("{node} leads, token {token}"), limit).made();
     }
     // Between two leaders there is none for a moment; a node that was there all the time knows how long it has been.
@@ -34,6 +38,17 @@ pub fn exists(facts: &Facts) -> Judgement {
     let fix = "metad doctor --only LEADER_005,ETCD_001,ETCD_002,ETCD_013 shows whether the store is healthy; \
                then check metad members: a member needs a priority above 0";
     Outcome::new(status, measured, limit).fix(fix).made()
+}
+
+/// Nobody who answers has a view that says anything.
+fn all_outdated(seen: &[&Seen], limit: &str) -> Option<Outcome> {
+    let newest = seen.iter().min_by_key(|s| s.age).filter(|_| seen.iter().all(|s| s.is_outdated))?;
+    let measured = format!(
+        "unknown: no meta node has heard from the store within the lease, {} for {:.1?}",
+        newest.node, newest.age
+    );
+    let fix = "metad doctor --only ETCD_001,ETCD_003,ETCD_013 shows what is wrong with the store";
+    Some(Outcome::new(Status::Fail, measured, limit).fix(fix))
 }
 
 /// What the store itself tells when no meta node does. Where nobody has ever led, none is missed; and a node that
@@ -59,18 +74,24 @@ fn nobody_answers(facts: &Facts, limit: &str) -> Option<Outcome> {
 /// All name the same one. A member whose view is older than the lease has lost touch with the store.
 pub fn agreed(facts: &Facts) -> Judgement {
     let seen = answers(facts)?;
+    let limit = "one leader according to all";
+    if let Some(unknown) = all_outdated(&seen, limit) {
+        return unknown.made();
+    }
     let newest = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token);
     let name = |l: Option<&(String, u64)>| l.map_or("no leader".to_owned(), |(n, t)| format!("{n} ({t})"));
     let odd: Vec<&&Seen> = seen.iter().filter(|s| s.leader.as_ref() != newest).collect();
-    let limit = "one leader according to all";
     if odd.is_empty() {
         let measured = format!("{} asked, all name {}", super::count(seen.len(), "member"), name(newest));
         return Outcome::new(Status::Pass, measured, limit).made();
     }
-    let says = |s: &&Seen| format!("{} names {} (view {:.1?} old)", s.node, name(s.leader.as_ref()), s.age);
+    let says = |s: &&Seen| match s.is_outdated {
+        true => format!("{} knows nothing (view {:.1?} old)", s.node, s.age),
+        false => format!("{} names {} (view {:.1?} old)", s.node, name(s.leader.as_ref()), s.age),
+    };
     let measured =
         format!("{}, the others {}", list(&odd.iter().map(|s| says(s)).collect::<Vec<_>>()), name(newest));
-    let stale = odd.iter().any(|s| s.age > facts.ttl());
+    let stale = odd.iter().any(|s| s.is_outdated || s.age > facts.ttl());
     let status = if stale { Status::Fail } else { Status::Warn };
     let nodes: Vec<String> = odd.iter().map(|s| s.node.clone()).collect();
     let fix = format!("on {}: metad doctor --only ETCD_001,ETCD_008 (its view is outdated)", list(&nodes));

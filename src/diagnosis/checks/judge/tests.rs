@@ -84,6 +84,8 @@ fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
         leader: leader.map(|(n, t)| (n.to_owned(), t)),
         foreign: None,
         age: Duration::ZERO,
+        is_outdated: false,
+        gone: vec![],
         ahead_ms: 0.0,
         rtt: Duration::from_millis(1),
         burden: None,
@@ -250,6 +252,14 @@ fn what_is_wrong_with_the_members_is_judged() {
             seen(m, 2).age = Duration::from_secs(age);
         })
     };
+    let outdated = with_meta(|m| {
+        m.answers = vec![answer("x", None), answer("y", None)];
+        (0..2).for_each(|i| seen(m, i).is_outdated = true);
+    });
+    assert_judged("LEADER_001", &outdated, Some(Status::Fail));
+    assert_judged("LEADER_002", &outdated, Some(Status::Fail));
+    assert_judged("CLUSTER_001", &with_meta(|m| seen(m, 0).gone = vec!["w".into()]), Some(Status::Warn));
+    assert_judged("CLUSTER_001", &with_meta(|m| seen(m, 0).gone = vec!["y".into()]), Some(Status::Pass));
     assert_judged("LEADER_002", &odd(1), Some(Status::Warn));
     assert_judged("LEADER_002", &odd(60), Some(Status::Fail));
     assert_judged("LEADER_004", &odd(1), Some(Status::Fail));
