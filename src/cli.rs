@@ -5,6 +5,7 @@
 //! but `output`.
 
 mod args;
+mod asking;
 mod doctor;
 mod history;
 mod key_flags;

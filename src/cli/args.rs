@@ -1,5 +1,6 @@
 //! The arguments. The flags of configuration keys are not among them: `key_flags` makes those from the table.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,9 +89,12 @@ pub(super) struct RunArgs {
     pub(super) command: Vec<String>,
 }
 
+/// Where a member answers gRPC, unless it is told otherwise.
+const GRPC_PORT: u16 = 5690;
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct MetaArgs {
-    /// Members to query, host:port; the first one that answers is used; default: 127.0.0.1:5690 [env: METAD_META]
+    /// Members to query, host:port (5690 if left out), all at once; the first that answers counts; default: 127.0.0.1 [env: METAD_META]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(super) meta: Vec<String>,
 }
@@ -124,6 +128,9 @@ pub(super) struct StepDownArgs {
     /// Skip the confirmation prompt
     #[arg(short, long)]
     pub(super) yes: bool,
+    /// Step down even where no other member could lead
+    #[arg(long)]
+    pub(super) force: bool,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
 }
@@ -315,13 +322,24 @@ impl MetaArgs {
     /// Whom to ask: the flag, else the environment, else the default.
     pub(super) fn addresses(&self) -> Vec<String> {
         if !self.meta.is_empty() {
-            return self.meta.clone();
+            return self.meta.iter().map(|a| with_port(a)).collect();
         }
         let from_env = std::env::var("METAD_META").unwrap_or_default();
         let listed: Vec<String> =
-            from_env.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect();
-        if listed.is_empty() { vec!["127.0.0.1:5690".to_owned()] } else { listed }
+            from_env.split(',').map(str::trim).filter(|a| !a.is_empty()).map(with_port).collect();
+        if listed.is_empty() { vec![with_port("127.0.0.1")] } else { listed }
     }
+}
+
+/// An address without a port means metad's own.
+fn with_port(address: &str) -> String {
+    let address = address.trim();
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return format!("[{address}]:{GRPC_PORT}");
+    }
+    let has_port =
+        address.rsplit_once(':').is_some_and(|(host, _)| !host.starts_with('[') || host.ends_with(']'));
+    if has_port { address.to_owned() } else { format!("{address}:{GRPC_PORT}") }
 }
 
 #[cfg(test)]
@@ -333,6 +351,21 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_without_a_port_gets_that_of_grpc() {
+        let rows = [
+            ("localhost", "localhost:5690"),
+            ("meta-0:7", "meta-0:7"),
+            (" 10.0.0.1 ", "10.0.0.1:5690"),
+            ("::1", "[::1]:5690"),
+            ("[::1]", "[::1]:5690"),
+            ("[::1]:7", "[::1]:7"),
+        ];
+        for (given, asked) in rows {
+            assert_eq!(with_port(given), asked);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `metad history`: who led when, and why each tenure ended, by whatever member answers.
 
 use super::args::{HistoryArgs, OutputFormat};
-use super::query::{CANNOT_ASK, cannot_ask, connect};
+use super::asking;
+use super::query::{CANNOT_ASK, cannot_ask};
 use super::{Failure, output};
 use crate::api::view::Time;
 use crate::api::view::tenure::{HistoryDocument, Tenure};
@@ -9,7 +10,7 @@ use crate::telemetry::terminal::plain;
 
 /// Oldest first, so that the newest stands just above the prompt.
 pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
-    let mut client = connect(&args.meta).await?;
+    let mut client = asking::first(&args.meta).await?.member;
     let answer = client.history(args.since, args.limit).await.map_err(cannot_ask)?;
     let document = HistoryDocument::from(answer);
     if document.age_ms.is_none() {

@@ -3,20 +3,21 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
+use super::asking::{self, TIMEOUT};
 use super::{Failure, output};
 use crate::api::view::member::{Answerer, Leader};
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
-use crate::client::{CallError, MemberClient};
+use crate::client::CallError;
 use crate::election::exit::Exit;
 use crate::proto::metad::LeaderResponse;
 
-/// How long a member gets to answer.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a waiting command looks again.
 pub(super) const WAIT_PAUSE: Duration = Duration::from_millis(100);
 /// Nobody could be asked.
@@ -55,8 +56,7 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
 /// `metad leader`.
 pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
-        let answer = connect(&args.meta).await?.leader().await.map_err(cannot_ask)?;
-        let document = LeaderDocument::from(answer);
+        let document = LeaderDocument::from(asking::first(&args.meta).await?.leader);
         let LeaderDocument { answerer, leader, last_known_leader, foreign, .. } = &document;
         match args.output {
             OutputFormat::Json => output::print_json(&document)?,
@@ -73,7 +73,7 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
 /// `metad members`.
 pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
-        let answer = connect(&args.meta).await?.members().await.map_err(cannot_ask)?;
+        let answer = asking::first(&args.meta).await?.member.members().await.map_err(cannot_ask)?;
         let document = MembersDocument::from(answer);
         match args.output {
             OutputFormat::Json => output::print_json(&document)?,
@@ -96,15 +96,12 @@ pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
     let mut last = String::from("no member has answered yet");
     let look = async {
         loop {
-            match connect(&args.meta).await {
-                Ok(mut client) => match client.leader().await {
-                    Ok(answer) if is_there(args.what, &answer) => return,
-                    Ok(answer) => {
-                        last =
-                            answer.answerer.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role))
-                    }
-                    Err(e) => last = e.to_string(),
-                },
+            match asking::first(&args.meta).await {
+                Ok(answer) if is_there(args.what, &answer.leader) => return,
+                Ok(answer) => {
+                    let who = answer.leader.answerer;
+                    last = who.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role));
+                }
                 Err(e) => last = e.message,
             }
             tokio::time::sleep(WAIT_PAUSE).await;
@@ -127,15 +124,31 @@ fn is_there(what: WaitFor, answer: &LeaderResponse) -> bool {
     }
 }
 
-/// `metad health`.
+/// `metad health`: is one of these well?
 pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
-    let service = match args.what {
-        HealthOf::Live => "",
-        HealthOf::Readiness => "readiness",
-        HealthOf::Leader => "leader",
+    let (what, service) = match args.what {
+        HealthOf::Live => ("live", ""),
+        HealthOf::Readiness => ("readiness", "readiness"),
+        HealthOf::Leader => ("leader", "leader"),
     };
-    let address = args.meta.addresses().swap_remove(0);
-    let fail = |why: String| Failure::new(CANNOT_ASK, format!("{address}: {why}"));
+    let addresses = args.meta.addresses();
+    let mut answers: FuturesUnordered<_> = addresses.iter().map(|address| serves(address, service)).collect();
+    let mut failures = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(ServingStatus::Serving) => {
+                output::print("healthy\n")?;
+                return Ok(0);
+            }
+            Ok(other) => failures.push(format!("{} ({what})", other.as_str_name())),
+            Err(why) => failures.push(why),
+        }
+    }
+    Err(Failure::new(CANNOT_ASK, failures.join("\n       ")))
+}
+
+async fn serves(address: &str, service: &str) -> Result<ServingStatus, String> {
+    let fail = |why: String| format!("{address}: {why}");
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| fail(format!("{e}; write host:port")))?;
     let ask = async {
@@ -143,40 +156,16 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
         let request = HealthCheckRequest { service: service.to_owned() };
         HealthClient::new(channel).check(request).await.map_err(|s| fail(s.message().to_owned()))
     };
-    let answer = tokio::time::timeout(TIMEOUT, ask)
-        .await
-        .map_err(|_| fail(format!("no answer within {TIMEOUT:?}")))??;
-    match answer.into_inner().status() {
-        ServingStatus::Serving => {
-            output::print("healthy\n")?;
-            Ok(0)
-        }
-        other => Err(fail(format!(
-            "{} ({})",
-            other.as_str_name(),
-            if service.is_empty() { "live" } else { service }
-        ))),
-    }
+    let late = |_| fail(format!("no answer within {TIMEOUT:?}"));
+    let answer = tokio::time::timeout(TIMEOUT, ask).await.map_err(late)??.into_inner().status();
+    Ok(answer)
 }
 
 // === asking ===
 
-/// The first of the members that answers.
-pub(super) async fn connect(args: &MetaArgs) -> Result<MemberClient, Failure> {
-    let mut failures = Vec::new();
-    for address in args.addresses() {
-        match MemberClient::connect(&address, TIMEOUT).await {
-            Ok(client) => return Ok(client),
-            Err(e) => failures.push(e.to_string()),
-        }
-    }
-    Err(Failure::new(CANNOT_ASK, failures.join("\n       ")))
-}
-
 async fn ask_both(args: &MetaArgs) -> Result<StatusDocument, Failure> {
-    let mut client = connect(args).await?;
-    let leader = client.leader().await.map_err(cannot_ask)?;
-    let members = client.members().await.map_err(cannot_ask)?;
+    let asking::Answer { mut member, leader } = asking::first(args).await?;
+    let members = member.members().await.map_err(cannot_ask)?;
     Ok((leader.into(), members.into()).into())
 }
 

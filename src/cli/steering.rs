@@ -1,10 +1,14 @@
 //! `metad step-down`: asks the leader to hand over, and says who leads then.
 
 use std::io::{BufRead, IsTerminal};
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use super::args::StepDownArgs;
-use super::query::{CANNOT_ASK, NO_LEADER, TIMEOUT, WAIT_PAUSE, cannot_ask, connect};
+use super::asking::{self, Answer};
+use super::query::{CANNOT_ASK, NO_LEADER, WAIT_PAUSE, cannot_ask};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
@@ -14,18 +18,27 @@ use crate::telemetry::terminal::plain;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a hand-over is waited for: the main loop may take its time to end.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one look at all members waits for those that hang.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 /// Another member leads than the one that was wanted.
 const ANOTHER_LEADS: i32 = 3;
 
 /// Returns when somebody else leads. Exit 0: done as asked; 1: refused, declined, or nobody answers; 2: nobody leads; 3:
 /// another leads than the one that was wanted.
 pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
-    let mut client = connect(&args.meta).await?;
-    let found = client.leader().await.map_err(cannot_ask)?;
+    let Answer { member: mut client, leader: found } = asking::first(&args.meta).await?;
     let members = client.members().await.map_err(cannot_ask)?.members;
     let Some(leader) = found.leader else {
         return Err(Failure::new(NO_LEADER, "there is no leader that could step down"));
     };
+    if !args.force && !members.iter().any(|m| m.node != leader.node && m.priority > 0) {
+        let message = format!(
+            "no other member could lead after {}: nothing was changed\nfix: start one, or give one a priority above 0 \
+             (metad members); --force ends its main loop all the same",
+            leader.node
+        );
+        return Err(Failure::new(CANNOT_ASK, message));
+    }
     if !args.yes && std::io::stdin().is_terminal() && !confirmed(&leader, args.to.as_deref()) {
         return Err(Failure::new(CANNOT_ASK, "nothing was changed"));
     }
@@ -40,7 +53,9 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
                 format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
             Failure::new(NO_LEADER, message)
         })?;
-    output::print(&format!("{} leads now, token {}\n", plain(&next.node), next.token))?;
+    let (after, before) = (plain(&next.node), plain(&leader.node));
+    let restarted = format!("{before} ends with exit code 75, for its supervisor to restart it");
+    output::print(&format!("{after} leads now, token {}\n{restarted}\n", next.token))?;
     match &args.to {
         Some(wanted) if *wanted != next.node => {
             let message = format!("{wanted} was requested, but did not take over; see metad history");
@@ -53,12 +68,12 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
 /// Where the leader is to be asked: at the address that we were given, if that is one of its own; the one that it
 /// advertises may mean nothing where we are.
 async fn leader_address(args: &StepDownArgs, leader: &LeaderInfo) -> String {
-    for address in args.meta.addresses() {
-        if let Ok(mut client) = MemberClient::connect(&address, TIMEOUT).await
-            && let Ok(answer) = client.leader().await
+    let mut answers = pin!(asking::all(&args.meta.addresses()));
+    while let Some(answer) = answers.next().await {
+        if let Ok(Answer { member, leader: answer }) = answer
             && answer.answerer.is_some_and(|a| a.uuid == leader.uuid)
         {
-            return address;
+            return member.address().to_owned();
         }
     }
     leader.address.clone()
@@ -84,10 +99,10 @@ fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
 
 async fn next_leader(addresses: &[String], last: &LeaderInfo) -> LeaderInfo {
     loop {
-        for address in addresses {
-            if let Ok(mut client) = MemberClient::connect(address, TIMEOUT).await
-                && let Ok(answer) = client.leader().await
-                && let Some(next) = answer.leader.filter(|l| l.token > last.token)
+        let mut answers = pin!(asking::all(addresses).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
+        while let Some(answer) = answers.next().await {
+            if let Ok(Answer { leader, .. }) = answer
+                && let Some(next) = leader.leader.filter(|l| l.token > last.token)
             {
                 return next;
             }

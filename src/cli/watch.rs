@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::args::{OutputFormat, WatchArgs};
-use super::query::connect;
-use super::{Failure, history, output};
+use super::{Failure, asking, history, output};
 use crate::api::view::ChangeDocument;
 use crate::api::view::tenure::Tenure;
 use crate::client::MemberClient;
@@ -17,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Prints changes until interrupted, or until nobody reads them. Fails only if nobody answers at the beginning, or if it
 /// cannot print.
 pub(super) async fn watch(args: WatchArgs) -> Result<i32, Failure> {
-    let client = connect(&args.meta).await?;
+    let client = asking::first(&args.meta).await?.member;
     tokio::select! {
         failed = follow(client, &args) => failed,
         () = output::reader_gone() => Ok(0),
@@ -35,8 +34,8 @@ async fn follow(mut client: MemberClient, args: &WatchArgs) -> Result<i32, Failu
         output::say(&format!("{} no longer answers; retrying", client.address()));
         client = loop {
             tokio::time::sleep(PAUSE).await;
-            if let Ok(client) = connect(&args.meta).await {
-                break client;
+            if let Ok(answer) = asking::first(&args.meta).await {
+                break answer.member;
             }
         };
     }

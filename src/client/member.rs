@@ -157,9 +157,28 @@ pub(super) async fn bounded<T>(
                 status.code(),
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal
             );
-            Err(fail(format!("{:?}: {}", status.code(), status.message()), is_refusal))
+            Err(fail(said_by(&status), is_refusal))
         }
         Err(_) => Err(fail(format!("no answer within {timeout:?}"), false)),
+    }
+}
+
+/// What an answer that is an error says. A server that does not speak gRPC has no status for it, or breaks off.
+fn said_by(status: &tonic::Status) -> String {
+    let message = status.message();
+    if message.contains("grpc-status header missing") || message == "transport error" {
+        return format!(
+            "no gRPC server answers there ({}): it has just ended, or this is not its gRPC port, which is 5690 by default; \
+             5691 is HTTP",
+            chain(status)
+        );
+    }
+    match status.code() {
+        // It has read the request, and says no in its own words.
+        Code::FailedPrecondition | Code::InvalidArgument | Code::ResourceExhausted | Code::NotFound => {
+            message.to_owned()
+        }
+        code => format!("{code:?}: {message}"),
     }
 }
 

@@ -437,7 +437,9 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
     observer.wait_for("joined", PATIENCE);
     let (leader, follower) = (&pair.nodes[0], &pair.nodes[1]);
     let at = leader.rpc_addr().to_string();
-    wait_until("all are seen", PATIENCE, || metad(&["members", "--meta", &at]).1.lines().count() == 4);
+    wait_until("all are seen", PATIENCE, || {
+        metad(&["members", "--meta", &at]).1.lines().filter(|l| l.starts_with(' ')).count() == 4
+    });
     let to = |target: &str| metad(&["step-down", "--to", target, "--meta", &at]);
     follower.pause();
     for (target, why) in [
@@ -463,7 +465,7 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
         metad(&["leader", "--meta", &observer_at]).1.contains(&follower.rpc_addr().to_string())
     });
     follower.pause();
-    let (code, _, said) = metad(&["step-down", "--meta", &observer_at]);
+    let (code, _, said) = metad(&["step-down", "--force", "--meta", &observer_at]);
     assert!(code == 1 && said.contains("may still step down"), "a leader that is silent: {code} {said}");
 }
 
@@ -471,7 +473,8 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
 fn on_a_terminal_a_step_down_asks_first() {
     let node = NodeBuilder::new("a").spawn();
     node.wait_for("main_loop_started", PATIENCE);
-    let command = format!("{} step-down --meta {}", spawn::metad_program().display(), node.rpc_addr());
+    let command =
+        format!("{} step-down --force --meta {}", spawn::metad_program().display(), node.rpc_addr());
     let on_terminal = |answer: &str| {
         let mut script = Command::new("script");
         spawn::remove_env(&mut script, "METAD_");
@@ -485,6 +488,9 @@ fn on_a_terminal_a_step_down_asks_first() {
     let (code, said) = on_terminal("n");
     assert!(said.contains("a leads with token") && said.contains("nothing was changed"), "{said}");
     assert_eq!(code, Some(1));
+    assert!(!node.has_event("main_loop_stopping"));
+    let (code, _, said) = metad(&["step-down", "--yes", "--meta", &node.rpc_addr().to_string()]);
+    assert!(code == 1 && said.contains("no other member could lead after a"), "{code}: {said}");
     assert!(!node.has_event("main_loop_stopping"));
     on_terminal("y");
     node.wait_for("main_loop_stopping", PATIENCE);

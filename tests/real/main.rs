@@ -30,6 +30,7 @@ mod restored_etcd;
 mod risingwave;
 mod rpc_bad_input;
 mod schema;
+mod several_members;
 mod soak;
 mod sqlite;
 mod stopped;

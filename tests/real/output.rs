@@ -162,7 +162,7 @@ fn a_node_ends_in_time_with_its_code_though_nobody_reads_its_log() {
             spawn::signal(child.id(), Signal::TERM);
             0
         } else {
-            let mut step_down = command(&["step-down", "--yes", "--meta", &address]);
+            let mut step_down = command(&["step-down", "--yes", "--force", "--meta", &address]);
             step_down.stdout(Stdio::null());
             std::thread::spawn(move || run(step_down)); // nobody else can lead
             75
@@ -205,7 +205,7 @@ fn a_lost_lease_is_told_from_a_main_loop_that_hangs_though_nobody_reads_its_even
 fn a_node_ends_with_its_code_though_its_log_is_a_full_disk_or_has_no_reader() {
     for stderr in [full_disk(), nobody_reads()] {
         let (child, _dir, address) = speechless(stderr);
-        let step_down = command(&["step-down", "--yes", "--meta", &address]);
+        let step_down = command(&["step-down", "--yes", "--force", "--meta", &address]);
         std::thread::spawn(move || run(step_down));
         assert_eq!(code(child), 75);
     }

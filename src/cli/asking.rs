@@ -1,0 +1,64 @@
+//! Which of the named members is asked: all of them, side by side, and the first that answers counts.
+//!
+//! One that hangs or is gone must not cost those that are well. One that answers with an outdated view counts only where
+//! nobody else answers soon.
+
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
+
+use super::Failure;
+use super::args::MetaArgs;
+use super::query::CANNOT_ASK;
+use crate::client::{CallError, MemberClient};
+use crate::proto::metad::LeaderResponse;
+
+/// How long a member gets to answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long somebody who knows more is waited for, once one with an outdated view has answered.
+const KNOWS_MORE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A member that has answered, and what it says of the leader.
+pub(super) struct Answer {
+    pub(super) member: MemberClient,
+    pub(super) leader: LeaderResponse,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn is_outdated(&self) -> bool {
+        self.leader.answerer.as_ref().is_some_and(|a| a.is_outdated)
+    }
+}
+
+/// What these members answer, in the order of their answers.
+pub(super) fn all(addresses: &[String]) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
+    addresses.iter().cloned().map(one).collect::<FuturesUnordered<_>>()
+}
+
+async fn one(address: String) -> Result<Answer, CallError> {
+    let mut member = MemberClient::connect(&address, TIMEOUT).await?;
+    let leader = member.leader().await?;
+    Ok(Answer { member, leader })
+}
+
+/// The first answer of the members that were named.
+pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
+    let mut answers = std::pin::pin!(all(&args.addresses()));
+    let (mut failures, mut outdated) = (Vec::new(), None);
+    loop {
+        let next = match &outdated {
+            None => answers.next().await,
+            Some(_) => tokio::time::timeout(KNOWS_MORE_TIMEOUT, answers.next()).await.unwrap_or(None),
+        };
+        match next {
+            Some(Ok(answer)) if answer.is_outdated() => outdated = outdated.or(Some(answer)),
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(e)) => failures.push(e.to_string()),
+            None => break,
+        }
+    }
+    outdated.ok_or_else(|| Failure::new(CANNOT_ASK, failures.join("\n       ")))
+}
