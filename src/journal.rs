@@ -41,6 +41,12 @@ impl Past {
         self.confirmed_at.map(|at| now.since(at))
     }
 
+    /// The tenure before this one, if that is kept.
+    pub fn before(&self, row: &Row) -> Option<&Row> {
+        let at = self.rows.partition_point(|r| r.token < row.token);
+        at.checked_sub(1).map(|at| self.rows[at].as_ref())
+    }
+
     /// The tenure that ended last.
     pub fn last_ended(&self) -> Option<&Arc<Row>> {
         self.rows.iter().rev().find(|r| r.end.is_some())

@@ -32,13 +32,19 @@ fn table(tenures: &[Tenure], now: Time) -> String {
             plain(&tenure.node),
             tenure.token.to_string().into(),
             held(tenure, now).into(),
-            tenure.gap_ms.map_or_else(|| "?".to_owned(), span).into(),
+            gap(tenure).into(),
             tenure.reason.as_deref().map_or("(leads)".into(), plain),
             tenure.planned.map_or("", |planned| if planned { "yes" } else { "no" }).into(),
             plain(&seen(tenure)).into_owned().into(),
         ]);
     }
     format!("{t}\n")
+}
+
+/// How long nobody had led before it.
+fn gap(tenure: &Tenure) -> String {
+    let at_least = if tenure.gap_at_least { "≥ " } else { "" };
+    tenure.gap_ms.map_or_else(|| "?".to_owned(), |ms| format!("{at_least}{}", span(ms)))
 }
 
 /// Why a tenure ended, in one line.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Past, rows_prefix};
 use crate::clock::Clock;
-use crate::election::history::row::{ROWS_MAX, Row};
+use crate::election::history::row::{Gap, ROWS_MAX, Row};
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
 use crate::store::{Change, KeyRange, Op, Store, StoreError, Txn, WatchBatch, ask};
@@ -113,7 +113,7 @@ impl Reader {
                     detail: end.detail.clone(),
                     held_ms: row.held_ms(end.at_ms),
                     next: next.map(|n| n.holder.node.clone()),
-                    gap_ms: next.and_then(|n| n.gap_ms),
+                    gap_ms: next.and_then(|n| Gap::before(n, Some(row.as_ref()))).map(|g| g.ms),
                     is_correction: before.is_some(),
                 };
                 self.telemetry.emit(Event::TenureEnded(Box::new(ended)));

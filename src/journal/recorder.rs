@@ -16,7 +16,7 @@ use crate::clock::{Clock, Instant, millis, wall_clock_ms};
 use crate::driver::observer::{Moment, Observer};
 use crate::driver::status::Status;
 use crate::election::departure::Departure;
-use crate::election::history::row::{End, Left, Row, Seen};
+use crate::election::history::row::{End, Left, Row, SIGN_EVERY_MS, Seen};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{LeaderRecord, Member, Token};
 use crate::store::Store;
@@ -27,7 +27,7 @@ use crate::telemetry::{Event, Telemetry};
 /// How long leaving waits for the tenure file: a disk that hangs must not keep the leader record.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often the data dir is told that the tenure goes on.
-const SIGN_EVERY: Duration = Duration::from_secs(60);
+const SIGN_EVERY: Duration = Duration::from_millis(SIGN_EVERY_MS);
 
 /// What a recorder is made of.
 pub struct RecorderParts {

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support;
 use crate::support::crew::{PATIENCE, leads, report, wait_for_leader, wait_until_all_know_all};
@@ -467,6 +468,27 @@ fn a_step_down_is_refused_up_front_when_the_target_cannot_take_over() {
     follower.pause();
     let (code, _, said) = metad(&["step-down", "--force", "--meta", &observer_at]);
     assert!(code == 1 && said.contains("may still step down"), "a leader that is silent: {code} {said}");
+}
+
+/// The record goes only when etcd is back; nobody led long before.
+#[test]
+fn a_gap_is_as_long_as_nobody_led_whatever_etcd_could_tell() {
+    const AWAY: Duration = Duration::from_secs(5);
+    let etcd = EtcdCluster::start(1);
+    let mut pair = Pair::start(|id| NodeBuilder::new(id).etcd(&etcd).lease_secs(5));
+    etcd.pause_all();
+    assert_eq!(pair.nodes[0].wait_exit(PATIENCE), 75);
+    std::thread::sleep(AWAY);
+    etcd.resume_all();
+    let started = pair.nodes[1].wait_for("main_loop_started", PATIENCE);
+    let stopped = pair.nodes[0].wait_for("main_loop_stopped", PATIENCE);
+    let nobody_led = Duration::from_nanos(started.at_ns() - stopped.at_ns());
+    let token = started.json["token"].as_u64().expect("a token");
+    pair.nodes[0] = pair.builders[0].spawn(); // and now it can tell
+    let row = wait_for_row(&pair.nodes[1], token, |row| row["gap_at_least"] == false);
+    let gap = Duration::from_millis(row["gap_ms"].as_u64().expect("known"));
+    println!("nobody led for {nobody_led:?}; the history says {gap:?}");
+    assert!(gap >= AWAY, "{gap:?}, {nobody_led:?}: {row}");
 }
 
 #[test]

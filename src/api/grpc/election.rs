@@ -116,7 +116,7 @@ impl ElectionService for Election {
             let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
             let now = parts.clock.now();
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
-            let last_ended = past.last_ended().map(|row| Tenure::of(row));
+            let last_ended = past.last_ended().map(|row| Tenure::of(row, past.before(row)));
             let leaders = (Leader::of(&status, now), Leader::last_known(&status, now));
             let seen = (leaders, Member::all(&status, now), status.is_outdated(now), status.role, last_ended);
             let fresh = last.as_ref() != Some(&seen);

@@ -1,10 +1,12 @@
 //! Who led when, and why each tenure ended.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::clock::{Instant, millis, wall_clock_ms};
 use crate::driver::status::Status;
-use crate::election::history::row::{self, Row};
+use crate::election::history::row::{self, Gap, Row};
 use crate::journal::Past;
 
 use super::member::Answerer;
@@ -59,6 +61,8 @@ pub struct Tenure {
     pub planned: Option<bool>,
     /// How long there had been no leader before; `None`: unknown.
     pub gap_ms: Option<u64>,
+    /// May it have been longer? The one before left without a word.
+    pub gap_at_least: bool,
     /// Who led before; `None`: unknown.
     pub previous: Option<String>,
     /// What a person should know besides.
@@ -100,7 +104,8 @@ impl HistoryDocument {
         let Selection { since_ms, before, limit } = asked;
         let rows = past.since(wall_clock_ms(), since_ms).rev();
         let mut rows = rows.filter(|row| row.token.get() < before);
-        let mut tenures: Vec<_> = rows.by_ref().take(limit).map(|row| Tenure::of(row)).collect();
+        let tenure = |row: &Arc<Row>| Tenure::of(row, past.before(row));
+        let mut tenures: Vec<_> = rows.by_ref().take(limit).map(tenure).collect();
         tenures.reverse();
         Self {
             schema_version: SchemaVersion,
@@ -124,8 +129,9 @@ impl Selection {
 // === impl Tenure ===
 
 impl Tenure {
-    /// A row of the history.
-    pub fn of(row: &Row) -> Self {
+    /// A row of the history, after the one before it.
+    pub fn of(row: &Row, before: Option<&Row>) -> Self {
+        let gap = Gap::before(row, before);
         let end = row.end.as_ref();
         Self {
             token: row.token.get(),
@@ -137,7 +143,8 @@ impl Tenure {
             to: end.map(|e| Time(e.at_ms)),
             reason: end.map(|e| e.reason.as_str().to_owned()),
             planned: end.map(|e| e.reason.is_planned()),
-            gap_ms: row.gap_ms,
+            gap_ms: gap.map(|g| g.ms),
+            gap_at_least: gap.is_some_and(|g| g.at_least),
             previous: row.previous.clone(),
             detail: end.map(|e| e.detail.clone()).filter(|d| !d.is_empty()),
             seen: end.and_then(|e| e.seen.clone()).map(Seen::from),

@@ -193,7 +193,7 @@ fn a_tenure_is_the_same_before_and_after_grpc_whether_it_has_ended_or_not() {
         Row { end: None, gap_ms: None, previous: None, ..whole.clone() },
         whole,
     ];
-    let shown = rows.map(|row| Tenure::of(&row));
+    let shown = rows.map(|row| Tenure::of(&row, None));
     for tenure in &shown {
         assert_eq!(sent::<_, proto::TenureInfo>(tenure.clone()), *tenure);
     }

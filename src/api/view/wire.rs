@@ -256,6 +256,7 @@ impl From<Tenure> for proto::TenureInfo {
             from_ms: t.from.0,
             end,
             gap_ms: t.gap_ms,
+            gap_at_least: t.gap_at_least,
             previous: t.previous.unwrap_or_default(),
         }
     }
@@ -275,6 +276,7 @@ impl From<proto::TenureInfo> for Tenure {
             reason: end.map(|e| e.reason.clone()),
             planned: end.map(|e| e.planned),
             gap_ms: t.gap_ms,
+            gap_at_least: t.gap_at_least,
             previous: known(t.previous),
             detail: end.and_then(|e| known(e.detail.clone())),
             seen: end.and_then(|e| e.seen.clone()).map(Into::into),

@@ -9,6 +9,8 @@ use crate::election::record::{LeaderRecord, MemberId, Token};
 
 /// How many rows are kept.
 pub const ROWS_MAX: usize = 1000;
+/// How often a leader leaves a sign of life in its data dir, in milliseconds: all that it says of its end if it dies.
+pub const SIGN_EVERY_MS: u64 = 60_000;
 /// How many rows one opening closes at most, newest first. More than one is open only after leaders that never got
 /// to write.
 const CLOSED_AT_ONCE: usize = 8;
@@ -60,6 +62,15 @@ pub struct Seen {
     pub slowest_ms: Option<u64>,
     /// How late the driver was at worst in the last half minute: a starved CPU, or a process that stood still.
     pub tick_delay_ms: u64,
+}
+
+/// How long nobody led before a tenure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// In milliseconds, by the wall clocks of those who led.
+    pub ms: u64,
+    /// It may have been longer: the one before left without a word, and its main loop may have ended before its record.
+    pub at_least: bool,
 }
 
 /// The tenure before, as the one that follows saw it end.
@@ -126,6 +137,26 @@ impl Row {
     /// How long it lasted, or has lasted by `now_ms`.
     pub fn held_ms(&self, now_ms: u64) -> u64 {
         self.end.as_ref().map_or(now_ms, |e| e.at_ms).saturating_sub(self.from_ms)
+    }
+}
+
+// === impl Gap ===
+
+impl Gap {
+    /// Before `row`, after the tenure `before` it. The new leader sees a gap begin when the record goes; a leader whose
+    /// lease ran out had stopped before that, and says so later, sometimes much later: a store that was away shows
+    /// nothing of it.
+    pub fn before(row: &Row, before: Option<&Row>) -> Option<Self> {
+        let end = before.and_then(|b| b.end.as_ref());
+        let is_sign = end.is_some_and(|end| end.by_holder && end.reason == Reason::Vanished);
+        let may_have_lived = if is_sign { SIGN_EVERY_MS } else { 0 };
+        let between = end.map(|end| row.from_ms.saturating_sub(end.at_ms + may_have_lived));
+        let ms = match end {
+            Some(end) if end.reason.is_planned() && row.gap_ms.is_some() => row.gap_ms,
+            _ => between.max(row.gap_ms),
+        }?;
+        let is_known = end.is_some_and(|end| (end.by_holder && !is_sign) || end.reason.is_planned());
+        Some(Self { ms, at_least: !is_known })
     }
 }
 
@@ -264,5 +295,32 @@ mod tests {
         let known: Vec<Row> = (1..=1200).map(|n| row(n, None)).collect();
         let opening = RowOpening::plan(row(2000, None), None, &known, ROWS_MAX);
         assert_eq!((opening.pruned.len(), opening.closed.len()), (PRUNED_AT_ONCE, CLOSED_AT_ONCE));
+    }
+
+    #[test]
+    fn a_gap_begins_when_the_main_loop_ended_if_somebody_says_so() {
+        let end =
+            |at_ms, reason, by_holder| End { at_ms, reason, detail: String::new(), seen: None, by_holder };
+        let led = |gap_ms| Row { from_ms: 170_000, gap_ms, ..row(2, None) };
+        let lost = row(1, Some(end(4_000, Reason::RenewDeadline, true)));
+        let gap = |row: &Row, before: Option<&Row>| Gap::before(row, before).map(|g| (g.ms, g.at_least));
+        assert_eq!(
+            gap(&led(Some(34)), Some(&lost)),
+            Some((166_000, false)),
+            "the record went with a frozen etcd"
+        );
+        let vanished = row(1, Some(end(169_966, Reason::Vanished, false)));
+        assert_eq!(gap(&led(Some(34)), Some(&vanished)), Some((34, true)));
+        assert_eq!(gap(&led(None), Some(&vanished)), Some((34, true)), "a node that came back alone");
+        let handed_over = row(1, Some(end(100, Reason::HandedOver, false)));
+        assert_eq!(gap(&led(Some(3)), Some(&handed_over)), Some((3, false)), "wall clocks differ");
+        assert_eq!(gap(&led(Some(3)), None), Some((3, true)));
+        let sign = row(1, Some(end(100_000, Reason::Vanished, true)));
+        assert_eq!(
+            gap(&led(None), Some(&sign)),
+            Some((10_000, true)),
+            "it may have led for a minute after its last sign"
+        );
+        assert_eq!(gap(&led(None), None), None);
     }
 }
