@@ -7,6 +7,7 @@
 mod args;
 mod asking;
 mod doctor;
+mod explain;
 mod history;
 mod key_flags;
 mod output;
@@ -26,6 +27,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::election::exit::Exit;
 use crate::node::exit_timer;
+use crate::telemetry::log;
 use args::{Cli, Command};
 
 /// Something that went wrong: for a person, and as a code.
@@ -51,7 +53,13 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => exit_code(code),
         Err(failure) => {
-            output::say(&failure.message);
+            if log::is_started() {
+                // Whoever reads a log as JSON gets nothing else.
+                tracing::error!(code = failure.code, "{}", failure.message);
+                log::flush();
+            } else {
+                output::say(&failure.message);
+            }
             exit_code(failure.code)
         }
     }
@@ -78,6 +86,8 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Worker(args) => query::run(worker::worker(args)),
         Command::Doctor(args) => query::run(doctor::doctor(args)),
         Command::Check(args) => query::run(doctor::check(args)),
+        Command::Explain { code } => explain::explain(code.as_deref()),
+        Command::Version => output::print(&format!("metad {}\n", env!("CARGO_PKG_VERSION"))).map(|()| 0),
         Command::Health(args) => query::run(query::health(args)),
     }
 }

@@ -299,7 +299,7 @@ pub fn load(
             layers.set(key, value, origin);
         }
     }
-    layers.add_env(env)?;
+    let unread = layers.add_env(env)?;
     layers.add_flags(flags)?;
     layers.compute_defaults();
     let (table, origins) = layers.finish();
@@ -307,7 +307,8 @@ pub fn load(
     validate::values(&table, &origins)?;
     let config: Config = table.clone().try_into().map_err(|error| ConfigError::schema(&error))?;
     validate::rules(&config, &origins)?;
-    let warnings = validate::warnings(&config, &origins);
+    let mut warnings = validate::warnings(&config, &origins);
+    warnings.extend(unread.iter().map(|name| suggest::for_unread(name)));
     Ok(Loaded { config, origins, warnings, table })
 }
 

@@ -333,6 +333,7 @@ impl Driver {
 
     fn hear(&mut self, now: Instant, event: Event) {
         self.tell(now, |o, moment| o.hears(moment, &event));
+        tracing::trace!(?event, "the election hears");
         self.elector.handle_event(now, event);
     }
 
@@ -365,6 +366,7 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         self.tell(self.parts.clock.now(), |o, moment| o.asks(moment, &action));
+        tracing::debug!(?action, "the election asks");
         let here = Here {
             keys: &self.parts.keys,
             registration: &self.parts.registration,

@@ -11,7 +11,7 @@ use crate::clock::parse_duration;
 
 /// A leader-election meta daemon: elects exactly one leader and explains every change
 #[derive(Debug, Parser)]
-#[command(name = "metad", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "metad", version, propagate_version = true)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -45,10 +45,17 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Run selected doctor checks, for monitoring
     Check(CheckArgs),
+    /// Explain a check, a reason or an exit code
+    Explain {
+        /// Such as LEASE_003, renew_deadline or 75; without it, lists all
+        code: Option<String>,
+    },
     /// Validate or print the configuration
     Config(ConfigArgs),
     /// Test whether a node is healthy, for container health checks
     Health(HealthArgs),
+    /// Print the version
+    Version,
     /// Generate shell completions
     Completions {
         /// Shell to generate completions for
@@ -72,6 +79,9 @@ pub(super) struct ServeArgs {
     /// Print every event of this node as one JSON line on stdout
     #[arg(long)]
     pub(super) events: bool,
+    /// Log more: -v for metad's own details, -vv for all of it
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
     /// Append what the election is told and asks for to FILE as JSON lines, for a bug report [env: METAD_TRACE]
     #[arg(long, value_name = "FILE")]
     pub(super) trace_file: Option<PathBuf>,
@@ -219,9 +229,6 @@ pub(super) struct DoctorArgs {
     /// List the checks
     #[arg(long)]
     pub(super) list: bool,
-    /// Explain a check, by code or name: its limit, why it matters, what helps
-    #[arg(long, value_name = "CODE", conflicts_with = "list")]
-    pub(super) explain: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -30,10 +30,6 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
         return output::print(&render::list()).map(|()| 0);
     }
-    if let Some(name) = args.explain {
-        let check = catalog::find(&name).ok_or(UnknownCheck(name)).map_err(unknown)?;
-        return output::print(&render::explanation(check)).map(|()| 0);
-    }
     let loaded = settings::load(&args.settings)?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
     let plan = Plan {

@@ -21,7 +21,7 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
         LogFormat::Text => Some(Format::Text),
         LogFormat::Json => Some(Format::Json),
     };
-    let filter = log::start(&config.log.filter, format).map_err(no_log)?;
+    let filter = log::start(&louder(&config.log.filter, args.verbose), format).map_err(no_log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -45,6 +45,15 @@ fn trace(file: Option<PathBuf>) -> Result<Option<Trace>, Failure> {
         Failure::new(Exit::Io.code(), message)
     };
     Trace::open(&file).map(Some).map_err(failed)
+}
+
+/// The configured filter, and more of metad's own lines.
+fn louder(filter: &str, verbose: u8) -> String {
+    match verbose {
+        0 => filter.to_owned(),
+        1 => format!("{filter},metad=debug"),
+        _ => format!("{filter},metad=trace"),
+    }
 }
 
 fn no_log(e: LogError) -> Failure {
@@ -76,13 +85,7 @@ async fn run(
     let reloader = node.reloader();
     let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
     caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
-    let (exit, ending) = node.wait().await;
-    if exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_)) {
-        return Ok(exit.code());
-    }
-    let mut message = format!("stopped: {}", ending.reason);
-    if !ending.detail.is_empty() {
-        message = format!("{message}: {}", ending.detail);
-    }
-    Err(Failure::new(exit.code(), message))
+    // Why it has ended is an event, and so a line of the log.
+    let (exit, _) = node.wait().await;
+    Ok(exit.code())
 }

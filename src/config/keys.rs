@@ -307,6 +307,7 @@ pub static KEYS: &[Key] = &[
     Key::new("log.filter", Kind::Text, Fallback::Text("info"))
         .help("Levels and modules, as in RUST_LOG, e.g. metad=debug,info."),
     Key::new("log.format", Kind::Choice(&["auto", "text", "json"]), Fallback::Text("auto"))
+        .flag("--log-format", "FORMAT", "Log format, text or json; auto: text on a terminal")
         .help("auto is text on a terminal and JSON elsewhere."),
     Key::new("checks.interval_secs", int(0, HOUR_SECS), Fallback::Integer(60))
         .seconds()

@@ -99,6 +99,18 @@ fn host_name() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
+/// Variables of metad that set no key: for its commands, and for the programs that it runs.
+const READ_ELSEWHERE: [&str; 5] =
+    ["METAD_CONFIG", "METAD_META", "METAD_TRACE", "METAD_TOKEN", "METAD_CLUSTER"];
+
+/// What Kubernetes sets for a service whose name begins with metad.
+fn is_of_kubernetes(name: &str) -> bool {
+    let is_port = name.rsplit_once("_PORT").is_some_and(|(_, rest)| {
+        rest.is_empty() || rest.starts_with('_') // METAD_PORT, METAD_PORT_5690_TCP_ADDR
+    });
+    is_port || name.ends_with("_SERVICE_HOST")
+}
+
 // === impl Layers ===
 
 impl Layers {
@@ -123,17 +135,27 @@ impl Layers {
         self.origins.0.insert(key.path, origin);
     }
 
-    /// The environment: only `METAD_` names with a double underscore are ours.
-    pub(super) fn add_env(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let ours = |name: &str| name.strip_prefix("METAD_").is_some_and(|rest| rest.contains("__"));
-        for (name, text) in env.filter(|(name, _)| ours(name)) {
+    /// The environment: `METAD_` names with a double underscore are keys. Those without one that nobody reads are
+    /// returned: a slip of the pen that would have no effect.
+    pub(super) fn add_env(
+        &mut self,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<String>, ConfigError> {
+        let mut unread = Vec::new();
+        for (name, text) in env.filter(|(name, _)| name.starts_with("METAD_")) {
+            if !name["METAD_".len()..].contains("__") {
+                if !READ_ELSEWHERE.contains(&name.as_str()) && !is_of_kubernetes(&name) {
+                    unread.push(name);
+                }
+                continue;
+            }
             let Some(key) = KEYS.iter().find(|key| key.env() == name) else {
                 let hint = suggest::for_env(&name);
                 return Err(ConfigError::UnknownKey { origin: Origin::Env(name.clone()), key: name, hint });
             };
             self.set_text(key, &text, Origin::Env(name))?;
         }
-        Ok(())
+        Ok(unread)
     }
 
     /// The flags, as pairs of a key's path and the text that was typed.

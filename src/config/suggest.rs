@@ -15,6 +15,14 @@ pub(super) fn for_env(name: &str) -> String {
     format!("known variables: {}", listed.join(", "))
 }
 
+/// What to say about a variable that nobody reads.
+pub(super) fn for_unread(name: &str) -> String {
+    let names: Vec<String> = KEYS.iter().map(|key| key.env()).collect();
+    let hint =
+        nearest(name, names.iter().map(String::as_str)).map(|best| format!("; did you mean `{best}`?"));
+    format!("environment {name}: has no effect{}", hint.unwrap_or_default())
+}
+
 /// What to say about an unknown key or section of the file, or path of a flag.
 pub(super) fn for_path(path: &str) -> String {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));

@@ -159,7 +159,20 @@ fn the_advertised_address_follows_the_bound_port() {
 #[test]
 fn variables_of_others_are_ignored() {
     let env = [("METAD_CONFIG", "x"), ("METAD_META", "y"), ("METAD_SERVICE_PORT", "1"), ("A__B", "z")];
-    assert_eq!(run(None, &env, NODE).unwrap().config, run(None, &[], NODE).unwrap().config);
+    let loaded = run(None, &env, NODE).unwrap();
+    assert_eq!((loaded.config, loaded.warnings), (run(None, &[], NODE).unwrap().config, vec![]));
+    let kubernetes = [("METAD_PORT_5690_TCP", "x"), ("METAD_HTTP_SERVICE_HOST", "x"), ("METAD_PORT", "x")];
+    assert_eq!(run(None, &kubernetes, NODE).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_warned_of() {
+    let loaded = run(None, &[("METAD_NODE_PRIORITY", "7"), ("METAD_FOO", "1")], NODE).unwrap();
+    let expected = [
+        "environment METAD_NODE_PRIORITY: has no effect; did you mean `METAD_NODE__PRIORITY`?",
+        "environment METAD_FOO: has no effect",
+    ];
+    assert_eq!(loaded.warnings, expected);
 }
 
 #[test]

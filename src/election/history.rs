@@ -195,6 +195,56 @@ impl Reason {
         }
     }
 
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Reason::RenewDeadline | Reason::LeaseExpired => {
+                "find out what kept the renewals: the verdict in `metad history` names it; `metad doctor` shows slow \
+                 disks, networks and CPUs. Raise `meta.meta_leader_lease_secs` if such stalls are to be survived"
+            }
+            Reason::ClockSuspended => {
+                "keep this machine from suspending (`systemctl mask sleep.target`), or expect it"
+            }
+            Reason::RecordDeleted | Reason::Deposed => {
+                "find out who writes below `election/` in the store: only metad may; `metad doctor --only LEADER_005`"
+            }
+            Reason::Fenced => {
+                "nothing, if once: the fence has done its work. Else look for the reason of the loss"
+            }
+            Reason::ResignedSignal | Reason::ResignedRequest | Reason::HandedOver => "nothing: it was wanted",
+            Reason::FailedBack => "nothing: it was wanted; `node.failback_delay_secs` sets whether and when",
+            Reason::MainLoopEnded => "its exit code and its log say why it ended",
+            Reason::MainLoopHung => {
+                "its log says what it did last; `meta.main_loop_timeout_secs` is what it may take"
+            }
+            Reason::StartTimeout => {
+                "run the program by hand; `meta.start_timeout_secs` is what its start may take"
+            }
+            Reason::GuardianLost => {
+                "see the kernel's log: was it killed for want of memory? Give the node more of it"
+            }
+            Reason::NodeIdInUse => "give each node an id of its own: `node.id`",
+            Reason::StoreUnavailable => {
+                "`metad doctor` says what answers at the store's address; start the store"
+            }
+            Reason::StoreDenied => "correct user, password or certificate of the store, or its permissions",
+            Reason::StoreChanged => {
+                "check the store's address. If it was restored or made anew on purpose, start once with \
+                 `--accept-new-store`"
+            }
+            Reason::DataDirStale => {
+                "delete the copy of the data dir; each node needs its own, and never an old one"
+            }
+            Reason::DiskFailed => "look at the disk of `node.data_dir`: full, read-only, or broken",
+            Reason::Fuse | Reason::KernelTimer | Reason::GuardianKill => {
+                "find out what hung in it: CPU (`metad doctor --only HOST_003`), memory, a disk; restart it"
+            }
+            Reason::Vanished => {
+                "look at that node: its log, the kernel's (`journalctl -k`: killed for want of memory?), its machine"
+            }
+        }
+    }
+
     /// Did somebody want it?
     pub fn is_planned(self) -> bool {
         self.is_wish() || self == Reason::HandedOver

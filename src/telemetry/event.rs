@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::election::exit::Exit;
 use crate::election::history::Reason;
 use crate::election::lease::LeaseId;
 use crate::election::record::Token;
@@ -253,7 +254,7 @@ impl Event {
 
     /// Writes its log line. The words are near those that people already grep for.
     pub(super) fn log(&self) {
-        use tracing::{debug, info, warn};
+        use tracing::{info, warn};
         let event = self.kind();
         match self {
             Event::Listening { rpc, http } => info!(event, %rpc, %http, "listening"),
@@ -304,24 +305,25 @@ impl Event {
                 warn!(event, code, name, status, measured, fix, "check does not pass");
             }
             Event::Stopped { reason, detail, code } => {
-                if *code == 0 {
-                    info!(event, %reason, code, "stopped");
+                if *code == 0 || reason.is_planned() {
+                    info!(event, %reason, detail, code, "stopped");
+                } else if *code == Exit::LeadershipLost.code() {
+                    warn!(event, %reason, detail, code, "stopped"); // the loss was the error
                 } else {
-                    warn!(event, %reason, detail, code, "stopped");
+                    tracing::error!(event, %reason, detail, code, "stopped");
                 }
             }
         }
-        debug!(event, fields = %self.fields(), "event");
     }
 }
 
-/// The two lines that operators of such systems know, where they apply.
+/// The words that operators of such systems know, where they apply.
 fn log_stopping(token: Token, reason: Reason) {
     let event = "main_loop_stopping";
-    if matches!(reason, Reason::RenewDeadline | Reason::ClockSuspended) {
-        tracing::error!(event, %token, %reason, "lease timeout");
-    }
     match reason {
+        Reason::RenewDeadline | Reason::ClockSuspended => {
+            tracing::error!(event, %token, %reason, "lease timeout: keep alive failed, stopping main loop");
+        }
         Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop ended on its own"),
         Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
         _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),

@@ -66,7 +66,9 @@ pub fn start(filter: &str, format: Option<Format>) -> Result<LogFilter, LogError
     let writer = Lines::start(std::io::stderr())?;
     let _ = LINES.set(writer.clone());
     let (filter, handle) = reload::Layer::new(parsed);
-    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(move || writer.clone())
+        .with_target(format == Format::Json);
     let lines = match format {
         Format::Text => lines.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
@@ -74,6 +76,11 @@ pub fn start(filter: &str, format: Option<Format>) -> Result<LogFilter, LogError
     // A second start in one process (a library's user with a log of its own) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(LogFilter { handle })
+}
+
+/// Does this process log? Then nothing else may be on its stderr.
+pub fn is_started() -> bool {
+    LINES.get().is_some()
 }
 
 /// Waits, for a bounded time, until the lines so far are written. `false`: this process has no log.

@@ -255,3 +255,40 @@ fn with_no_threads(args: &[&str]) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
+
+/// The levels of the log's lines, which are JSON to the last one.
+#[track_caller]
+fn levels(log: &str) -> Vec<String> {
+    let line = |text: &str| serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
+    let lines = log.lines().map(|text| -> serde_json::Value { line(text) });
+    lines
+        .map(|line| {
+            assert!(line["target"].is_string() && line["timestamp"].is_string(), "{line}");
+            line["level"].as_str().expect("a level").to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn the_log_is_json_to_its_last_line_and_one_loss_is_one_error() {
+    let etcd = EtcdCluster::start(1);
+    let errors = |node: &Node| levels(&node.stderr()).iter().filter(|level| *level == "ERROR").count();
+    let lost = NodeBuilder::new("n1").etcd(&etcd).spawn();
+    lost.wait_for("main_loop_started", PATIENCE);
+    let taken = NodeBuilder::new("n1").etcd(&etcd).spawn();
+    assert_eq!((taken.wait_exit(PATIENCE), errors(&taken)), (73, 1), "{}", taken.stderr());
+    etcd.pause_all();
+    assert_eq!((lost.wait_exit(PATIENCE), errors(&lost)), (75, 1), "{}", lost.stderr());
+    etcd.resume_all();
+    let stopped = NodeBuilder::new("n2").etcd(&etcd).spawn();
+    stopped.wait_for("main_loop_started", PATIENCE);
+    stopped.signal(Signal::TERM);
+    assert_eq!((stopped.wait_exit(PATIENCE), errors(&stopped)), (0, 0), "{}", stopped.stderr());
+    let homeless = NodeBuilder::new("n3").data_dir("/proc/nowhere").spawn();
+    assert_eq!(
+        (homeless.wait_exit(PATIENCE), errors(&homeless)),
+        (74, 1),
+        "a start that fails: {}",
+        homeless.stderr()
+    );
+}

@@ -213,7 +213,7 @@ fn a_leadership_that_flaps_is_shown_with_what_to_do_until_it_is_over() {
         kill_leader(&mut nodes, &builders);
     }
     let shown = browser.wait("#checks-open .finding:has(code:text('LEADER_003'))", "META_003");
-    for words in ["▲ warning", "2 unplanned changes", "Why it matters", "metad doctor --only"] {
+    for words in ["▲ warning", "2 unplanned changes", "vanished", "Why it matters", "look at that node"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     browser.wait("#events-list li", "check LEADER_003 is warn now");

@@ -207,7 +207,7 @@ fn a_program_that_cannot_be_started_is_said_at_once_and_never_leads() {
     ] {
         let node = NodeBuilder::new("n1").payload(&[program]).spawn();
         assert_eq!(node.wait_exit(PATIENCE), code, "{}", node.report());
-        let said = node.stderr();
+        let said = node.messages();
         assert!(said.contains(&format!("cannot run {program:?}")) && said.contains(why), "{said}");
         assert!(!node.has_event("joined") && !node.has_event("main_loop_started"), "{}", node.report());
     }

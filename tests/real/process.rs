@@ -82,7 +82,7 @@ fn a_second_process_with_the_same_node_id_is_refused_and_told_who_holds_it() {
     leading(&first);
     let second = NodeBuilder::new("n1").sqlite(&file).spawn();
     assert_eq!(second.wait_exit(PATIENCE), 73);
-    let said = second.stderr();
+    let said = second.messages();
     assert!(
         said.contains("node id \"n1\" is in use") && said.contains(&first.rpc_addr().to_string()),
         "{said}"

@@ -232,7 +232,7 @@ fn a_copy_of_a_data_dir_in_use_is_refused_and_the_original_goes_on() {
     copy_dir(original.data_dir(), &folder);
     let copy = builder.clone().data_dir(&folder).spawn();
     assert_eq!(copy.wait_exit(PATIENCE), 73, "{}", copy.report());
-    let said = copy.stderr();
+    let said = copy.messages();
     let address = original.rpc_addr().to_string();
     assert!(said.contains("this data dir is a copy"), "{said}");
     assert!(said.contains("node id \"a\" is in use") && said.contains(&address), "{said}");

@@ -295,6 +295,11 @@ impl Node {
         self.output.now().stderr.join("\n")
     }
 
+    /// The messages in it, as people read them: without the escapes of JSON.
+    pub fn messages(&self) -> String {
+        self.stderr().replace("\\\"", "\"").replace("\\n", "\n")
+    }
+
     /// The first event, old or new, that `wanted` accepts. Panics with the ends of both logs after `timeout`,
     /// or at once when the process has ended without it.
     #[track_caller]

@@ -228,7 +228,7 @@ impl Background {
     fn count_changes(&mut self) {
         let (now_ms, window_ms) =
             (wall_clock_ms(), self.parts.config.checks.leader_change_window_secs * 1000);
-        let unplanned = changes::unplanned(&self.changes(), now_ms, window_ms);
+        let unplanned = changes::unplanned(&self.changes(), now_ms, window_ms).count();
         let counted = (unplanned, self.memory.starts_since(now_ms.saturating_sub(window_ms)));
         if std::mem::replace(&mut self.memory.counted, counted) != counted {
             self.judge_at_once();

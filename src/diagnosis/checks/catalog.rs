@@ -1,4 +1,4 @@
-//! The one list of checks. `metad doctor --explain` shows an entry, and `src/docs/checks.md` is written from them all.
+//! The one list of checks. `metad explain` shows an entry, and `src/docs/checks.md` is written from them all.
 
 use super::facts::Facts;
 use super::{Judgement, judge};
@@ -95,7 +95,7 @@ impl Check {
 
     /// The command that explains it: who has the binary need not have the documents.
     pub fn doc(&self) -> String {
-        format!("metad doctor --explain {}", self.code)
+        format!("metad explain {}", self.code)
     }
 
     /// Is this its code or its name?

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::election::history::Reason;
 use crate::election::history::row::{End, Row};
 
 /// A leader that resigns says so itself, but perhaps after its successor has called it gone: so long an unplanned
@@ -18,20 +19,23 @@ pub struct Change {
     pub at_ms: u64,
     /// Did somebody want it?
     pub planned: bool,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// The changes that the history tells of: all that have ended, and are settled.
 pub fn of_rows(rows: &[Arc<Row>], now_ms: u64) -> Vec<Change> {
     let ends = rows.iter().filter_map(|row| row.end.as_ref());
-    let all = ends.map(|end| (end, Change { at_ms: end.at_ms, planned: end.reason.is_planned() }));
+    let all = ends
+        .map(|end| (end, Change { at_ms: end.at_ms, planned: end.reason.is_planned(), reason: end.reason }));
     let is_settled = |end: &End, c: &Change| end.by_holder || c.planned || end.at_ms + SETTLES_MS <= now_ms;
     all.filter(|(end, c)| is_settled(end, c)).map(|(_, c)| c).collect()
 }
 
-/// How many unplanned changes there were in the window that ends now.
-pub fn unplanned(changes: &[Change], now_ms: u64, window_ms: u64) -> usize {
+/// The unplanned changes in the window that ends now.
+pub fn unplanned(changes: &[Change], now_ms: u64, window_ms: u64) -> impl Iterator<Item = &Change> {
     let from = now_ms.saturating_sub(window_ms);
-    changes.iter().filter(|c| !c.planned && c.at_ms > from && c.at_ms <= now_ms).count()
+    changes.iter().filter(move |c| !c.planned && c.at_ms > from && c.at_ms <= now_ms)
 }
 
 #[cfg(test)]
@@ -56,7 +60,7 @@ mod tests {
     #[test]
     fn an_end_that_only_the_successor_has_told_counts_once_the_holder_has_had_its_say() {
         let counted = |reason, by_holder, now_ms| {
-            unplanned(&of_rows(&[row(reason, by_holder)], now_ms), now_ms, 600_000)
+            unplanned(&of_rows(&[row(reason, by_holder)], now_ms), now_ms, 600_000).count()
         };
         assert_eq!(counted(Reason::Vanished, false, 3_999), 0);
         assert_eq!(counted(Reason::Vanished, false, 4_000), 1);
@@ -69,11 +73,15 @@ mod tests {
 
     #[test]
     fn only_unplanned_changes_count_and_only_for_a_while() {
-        let change = |at_ms, planned| Change { at_ms, planned };
+        let change = |at_ms, planned| Change { at_ms, planned, reason: Reason::Vanished };
         let changes = [change(1_000, false), change(2_000, true), change(3_000, false), change(9_000, false)];
-        assert_eq!(unplanned(&changes, 5_000, 10_000), 2, "what lies ahead is a clock that was set back");
-        assert_eq!(unplanned(&changes, 11_000, 10_000), 2);
-        assert_eq!(unplanned(&changes, 13_001, 10_000), 1);
-        assert_eq!(unplanned(&changes, 20_000, 10_000), 0, "it clears by itself");
+        assert_eq!(
+            unplanned(&changes, 5_000, 10_000).count(),
+            2,
+            "what lies ahead is a clock that was set back"
+        );
+        assert_eq!(unplanned(&changes, 11_000, 10_000).count(), 2);
+        assert_eq!(unplanned(&changes, 13_001, 10_000).count(), 1);
+        assert_eq!(unplanned(&changes, 20_000, 10_000).count(), 0, "it clears by itself");
     }
 }

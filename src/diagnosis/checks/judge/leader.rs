@@ -1,5 +1,7 @@
 //! Who leads, in the eyes of all.
 
+use std::collections::BTreeSet;
+
 use super::super::changes::unplanned;
 use super::super::facts::{Facts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
@@ -142,11 +144,15 @@ pub fn flapping(facts: &Facts) -> Judgement {
     let past = past(facts)?;
     let checks = &facts.config.checks;
     let (most, window) = (checks.max_leader_changes, checks.leader_change_window_secs);
-    let n = unplanned(&past.changes, past.now_ms, window * 1000) as u64;
+    let changes: Vec<_> = unplanned(&past.changes, past.now_ms, window * 1000).collect();
+    let n = changes.len() as u64;
     let status = if n > most { Status::Warn } else { Status::Pass };
-    let measured = format!("{n} unplanned changes of the leader in {window} s");
-    let fix = "metad doctor --only ETCD_005,ETCD_008,HOST_003,LEASE_002 shows the usual causes: a slow disk, a slow \
-               network, a starved CPU, a short lease";
+    let reasons: BTreeSet<&str> = changes.iter().map(|c| c.reason.as_str()).collect();
+    let reasons: Vec<String> = reasons.into_iter().map(str::to_owned).collect();
+    let why = if n == 0 { String::new() } else { format!(": {}", list(&reasons)) };
+    let measured = format!("{n} unplanned changes of the leader in {window} s{why}");
+    // The last one is the one whose traces are fresh.
+    let fix = changes.last().map_or("", |last| last.reason.advice());
     Outcome::new(status, measured, format!("{most} in {window} s"))
         .fix(fix)
         .reading(n as f64, "", most as f64)
