@@ -1,7 +1,7 @@
 //! The command line: parse, dispatch, and one place that prints errors.
 //!
 //! Data goes to stdout, words to stderr. Wrong usage exits 64; `status` and its kin exit 0 (fine), 1 (cannot
-//! ask) or 2 (no leader); the daemon's codes are [`crate::election::exit::Exit`]'s. Nothing here writes to stdout or stderr
+//! ask), 2 (no leader) or 3 (unknown); the daemon's codes are [`crate::election::exit::Exit`]'s. Nothing here writes to stdout or stderr
 //! but `output`.
 
 mod args;
@@ -53,8 +53,8 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => exit_code(code),
         Err(failure) => {
-            if log::is_started() {
-                // Whoever reads a log as JSON gets nothing else.
+            // Whoever reads a log as JSON gets nothing else; but a filter must not hide why nothing runs.
+            if log::is_started() && tracing::enabled!(tracing::Level::ERROR) {
                 tracing::error!(code = failure.code, "{}", failure.message);
                 log::flush();
             } else {

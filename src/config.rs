@@ -286,7 +286,7 @@ pub struct Loaded {
 /// Reads, merges and validates: defaults, then `file`, then `env`, then `flags`.
 ///
 /// `env` is usually [`process_env`]; names that do not begin with `METAD_`, or have no double underscore
-/// (`METAD_CONFIG`, and what Kubernetes sets for a service called metad), belong to others and are ignored.
+/// (`METAD_CONFIG`, and what Kubernetes sets for a service called metad), belong to others. One that nobody reads is warned of.
 /// `flags` are pairs of a key's path (`meta.meta_leader_lease_secs`) and its value as it was typed.
 pub fn load(
     file: Option<&Path>,
@@ -321,6 +321,23 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }
 
+/// Whose values a node tells: what the checks look at.
+const TOLD: [&str; 6] = ["node.cluster", "node.data_dir", "node.id", "meta.", "store.", "checks."];
+
+/// A value as one would type it.
+fn typed(key: &Key, value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(path) if matches!(key.kind, Kind::Path) => {
+            let whole = std::path::absolute(path).ok()?;
+            whole.to_str().map(str::to_owned)
+        }
+        toml::Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        toml::Value::Array(all) if all.is_empty() => None,
+        toml::Value::Array(all) => Some(all.iter().filter_map(|v| v.as_str()).collect::<Vec<_>>().join(",")),
+        other => Some(other.to_string()),
+    }
+}
+
 // === impl Config ===
 
 impl Config {
@@ -331,6 +348,15 @@ impl Config {
         let origins = Origins::default();
         validate::values(&table, &origins)?;
         validate::rules(self, &origins)
+    }
+
+    /// What another process needs to know to look at this node as it looks at itself: keys, and values as one would type
+    /// them. Paths are whole; a secret is a file, whose path is told.
+    pub fn told(&self) -> Vec<(&'static str, String)> {
+        let table = toml::Table::try_from(self).unwrap_or_default(); // plain values: this does not fail
+        let is_told = |key: &&Key| TOLD.iter().any(|section| key.path.starts_with(section));
+        let told = |key: &Key| Some((key.path, typed(key, layers::lookup(&table, key.path)?)?));
+        KEYS.iter().filter(is_told).filter_map(told).collect()
     }
 
     /// The keys whose values differ, in the order of [`KEYS`].

@@ -43,7 +43,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock::{Clock, Instant, wall_clock_ms};
 use crate::election::elector::{Elector, ElectorSettings};
-use crate::election::event::{Action, Event};
+use crate::election::event::{Action, Event, ReadId};
 use crate::election::history::Ending;
 use crate::election::lease::Lease;
 use crate::election::record::{LeaderRecord, MemberId, Registration};
@@ -134,6 +134,8 @@ struct Driver {
     reports: mpsc::Sender<Event>,
     status: watch::Sender<Arc<Status>>,
     confirmed_at: Instant,
+    /// The reads under way, and when each was asked for; each is answered within a bounded time.
+    reads_asked: Vec<(ReadId, Instant)>,
     ticked_boot_ns: Arc<AtomicU64>,
     /// The last leader we saw, kept while nobody leads.
     last_leader: Option<LeaderRecord>,
@@ -260,6 +262,7 @@ impl Driver {
             reports,
             status,
             confirmed_at: now,
+            reads_asked: Vec::new(),
             ticked_boot_ns,
             last_leader: None,
             remembered: Remembered::default(),
@@ -312,9 +315,7 @@ impl Driver {
         self.ticked_boot_ns.store(now.boot_ns(), Ordering::Relaxed);
         self.tell(now, |o, moment| o.woke(moment, event.is_none()));
         let lease = self.elector.lease().copied();
-        if matches!(event, Some(Event::Read { answer: Some(_), .. } | Event::Joined(_) | Event::Seen(_))) {
-            self.confirmed_at = now;
-        }
+        self.confirm(now, event.as_ref());
         if matches!(event, Some(Event::MainLoopEnded(_))) {
             self.observers.iter_mut().for_each(|o| o.main_loop_ended());
         }
@@ -329,6 +330,22 @@ impl Driver {
         self.elector.handle_timeout(now);
         self.tell(now, |o, moment| o.handled(moment, lease.as_ref()));
         self.remember(now);
+    }
+
+    /// Notes since when the store has confirmed what we know: an answer, when it was asked for.
+    fn confirm(&mut self, now: Instant, event: Option<&Event>) {
+        let at = match event {
+            Some(Event::Joined(joined)) => Some(joined.stamp),
+            Some(Event::Read { id, answer }) => {
+                let asked = self.reads_asked.iter().find(|(asked, _)| asked == id).map(|(_, at)| *at);
+                self.reads_asked.retain(|(asked, _)| asked != id);
+                asked.filter(|_| answer.is_some())
+            }
+            // The first view of a watch is one that we had.
+            Some(Event::Seen(view)) => Some(now).filter(|_| view.revision > self.elector.view().revision),
+            _ => None,
+        };
+        self.confirmed_at = at.map_or(self.confirmed_at, |at| at.later(self.confirmed_at));
     }
 
     fn hear(&mut self, now: Instant, event: Event) {
@@ -367,6 +384,9 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         self.tell(self.parts.clock.now(), |o, moment| o.asks(moment, &action));
         tracing::debug!(?action, "the election asks");
+        if let Action::Read(id) = action {
+            self.reads_asked.push((id, self.parts.clock.now()));
+        }
         let here = Here {
             keys: &self.parts.keys,
             registration: &self.parts.registration,

@@ -44,6 +44,22 @@ async fn one(address: String) -> Result<Answer, CallError> {
     Ok(Answer { member, leader })
 }
 
+/// Those of the named members that answer about as soon as the first one does.
+pub(super) async fn answering(args: &MetaArgs) -> Vec<String> {
+    let mut answers = std::pin::pin!(all(&args.addresses()));
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let next = match found.is_empty() {
+            true => answers.next().await,
+            false => tokio::time::timeout(KNOWS_MORE_TIMEOUT, answers.next()).await.unwrap_or(None),
+        };
+        match next {
+            Some(answer) => found.extend(answer.ok().map(|a| a.member.address().to_owned())),
+            None => return found,
+        }
+    }
+}
+
 /// The first answer of the members that were named.
 pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
     let mut answers = std::pin::pin!(all(&args.addresses()));

@@ -30,7 +30,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
         return output::print(&render::list()).map(|()| 0);
     }
-    let loaded = settings::load(&args.settings)?;
+    let (loaded, of_node) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
     let plan = Plan {
         config: loaded.config,
@@ -42,6 +42,9 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     };
     plan.check_names().map_err(unknown)?;
     let is_table = args.output == DoctorFormat::Table;
+    if let Some(node) = of_node.filter(|_| is_table) {
+        output::print(&format!("settings of {}\n", plain(&node)))?;
+    }
     let mut printed = Ok(());
     let report = examine::examine(&plan, Arc::new(OsClock), |group, report| {
         if is_table && printed.is_ok() {
@@ -60,7 +63,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
 
 /// `metad check`: what a running node says, and what none says, found out here.
 pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
-    let loaded = settings::load(&args.settings)?;
+    let (loaded, _) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let mut plan = Plan {
         config: loaded.config,
         warnings: loaded.warnings,
@@ -70,9 +73,10 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
         skip: vec![],
     };
     plan.check_names().map_err(unknown)?;
-    // Those that are registered are asked by their own addresses; here one that answers is enough.
-    if let Ok(answer) = asking::first(&args.meta).await {
-        plan.addresses = vec![answer.member.address().to_owned()];
+    // One that hangs is waited for only if it is registered: then its silence is an answer.
+    let answering = asking::answering(&args.meta).await;
+    if !answering.is_empty() {
+        plan.addresses = answering;
     }
     let clock: Arc<dyn Clock> = Arc::new(OsClock);
     let told = told_by_a_node(&plan, &clock).await;

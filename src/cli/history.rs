@@ -2,7 +2,7 @@
 
 use super::args::{HistoryArgs, OutputFormat};
 use super::asking;
-use super::query::{CANNOT_ASK, cannot_ask};
+use super::query::{CANNOT_ASK, UNKNOWN, cannot_ask};
 use super::{Failure, output};
 use crate::api::view::Time;
 use crate::api::view::tenure::{HistoryDocument, Tenure};
@@ -19,12 +19,18 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
     }
     match args.output {
         OutputFormat::Json => output::print_json(&document)?,
-        OutputFormat::Table => output::print(&table(&document.tenures, Time::now()))?,
+        OutputFormat::Table => {
+            let who = output::answerer_line(&document.answerer);
+            let is_outdated = document.answerer.is_outdated;
+            output::print(&format!("{}\n{who}", table(&document.tenures, Time::now(), is_outdated)))?;
+        }
     }
-    Ok(0)
+    Ok(if document.answerer.is_outdated { UNKNOWN } else { 0 })
 }
 
-fn table(tenures: &[Tenure], now: Time) -> String {
+fn table(tenures: &[Tenure], now: Time, is_outdated: bool) -> String {
+    // Whoever led when the store last answered may have ended.
+    let leads = if is_outdated { "(unknown)" } else { "(leads)" };
     let mut t = output::table(&["TIME", "LEADER", "TOKEN", "HELD FOR", "GAP", "REASON", "PLANNED", "SEEN"]);
     for tenure in tenures {
         t.add_row([
@@ -33,7 +39,7 @@ fn table(tenures: &[Tenure], now: Time) -> String {
             tenure.token.to_string().into(),
             held(tenure, now).into(),
             gap(tenure).into(),
-            tenure.reason.as_deref().map_or("(leads)".into(), plain),
+            tenure.reason.as_deref().map_or(leads.into(), plain),
             tenure.planned.map_or("", |planned| if planned { "yes" } else { "no" }).into(),
             plain(&seen(tenure)).into_owned().into(),
         ]);
@@ -117,6 +123,6 @@ mod tests {
             "n1 led for 1 min 1 s, ended unplanned: renew_deadline last ack 4.8 s old, http://b:2379 took 2.1 s, \
              timer 3 ms late"
         );
-        assert!(table(&[tenure], Time(0)).contains("http://b:2379 took 2.1 s"));
+        assert!(table(&[tenure], Time(0), false).contains("http://b:2379 took 2.1 s"));
     }
 }

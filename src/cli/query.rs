@@ -30,7 +30,11 @@ pub(super) const UNKNOWN: i32 = 3;
 /// Runs a command that waits for the network.
 pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot start: {e}")))?.block_on(command)
+    let runtime = runtime.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot start: {e}")))?;
+    let done = runtime.block_on(command);
+    // A name that is being looked up for a member that nobody waits for any more must not keep us.
+    runtime.shutdown_background();
+    done
 }
 
 /// `metad status`.

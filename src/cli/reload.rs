@@ -1,6 +1,7 @@
 //! SIGHUP: reads the configuration again, takes over what can change while the node runs, and names what cannot.
 
 use super::args::SettingArgs;
+use super::serve::louder;
 use super::settings;
 use crate::config::Config;
 use crate::node::Reloader;
@@ -18,6 +19,8 @@ pub(super) struct Reload {
     pub(super) running: Config,
     /// The log's filter.
     pub(super) filter: LogFilter,
+    /// How much more is logged than the filter says.
+    pub(super) verbose: u8,
 }
 
 // === impl Reload ===
@@ -61,7 +64,7 @@ impl Reload {
     }
 
     fn take_filter(&mut self, fresh: &str) {
-        match self.filter.set(fresh) {
+        match self.filter.set(&louder(fresh, self.verbose)) {
             Err(e) => tracing::error!("SIGHUP: log.filter not reloaded: {e}"),
             Ok(()) => {
                 fresh.clone_into(&mut self.running.log.filter);

@@ -7,8 +7,10 @@ use super::reload::Reload;
 use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
 use crate::election::exit::Exit;
+use crate::election::history::Ending;
 use crate::journal::trace::Trace;
 use crate::node::{Node, StartError, exit_timer};
+use crate::telemetry;
 use crate::telemetry::log::{self, Format, LogError};
 use crate::telemetry::printer::Printer;
 
@@ -29,7 +31,7 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
     let trace = trace(args.trace_file)?;
-    let reload = Reload { args: args.settings, running: config.clone(), filter };
+    let reload = Reload { args: args.settings, running: config.clone(), filter, verbose: args.verbose };
     let done = runtime.block_on(run(config, command, (events, trace), args.accept_new_store, reload));
     exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
@@ -48,7 +50,7 @@ fn trace(file: Option<PathBuf>) -> Result<Option<Trace>, Failure> {
 }
 
 /// The configured filter, and more of metad's own lines.
-fn louder(filter: &str, verbose: u8) -> String {
+pub(super) fn louder(filter: &str, verbose: u8) -> String {
     match verbose {
         0 => filter.to_owned(),
         1 => format!("{filter},metad=debug"),
@@ -85,7 +87,13 @@ async fn run(
     let reloader = node.reloader();
     let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
     caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
-    // Why it has ended is an event, and so a line of the log.
-    let (exit, _) = node.wait().await;
-    Ok(exit.code())
+    let (exit, ending) = node.wait().await;
+    let is_fine = exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_));
+    // Why it has ended is an event, and so a line of the log, unless that is filtered.
+    if is_fine || tracing::enabled!(target: telemetry::EVENTS, tracing::Level::WARN) {
+        return Ok(exit.code());
+    }
+    let Ending { reason, detail, .. } = ending;
+    let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    Err(Failure::new(exit.code(), format!("stopped: {reason}{why}")))
 }

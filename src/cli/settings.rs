@@ -3,16 +3,55 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::args::{ConfigArgs, ConfigCommand, SettingArgs};
-use crate::config::{self, Loaded};
+use super::args::{ConfigArgs, ConfigCommand, MetaArgs, SettingArgs};
+use super::asking::{self, TIMEOUT};
+use crate::client::CheckClient;
+use crate::config::{self, KEYS, Loaded, Origin};
 use crate::election::exit::Exit;
+use crate::proto::metad::Setting;
+
+fn file(args: &SettingArgs) -> Option<PathBuf> {
+    let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
+    args.config.clone().or_else(from_env)
+}
 
 /// The merged configuration.
 pub(super) fn load(args: &SettingArgs) -> Result<Loaded, Failure> {
-    let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
-    let file = args.config.clone().or_else(from_env);
-    config::load(file.as_deref(), config::process_env(), args.keys.given())
+    config::load(file(args).as_deref(), config::process_env(), args.keys.given())
         .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))
+}
+
+/// The same for a command that looks at a cluster: what nobody gave here is as the first of these nodes has it. The second
+/// value names that node.
+///
+/// A store that is given here is another one than the node's, perhaps, and then nothing of the node's fits.
+pub(super) async fn load_as_a_node_has(
+    args: &SettingArgs,
+    meta: &MetaArgs,
+) -> Result<(Loaded, Option<String>), Failure> {
+    let loaded = load(args)?;
+    let is_given = |path: &str| *loaded.origins.get(path) != Origin::Default;
+    if ["store.kind", "store.etcd.endpoints", "store.sqlite.path", "node.data_dir"].into_iter().any(is_given)
+    {
+        return Ok((loaded, None));
+    }
+    let Ok(answer) = asking::first(meta).await else { return Ok((loaded, None)) };
+    let address = answer.member.address();
+    let told = async { CheckClient::lazy(address, TIMEOUT)?.checks().await }.await;
+    let told = told.map(|checks| checks.settings).unwrap_or_default(); // an older node tells nothing
+    let known = |key: &str| KEYS.iter().find(|known| known.path == key).map(|known| known.path);
+    let theirs = told.into_iter().filter_map(|Setting { key, value }| Some((known(&key)?, value)));
+    let mut given = args.keys.given().to_vec();
+    given.extend(theirs.filter(|(path, _)| !is_given(path)));
+    if given.len() == args.keys.given().len() {
+        return Ok((loaded, None));
+    }
+    let node = answer.leader.answerer.map(|a| a.node).unwrap_or_default();
+    // What cannot be used here, such as a file of another machine, leaves us with what we have.
+    match config::load(file(args).as_deref(), config::process_env(), &given) {
+        Ok(loaded) => Ok((loaded, Some(format!("{node} at {address}")))),
+        Err(_) => Ok((loaded, None)),
+    }
 }
 
 /// `metad config check|print`.

@@ -19,7 +19,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a hand-over is waited for: the main loop may take its time to end.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one look at all members waits for those that hang.
-const ROUND_TIMEOUT: Duration = Duration::from_millis(500);
+const ROUND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Another member leads than the one that was wanted.
 const ANOTHER_LEADS: i32 = 3;
 
@@ -29,7 +29,18 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let Answer { member: mut client, leader: found } = asking::first(&args.meta).await?;
     let members = client.members().await.map_err(cannot_ask)?.members;
     let Some(leader) = found.leader else {
-        return Err(Failure::new(NO_LEADER, "there is no leader that could step down"));
+        let is_outdated = found.answerer.is_some_and(|a| a.is_outdated);
+        let message = match (is_outdated, found.last_known) {
+            (false, _) => "there is no leader that could step down".to_owned(),
+            (true, None) => "nobody knows who leads: the store has confirmed nothing yet".to_owned(),
+            (true, Some(last)) => {
+                format!(
+                    "nobody knows who leads; {} did when the store last answered. Ask it: --meta {}",
+                    last.node, last.address
+                )
+            }
+        };
+        return Err(Failure::new(NO_LEADER, message));
     };
     if !args.force && !members.iter().any(|m| m.node != leader.node && m.priority > 0) {
         let message = format!(

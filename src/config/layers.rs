@@ -142,9 +142,14 @@ impl Layers {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Vec<String>, ConfigError> {
         let mut unread = Vec::new();
-        for (name, text) in env.filter(|(name, _)| name.starts_with("METAD_")) {
+        let env: Vec<_> = env.collect();
+        // A program that metad runs has metad's own variables.
+        let is_its_program = env.iter().any(|(name, _)| name == "METAD_TOKEN");
+        for (name, text) in env.into_iter().filter(|(name, _)| name.starts_with("METAD_")) {
             if !name["METAD_".len()..].contains("__") {
-                if !READ_ELSEWHERE.contains(&name.as_str()) && !is_of_kubernetes(&name) {
+                let is_ours =
+                    READ_ELSEWHERE.contains(&name.as_str()) || (is_its_program && name == "METAD_NODE_ID");
+                if !is_ours && !is_of_kubernetes(&name) {
                     unread.push(name);
                 }
                 continue;

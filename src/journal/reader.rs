@@ -106,6 +106,7 @@ impl Reader {
             let before = known.and_then(|at| old.rows[at].end.as_ref());
             if let Some(end) = row.end.as_ref().filter(|end| before != Some(*end)) {
                 let next = fresh.rows.get(i + 1);
+                let gap = next.and_then(|n| Gap::before(n, Some(row.as_ref())));
                 let ended = Ended {
                     token: row.token,
                     leader: row.holder.node.clone(),
@@ -113,7 +114,8 @@ impl Reader {
                     detail: end.detail.clone(),
                     held_ms: row.held_ms(end.at_ms),
                     next: next.map(|n| n.holder.node.clone()),
-                    gap_ms: next.and_then(|n| Gap::before(n, Some(row.as_ref()))).map(|g| g.ms),
+                    gap_ms: gap.map(|g| g.ms),
+                    gap_at_least: gap.is_some_and(|g| g.at_least),
                     is_correction: before.is_some(),
                 };
                 self.telemetry.emit(Event::TenureEnded(Box::new(ended)));

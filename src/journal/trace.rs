@@ -5,12 +5,13 @@
 //! processes check every one of theirs. It holds names, addresses, revisions and clocks; no keys of the state, no secrets.
 //!
 //! It observes and never holds the driver up: a thread of its own writes. Not guaranteed: the last lines of a process
-//! that is killed; such a trace is shorter. Where lines had to be left out it ends with one that says so.
+//! that is killed; such a trace is shorter. Where lines had to be left out it ends, with a line that says so if there is
+//! room for it.
 
 pub mod line;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +46,13 @@ impl Trace {
     /// # Errors
     /// The file cannot be opened, or the system has no thread to give.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        let left = FILE_BYTES_MAX.saturating_sub(file.metadata()?.len());
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let length = file.metadata()?.len();
+        let left = FILE_BYTES_MAX.saturating_sub(length);
+        if left == 0 {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has its largest size; move it away"));
+        }
+        end_last_line(&mut file, length)?;
         let (queue, lines) = sync_channel(WAITING_MAX);
         let is_cut_off = Arc::new(AtomicBool::new(false));
         let seen = is_cut_off.clone();
@@ -82,17 +88,27 @@ impl Observer for Trace {
     }
 }
 
+/// A process that was killed may have left a line without its end.
+fn end_last_line(file: &mut File, length: u64) -> io::Result<()> {
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.seek(SeekFrom::Start(length - 1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] { file.write_all(b"\n") } else { Ok(()) }
+}
+
 fn write_all(lines: &Receiver<Line>, mut file: File, mut left: u64, is_cut_off: &AtomicBool) {
     let mut write = |line: &Line| {
-        let Ok(text) = serde_json::to_string(line) else { return false };
-        let length = text.len() as u64 + 1;
-        let fits = left >= length;
-        left = left.saturating_sub(length);
-        fits && writeln!(file, "{text}").is_ok()
+        let Ok(mut text) = serde_json::to_string(line) else { return false };
+        text.push('\n');
+        let fits = left >= text.len() as u64;
+        left = left.saturating_sub(text.len() as u64);
+        fits && file.write_all(text.as_bytes()).is_ok()
     };
     while let Ok(line) = lines.recv() {
         if !write(&line) {
-            return; // full: whoever reads it sees how large it is
+            return tracing::warn!("the trace is full, or cannot be written; it ends here");
         }
     }
     if is_cut_off.load(Ordering::Relaxed) {

@@ -165,6 +165,8 @@ pub struct Ended {
     pub next: Option<String>,
     /// For how long nobody led before that, in milliseconds.
     pub gap_ms: Option<u64>,
+    /// May it have been longer?
+    pub gap_at_least: bool,
     /// It was said before, and otherwise.
     pub is_correction: bool,
 }
@@ -307,7 +309,7 @@ impl Event {
             Event::Stopped { reason, detail, code } => {
                 if *code == 0 || reason.is_planned() {
                     info!(event, %reason, detail, code, "stopped");
-                } else if *code == Exit::LeadershipLost.code() {
+                } else if *code == Exit::LeadershipLost.code() && !never_led(*reason) {
                     warn!(event, %reason, detail, code, "stopped"); // the loss was the error
                 } else {
                     tracing::error!(event, %reason, detail, code, "stopped");
@@ -315,6 +317,11 @@ impl Event {
             }
         }
     }
+}
+
+/// Does it end before a main loop has started?
+fn never_led(reason: Reason) -> bool {
+    matches!(reason, Reason::LeaseExpired | Reason::DataDirStale)
 }
 
 /// The words that operators of such systems know, where they apply.
@@ -344,6 +351,7 @@ impl Ended {
             "held_ms": self.held_ms,
             "next": self.next,
             "gap_ms": self.gap_ms,
+            "gap_at_least": self.gap_at_least,
             "correction": self.is_correction,
         })
     }

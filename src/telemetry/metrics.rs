@@ -175,8 +175,13 @@ impl Metrics {
     }
 
     /// What this node may say of its view at the moment: to be set before each look at the page.
-    pub fn set_view(&self, has_leader: bool, age: Duration) {
-        self.election.set_view(has_leader, age);
+    pub fn set_has_leader(&self, has_leader: bool) {
+        self.election.set_has_leader(has_leader);
+    }
+
+    /// For how long nobody has led, if this node has seen the last leader go.
+    pub fn vacant_for(&self, now: Instant) -> Option<Duration> {
+        self.election.vacant_for(now)
     }
 
     /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.

@@ -446,6 +446,35 @@ fn the_forms_of_a_report_are_these() {
     assert!(!text.contains('\u{1b}'), "no colours off a terminal");
 }
 
+/// Who has not said which store gets the node's: not a file that nobody has made.
+#[test]
+fn what_the_doctor_is_not_told_a_node_tells_it() {
+    let etcd = EtcdCluster::start(1);
+    let node = NodeBuilder::new("n1").etcd(&etcd).lease_secs(7).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let address = node.rpc_addr().to_string();
+    let examine = |more: &[&str]| {
+        let args = ["doctor", "-o", "json", "--sample", "1s", "--meta", &address];
+        let (_, said, error) = spawn::metad(&[&args[..], more].concat(), EXAMINATION);
+        let report: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}{error}"));
+        report
+    };
+    let of = |report: &Value, list: &str, code: &str| {
+        let rows = report[list].as_array().expect("a list").clone();
+        rows.into_iter().find(|row| row["code"] == code)
+    };
+    let report = examine(&[]);
+    assert_eq!(
+        of(&report, "findings", "ETCD_001").expect("it looks at etcd")["status"],
+        "pass",
+        "{report:#}"
+    );
+    let disk = of(&report, "findings", "HOST_004").expect("the data dir")["measured"].to_string();
+    assert!(disk.contains(node.data_dir().to_str().expect("UTF-8")), "{disk}");
+    let other = examine(&["--store", "sqlite"]);
+    assert!(of(&other, "findings", "ETCD_001").is_none(), "twin: what is given counts: {other:#}");
+}
+
 #[test]
 fn wrong_names_and_plain_usage_are_told_apart() {
     let doctor = Doctor::at(vec!["127.0.0.1:9".to_owned()]);

@@ -185,7 +185,7 @@ fn a_lost_lease_is_told_from_a_main_loop_that_hangs_though_nobody_reads_its_even
         let ours = write.try_clone().expect("a descriptor");
         let dir = tempfile::tempdir().expect("a folder");
         let data_dir = dir.path().join("data");
-        let mut serve = command(&["serve", "--events", "--node-id", "n1", "--meta-leader-lease-secs", "5"]);
+        let mut serve = command(&["serve", "--events", "--node-id", "n1", "--meta-leader-lease-secs", "15"]);
         serve.args(["--store", "etcd", "--etcd-endpoints", &etcd.endpoint(0), "--data-dir"]).arg(data_dir);
         serve.args(["--listen-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"]).stdout(write);
         let child = spawn::spawn(serve).expect("metad starts");
@@ -273,9 +273,9 @@ fn levels(log: &str) -> Vec<String> {
 fn the_log_is_json_to_its_last_line_and_one_loss_is_one_error() {
     let etcd = EtcdCluster::start(1);
     let errors = |node: &Node| levels(&node.stderr()).iter().filter(|level| *level == "ERROR").count();
-    let lost = NodeBuilder::new("n1").etcd(&etcd).spawn();
+    let lost = NodeBuilder::new("n1").etcd(&etcd).lease_secs(15).spawn();
     lost.wait_for("main_loop_started", PATIENCE);
-    let taken = NodeBuilder::new("n1").etcd(&etcd).spawn();
+    let taken = NodeBuilder::new("n1").etcd(&etcd).lease_secs(15).spawn();
     assert_eq!((taken.wait_exit(PATIENCE), errors(&taken)), (73, 1), "{}", taken.stderr());
     etcd.pause_all();
     assert_eq!((lost.wait_exit(PATIENCE), errors(&lost)), (75, 1), "{}", lost.stderr());

@@ -11,6 +11,8 @@ use crate::support::spawn::{self, metad};
 
 /// More than any command waits for a member: what ends later hangs.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How many members hang.
+const HUNG: usize = 30;
 const COMMANDS: [&[&str]; 7] = [
     &["status"],
     &["leader"],
@@ -38,8 +40,11 @@ fn asked(args: &[&str], meta: &str) -> (i32, String) {
 fn one_that_hangs_or_is_not_there_costs_nothing() {
     let node = leading();
     let alive = node.rpc_addr();
-    let hangs = TcpListener::bind("127.0.0.1:0").expect("a port"); // takes connections, and answers nothing
-    let hung = hangs.local_addr().expect("an address").to_string();
+    // They take connections, and answer nothing. One after the other they would take longer than a command gets.
+    let hang: Vec<TcpListener> =
+        (0..HUNG).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let hung =
+        hang.iter().map(|l| l.local_addr().expect("an address").to_string()).collect::<Vec<_>>().join(",");
     let http = node.http_addr().to_string();
     for dead in [hung.as_str(), "127.0.0.1:1", "no-such-host.invalid:5690", &http] {
         for args in COMMANDS {

@@ -110,6 +110,19 @@ fn by_members(node: &Node) -> Said {
     }
 }
 
+/// The last row is of the tenure that goes on, if there is one.
+fn by_history(node: &Node) -> Said {
+    let (code, said) = command(node, &["history"]);
+    let row = said.lines().rfind(|l| l.starts_with(" 20")).unwrap_or_default();
+    let node = row.split_whitespace().nth(1).unwrap_or_default();
+    match (code, row.contains("(leads)"), row.contains("(unknown)")) {
+        (0, true, false) => leads(node),
+        (0, false, false) => Said::Nobody,
+        (3, false, _) => Said::Unknown,
+        _ => Said::Nonsense(format!("{code}: {said}")),
+    }
+}
+
 fn by_wait(node: &Node) -> Said {
     match command(node, &["wait", "leader", "--timeout", "1s"]) {
         (0, _) => Said::Somebody,
@@ -174,6 +187,7 @@ fn said_by(node: &Node) -> BTreeMap<&'static str, Said> {
         ("status -o json", by_document(node, "status")),
         ("leader -o json", by_document(node, "leader")),
         ("members", by_members(node)),
+        ("history", by_history(node)),
         ("wait leader", by_wait(node)),
         ("check -o nagios", by_nagios(node)),
         ("metrics", by_metrics(node)),
@@ -303,7 +317,7 @@ fn an_etcd_that_is_partly_gone_or_slow() {
         left.iter().for_each(|i| etcd.pause(*i));
         std::thread::sleep(Duration::from_millis(1400));
         left.iter().for_each(|i| etcd.resume(*i));
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(600));
     }
     assert_all_told("etcd slow in bursts", &both, &leads("n1"));
     etcd.kill(left[0]);

@@ -14,6 +14,7 @@ use metad::clock::Instant;
 use metad::election::elector::Elector;
 use metad::election::event::Event;
 use metad::journal::trace::line::{At, Heard, Line};
+use serde_json::Value;
 
 /// Where the processes of one test elect.
 #[derive(Clone, Debug)]
@@ -127,6 +128,12 @@ fn number_in(text: &str, before: &str) -> Option<u64> {
     digits[..digits.find(')')?].parse().ok()
 }
 
+/// A line that a killed process has begun, and the next one has ended.
+fn is_torn(line: &str) -> bool {
+    let end = serde_json::from_str::<Value>(line).expect_err("it is no line");
+    end.is_eof()
+}
+
 /// Plays one file; several processes may have written it, one after the other.
 fn play(text: &str) -> Result<Vec<Played>, String> {
     let mut played = Vec::new();
@@ -136,7 +143,11 @@ fn play(text: &str) -> Result<Vec<Played>, String> {
         if !text.ends_with('\n') {
             break; // the process was killed while it wrote
         }
-        let line: Line = serde_json::from_str(text).map_err(|e| in_line(e.to_string()))?;
+        let line: Line = match serde_json::from_str(text) {
+            Ok(line) => line,
+            Err(_) if is_torn(text) => continue, // and the next process went on behind it
+            Err(e) => return Err(in_line(e.to_string())),
+        };
         match (line, &mut player) {
             (Line::Began(began), _) => {
                 let elector = began.elector().map_err(|e| in_line(e.to_string()))?;

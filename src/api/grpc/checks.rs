@@ -6,7 +6,9 @@ use super::RpcParts;
 use crate::clock::wall_clock_ms;
 use crate::diagnosis::checks::facts::Burden;
 use crate::proto::metad::check_service_server::CheckService;
-use crate::proto::metad::{ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden};
+use crate::proto::metad::{
+    ChecksRequest, ChecksResponse, ClockRequest, ClockResponse, MemberBurden, Setting,
+};
 
 pub(super) struct Checks {
     parts: RpcParts,
@@ -24,7 +26,10 @@ impl CheckService for Checks {
         let latest = self.parts.checks.borrow().clone();
         let findings = latest.findings.iter().cloned().map(Into::into).collect();
         let burden = latest.burden.map(burden);
-        Ok(Response::new(ChecksResponse { at_ms: latest.at_ms, findings, burden }))
+        let setting =
+            |(key, value): &(&str, String)| Setting { key: (*key).to_owned(), value: value.clone() };
+        let settings = latest.settings.iter().map(setting).collect();
+        Ok(Response::new(ChecksResponse { at_ms: latest.at_ms, findings, burden, settings }))
     }
 
     async fn clock(&self, _: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {

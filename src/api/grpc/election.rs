@@ -3,8 +3,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::stream::select;
+use futures_util::future::ready;
+use futures_util::stream::{once, select};
 use futures_util::{Stream, StreamExt};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tonic::{Request, Response, Status};
 
@@ -14,6 +16,7 @@ use super::{RpcParts, history, refuse, requests, steering};
 use crate::api::view::member::{Answerer, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
+use crate::clock::millis;
 use crate::driver::status::Role;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
@@ -50,7 +53,10 @@ impl Election {
 impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
         let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
-        Ok(Response::new(LeaderDocument::of(&status, &self.parts.look_command, now).into()))
+        let answer: LeaderResponse = LeaderDocument::of(&status, &self.parts.look_command, now).into();
+        let vacant_for = self.parts.telemetry.metrics().vacant_for(now);
+        let vacant_for_ms = vacant_for.filter(|_| answer.leader.is_none()).map(millis);
+        Ok(Response::new(LeaderResponse { vacant_for_ms, ..answer }))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
@@ -65,7 +71,7 @@ impl ElectionService for Election {
     ) -> Result<Response<StepDownResponse>, Status> {
         let status = self.parts.driver.status();
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
-            return Err(refuse::not_the_leader(&status));
+            return Err(refuse::not_the_leader(&status, self.parts.clock.now()));
         };
         let StepDown { to, expected_token } = requests::step_down(request.into_inner());
         if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
@@ -107,12 +113,16 @@ impl ElectionService for Election {
     /// The watches keep one value, the newest, so a slow reader costs nothing and never sees an old one.
     async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
         let parts = self.parts.clone();
-        let snapshots = WatchStream::new(parts.driver.subscribe()).map(|_| ());
-        let rows = WatchStream::from_changes(parts.past.clone()).map(|_| ());
+        // It ends with the driver, whatever else goes on.
+        let snapshots = WatchStream::new(parts.driver.subscribe()).map(|_| true).chain(once(ready(false)));
+        let rows = WatchStream::from_changes(parts.past.clone()).map(|_| true);
         // Nothing tells when a view gets too old to say anything.
-        let ticks = IntervalStream::new(tokio::time::interval(OUTDATED_LOOK)).map(|_| ());
+        let mut tick = tokio::time::interval(OUTDATED_LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ticks = IntervalStream::new(tick).map(|_| true);
         let mut last = None;
-        let changes = select(select(snapshots, rows), ticks).filter_map(move |()| {
+        let goes_on = select(select(snapshots, rows), ticks).take_while(|goes_on| ready(*goes_on));
+        let changes = goes_on.filter_map(move |_| {
             let (status, past) = (parts.driver.status(), parts.past.borrow().clone());
             let now = parts.clock.now();
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
@@ -129,7 +139,7 @@ impl ElectionService for Election {
                 answerer: Some(Answerer::of(&status, now).into()),
                 last_ended: last_ended.map(Into::into),
             };
-            std::future::ready(fresh.then_some(Ok(change)))
+            ready(fresh.then_some(Ok(change)))
         });
         Ok(Response::new(Box::pin(changes)))
     }

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::RpcParts;
+use crate::clock::Instant;
 use crate::driver::Busy;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
@@ -34,8 +35,15 @@ pub(super) fn because<const N: usize>(
 }
 
 /// This member does not lead; the metadata `metad-leader` and `metad-token` name who does.
-pub(super) fn not_the_leader(status: &status::Status) -> Status {
+pub(super) fn not_the_leader(status: &status::Status, now: Instant) -> Status {
     let code = Code::FailedPrecondition;
+    if status.is_outdated(now) {
+        let message = format!(
+            "nobody knows who leads: the store has confirmed nothing to {} within the lease",
+            status.me.node
+        );
+        return because(code, "LEADER_UNKNOWN", message, []);
+    }
     let Some(tenure) = status.leader() else {
         return because(code, "NO_LEADER", "there is no leader at the moment", []);
     };
@@ -75,7 +83,7 @@ pub(super) fn queue(parts: &RpcParts, error: QueueError) -> Status {
     match error {
         QueueError::Full => because(Code::ResourceExhausted, "OVERLOADED", error.to_string(), []),
         QueueError::Closed if !matches!(status.role, Role::Leader | Role::Starting) => {
-            not_the_leader(&status)
+            not_the_leader(&status, parts.clock.now())
         }
         QueueError::Closed if parts.serves_cluster => {
             let message = "this member leads, but its main loop is just starting; try again";
@@ -132,7 +140,7 @@ pub(super) fn write(parts: &RpcParts, error: &WriteError) -> Status {
             let status = parts.driver.status();
             match status.role {
                 Role::Leader => because(Code::FailedPrecondition, "FENCED", message, []),
-                _ => not_the_leader(&status),
+                _ => not_the_leader(&status, parts.clock.now()),
             }
         }
         WriteError::Unknown(_) => because(Code::Unknown, "OUTCOME_UNKNOWN", message, []),

@@ -17,6 +17,7 @@ impl From<LeaderDocument> for proto::LeaderResponse {
             answerer: Some(document.answerer.into()),
             foreign: document.foreign.map(Into::into),
             last_known: document.last_known_leader.map(Into::into),
+            vacant_for_ms: None, // for members alone
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Latest {
     pub measured: Measured,
     /// What this process used before that look.
     pub burden: Option<Burden>,
+    /// What this node runs with, as [`Config::told`] has it.
+    pub settings: Arc<[(&'static str, String)]>,
 }
 
 /// What the checks of a running node need.
@@ -99,7 +101,8 @@ struct Memory {
 
 /// Begins to check. The future ends with the node; the receiver shows what was found last.
 pub fn start(parts: BackgroundParts) -> (watch::Receiver<Arc<Latest>>, impl Future<Output = ()> + Send) {
-    let (latest, receiver) = watch::channel(Arc::default());
+    let (latest, receiver) =
+        watch::channel(Arc::new(Latest { settings: parts.config.told().into(), ..Latest::default() }));
     let memory = Memory::new(parts.clock.now());
     let background = Background { parts, memory, latest };
     (receiver, background.run())
@@ -270,7 +273,8 @@ impl Background {
         self.memory.stood_still = Duration::ZERO; // it counts until the next look
         let findings = judged(CHECKS.iter(), &facts);
         let at_ms = wall_clock_ms();
-        self.publish(Latest { at_ms, findings, measured: Measured::of(&facts), burden });
+        let settings = self.parts.config.told().into();
+        self.publish(Latest { at_ms, findings, measured: Measured::of(&facts), burden, settings });
     }
 
     fn publish(&mut self, mut fresh: Latest) {

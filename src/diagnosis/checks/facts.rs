@@ -128,6 +128,8 @@ pub struct Seen {
     pub age: Duration,
     /// Is it older than the lease, so that it says nothing any more?
     pub is_outdated: bool,
+    /// For how long nobody has led, if nobody does and it has seen the last leader go.
+    pub vacant_for: Option<Duration>,
     /// Whom it has seen go within the last hour.
     pub gone: Vec<String>,
     /// By how much its wall clock is ahead of ours, in milliseconds.

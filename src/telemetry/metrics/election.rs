@@ -26,7 +26,6 @@ pub(super) struct ElectionMetrics {
     node: String,
     leads: Family<NameLabel, Gauge>,
     has_leader: Gauge,
-    view_age: Gauge<f64, AtomicU64>,
     token: Gauge<u64, AtomicU64>,
     changes: Family<HowLabel, Counter>,
     failovers: Histogram,
@@ -61,7 +60,6 @@ impl ElectionMetrics {
             node: node.to_owned(),
             leads: Family::default(),
             has_leader: Gauge::default(),
-            view_age: Gauge::default(),
             token: Gauge::default(),
             changes: Family::default(),
             failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
@@ -82,11 +80,6 @@ impl ElectionMetrics {
             "metad_has_leader",
             "1 while this node sees a leader; 0 also once its view is older than the lease, and says nothing any more",
             self.has_leader.clone(),
-        );
-        r.register(
-            "metad_view_age_seconds",
-            "How long ago the store last confirmed this node's view of the election",
-            self.view_age.clone(),
         );
         r.register(
             "metad_leader_token",
@@ -160,9 +153,14 @@ impl ElectionMetrics {
     }
 
     /// What this node may say of its view at the moment.
-    pub(super) fn set_view(&self, has_leader: bool, age: Duration) {
+    pub(super) fn set_has_leader(&self, has_leader: bool) {
         self.has_leader.set(i64::from(has_leader));
-        self.view_age.set(age.as_secs_f64());
+    }
+
+    /// For how long nobody has led, if this node has seen the last leader go.
+    pub(super) fn vacant_for(&self, now: Instant) -> Option<Duration> {
+        let vacancy = self.vacancy.lock().unwrap_or_else(|e| e.into_inner());
+        vacancy.as_ref().map(|(since, _)| now.since(*since))
     }
 
     /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.

@@ -86,7 +86,7 @@ function storeAnswers() {
  * Has the election of this node heard of the store lately? It does every five seconds at least, whatever the lease. What
  * hangs within the node does not keep etcd from answering.
  */
-const isFresh = () => now.state.answerer.age_ms < FRESH_MS;
+const isFresh = () => !now.state.answerer.is_outdated && now.state.answerer.age_ms < FRESH_MS;
 
 const isCurrent = () => storeAnswers() && isFresh();
 
@@ -170,7 +170,8 @@ function onState(answer) {
 
 function onLeader(before) {
   const { leader } = now.state;
-  if (before) announce(leader ? `${leader.node} leads now.` : "There is no leader.");
+  const nobody = now.state.answerer.is_outdated ? "It is not known who leads." : "There is no leader.";
+  if (before) announce(leader ? `${leader.node} leads now.` : nobody);
   drawHistory();
   askHistory();
 }

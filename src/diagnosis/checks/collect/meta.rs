@@ -123,6 +123,7 @@ async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Reg
         foreign: answer.foreign.map(|f| Foreign { key: f.key, value: f.value }),
         age: Duration::from_millis(answerer.age_ms),
         is_outdated: answerer.is_outdated,
+        vacant_for: answer.vacant_for_ms.map(Duration::from_millis),
         gone: gone.into_iter().map(|g| g.node).collect(),
         ahead_ms: offset.as_ref().map_or(0.0, |o| o.ahead_ms),
         rtt: offset.as_ref().map_or(Duration::ZERO, |o| o.rtt),

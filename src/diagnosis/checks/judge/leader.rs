@@ -31,7 +31,8 @@ pub fn exists(facts: &Facts) -> Judgement {
         return Outcome::new(Status::Pass, format!("{node} leads, token {token}"), limit).made();
     }
     // Between two leaders there is none for a moment; a node that was there all the time knows how long it has been.
-    let since = facts.past.as_ref().and_then(|p| p.leaderless);
+    let seen_by_others = seen.iter().filter_map(|s| s.vacant_for).max();
+    let since = facts.past.as_ref().and_then(|p| p.leaderless).or(seen_by_others);
     let status = match since {
         Some(since) if since <= facts.ttl() => Status::Warn,
         _ => Status::Fail,

@@ -85,6 +85,7 @@ fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
         foreign: None,
         age: Duration::ZERO,
         is_outdated: false,
+        vacant_for: None,
         gone: vec![],
         ahead_ms: 0.0,
         rtt: Duration::from_millis(1),
@@ -234,6 +235,14 @@ fn what_is_wrong_with_the_members_is_judged() {
         ..with_meta(|m| m.answers = vec![answer("x", None)])
     };
     assert_judged("LEADER_001", &short, Some(Status::Warn));
+    let vacant = |secs| {
+        with_meta(|m| {
+            m.answers = vec![answer("x", None), answer("y", None)];
+            seen(m, 1).vacant_for = Some(Duration::from_secs(secs));
+        })
+    };
+    assert_judged("LEADER_001", &vacant(1), Some(Status::Warn));
+    assert_judged("LEADER_001", &vacant(3600), Some(Status::Fail));
     let dead = |change: fn(&mut MetaFacts)| {
         with_meta(|m| {
             *m = MetaFacts { registered: Some(vec![]), ..MetaFacts::default() };
