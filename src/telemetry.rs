@@ -24,9 +24,6 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::{Clock, wall_clock_ms};
 pub use event::{Event, Stamped};
-
-/// The target under which events are logged.
-pub const EVENTS: &str = "metad::telemetry::event";
 use headroom::{Headroom, Series};
 use metrics::Metrics;
 use printer::Printer;

@@ -144,8 +144,6 @@ async fn leader(State(parts): State<HttpParts>) -> Response {
 
 /// OpenMetrics for those who say that they know it, as Prometheus does.
 async fn metrics(State(parts): State<HttpParts>, headers: HeaderMap) -> Response {
-    let (status, now) = (parts.driver.status(), parts.clock.now());
-    parts.telemetry.metrics().set_has_leader(status.known_leader(now).is_some());
     let accepted = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
     let (kind, page) = if accepted.contains("application/openmetrics-text") {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -44,16 +44,20 @@ async fn one(address: String) -> Result<Answer, CallError> {
     Ok(Answer { member, leader })
 }
 
+/// The next answer; not for long where there is one that would do.
+async fn next<A>(answers: &mut (impl Stream<Item = A> + Unpin), has_one: bool) -> Option<A> {
+    match has_one {
+        false => answers.next().await,
+        true => tokio::time::timeout(KNOWS_MORE_TIMEOUT, answers.next()).await.unwrap_or(None),
+    }
+}
+
 /// Those of the named members that answer about as soon as the first one does.
 pub(super) async fn answering(args: &MetaArgs) -> Vec<String> {
     let mut answers = std::pin::pin!(all(&args.addresses()));
     let mut found: Vec<String> = Vec::new();
     loop {
-        let next = match found.is_empty() {
-            true => answers.next().await,
-            false => tokio::time::timeout(KNOWS_MORE_TIMEOUT, answers.next()).await.unwrap_or(None),
-        };
-        match next {
+        match next(&mut answers, !found.is_empty()).await {
             Some(answer) => found.extend(answer.ok().map(|a| a.member.address().to_owned())),
             None => return found,
         }
@@ -65,11 +69,7 @@ pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
     let mut answers = std::pin::pin!(all(&args.addresses()));
     let (mut failures, mut outdated) = (Vec::new(), None);
     loop {
-        let next = match &outdated {
-            None => answers.next().await,
-            Some(_) => tokio::time::timeout(KNOWS_MORE_TIMEOUT, answers.next()).await.unwrap_or(None),
-        };
-        match next {
+        match next(&mut answers, outdated.is_some()).await {
             Some(Ok(answer)) if answer.is_outdated() => outdated = outdated.or(Some(answer)),
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(e)) => failures.push(e.to_string()),

@@ -1,9 +1,10 @@
 //! `metad history`: who led when, and why each tenure ended, by whatever member answers.
 
+use super::Failure;
 use super::args::{HistoryArgs, OutputFormat};
 use super::asking;
+use super::output::{self, span};
 use super::query::{CANNOT_ASK, UNKNOWN, cannot_ask};
-use super::{Failure, output};
 use crate::api::view::Time;
 use crate::api::view::tenure::{HistoryDocument, Tenure};
 use crate::telemetry::terminal::plain;
@@ -83,28 +84,10 @@ fn seen(tenure: &Tenure) -> String {
     parts.join(", ")
 }
 
-/// As short as it can be read.
-fn span(ms: u64) -> String {
-    let secs = ms / 1000;
-    match secs {
-        0 => format!("{ms} ms"),
-        1..60 => format!("{:.1} s", ms as f64 / 1000.0),
-        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
-        3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
-        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::metad::{TenureEnd, TenureInfo, TenureSeen};
-
-    #[test]
-    fn spans_are_short() {
-        let shown = [0, 999, 1_500, 61_000, 3_660_000, 90_000_000].map(span);
-        assert_eq!(shown, ["0 ms", "999 ms", "1.5 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
-    }
 
     #[test]
     fn a_lost_lease_names_its_cause() {

@@ -111,7 +111,7 @@ fn no_leader(last: Option<&Leader>, answerer: &Answerer) -> String {
     if !answerer.is_outdated {
         return "no leader\n".to_owned();
     }
-    let (node, age) = (plain(&answerer.node), rough(answerer.age_ms));
+    let (node, age) = (plain(&answerer.node), span(answerer.age_ms));
     match last {
         None => format!("leader unknown: the store has confirmed nothing to {node} yet\n"),
         Some(last) => format!(
@@ -122,13 +122,15 @@ fn no_leader(last: Option<&Leader>, answerer: &Answerer) -> String {
     }
 }
 
-/// A span as people say it.
-fn rough(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..120_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        _ => format!("{} h", ms / 3_600_000),
+/// As short as it can be read.
+pub(super) fn span(ms: u64) -> String {
+    let secs = ms / 1000;
+    match secs {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{:.1} s", ms as f64 / 1000.0),
+        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
+        3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
+        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
     }
 }
 
@@ -147,11 +149,11 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
 
 /// Who said so, and how fresh that is.
 pub(super) fn answerer_line(a: &Answerer) -> String {
-    let left = format!(", lease left {}", rough(a.lease_remaining_ms));
+    let left = format!(", lease left {}", span(a.lease_remaining_ms));
     let lease = if a.role == "leader" { left.as_str() } else { "" };
     let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
     let outdated = if a.is_outdated { ", older than the lease: outdated" } else { "" };
-    format!("source {node} ({role}{lease}), age {}{outdated}, cluster {cluster}\n", rough(a.age_ms))
+    format!("source {node} ({role}{lease}), age {}{outdated}, cluster {cluster}\n", span(a.age_ms))
 }
 
 pub(super) fn table(header: &[&str]) -> Table {
@@ -160,4 +162,15 @@ pub(super) fn table(header: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header.to_vec());
     t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        let shown = [0, 999, 1_500, 61_000, 3_660_000, 90_000_000].map(span);
+        assert_eq!(shown, ["0 ms", "999 ms", "1.5 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
 }

@@ -10,7 +10,7 @@ use crate::election::exit::Exit;
 use crate::election::history::Ending;
 use crate::journal::trace::Trace;
 use crate::node::{Node, StartError, exit_timer};
-use crate::telemetry;
+use crate::telemetry::event;
 use crate::telemetry::log::{self, Format, LogError};
 use crate::telemetry::printer::Printer;
 
@@ -40,8 +40,7 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
 }
 
 fn trace(file: Option<PathBuf>) -> Result<Option<Trace>, Failure> {
-    let from_env = || std::env::var_os("METAD_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from);
-    let Some(file) = file.or_else(from_env) else { return Ok(None) };
+    let Some(file) = settings::file_or_env(file.as_ref(), "METAD_TRACE") else { return Ok(None) };
     let failed = |e| {
         let message = format!("cannot write the trace to {}: {e}", file.display());
         Failure::new(Exit::Io.code(), message)
@@ -90,7 +89,7 @@ async fn run(
     let (exit, ending) = node.wait().await;
     let is_fine = exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_));
     // Why it has ended is an event, and so a line of the log, unless that is filtered.
-    if is_fine || tracing::enabled!(target: telemetry::EVENTS, tracing::Level::WARN) {
+    if is_fine || tracing::enabled!(target: event::TARGET, tracing::Level::WARN) {
         return Ok(exit.code());
     }
     let Ending { reason, detail, .. } = ending;

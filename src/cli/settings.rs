@@ -10,9 +10,14 @@ use crate::config::{self, KEYS, Loaded, Origin};
 use crate::election::exit::Exit;
 use crate::proto::metad::Setting;
 
+/// The file that a flag names, else a variable of the environment.
+pub(super) fn file_or_env(flag: Option<&PathBuf>, variable: &str) -> Option<PathBuf> {
+    let from_env = || std::env::var_os(variable).filter(|f| !f.is_empty()).map(PathBuf::from);
+    flag.cloned().or_else(from_env)
+}
+
 fn file(args: &SettingArgs) -> Option<PathBuf> {
-    let from_env = || std::env::var_os("METAD_CONFIG").filter(|f| !f.is_empty()).map(PathBuf::from);
-    args.config.clone().or_else(from_env)
+    file_or_env(args.config.as_ref(), "METAD_CONFIG")
 }
 
 /// The merged configuration.

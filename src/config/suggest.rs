@@ -4,10 +4,10 @@ use super::keys::{KEYS, SECTIONS};
 
 /// What to say about an unknown variable of the environment.
 pub(super) fn for_env(name: &str) -> String {
-    let names: Vec<String> = KEYS.iter().map(|key| key.env()).collect();
-    if let Some(best) = nearest(name, names.iter().map(String::as_str)) {
-        return format!("did you mean `{best}`?");
+    if let Some(hint) = nearest_env(name) {
+        return hint;
     }
+    let names: Vec<String> = KEYS.iter().map(|key| key.env()).collect();
     let section = name.rsplit_once("__").map_or(name, |(section, _)| section);
     let siblings: Vec<&str> =
         names.iter().map(String::as_str).filter(|known| known.starts_with(section)).collect();
@@ -17,10 +17,13 @@ pub(super) fn for_env(name: &str) -> String {
 
 /// What to say about a variable that nobody reads.
 pub(super) fn for_unread(name: &str) -> String {
+    let hint = nearest_env(name).map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("environment {name}: has no effect{hint}")
+}
+
+fn nearest_env(name: &str) -> Option<String> {
     let names: Vec<String> = KEYS.iter().map(|key| key.env()).collect();
-    let hint =
-        nearest(name, names.iter().map(String::as_str)).map(|best| format!("; did you mean `{best}`?"));
-    format!("environment {name}: has no effect{}", hint.unwrap_or_default())
+    nearest(name, names.iter().map(String::as_str)).map(|best| format!("did you mean `{best}`?"))
 }
 
 /// What to say about an unknown key or section of the file, or path of a flag.

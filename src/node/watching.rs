@@ -33,7 +33,9 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
     telemetry.metrics().register_process();
     let (status, now) = (driver.clone(), clock.clone());
     let holds = move || status.status().holds_until.map_or(Duration::ZERO, |h| now.now().until(h));
-    telemetry.metrics().register_view(holds, view_age(driver, clock));
+    let (status, now) = (driver.clone(), clock.clone());
+    let has_leader = move || status.status().known_leader(now.now()).is_some();
+    telemetry.metrics().register_view(holds, has_leader, view_age(driver, clock));
 }
 
 fn view_age(

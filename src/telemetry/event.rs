@@ -7,6 +7,9 @@ use crate::election::history::Reason;
 use crate::election::lease::LeaseId;
 use crate::election::record::Token;
 
+/// The target under which events are logged.
+pub const TARGET: &str = module_path!();
+
 /// Something that happened to this node, or that it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -100,17 +100,24 @@ impl Metrics {
         );
     }
 
-    /// Registers what is computed at each look: for how long the lease certainly holds, and how old this node's view of
-    /// the election is, with the members in it.
+    /// Registers what is computed at each look: for how long the lease certainly holds, whether a leader is known, and how
+    /// old this node's view of the election is, with the members in it.
     pub fn register_view(
         &self,
         holds: impl Fn() -> Duration + Send + Sync + 'static,
+        has_leader: impl Fn() -> bool + Send + Sync + 'static,
         age: impl Fn() -> Duration + Clone + Send + Sync + 'static,
     ) {
         self.register_computed(
             "metad_lease_remaining_seconds",
             "Time for which this node's lease certainly holds, computed at each scrape",
             move || holds().as_secs_f64(),
+        );
+        self.register_kind(
+            MetricKind::Flag,
+            "metad_has_leader",
+            "1 while this node sees a leader; 0 also once its view is older than the lease, and says nothing any more",
+            move || f64::from(u8::from(has_leader())),
         );
         let seconds = age.clone();
         self.register_computed(
@@ -172,11 +179,6 @@ impl Metrics {
         self.election.count(event);
         self.store.count(event);
         self.members.count(event);
-    }
-
-    /// What this node may say of its view at the moment: to be set before each look at the page.
-    pub fn set_has_leader(&self, has_leader: bool) {
-        self.election.set_has_leader(has_leader);
     }
 
     /// For how long nobody has led, if this node has seen the last leader go.

@@ -17,8 +17,6 @@ const SETTLES_MS: u64 = 3_000;
 pub struct Change {
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// Did somebody want it?
-    pub planned: bool,
     /// Why.
     pub reason: Reason,
 }
@@ -26,16 +24,16 @@ pub struct Change {
 /// The changes that the history tells of: all that have ended, and are settled.
 pub fn of_rows(rows: &[Arc<Row>], now_ms: u64) -> Vec<Change> {
     let ends = rows.iter().filter_map(|row| row.end.as_ref());
-    let all = ends
-        .map(|end| (end, Change { at_ms: end.at_ms, planned: end.reason.is_planned(), reason: end.reason }));
-    let is_settled = |end: &End, c: &Change| end.by_holder || c.planned || end.at_ms + SETTLES_MS <= now_ms;
+    let all = ends.map(|end| (end, Change { at_ms: end.at_ms, reason: end.reason }));
+    let is_settled =
+        |end: &End, c: &Change| end.by_holder || c.reason.is_planned() || end.at_ms + SETTLES_MS <= now_ms;
     all.filter(|(end, c)| is_settled(end, c)).map(|(_, c)| c).collect()
 }
 
 /// The unplanned changes in the window that ends now.
 pub fn unplanned(changes: &[Change], now_ms: u64, window_ms: u64) -> impl Iterator<Item = &Change> {
     let from = now_ms.saturating_sub(window_ms);
-    changes.iter().filter(move |c| !c.planned && c.at_ms > from && c.at_ms <= now_ms)
+    changes.iter().filter(move |c| !c.reason.is_planned() && c.at_ms > from && c.at_ms <= now_ms)
 }
 
 #[cfg(test)]
@@ -73,7 +71,10 @@ mod tests {
 
     #[test]
     fn only_unplanned_changes_count_and_only_for_a_while() {
-        let change = |at_ms, planned| Change { at_ms, planned, reason: Reason::Vanished };
+        let change = |at_ms, planned| {
+            let reason = if planned { Reason::HandedOver } else { Reason::Vanished };
+            Change { at_ms, reason }
+        };
         let changes = [change(1_000, false), change(2_000, true), change(3_000, false), change(9_000, false)];
         assert_eq!(
             unplanned(&changes, 5_000, 10_000).count(),

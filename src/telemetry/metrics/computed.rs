@@ -14,6 +14,8 @@ pub(super) enum MetricKind {
     Gauge,
     /// It only rises.
     Counter,
+    /// A gauge that is 0 or 1.
+    Flag,
 }
 
 /// One computed value.
@@ -38,6 +40,7 @@ impl Collector for Computed {
         match self.kind {
             MetricKind::Gauge => encode(encoder, self, &ConstGauge::new(value)),
             MetricKind::Counter => encode(encoder, self, &ConstCounter::new(value)),
+            MetricKind::Flag => encode(encoder, self, &ConstGauge::new(i64::from(value != 0.0))),
         }
     }
 }

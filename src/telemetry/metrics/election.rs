@@ -25,7 +25,6 @@ const CANDIDATE_LEASE_LOST: &str = "candidate_lease_lost";
 pub(super) struct ElectionMetrics {
     node: String,
     leads: Family<NameLabel, Gauge>,
-    has_leader: Gauge,
     token: Gauge<u64, AtomicU64>,
     changes: Family<HowLabel, Counter>,
     failovers: Histogram,
@@ -59,7 +58,6 @@ impl ElectionMetrics {
         Self {
             node: node.to_owned(),
             leads: Family::default(),
-            has_leader: Gauge::default(),
             token: Gauge::default(),
             changes: Family::default(),
             failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
@@ -75,11 +73,6 @@ impl ElectionMetrics {
             "leader_election_master_status",
             "1 while this node's main loop runs; the name that Kubernetes components use",
             self.leads.clone(),
-        );
-        r.register(
-            "metad_has_leader",
-            "1 while this node sees a leader; 0 also once its view is older than the lease, and says nothing any more",
-            self.has_leader.clone(),
         );
         r.register(
             "metad_leader_token",
@@ -150,11 +143,6 @@ impl ElectionMetrics {
             Event::Rejoining => self.terminated(CANDIDATE_LEASE_LOST),
             _ => {}
         }
-    }
-
-    /// What this node may say of its view at the moment.
-    pub(super) fn set_has_leader(&self, has_leader: bool) {
-        self.has_leader.set(i64::from(has_leader));
     }
 
     /// For how long nobody has led, if this node has seen the last leader go.

@@ -28,7 +28,7 @@ fn page() -> String {
     let telemetry = Telemetry::new("n1", Arc::new(OsClock), None);
     let metrics = telemetry.metrics();
     metrics.register_process();
-    metrics.register_view(|| Duration::ZERO, || Duration::ZERO);
+    metrics.register_view(|| Duration::ZERO, || false, || Duration::ZERO);
     telemetry.emit(Event::MemberJoined { member: "n1".into(), address: String::new() });
     metrics.endpoint_looked_at("http://e1:2379", Some(Duration::ZERO));
     metrics.check_made("ETCD_001", 0);
