@@ -22,7 +22,7 @@ main() {
     searching=$!
     failed=''
     "$@" test --locked --no-fail-fast --lib --bins --examples --test fast || failed="$failed fast"
-    "$@" test --locked --test real -- --test-threads "${RUST_TEST_THREADS:-4}" || failed="$failed real"
+    "$@" test --locked --test real -- --test-threads "${RUST_TEST_THREADS:-5}" || failed="$failed real"
     "$@" test --locked --doc || failed="$failed doc"
     wait $searching || failed="$failed search"
     cat "$log"

@@ -159,7 +159,9 @@ impl Looking {
     async fn look(&self) -> ProbeRound {
         let probes = self.health.probe(&self.question, PROBE_TIMEOUT).await;
         for probe in &probes {
-            self.telemetry.metrics().endpoint_looked_at(&probe.place, probe.decided.as_ref().ok().copied());
+            let fault = probe.finding().map(|finding| (finding.to_string(), finding.fix()));
+            let rtt = probe.decided.as_ref().ok().copied().filter(|_| probe.answers());
+            self.telemetry.metrics().endpoint_looked_at(&probe.place, rtt, fault);
         }
         // Only when nobody of etcd answers do the others know more.
         let is_silent = !probes.is_empty() && !probes.iter().any(Probe::answers);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::election::history::Reason;
 use crate::election::lease::LeaseTiming;
-use crate::store::probe::{Probe, Reach};
+use crate::store::probe::{Finding, Probe};
 
 /// A follower hears of the store once in a third of the lease. Longer than this nobody waits for its word.
 const PEER_HEARS_EVERY_MAX: Duration = Duration::from_secs(30);
@@ -58,28 +58,13 @@ pub enum Verdict {
     TooEarly,
 }
 
-/// A place that does not answer as it should, and how.
+/// A place that does not answer as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silent {
     /// The place.
     pub place: String,
-    /// How it is silent.
-    pub how: How,
-}
-
-/// How a place is silent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// It accepts connections, and does not answer.
-    Hangs,
-    /// It refuses connections.
-    IsDown,
-    /// Its host cannot be reached.
-    IsUnreachable,
-    /// It answers, and knows no leader.
-    HasNoLeader,
-    /// It answers, and refuses our login or our token.
-    Refuses,
+    /// What is wrong with it.
+    pub finding: Finding,
 }
 
 /// The process did nothing for a while, although it should have.
@@ -164,7 +149,7 @@ fn stood_still(s: &Stall) -> Verdict {
 
 fn judge_store(e: &Evidence) -> Verdict {
     let refused = || e.probes.iter().find_map(Probe::refusal);
-    let silent: Vec<Silent> = e.probes.iter().filter(|p| !p.is_well()).map(silent).collect();
+    let silent: Vec<Silent> = e.probes.iter().filter_map(silent).collect();
     let is_any_well = silent.len() < e.probes.len();
     if let Some(why) = &e.complaint {
         return Verdict::StoreFile(why.clone());
@@ -183,7 +168,7 @@ fn judge_store(e: &Evidence) -> Verdict {
 
 /// Nobody of etcd answers. What do the others see?
 fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
-    if e.probes.iter().any(|p| p.reach == Reach::NotTried) {
+    if silent.iter().any(|s| s.finding == Finding::OwnLimits) {
         return Verdict::OwnLimits; // what could not be tried says nothing about anybody else
     }
     // Whoever has heard of etcd since it can have fallen silent for us can reach it.
@@ -198,20 +183,13 @@ fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
         return Verdict::TooEarly;
     }
     // Hosts that accept or refuse a connection can be reached, so it is not the network.
-    let is_away = |s: &Silent| s.how == How::IsUnreachable;
+    let is_away = |s: &Silent| matches!(s.finding, Finding::Unreachable(_) | Finding::Unresolvable(_));
     let is_cut_off = !is_anybody_there && silent.iter().all(is_away);
     if is_cut_off { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
 }
 
-fn silent(probe: &Probe) -> Silent {
-    let how = match probe.reach {
-        _ if probe.refusal().is_some() => How::Refuses,
-        _ if probe.answers() => How::HasNoLeader,
-        Reach::Open => How::Hangs,
-        Reach::Refused => How::IsDown,
-        Reach::Nothing | Reach::NotTried => How::IsUnreachable,
-    };
-    Silent { place: probe.place.clone(), how }
+fn silent(probe: &Probe) -> Option<Silent> {
+    Some(Silent { place: probe.place.clone(), finding: probe.finding()? })
 }
 
 // === impl Verdict ===
@@ -273,7 +251,7 @@ impl fmt::Display for Verdict {
                 write!(f, "fault of an etcd member: {}; the others work", SilentList(silent))
             }
             Verdict::EtcdQuorum(silent) => {
-                let all_answer = silent.iter().all(|s| s.how == How::HasNoLeader);
+                let all_answer = silent.iter().all(|s| s.finding == Finding::HasNoLeader);
                 let (what, fix) = if all_answer {
                     ("its members know no leader", "they are electing one, or cannot reach each other")
                 } else {
@@ -320,14 +298,7 @@ impl fmt::Display for SilentList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, silent) in self.0.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            let how = match silent.how {
-                How::Hangs => "accepts connections but does not answer",
-                How::IsDown => "refuses connections",
-                How::IsUnreachable => "cannot be reached",
-                How::HasNoLeader => "answers but knows no leader",
-                How::Refuses => "refuses this node's login",
-            };
-            write!(f, "{comma}{} {how}", silent.place)?;
+            write!(f, "{comma}{} {}", silent.place, silent.finding)?;
         }
         Ok(())
     }
@@ -345,16 +316,16 @@ mod tests {
     fn says(place: &str, leader: u64, alarms: Vec<Alarm>) -> Probe {
         let status = MemberStatus { leader, alarms, ..MemberStatus::default() };
         let (status, decided) = (Ok((status, Duration::ZERO)), Ok(Duration::ZERO));
-        Probe { place: place.into(), at: Instant::default(), reach: Reach::Open, status, decided }
+        Probe { place: place.into(), at: Instant::default(), found: None, status, decided }
     }
 
     fn well(place: &str) -> Probe {
         says(place, 1, vec![])
     }
 
-    fn silent(place: &str, reach: Reach) -> Probe {
+    fn silent(place: &str, found: Finding) -> Probe {
         let decided = Err(StoreError::Unknown("no answer".into()));
-        Probe { reach, status: Err("no answer".into()), decided, ..well(place) }
+        Probe { found: Some(found), status: Err("no answer".into()), decided, ..well(place) }
     }
 
     fn leaderless(place: &str) -> Probe {
@@ -380,8 +351,12 @@ mod tests {
         Evidence { probes, ttl: TTL, silent_for: Duration::from_secs(6), hears_every, ..Evidence::default() }
     }
 
-    fn all(reach: Reach) -> Vec<Probe> {
-        ["a", "b", "c"].map(|p| silent(p, reach)).into()
+    fn all(found: Finding) -> Vec<Probe> {
+        ["a", "b", "c"].map(|p| silent(p, found.clone())).into()
+    }
+
+    fn unreachable() -> Finding {
+        Finding::Unreachable("no route to host".into())
     }
 
     #[track_caller]
@@ -401,50 +376,58 @@ mod tests {
     fn what_is_seen_of_etcd_has_its_verdict() {
         let of_three = |one: Probe| seen(vec![well("a"), one, well("c")]);
         let full = says("b", 1, vec![Alarm { member: 2, kind: "NOSPACE".into() }]);
-        let two_down = vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)];
+        let two_down =
+            vec![leaderless("a"), silent("b", Finding::NothingListens), silent("c", Finding::Hangs)];
         assert_judged(&[
             (seen(vec![]), "well"),
             (healthy(), "well"),
-            (of_three(silent("b", Reach::Open)), "etcd_member"),
-            (of_three(silent("b", Reach::Refused)), "etcd_member"),
-            (of_three(silent("b", Reach::Nothing)), "etcd_member"),
+            (of_three(silent("b", Finding::Hangs)), "etcd_member"),
+            (of_three(silent("b", Finding::NothingListens)), "etcd_member"),
+            (of_three(silent("b", unreachable())), "etcd_member"),
+            (of_three(silent("b", Finding::Stray { cluster: 2, pinned: 1 })), "etcd_member"),
+            (
+                of_three(Probe { found: Some(Finding::Stray { cluster: 2, pinned: 1 }), ..well("b") }),
+                "etcd_member",
+            ),
             (of_three(full), "etcd_full"),
             (of_three(Probe { status: Err("denied".into()), ..well("b") }), "well"),
             (seen(two_down), "etcd_quorum"),
             (of_three(refusing("b")), "etcd_member"),
             (seen(["a", "b", "c"].map(refusing).into()), "etcd_refuses"),
             (
-                seen(vec![refusing("a"), silent("b", Reach::Refused), silent("c", Reach::Open)]),
+                seen(vec![refusing("a"), silent("b", Finding::NothingListens), silent("c", Finding::Hangs)]),
                 "etcd_refuses",
             ),
             (Evidence { reason: Some(Reason::RenewDeadline), ..seen(vec![refusing("a")]) }, "etcd_refuses"),
-            (seen(all(Reach::Open)), "etcd_down"),
-            (seen(all(Reach::Refused)), "etcd_down"),
-            (seen(all(Reach::Nothing)), "cut_off"),
-            (seen(all(Reach::NotTried)), "own_limits"),
-            (seen(vec![silent("a", Reach::Refused), silent("b", Reach::NotTried)]), "own_limits"),
-            (seen(vec![well("a"), silent("b", Reach::NotTried)]), "etcd_member"),
+            (seen(all(Finding::Hangs)), "etcd_down"),
+            (seen(all(Finding::NothingListens)), "etcd_down"),
+            (seen(all(unreachable())), "cut_off"),
+            (seen(all(Finding::Unresolvable("no such name".into()))), "cut_off"),
+            (seen(all(Finding::SpeaksTls)), "etcd_down"),
+            (seen(all(Finding::OwnLimits)), "own_limits"),
+            (seen(vec![silent("a", Finding::NothingListens), silent("b", Finding::OwnLimits)]), "own_limits"),
+            (seen(vec![well("a"), silent("b", Finding::OwnLimits)]), "etcd_member"),
         ]);
     }
 
     #[test]
     fn the_other_nodes_tell_the_network_from_etcd() {
         let follower = |e| Evidence { hears_every: TTL / 3, ..e };
-        let with = |reach, silent_for, peers: Vec<Peer>| Evidence {
+        let with = |found, silent_for, peers: Vec<Peer>| Evidence {
             peers,
             silent_for: Duration::from_millis(silent_for),
-            ..seen(all(reach))
+            ..seen(all(found))
         };
         assert_judged(&[
-            (with(Reach::Nothing, 6_000, vec![peer(Some(50)), peer(None)]), "no_way_to_etcd"),
-            (with(Reach::Nothing, 6_000, vec![peer(Some(9_000)), peer(None)]), "etcd_down"),
-            (with(Reach::Open, 6_000, vec![peer(Some(5_900))]), "etcd_down"),
-            (with(Reach::Open, 2_000, vec![peer(Some(1_900))]), "too_early"),
-            (with(Reach::Nothing, 6_000, vec![peer(None), peer(None)]), "cut_off"),
-            (with(Reach::Open, 6_000, vec![peer(None), peer(None)]), "etcd_down"),
+            (with(unreachable(), 6_000, vec![peer(Some(50)), peer(None)]), "no_way_to_etcd"),
+            (with(unreachable(), 6_000, vec![peer(Some(9_000)), peer(None)]), "etcd_down"),
+            (with(Finding::Hangs, 6_000, vec![peer(Some(5_900))]), "etcd_down"),
+            (with(Finding::Hangs, 2_000, vec![peer(Some(1_900))]), "too_early"),
+            (with(unreachable(), 6_000, vec![peer(None), peer(None)]), "cut_off"),
+            (with(Finding::Hangs, 6_000, vec![peer(None), peer(None)]), "etcd_down"),
             // A follower hears every 3.3 s: what its leader heard 2 s later was before the outage.
-            (follower(with(Reach::Open, 8_000, vec![peer(Some(6_000))])), "etcd_down"),
-            (follower(with(Reach::Open, 8_000, vec![peer(Some(4_000))])), "no_way_to_etcd"),
+            (follower(with(Finding::Hangs, 8_000, vec![peer(Some(6_000))])), "etcd_down"),
+            (follower(with(Finding::Hangs, 8_000, vec![peer(Some(4_000))])), "no_way_to_etcd"),
         ]);
     }
 
@@ -453,7 +436,7 @@ mod tests {
         let lost = |reason, e: Evidence| Evidence { reason: Some(reason), ..e };
         let gone = |e: Evidence| Evidence { registration_gone: true, ..e };
         let stood = |stall, e: Evidence| Evidence { stall, ..e };
-        let down = || seen(all(Reach::Open));
+        let down = || seen(all(Finding::Hangs));
         assert_judged(&[
             (stood(still(4_000, 3_900, 0), healthy()), "cpu_starved"),
             (stood(still(4_000, 10, 0), healthy()), "process_stopped"),
@@ -477,7 +460,8 @@ mod tests {
     #[test]
     fn a_quorum_that_is_lost_is_told_from_an_election() {
         let text = |probes| judge(&seen(probes)).to_string();
-        let down = text(vec![leaderless("a"), silent("b", Reach::Refused), silent("c", Reach::Open)]);
+        let down =
+            text(vec![leaderless("a"), silent("b", Finding::NothingListens), silent("c", Finding::Hangs)]);
         assert!(down.contains("lost its quorum") && down.contains("b refuses connections"), "{down}");
         let electing = text(["a", "b", "c"].map(leaderless).into());
         assert!(electing.contains("know no leader") && !electing.contains("are down"), "{electing}");
@@ -500,7 +484,7 @@ mod tests {
 
     #[test]
     fn the_sentence_names_the_member_and_what_it_does() {
-        let text = judge(&seen(vec![well("a"), silent("http://b:1", Reach::Open), well("c")])).to_string();
+        let text = judge(&seen(vec![well("a"), silent("http://b:1", Finding::Hangs), well("c")])).to_string();
         assert!(text.contains("http://b:1 accepts connections but does not answer"), "{text}");
     }
 }

@@ -29,8 +29,8 @@ use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 
 use super::places::{Belongs, Health, Places};
-use super::probe::Probe;
-use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
+use super::probe::{Finding, Probe};
+use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, Txn, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -194,11 +194,13 @@ impl Places for EtcdStore {
     }
 
     async fn diagnose(&self) -> String {
-        let mut findings = Vec::new();
-        for member in &self.shared.members {
-            findings.push(reach::explain(member.name(), self.shared.options.connect_timeout).await);
-        }
-        findings.join("; ")
+        // Anything that only a quorum can answer will do.
+        let probes = self.probe(&Request::Txn(Txn::default()), self.shared.options.connect_timeout).await;
+        let told = probes.iter().map(|probe| match probe.finding() {
+            Some(finding) => format!("{} {finding}; {}", probe.place, finding.fix()),
+            None => format!("{} answers", probe.place),
+        });
+        told.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -212,7 +214,16 @@ impl Health for EtcdStore {
 
     async fn probe(&self, question: &Request, timeout: Duration) -> Vec<Probe> {
         let clock = self.shared.clock.as_ref();
-        join_all(self.shared.members.iter().map(|m| m.probe(clock, question, timeout))).await
+        let looks = self.shared.members.iter().map(async |member| {
+            let probe = member.probe(clock, question, timeout).await;
+            match (probe.says().map(|status| status.cluster), self.shared.pinned()) {
+                (Some(cluster), pinned) if pinned != 0 && cluster != pinned => {
+                    Probe { found: Some(Finding::Stray { cluster, pinned }), ..probe }
+                }
+                _ => probe,
+            }
+        });
+        join_all(looks).await
     }
 }
 

@@ -1,5 +1,7 @@
-//! One look at an etcd member: can its host be reached, what does it say of itself, can it decide?
+//! One look at an etcd member: can its host be reached, what does it say of itself, can it decide? And the one diagnosis
+//! of an endpoint, which a start that fails, the verdict, the checks and the page share.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{Refusal, StoreError};
@@ -12,25 +14,48 @@ pub struct Probe {
     pub place: String,
     /// When it was asked.
     pub at: Instant,
-    /// What became of a new connection.
-    pub reach: Reach,
+    /// What a bare connection has shown, if the member did not answer at once.
+    pub found: Option<Finding>,
     /// What it says of itself, and how long that took; or why it says nothing.
     pub status: Result<(MemberStatus, Duration), String>,
     /// How long it took to answer a question that needs a quorum; or why it did not.
     pub decided: Result<Duration, StoreError>,
 }
 
-/// What became of a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// It was accepted: the host is up, and something listens there.
-    Open,
-    /// It was refused: the host is up, and nothing listens there.
-    Refused,
+/// What is wrong with an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The name does not resolve: why.
+    Unresolvable(String),
+    /// The connection is refused: the host is up, and nothing listens there.
+    NothingListens,
     /// Nothing came back: the host, or the way to it, is down.
-    Nothing,
-    /// It could not be tried: this process may open no more files.
-    NotTried,
+    Unreachable(String),
+    /// This process may open no more files.
+    OwnLimits,
+    /// A connection is accepted, and nothing is answered.
+    Hangs,
+    /// An etcd answers a page, but not what it was asked, in time.
+    IsLate,
+    /// It speaks TLS, and the endpoint says `http://`.
+    SpeaksTls,
+    /// It speaks TLS, and the handshake fails: why.
+    TlsFails(String),
+    /// An etcd without TLS, and the endpoint says `https://`.
+    NoTls,
+    /// Something else listens there.
+    NotEtcd(String),
+    /// It belongs to another cluster.
+    Stray {
+        /// Its cluster's id.
+        cluster: u64,
+        /// The id of the cluster that this node has joined.
+        pinned: u64,
+    },
+    /// It answers, and refuses the login or the token: why.
+    Refuses(String),
+    /// It answers, and knows no leader.
+    HasNoLeader,
 }
 
 /// What a member says of itself.
@@ -78,9 +103,10 @@ impl Probe {
         self.status.as_ref().ok().map(|(status, _)| status)
     }
 
-    /// Does it answer anything?
+    /// Does it answer anything that counts?
     pub fn answers(&self) -> bool {
-        self.status.is_ok() || self.decided.is_ok() || self.refusal().is_some()
+        let is_stray = matches!(self.found, Some(Finding::Stray { .. }));
+        !is_stray && (self.status.is_ok() || self.decided.is_ok() || self.refusal().is_some())
     }
 
     /// Why it refuses our login or our token, if it does.
@@ -91,15 +117,99 @@ impl Probe {
         }
     }
 
-    /// Does it work, as far as can be seen: does it know a leader of its cluster, and let us in?
-    pub fn is_well(&self) -> bool {
-        let has_leader = self.says().map_or(self.answers(), |status| status.leader != 0);
-        has_leader && self.refusal().is_none()
+    /// What is wrong with it, as far as can be seen; `None`: it knows a leader of its cluster, and lets us in.
+    pub fn finding(&self) -> Option<Finding> {
+        if let Some(why) = self.refusal() {
+            return Some(Finding::Refuses(why.to_owned()));
+        }
+        if self.answers() {
+            return self.says().is_some_and(|status| status.leader == 0).then_some(Finding::HasNoLeader);
+        }
+        Some(match (&self.found, &self.decided) {
+            // A learner refuses as one too, but it says what it is.
+            (Some(Finding::NotEtcd(_)), Err(StoreError::Refused(Refusal::NotAStore, _))) => Finding::NotEtcd(
+                "it is a gRPC server without etcd's services, as metad's own port is".to_owned(),
+            ),
+            (Some(Finding::TlsFails(seen)), _) => {
+                Finding::TlsFails(self.status.as_ref().err().unwrap_or(seen).clone())
+            }
+            (Some(found), _) => found.clone(),
+            (None, _) => Finding::Hangs,
+        })
     }
 
     /// Is its cluster full?
     pub fn is_full(&self) -> bool {
         self.says().is_some_and(|status| status.alarms.iter().any(|a| a.kind == "NOSPACE"))
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// What to do about it.
+    pub fn fix(&self) -> String {
+        match self {
+            Finding::Unresolvable(_) => "correct the name in store.etcd.endpoints, or make it resolve here",
+            Finding::NothingListens => "start etcd there, or correct the port: etcd's client port is 2379",
+            Finding::Unreachable(_) => "check that the host is up, and the network and firewalls on the way to it",
+            Finding::OwnLimits => "raise the limit of open files (LimitNOFILE= in the unit, ulimit -n)",
+            Finding::Hangs => "look at that process: it is stopped or hung, or waits for its disk",
+            Finding::IsLate => "check that member's CPU and disk, and the network to it",
+            Finding::SpeaksTls => "write https:// in store.etcd.endpoints, and set store.etcd.ca_file",
+            Finding::TlsFails(why) => return tls_fix(why),
+            Finding::NoTls => "write http:// in store.etcd.endpoints, or give that etcd a certificate",
+            Finding::NotEtcd(_) => "correct host and port in store.etcd.endpoints: etcd's client port is 2379",
+            Finding::Stray { .. } => "remove it from store.etcd.endpoints",
+            Finding::Refuses(_) => {
+                "check store.etcd.username, the password in store.etcd.password_file, and the role of that user"
+            }
+            Finding::HasNoLeader => {
+                "start the members that are down; if all run, check their disks and the network between them"
+            }
+        }
+        .to_owned()
+    }
+}
+
+/// A certificate is refused for one of few reasons. The words are those of rustls and of its alerts.
+fn tls_fix(why: &str) -> String {
+    let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if has(&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"]) {
+        "set store.etcd.ca_file to the CA that signed its certificate"
+    } else if has(&["NotValidForName", "not valid for name"]) {
+        "use a name or address in store.etcd.endpoints that its certificate is made out to"
+    } else if has(&["Expired", "expired", "NotValidYet", "not valid yet"]) {
+        "renew its certificate, and check the clocks of both hosts"
+    } else if has(&["CertificateRequired", "BadCertificate", "UnknownCA", "broken pipe", "connection closed"])
+    {
+        "it wants a client certificate that its own CA has signed: set store.etcd.cert_file and key_file"
+    } else {
+        "check store.etcd.ca_file, cert_file and key_file"
+    }
+    .to_owned()
+}
+
+/// As it follows the endpoint: "http://b:2379 refuses connections".
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Unresolvable(why) => write!(f, "has a name that does not resolve ({why})"),
+            Finding::NothingListens => f.write_str("refuses connections: nothing listens there"),
+            Finding::Unreachable(why) => write!(f, "cannot be reached ({why})"),
+            Finding::OwnLimits => f.write_str("was not asked: this process may open no more files"),
+            Finding::Hangs => f.write_str("accepts connections but does not answer"),
+            Finding::IsLate => f.write_str("is an etcd, but did not answer in time"),
+            Finding::SpeaksTls => f.write_str("speaks TLS, but the endpoint is plain HTTP"),
+            Finding::TlsFails(why) => write!(f, "speaks TLS, but the handshake fails ({why})"),
+            Finding::NoTls => f.write_str("is an etcd without TLS, but the endpoint is https://"),
+            Finding::NotEtcd(what) => write!(f, "is not etcd ({what})"),
+            Finding::Stray { cluster, pinned } => {
+                write!(f, "belongs to the etcd cluster {cluster:016x}, not to {pinned:016x}")
+            }
+            Finding::Refuses(why) => write!(f, "refuses this node's login ({why})"),
+            Finding::HasNoLeader => f.write_str("answers but knows no leader"),
+        }
     }
 }
 

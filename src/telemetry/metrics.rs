@@ -225,9 +225,10 @@ impl Metrics {
         self.store.write_ended(result, took);
     }
 
-    /// A look at an endpoint of etcd was answered after so long, or not at all.
-    pub fn endpoint_looked_at(&self, endpoint: &str, rtt: Option<Duration>) {
-        self.store.endpoint(endpoint, rtt, wall_clock_ms());
+    /// A look at an endpoint of etcd was answered after so long, or not at all; `fault`: what was found there, and what
+    /// to do about it.
+    pub fn endpoint_looked_at(&self, endpoint: &str, rtt: Option<Duration>, fault: Option<(String, String)>) {
+        self.store.endpoint(endpoint, rtt, fault, wall_clock_ms());
     }
 
     /// How each endpoint of etcd did when it was last looked at.

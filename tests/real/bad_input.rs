@@ -1,7 +1,6 @@
 //! Bad input, one row each: a clear message that names the value and the fix, the right exit code, no panic, no
 //! backtrace, and nothing written outside the data dir.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -205,77 +204,6 @@ fn make_foreign_database(path: &Path) {
     // Without the sqlite3 tool: the library that metad uses.
     let connection = rusqlite::Connection::open(path).expect("a database");
     connection.execute_batch("CREATE TABLE t (x)").expect("a table");
-}
-
-#[test]
-fn an_etcd_that_is_not_there_or_is_not_etcd() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let web = serve_text("HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n");
-    let at = |l: &TcpListener| l.local_addr().expect("an address").to_string();
-    let (silent_at, closed_at) = (at(&silent), "127.0.0.1:1".to_owned());
-    let etcd = |name, endpoint: &str, code, says: &[&str]| Row {
-        env: vec![
-            ("METAD_STORE__ETCD__START_TIMEOUT_SECS", "1".into()),
-            ("METAD_STORE__ETCD__REQUEST_TIMEOUT_MS", "800".into()),
-        ],
-        ..row(name, code, &["--etcd-endpoints", endpoint], says)
-    };
-    judge_all(vec![
-        etcd("nobody there", &closed_at, 69, &["127.0.0.1:1", "refused"]),
-        etcd("no such host", "no-such-host.invalid:2379", 69, &["no-such-host.invalid"]),
-        etcd("a silent port", &silent_at, 69, &[&silent_at, "sends no answer"]),
-        etcd("a web server", &web, 69, &[&web, "is not etcd"]),
-    ]);
-}
-
-/// A server that answers everything with this text.
-fn serve_text(text: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut stream = stream;
-                let mut request = [0; 1024];
-                let _ = stream.read(&mut request);
-                let _ = stream.write_all(text.as_bytes());
-            });
-        }
-    });
-    address
-}
-
-#[test]
-fn an_etcd_that_speaks_tls_when_plain_was_asked_and_the_other_way_round() {
-    let secure = EtcdCluster::builder().members(1).tls().start();
-    let plain = EtcdCluster::start(1);
-    let folder = tempfile::tempdir().expect("a folder");
-    let stranger = folder.path().join("other.pem");
-    let other = EtcdCluster::builder().members(1).tls().start();
-    std::fs::copy(&other.tls().expect("certificates").ca, &stranger).expect("a copy");
-    let quick = ("METAD_STORE__ETCD__START_TIMEOUT_SECS", "1".to_owned());
-    let tls = secure.tls().expect("certificates");
-    let ca = |path: &Path| ("METAD_STORE__ETCD__CA_FILE", path.display().to_string());
-    let (s, p) = (secure.endpoint(0), plain.endpoint(0));
-    let (s_url, p_url) = (format!("https://{s}"), format!("https://{p}"));
-    judge_all(vec![
-        Row {
-            env: vec![quick.clone()],
-            ..row("TLS when plain was asked", 69, &["--etcd-endpoints", &s], &[&s, "speaks TLS", "https://"])
-        },
-        Row {
-            env: vec![quick.clone(), ca(&tls.ca)],
-            ..row("plain when TLS was asked", 69, &["--etcd-endpoints", &p_url], &[&p, "http://"])
-        },
-        Row {
-            env: vec![quick.clone(), ca(&stranger)],
-            ..row("somebody else's CA", 69, &["--etcd-endpoints", &s_url], &[&s, "ca_file"])
-        },
-        Row {
-            env: vec![quick, ca(&tls.ca)],
-            ..row("no client certificate", 69, &["--etcd-endpoints", &s_url], &[&s, "cert_file"])
-        },
-    ]);
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn a_leader_is_asked_at_the_address_that_was_given() {
     let file = folder.path().join("metad.db");
     let first = leading(&NodeBuilder::new("n1").sqlite(&file).arg("--advertise-addr").arg("127.0.0.1:1"));
     let second = NodeBuilder::new("n2").sqlite(&file).spawn();
-    second.wait_for("joined", PATIENCE);
+    first.wait_event(|e| e.kind() == "member_joined" && e.str("member") == "n2", PATIENCE);
     let given = format!("{},{}", second.rpc_addr(), first.rpc_addr());
     let (code, said, error) =
         spawn::metad(&["step-down", "--yes", "--meta", &given], Duration::from_secs(60));

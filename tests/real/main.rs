@@ -11,6 +11,7 @@ mod cluster;
 mod data_dir;
 mod doctor;
 mod election_etcd;
+mod endpoint;
 mod exhaustion;
 mod fence;
 mod guardian;

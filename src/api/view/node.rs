@@ -75,6 +75,10 @@ pub struct Endpoint {
     pub rtt_ms: Option<f64>,
     /// When it last answered.
     pub answered: Option<Time>,
+    /// What was found there instead, as it follows the URL: "refuses connections: nothing listens there".
+    pub finding: Option<String>,
+    /// What to do about that.
+    pub fix: Option<String>,
 }
 
 /// What this node's process uses.
@@ -123,6 +127,8 @@ impl Endpoint {
             up: look.rtt.is_some(),
             rtt_ms: look.rtt.map(tenths_ms),
             answered: look.seen_ms.map(Time),
+            finding: look.fault.as_ref().map(|(finding, _)| finding.clone()),
+            fix: look.fault.as_ref().map(|(_, fix)| fix.clone()),
         }
     }
 }

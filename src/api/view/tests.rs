@@ -137,7 +137,8 @@ fn a_lease_drains_to_nothing_and_names_when_the_main_loop_would_be_told() {
 
 #[test]
 fn the_budget_counts_the_fastest_endpoint_that_answers() {
-    let look = |rtt: Option<u64>| LastLook { rtt: rtt.map(Duration::from_micros), seen_ms: None };
+    let look =
+        |rtt: Option<u64>| LastLook { rtt: rtt.map(Duration::from_micros), seen_ms: None, fault: None };
     let looks = [look(None), look(Some(1_870)), look(Some(900_000))];
     let budget = |looks: &[LastLook]| FailoverBudget::of(&tenure(id("a", 1)), looks.iter());
     assert_eq!(budget(&looks), FailoverBudget { planned_ms: Some(1.9), machine_ms: 10_500 });

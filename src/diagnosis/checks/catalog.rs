@@ -239,7 +239,7 @@ pub static CHECKS: &[Check] = &[
         .title("every endpoint answers")
         .limit("all, each within ten times `checks.rtt_p99_ms`")
         .why("each one that does not answer leaves one fewer that may fail")
-        .fix("start it, or fix the network path: `etcdctl endpoint health`"),
+        .fix("by what is found there: start it, or correct the address, the scheme, the certificates or the network"),
     Check::new(Group::Etcd, "ETCD_002", "etcd-leader", judge::etcd::leader)
         .title("etcd has a leader, and its members agree on it")
         .limit("one leader for all")

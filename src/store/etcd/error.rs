@@ -52,6 +52,9 @@ fn status_text(status: &tonic::Status) -> String {
         deepest = Some(cause.to_string());
         source = cause.source();
     }
+    if status.code() == tonic::Code::Unimplemented && status.message().is_empty() {
+        return "a gRPC server answers, which has none of etcd's services".to_owned();
+    }
     match deepest {
         Some(cause) if !status.message().contains(&cause) => format!("{}: {cause}", status.message()),
         _ => status.message().to_owned(),

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::super::{Refusal, Request, Response, StoreError};
 use super::error::{chain, error, wants_a_new_login};
 use super::login::Session;
-use super::{EtcdOptions, TlsFiles, convert};
+use super::{EtcdOptions, TlsFiles, convert, reach};
 use crate::clock::{Clock, Instant};
 use crate::proto::etcd::lease_client::LeaseClient;
 
@@ -319,7 +319,7 @@ impl Member {
     async fn resolve(&self) -> Result<Vec<SocketAddr>, StoreError> {
         let endpoint = self.endpoint();
         let uri = endpoint.uri();
-        let port = uri.port_u16().unwrap_or(2379);
+        let port = uri.port_u16().unwrap_or(reach::CLIENT_PORT);
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let fresh = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), port))).await;
         let mut cached = self.resolved.lock().unwrap_or_else(|e| e.into_inner());

@@ -11,7 +11,7 @@ use super::error::{error, words};
 use super::member::Member;
 use super::reach;
 use crate::clock::Clock;
-use crate::store::probe::{Alarm, MemberStatus, Probe, Reach};
+use crate::store::probe::{Alarm, MemberStatus, Probe};
 use crate::store::{Refusal, Request, StoreError};
 
 /// How long a member may take to answer before a new connection is tried as well.
@@ -28,14 +28,14 @@ impl Member {
     ) -> Probe {
         let told = pin!(self.ask_both(clock, question, timeout));
         // Who answers at once needs no connection more.
-        let reached = pin!(async {
+        let looked = pin!(async {
             tokio::time::sleep(REACH_AFTER).await;
-            reach::reach(self.name(), timeout).await
+            reach::look(self.name(), timeout).await
         });
-        match select(told, reached).await {
+        match select(told, looked).await {
             Either::Left((probe, _)) if probe.answers() => probe,
-            Either::Left((probe, reached)) => Probe { reach: reached.await, ..probe },
-            Either::Right((reach, told)) => Probe { reach, ..told.await },
+            Either::Left((probe, looked)) => Probe { found: Some(looked.await), ..probe },
+            Either::Right((found, told)) => Probe { found: Some(found), ..told.await },
         }
     }
 
@@ -48,13 +48,7 @@ impl Member {
         if decided.is_ok() && matches!(status, Err(StoreError::Refused(Refusal::Denied, _))) {
             status = told().await;
         }
-        Probe {
-            place: self.name().to_owned(),
-            at,
-            reach: Reach::Open,
-            status: status.map_err(words),
-            decided,
-        }
+        Probe { place: self.name().to_owned(), at, found: None, status: status.map_err(words), decided }
     }
 
     /// What it says of itself, and how long that took.

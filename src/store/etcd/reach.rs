@@ -1,15 +1,19 @@
-//! Why an endpoint does not answer as etcd should: one look at the bare connection, for the error message.
+//! Why an endpoint does not answer as etcd should: one look at the bare connection.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tonic::transport::Uri;
 
 use crate::limits::descriptors::is_exhausted;
-use crate::store::probe::Reach;
+use crate::store::probe::Finding;
 
 /// How much of an answer is looked at.
 const ANSWER_BYTES_MAX: usize = 1024;
+
+/// Where a member listens if its URL names no port.
+pub(super) const CLIENT_PORT: u16 = 2379;
 
 /// A TLS client's first message, as short as it can be. Whoever speaks TLS answers it with a record, be it an alert.
 const CLIENT_HELLO: [u8; 52] = {
@@ -31,13 +35,26 @@ const CLIENT_HELLO: [u8; 52] = {
     hello
 };
 
-/// What becomes of a new connection to `url`.
-pub(super) async fn reach(url: &str, timeout: Duration) -> Reach {
-    match tokio::time::timeout(timeout, TcpStream::connect(address_of(url))).await {
-        Ok(Ok(_)) => Reach::Open,
-        Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Reach::Refused,
-        Ok(Err(e)) if is_exhausted(&e) => Reach::NotTried,
-        Ok(Err(_)) | Err(_) => Reach::Nothing,
+/// What is found at `url`, where nothing takes longer than `timeout`.
+pub(super) async fn look(url: &str, timeout: Duration) -> Finding {
+    let question = format!("GET /version HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address_of(url));
+    let seen = async {
+        match ask(url, question.as_bytes()).await? {
+            answer if !answer.is_empty() => Ok(judge(url, &answer)),
+            // Some servers that speak TLS close on what is none.
+            _ => match ask(url, &CLIENT_HELLO).await? {
+                answer if !answer.is_empty() => Ok(judge(url, &answer)),
+                _ => Ok(Finding::NotEtcd("it closes connections without an answer".to_owned())),
+            },
+        }
+    };
+    match tokio::time::timeout(timeout, connect(url)).await {
+        Ok(Ok(_)) => match tokio::time::timeout(timeout, seen).await {
+            Ok(found) => found.unwrap_or_else(|finding| finding),
+            Err(_) => Finding::Hangs,
+        },
+        Ok(Err(finding)) => finding,
+        Err(_) => Finding::Unreachable(format!("no connection within {timeout:?}")),
     }
 }
 
@@ -45,60 +62,58 @@ fn address_of(url: &str) -> &str {
     url.split("://").last().unwrap_or(url).trim_end_matches('/')
 }
 
-/// Says in one sentence what is found at `url`, and what to do about it.
-pub(super) async fn explain(url: &str, timeout: Duration) -> String {
-    let address = address_of(url);
-    let question = format!("GET /version HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    match ask(address, question.as_bytes(), timeout).await {
-        Ok(answer) if !answer.is_empty() => judge(url, &answer),
-        Ok(_) => judge(url, &ask(address, &CLIENT_HELLO, timeout).await.unwrap_or_default()),
-        Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-            format!("{url}: no connection within {timeout:?}; check that the host is up and reachable")
+async fn connect(url: &str) -> Result<TcpStream, Finding> {
+    let uri: Uri = url
+        .parse()
+        .map_err(|e: tonic::codegen::http::uri::InvalidUri| Finding::Unresolvable(e.to_string()))?;
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(CLIENT_PORT));
+    let found = lookup_host((host.trim_matches(['[', ']']), port)).await;
+    let addresses = found.map_err(|e| Finding::Unresolvable(e.to_string()))?;
+    let mut why = Finding::Unresolvable("it has no address".to_owned());
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => why = Finding::NothingListens,
+            Err(e) if is_exhausted(&e) => why = Finding::OwnLimits,
+            Err(e) => why = Finding::Unreachable(e.to_string()),
         }
-        Err(e) => format!("{url}: {e}; check that etcd runs there and that this is its client port"),
     }
+    Err(why)
 }
 
-/// What is answered to these bytes; nothing, if nothing is answered in time.
-async fn ask(address: &str, question: &[u8], timeout: Duration) -> std::io::Result<Vec<u8>> {
-    let mut stream = tokio::time::timeout(timeout, TcpStream::connect(address)).await??;
+/// What is answered to these bytes; nothing, if the connection is closed.
+async fn ask(url: &str, question: &[u8]) -> Result<Vec<u8>, Finding> {
+    let mut stream = connect(url).await?;
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let exchange = async {
         stream.write_all(question).await?;
         stream.read(&mut answer).await
     };
-    let n = tokio::time::timeout(timeout, exchange).await.ok().and_then(Result::ok).unwrap_or(0);
+    let n = exchange.await.unwrap_or(0); // a reset is a close
     answer.truncate(n);
     Ok(answer)
 }
 
-fn judge(url: &str, answer: &[u8]) -> String {
+fn judge(url: &str, answer: &[u8]) -> Finding {
     let text = String::from_utf8_lossy(answer);
     let is_tls = matches!(answer.first(), Some(0x15 | 0x16)) || text.contains("HTTPS server");
     let wants_tls = url.starts_with("https://");
-    if is_tls && !wants_tls {
-        return format!(
-            "{url}: speaks TLS, but the endpoint is plain HTTP; write https:// and set store.etcd.ca_file"
-        );
-    }
     if is_tls {
-        return format!(
-            "{url}: speaks TLS, but the handshake fails; check store.etcd.ca_file, cert_file and key_file \
-             (an etcd that requires a client certificate may just close the connection: broken pipe)"
-        );
-    }
-    if text.contains("etcdserver") && wants_tls {
-        return format!("{url}: is an etcd without TLS; write http://");
+        return if wants_tls {
+            Finding::TlsFails("it is not said why".to_owned())
+        } else {
+            Finding::SpeaksTls
+        };
     }
     if text.contains("etcdserver") {
-        return format!("{url}: etcd runs there; if it refuses requests, check its quorum");
+        return if wants_tls { Finding::NoTls } else { Finding::IsLate };
     }
-    if answer.is_empty() {
-        return format!("{url}: accepts connections but sends no answer; it is hung, or not etcd");
+    if text.contains(r#""name":"metad""#) {
+        return Finding::NotEtcd("it is metad's own HTTP port".to_owned());
     }
     let first: String =
         text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
-    format!("{url}: is not etcd (it answers {first:?}); check the host and port")
+    Finding::NotEtcd(format!("it answers {first:?}"))
 }
 
 #[cfg(test)]
@@ -106,23 +121,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_answer_has_its_own_advice() {
+    fn each_kind_of_answer_is_told_from_the_others() {
         let etcd = b"HTTP/1.1 200 OK\r\n\r\n{\"etcdserver\":\"3.4.23\"}";
-        for (url, answer, says) in [
-            ("http://h:1", &b"\x15\x03\x01"[..], "write https://"),
+        let not_etcd = |what: &str| Finding::NotEtcd(what.to_owned());
+        for (url, answer, found) in [
+            ("http://h:1", &b"\x15\x03\x01"[..], Finding::SpeaksTls),
             (
                 "http://h:1",
                 &b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server."[..],
-                "write https://",
+                Finding::SpeaksTls,
             ),
-            ("https://h:1", &b"\x15\x03\x01"[..], "ca_file, cert_file"),
-            ("https://h:1", &etcd[..], "write http://"),
-            ("http://h:1", &etcd[..], "quorum"),
-            ("http://h:1", &b""[..], "sends no answer"),
-            ("http://h:1", &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..], "is not etcd"),
+            ("https://h:1", &b"\x15\x03\x01"[..], Finding::TlsFails("it is not said why".to_owned())),
+            ("https://h:1", &etcd[..], Finding::NoTls),
+            ("http://h:1", &etcd[..], Finding::IsLate),
+            (
+                "http://h:1",
+                &b"HTTP/1.1 404 Not Found\r\nServer: nginx"[..],
+                not_etcd("it answers \"HTTP/1.1 404 Not Found\""),
+            ),
+            (
+                "http://h:1",
+                &b"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"metad\",\"version\":\"0.1.0\"}"[..],
+                not_etcd("it is metad's own HTTP port"),
+            ),
         ] {
-            let said = judge(url, answer);
-            assert!(said.contains(says) && said.contains(url), "{said}");
+            assert_eq!(judge(url, answer), found, "{url} {}", String::from_utf8_lossy(answer));
         }
     }
 }

@@ -40,12 +40,14 @@ pub enum WriteResult {
 }
 
 /// How an endpoint did when it was last looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastLook {
     /// The round trip; `None`: it did not answer.
     pub rtt: Option<Duration>,
     /// When it last answered, in milliseconds since the Unix epoch; `None`: never.
     pub seen_ms: Option<u64>,
+    /// What was found there, and what to do about it, if it does not do what it should.
+    pub fault: Option<(String, String)>,
 }
 
 pub(super) struct StoreMetrics {
@@ -159,7 +161,13 @@ impl StoreMetrics {
         self.writes.get_or_create(&result.label()).observe(took.as_secs_f64());
     }
 
-    pub(super) fn endpoint(&self, endpoint: &str, rtt: Option<Duration>, now_ms: u64) {
+    pub(super) fn endpoint(
+        &self,
+        endpoint: &str,
+        rtt: Option<Duration>,
+        fault: Option<(String, String)>,
+        now_ms: u64,
+    ) {
         let label = EndpointLabel { endpoint: endpoint.to_owned() };
         self.endpoint_up.get_or_create(&label).set(i64::from(rtt.is_some()));
         let seen = self.endpoint_seen.get_or_create(&label);
@@ -170,7 +178,7 @@ impl StoreMetrics {
         let mut looks = self.looks();
         let last_seen = looks.get(endpoint).and_then(|look| look.seen_ms);
         let seen_ms = rtt.map(|_| now_ms).or(last_seen);
-        looks.insert(endpoint.to_owned(), LastLook { rtt, seen_ms });
+        looks.insert(endpoint.to_owned(), LastLook { rtt, seen_ms, fault });
     }
 
     pub(super) fn endpoints(&self) -> BTreeMap<String, LastLook> {
@@ -190,13 +198,14 @@ mod tests {
     fn an_endpoint_that_does_not_answer_keeps_the_time_of_its_last_answer() {
         let metrics = StoreMetrics::new();
         let rtt = Some(Duration::from_millis(2));
-        metrics.endpoint("a", rtt, 5_000);
-        metrics.endpoint("b", None, 5_000);
-        metrics.endpoint("a", None, 10_000);
+        metrics.endpoint("a", rtt, None, 5_000);
+        metrics.endpoint("b", None, None, 5_000);
+        let hangs = Some(("hangs".to_owned(), "look at it".to_owned()));
+        metrics.endpoint("a", None, hangs.clone(), 10_000);
         let looks = metrics.endpoints();
-        assert_eq!(looks["a"], LastLook { rtt: None, seen_ms: Some(5_000) });
-        assert_eq!(looks["b"], LastLook { rtt: None, seen_ms: None });
-        metrics.endpoint("a", rtt, 15_000);
-        assert_eq!(metrics.endpoints()["a"], LastLook { rtt, seen_ms: Some(15_000) });
+        assert_eq!(looks["a"], LastLook { rtt: None, seen_ms: Some(5_000), fault: hangs });
+        assert_eq!(looks["b"], LastLook { rtt: None, seen_ms: None, fault: None });
+        metrics.endpoint("a", rtt, None, 15_000);
+        assert_eq!(metrics.endpoints()["a"], LastLook { rtt, seen_ms: Some(15_000), fault: None });
     }
 }

@@ -30,7 +30,7 @@ fn page() -> String {
     metrics.register_process();
     metrics.register_view(|| Duration::ZERO, || false, || Duration::ZERO);
     telemetry.emit(Event::MemberJoined { member: "n1".into(), address: String::new() });
-    metrics.endpoint_looked_at("http://e1:2379", Some(Duration::ZERO));
+    metrics.endpoint_looked_at("http://e1:2379", Some(Duration::ZERO), None);
     metrics.check_made("ETCD_001", 0);
     let (grpc_service, grpc_method) = ("metad.v1.ElectionService".into(), "Leader".into());
     let method = metrics.grpc().method(MethodLabels { grpc_service, grpc_method, grpc_type: "unary" });

@@ -29,7 +29,7 @@ function row(endpoint, fact, nowMs) {
   const leads = fact.is_leader ? ", leads etcd" : "";
   return [
     { text: endpoint.endpoint.replace(/^https?:\/\//, ""), title: fact.name },
-    { text: endpoint.up ? `✓ answers${leads}` : "✕ does not answer", kind: endpoint.up ? "state good" : "state bad" },
+    condition(endpoint, leads),
     number(span(endpoint.rtt_ms)),
     number(endpoint.answered ? `${age(nowMs - moment(endpoint.answered))} ago` : "never"),
     number(span(fact.fsync_p99_ms)),
@@ -37,6 +37,12 @@ function row(endpoint, fact, nowMs) {
     number(database(fact)),
     { text: or(fact.version) },
   ];
+}
+
+/** What is wrong with it, in the words of the verdict and the doctor; how to mend that is its title. */
+function condition({ up, finding, fix }, leads) {
+  if (up && !finding) return { text: `✓ answers${leads}`, kind: "state good" };
+  return { text: `✕ ${or(finding)}`, kind: "state bad", title: fix };
 }
 
 function database(fact) {

@@ -84,7 +84,7 @@ impl EtcdCollector {
         };
         let began = self.clock.now();
         if !depth.sample.is_zero() {
-            self.remember_pages().await;
+            self.remember_pages(&probes).await;
         }
         let prefix = self.prefix();
         let asked = self.inspectors.iter().zip(probes).map(|(i, p)| ask(i, p, depth.reads, &prefix));
@@ -105,15 +105,15 @@ impl EtcdCollector {
         format!("/metad/{}/", self.config.node.cluster)
     }
 
-    async fn remember_pages(&mut self) {
-        let pages = join_all(self.inspectors.iter().map(metrics)).await;
+    async fn remember_pages(&mut self, probes: &[Probe]) {
+        let pages = self.pages(probes.iter()).await;
         let now = self.clock.now();
         self.elections.note(now, &pages);
         self.before = pages.into_iter().map(|p| p.ok().map(|page| Before { page, at: now })).collect();
     }
 
     async fn compare_pages(&mut self, facts: &mut EtcdFacts) {
-        let pages = join_all(self.inspectors.iter().map(metrics)).await;
+        let pages = self.pages(facts.endpoints.iter().map(|e| &e.probe)).await;
         let now = self.clock.now();
         self.elections.note(now, &pages);
         for ((facts, page), slot) in facts.endpoints.iter_mut().zip(pages).zip(&mut self.before) {
@@ -122,6 +122,15 @@ impl EtcdCollector {
             facts.page_before = then.map(|b| (b.page, now.since(b.at)));
             facts.page = page;
         }
+    }
+
+    /// The metrics of those that answer. Whoever does not would be waited for again.
+    async fn pages(&self, probes: impl Iterator<Item = &Probe>) -> Vec<Result<Etcd, String>> {
+        let asked = self.inspectors.iter().zip(probes).map(async |(inspector, probe)| match &probe.status {
+            Ok(_) => Etcd::read(&inspector.page("/metrics").await?),
+            Err(why) => Err(why.clone()),
+        });
+        join_all(asked).await
     }
 
     /// Writes in a second: the growth of the revision.
@@ -227,8 +236,4 @@ async fn ask(inspector: &Inspector, probe: Probe, reads: usize, key: &str) -> En
     }
     facts.learned = inspector.page("/debug/vars").await.ok().map(|page| Learned::read(&page));
     facts
-}
-
-async fn metrics(inspector: &Inspector) -> Result<Etcd, String> {
-    Etcd::read(&inspector.page("/metrics").await?)
 }

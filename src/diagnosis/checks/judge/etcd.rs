@@ -6,7 +6,7 @@ use super::super::facts::{EndpointFacts, EtcdFacts, Facts};
 use super::super::{Judgement, Outcome, Status};
 use super::{count, etcd, list, millis, ms, skip};
 use crate::store::etcd::inspect::ListedMember;
-use crate::store::probe::MemberStatus;
+use crate::store::probe::{Finding, MemberStatus, Probe};
 
 /// Connecting and one answer may take so many of the longest round trips.
 const ROUND_TRIPS: f64 = 10.0;
@@ -14,11 +14,7 @@ const ROUND_TRIPS: f64 = 10.0;
 /// Every endpoint answers as an etcd.
 pub fn endpoints(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
-    let silent: Vec<String> = etcd
-        .endpoints
-        .iter()
-        .filter_map(|e| Some(format!("{}: {}", e.probe.place, e.probe.status.as_ref().err()?)))
-        .collect();
+    let silent: Vec<&EndpointFacts> = etcd.endpoints.iter().filter(|e| e.probe.status.is_err()).collect();
     let slowest = etcd
         .endpoints
         .iter()
@@ -29,16 +25,8 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     let up = etcd.endpoints.len() - silent.len();
     let answer = format!("{up} of {} answer", count(etcd.endpoints.len(), "endpoint"));
     if !silent.is_empty() {
-        let fix = format!(
-            "start the member there, or fix the network path to it: etcdctl --endpoints={} endpoint health",
-            etcd.endpoints
-                .iter()
-                .filter(|e| e.probe.status.is_err())
-                .map(|e| e.probe.place.as_str())
-                .collect::<Vec<_>>()
-                .join(",")
-        );
-        return Outcome::new(Status::Fail, format!("{answer}; {}", silent.join("; ")), limit).fix(fix).made();
+        let told = silent.iter().map(|e| found_at(&e.probe)).collect::<Vec<_>>().join("; ");
+        return Outcome::new(Status::Fail, format!("{answer}; {told}"), limit).fix(fixes(&silent)).made();
     }
     let Some((took, slowest)) = slowest else { return skip("no endpoint is configured") };
     let status = super::above(took, warn, f64::INFINITY);
@@ -47,6 +35,24 @@ pub fn endpoints(facts: &Facts) -> Judgement {
         .fix(fix)
         .reading(took, "ms", warn)
         .made()
+}
+
+fn found_at(probe: &Probe) -> String {
+    match (probe.finding(), &probe.status) {
+        (Some(finding), _) => format!("{} {finding}", probe.place),
+        (None, Err(why)) => format!("{}: {why}", probe.place),
+        (None, Ok(_)) => format!("{} answers", probe.place),
+    }
+}
+
+/// What to do about each of them, once where it is the same for all.
+fn fixes(silent: &[&EndpointFacts]) -> String {
+    let fix = |e: &EndpointFacts| e.probe.finding().unwrap_or(Finding::IsLate).fix();
+    let each: BTreeSet<String> = silent.iter().map(|e| fix(e)).collect();
+    match each.len() {
+        1 => each.into_iter().collect(),
+        _ => silent.iter().map(|e| format!("{}: {}", e.probe.place, fix(e))).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// One leader, in the eyes of all members.

@@ -13,7 +13,7 @@ use crate::config;
 use crate::election::record::Foreign;
 use crate::store::StoreError;
 use crate::store::etcd::inspect::ListedMember;
-use crate::store::probe::{Alarm, MemberStatus, Probe, Reach};
+use crate::store::probe::{Alarm, MemberStatus, Probe};
 
 fn facts(flags: &[(&str, &str)]) -> Facts {
     let mut all = vec![("node.id", "n".to_owned()), ("store.etcd.endpoints", "a:1,b:1,c:1".to_owned())];
@@ -39,7 +39,7 @@ fn endpoint(member: u64) -> EndpointFacts {
         probe: Probe {
             place: format!("http://m{member}:1"),
             at: Instant::default(),
-            reach: Reach::Open,
+            found: None,
             status: Ok((db, Duration::from_millis(1))),
             decided: Ok(Duration::from_millis(1)),
         },
