@@ -16,10 +16,12 @@ pub mod metrics;
 pub mod printer;
 pub mod terminal;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
+use futures_util::future;
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::clock::{Clock, wall_clock_ms};
@@ -30,6 +32,8 @@ use printer::Printer;
 
 /// How many events a slow reader may fall behind before it misses some.
 const STREAM_MAX: usize = 256;
+/// How many events are kept for those who come later.
+const RECENT_MAX: usize = 100;
 
 /// The one emit path. Clones share it.
 #[derive(Clone)]
@@ -43,6 +47,7 @@ struct TelemetryInner {
     metrics: Metrics,
     headroom: Mutex<Headroom>,
     stream: broadcast::Sender<Arc<Stamped>>,
+    recent: Mutex<VecDeque<Arc<Stamped>>>,
     printer: Option<Printer>,
 }
 
@@ -58,6 +63,7 @@ impl Telemetry {
                 metrics,
                 headroom,
                 stream,
+                recent: Mutex::default(),
                 printer,
             }),
         }
@@ -76,6 +82,11 @@ impl Telemetry {
         if let Some(printer) = &self.inner.printer {
             printer.print(stamped.clone());
         }
+        // The driver must not wait for a reader that is kept from running; the ring can do without one event.
+        if let Ok(mut recent) = self.inner.recent.try_lock() {
+            recent.truncate(RECENT_MAX - 1);
+            recent.push_front(stamped.clone());
+        }
         let _ = self.inner.stream.send(stamped); // nobody listens: fine
     }
 
@@ -89,6 +100,19 @@ impl Telemetry {
     /// All events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Stamped>> {
         self.inner.stream.subscribe()
+    }
+
+    /// The last events, the oldest first, and then all as they happen; see [`Telemetry::events`].
+    pub fn events_with_recent(&self) -> impl Stream<Item = Result<Arc<Stamped>, u64>> + Send + use<> {
+        let next = self.events();
+        let recent = self.inner.recent.lock().unwrap_or_else(|e| e.into_inner());
+        let recent: Vec<_> = recent.iter().rev().cloned().collect();
+        let known = recent.clone();
+        // What happens between the two is in both.
+        let is_new = move |event: &Arc<Stamped>| !known.iter().any(|k| Arc::ptr_eq(k, event));
+        let next = next
+            .filter(move |event| future::ready(event.as_ref().is_err() || event.as_ref().is_ok_and(&is_new)));
+        stream::iter(recent.into_iter().map(Ok)).chain(next)
     }
 
     /// All events from now on; `Err`: so many were missed, because the reader was too slow. Ends with
@@ -130,8 +154,6 @@ impl Telemetry {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt;
-
     use super::*;
     use crate::clock::SimClock;
     use crate::election::history::Reason;
@@ -148,5 +170,15 @@ mod tests {
         let told: Vec<_> = events.map(|event| event.map(|e| e.event.kind())).collect().await;
         assert_eq!((told.len(), told[0]), (STREAM_MAX + 1, Err(4)));
         assert_eq!(told.last(), Some(&Ok("stopped")), "and here it has ended");
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_is_told_the_last_events_once_each() {
+        let telemetry = Telemetry::new("n", Arc::new(SimClock::default()), None);
+        (0..RECENT_MAX + 5).for_each(|_| telemetry.emit(Event::ClaimLost));
+        let events = telemetry.events_with_recent();
+        telemetry.emit(Event::Stopped { reason: Reason::ResignedSignal, detail: String::new(), code: 0 });
+        let told: Vec<_> = events.map(|event| event.map(|e| e.event.kind())).collect().await;
+        assert_eq!((told.len(), told.last()), (RECENT_MAX + 1, Some(&Ok("stopped"))));
     }
 }

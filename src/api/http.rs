@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::explain;
 use crate::api::view::LeaderDocument;
 use crate::clock::{Clock, parse_duration};
 use crate::config::StoreKind;
@@ -90,6 +91,8 @@ pub async fn serve(
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/headroom", get(headroom::headroom))
         .route("/api/v1/state", get(state::state))
+        .route("/explain", get(async || explain::list()))
+        .route("/explain/{code}", get(explained))
         .merge(page::routes())
         .route("/api/v1/checks", get(checks::checks))
         .layer(from_fn_with_state(parts.clone(), hosts::check))
@@ -121,6 +124,15 @@ async fn harden(mut answer: Response) -> Response {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
+}
+
+async fn explained(Path(code): Path<String>) -> (StatusCode, String) {
+    match explain::of(&code) {
+        Some(text) => (StatusCode::OK, text),
+        None => {
+            (StatusCode::NOT_FOUND, "no check, no reason and no exit code; /explain lists them\n".to_owned())
+        }
+    }
 }
 
 async fn livez(State(parts): State<HttpParts>, Query(query): Query<HashMap<String, String>>) -> Response {

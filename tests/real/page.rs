@@ -121,8 +121,10 @@ fn a_healthy_cluster_and_a_fail_over_are_shown_at_once() {
     nodes.swap_remove(served).kill();
     browser.wait("#verdict-word", "Cannot reach this node");
     let page = browser.texts();
-    assert_eq!((&page["level"], &page["leader"]), (&json!("unknown"), &json!(next)), "nothing is blank");
-    assert!(page["text"].as_str().is_some_and(|t| t.contains("since") && t.contains("ago")), "{page}");
+    assert_eq!((&page["level"], &page["leader"]), (&json!("lost"), &json!(next)), "nothing is blank");
+    let text = page["text"].as_str().unwrap_or_default();
+    assert!(text.contains("since") && text.contains("ago"), "{page}");
+    assert!(text.contains("Open the page of another member: 127.0.0.1:"), "{page}");
 }
 
 fn wall_ms(time: &str) -> i64 {
@@ -161,12 +163,16 @@ fn a_lost_store_is_shown_grey_with_the_age_of_what_is_known() {
     etcd.pause_all();
     browser.wait("#verdict-word", "etcd does not answer");
     let page = browser.texts();
-    assert_eq!(page["level"], "unknown", "{page}");
+    assert_eq!(page["level"], "lost", "{page}");
     assert_eq!(grey(&mut browser), "grayscale(1)");
+    let cure = "accepts connections but does not answer; look at that process";
+    wait_until("it says what to do", PATIENCE, || {
+        browser.texts()["text"].as_str().is_some_and(|text| text.contains(cure))
+    });
     let led = format!("{} led", nodes[first].id());
     assert!(page["text"].as_str().is_some_and(|t| t.contains(&led) && t.contains("ago")), "{page}");
     assert_eq!(page["leader"], nodes[first].id(), "what was known is not blank");
-    assert_eq!(row(&page["etcd"], &etcd.endpoint(0))[1], "✕ does not answer");
+    assert_eq!(row(&page["etcd"], &etcd.endpoint(0))[1], "✕ accepts connections but does not answer");
     assert_accessible(&mut browser, "without etcd");
     // The lease drains, and the leader, wherever it is, ends with it; on a busy machine its fuse may have to see to that.
     let code = nodes[first].wait_exit(PATIENCE);
@@ -221,6 +227,12 @@ fn a_leadership_that_flaps_is_shown_with_what_to_do_until_it_is_over() {
     browser.wait("#checks-passed code", "LEADER_003");
     browser.wait("#events-list li", "check LEADER_003 is pass now");
     assert_asks_only(&mut browser, &observer);
+    // Who opens the page afterwards sees what has happened, once.
+    browser.ask("reload", Value::Null);
+    browser.wait("#events-list li", "check LEADER_003 is warn now");
+    let warned =
+        browser.ask("count", json!({ "selector": "#events-list li", "text": "LEADER_003 is warn now" }));
+    assert_eq!(warned, 1);
 }
 
 #[test]
@@ -233,23 +245,47 @@ fn everybody_can_use_it_by_day_and_night_on_a_phone_and_without_a_mouse() {
     }
     browser.ask("reload", Value::Null);
     browser.wait("#checks-open .finding.fail strong", "the leader does not flap");
+    browser.wait("#history-summary", "Last 6h: 2 changes"); // it fits what has happened
+    browser.ask("click", json!({ "selector": "#ranges button:text('24h')" }));
     browser
         .wait("#history-summary", "Last 24h: 4 changes · 2 unplanned · longest without a leader 5 min 24 s");
     browser.wait("#headroom-summary", "least 0.30");
     browser.wait("#events-list li", "e1 leads now, e0 led before");
     browser.wait("#events-list li:first-child", "the store answers again, after 2.1 s");
     walk(&mut browser);
-    for (width, height) in [(1280, 900), (360, 740)] {
-        for scheme in ["light", "dark"] {
-            let looks = browser.ask("look", json!({ "width": width, "height": height, "scheme": scheme }));
-            assert_eq!(looks["content"], looks["window"], "nothing to scroll sideways at {width}, {scheme}");
-            assert_accessible(&mut browser, &format!("{width}, {scheme}"));
-        }
-    }
+    look_at_all_sizes(&mut browser, "day");
+    browser.ask("fulfil", json!({ "path": "/api/v1/state", "body": fixtures::crowd(&state(&node)) }));
+    browser.wait("#members-count", "12 registered, 3 gone");
+    let page = browser.texts();
+    let names: Vec<&str> =
+        page["members"].as_array().expect("a table").iter().map(|row| cells(row)[0]).collect();
+    assert!(names[1].ends_with("-2") && names[9].ends_with("-10"), "2 comes before 10: {names:?}");
+    assert!(names.iter().all(|name| name.chars().count() <= 40), "{names:?}");
+    assert!(page["verdict"].as_str().is_some_and(|v| v.contains("3 members gone")), "{page}");
+    look_at_all_sizes(&mut browser, "crowd");
     assert_asks_only(&mut browser, &node);
     browser.ask("spoil", json!({ "selector": "#lease", "attribute": "aria-label" }));
     let found = browser.ask("axe", Value::Null)["violations"].to_string();
     assert!(found.contains("aria-meter-name"), "twin: a violation is noticed: {found}");
+}
+
+/// On a phone, a tablet and a screen, by day and night: nothing to scroll sideways, and nothing that axe finds. With
+/// `METAD_PAGE_SHOTS=folder` it leaves pictures for who wants to look.
+fn look_at_all_sizes(browser: &mut Browser, name: &str) {
+    for (width, height) in [(1280, 900), (768, 1024), (360, 740)] {
+        for scheme in ["light", "dark"] {
+            let looks = browser.ask("look", json!({ "width": width, "height": height, "scheme": scheme }));
+            assert_eq!(
+                looks["content"], looks["window"],
+                "{name}: nothing to scroll sideways at {width}, {scheme}"
+            );
+            assert_accessible(browser, &format!("{name}, {width}, {scheme}"));
+            if let Ok(folder) = std::env::var("METAD_PAGE_SHOTS") {
+                let path = format!("{folder}/{name}-{width}-{scheme}.png");
+                browser.ask("screenshot", json!({ "path": path, "whole": true }));
+            }
+        }
+    }
 }
 
 /// One Tab stop among the marks of the timeline; arrows go on, Enter tells what is known and takes it away again.

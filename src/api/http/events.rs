@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::HttpParts;
@@ -47,13 +48,26 @@ impl Readers {
     }
 }
 
-/// One message for each event, as `--events` prints it; an event `missed` says how many were lost.
-pub(super) async fn events(State(parts): State<HttpParts>) -> Response {
+/// What a reader asks for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    /// The last events too.
+    #[serde(default)]
+    recent: bool,
+}
+
+/// One message for each event, as `--events` prints it; an event `missed` says how many were lost. With `?recent=true`
+/// the last events of this node come first.
+pub(super) async fn events(State(parts): State<HttpParts>, Query(asked): Query<Asked>) -> Response {
     let (place, guard, made_way) = parts.readers.enter();
     if made_way {
         parts.telemetry.metrics().limit_reached(Listener::Http, Limit::Readers);
     }
-    let messages = parts.telemetry.events().map(move |event| {
+    let events = match asked.recent {
+        true => parts.telemetry.events_with_recent().left_stream(),
+        false => parts.telemetry.events().right_stream(),
+    };
+    let messages = events.map(move |event| {
         let _taken = &guard;
         let message = match event {
             Ok(stamped) => Event::default().data(stamped.to_json().to_string()),

@@ -17,6 +17,22 @@ pub fn documents(state: &Value) -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// The same state with twelve members, whose names are as long as they may be, and three that have gone.
+pub fn crowd(state: &Value) -> Value {
+    let mut crowd = state.clone();
+    let name = |i: usize| format!("a-meta-node-of-the-production-cluster-in-frankfurt-rack-7-{i}");
+    let of = |i: usize| {
+        let mut member = state["members"][0].clone();
+        (member["node"], member["is_leader"]) = (json!(name(i)), json!(i == 1));
+        member["role"] = json!(if i == 1 { "leader" } else { "follower" });
+        member
+    };
+    crowd["members"] = (1..=12).rev().map(of).collect();
+    crowd["leader"]["node"] = json!(name(1));
+    crowd["gone"] = (13..=15).map(|i| json!({ "node": name(i), "since": state["time"] })).collect();
+    crowd
+}
+
 fn time(ms: i64) -> String {
     format!("{:.3}", Timestamp::from_millisecond(ms).expect("a time"))
 }

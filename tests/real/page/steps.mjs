@@ -34,6 +34,8 @@ export const steps = {
     return page.evaluate(() => ({ content: document.documentElement.scrollWidth, window: innerWidth }));
   },
 
+  count: ({ page }, { selector, text }) => page.locator(selector).filter({ hasText: text }).count(),
+
   click: ({ page }, { selector }) => page.locator(selector).first().click(),
 
   /** Spoils the page, to see that somebody notices. */
@@ -88,7 +90,7 @@ function readPage() {
     etcd_text: read("etcd-text"),
     checks: read("checks-text"),
     history: read("history-summary"),
-    lanes: [...document.querySelectorAll("#timeline-picture .lane-name")].map((name) => name.textContent),
+    lanes: [...document.querySelectorAll("#timeline-picture .lane-name")].map((name) => name.firstChild.textContent),
     leads_now: document.querySelectorAll("#timeline-picture .tenure.now").length,
   };
 }

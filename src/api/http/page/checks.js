@@ -1,11 +1,9 @@
 // The checks: what fails first, each with what to do about it.
 
-import { announce, byId, h, text } from "./dom.js";
+import { byId, copyable, h, text } from "./dom.js";
 import { age, count, moment, or, stateOf } from "./format.js";
 
 const ORDER = ["fail", "warn", "unknown", "pass"];
-/** How long the button says that it has copied. */
-const COPIED_MS = 2000;
 
 let drawn = "";
 
@@ -30,7 +28,7 @@ function headline(answer, findings, nowMs) {
   if (answer.absent) return "Not available on this node. Run metad doctor on its machine.";
   if (answer.failed) return `No data from this node: ${answer.failed}.`;
   if (!answer.data) return "Querying this node…";
-  if (!answer.data.at) return "This node has not run its checks yet.";
+  if (!answer.data.at) return findings.length > 0 ? "All checks have not been run yet; what is known:" : "This node has not run its checks yet.";
   const open = findings.some((finding) => finding.status !== "pass");
   return `Run ${age(nowMs - moment(answer.data.at))} ago.${open ? "" : " Nothing is wrong."}`;
 }
@@ -62,44 +60,17 @@ function card(finding) {
       " ",
       h("strong", {}, finding.title),
       " ",
-      h("code", { class: "code" }, finding.code),
+      explained(finding),
     ),
     h("p", {}, or(finding.measured), finding.limit ? h("span", { class: "muted" }, ` · limit: ${finding.limit}`) : null),
     finding.why ? h("p", { class: "muted" }, `Why it matters: ${finding.why}`) : null,
-    finding.fix ? remedy(finding) : null,
+    finding.fix ? copyable(finding.fix, `the fix for ${finding.code}`) : null,
   );
 }
 
-function remedy(finding) {
-  const code = h("code", {}, finding.fix);
-  const button = h("button", { type: "button", "aria-label": `Copy the fix for ${finding.code}` }, "Copy");
-  button.addEventListener("click", () => copy(code, button));
-  return h("div", { class: "fix" }, h("pre", { tabindex: 0, "aria-label": `The fix for ${finding.code}` }, code), button);
-}
-
-async function copy(code, button) {
-  const done = (await toClipboard(code.textContent)) || bySelection(code);
-  text(button, done ? "Copied" : "Press Ctrl+C");
-  announce(done ? "The fix was copied." : "The fix is selected; press Ctrl and C.");
-  setTimeout(() => text(button, "Copy"), COPIED_MS);
-}
-
-/** Browsers offer it to pages on https and loopback only. */
-async function toClipboard(words) {
-  try {
-    await navigator.clipboard.writeText(words);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function bySelection(code) {
-  const selection = getSelection();
-  selection.selectAllChildren(code);
-  return document.execCommand("copy");
-}
+/** The code, and the way to what the binary says of it. */
+const explained = ({ code }) => h("a", { href: `/explain/${code}` }, h("code", { class: "code" }, code));
 
 function line(finding) {
-  return h("li", {}, h("span", { class: "state good" }, "✓ "), finding.title, " ", h("code", { class: "code" }, finding.code), h("span", { class: "muted" }, ` ${finding.measured ?? ""}`));
+  return h("li", {}, h("span", { class: "state good" }, "✓ "), finding.title, " ", explained(finding), h("span", { class: "muted" }, ` ${finding.measured ?? ""}`));
 }

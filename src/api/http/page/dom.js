@@ -1,5 +1,7 @@
 // The little that is needed to build and update elements. Text is always text, never markup.
 
+import { UNKNOWN } from "./format.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
@@ -44,14 +46,18 @@ export function attribute(element, name, value) {
  */
 export function rows(body, wanted) {
   while (body.rows.length > wanted.length) body.deleteRow(-1);
-  wanted.forEach((cells, i) => row(body.rows[i] ?? body.insertRow(), cells));
+  const labels = [...body.parentNode.tHead.rows[0].cells].map((cell) => cell.textContent);
+  wanted.forEach((cells, i) => row(body.rows[i] ?? body.insertRow(), cells, labels));
 }
 
-function row(tr, cells) {
+/** Each cell knows its column: on a narrow screen there is no head above it. */
+function row(tr, cells, labels) {
   cells.forEach((cell, i) => {
     const td = tr.cells[i] ?? tr.appendChild(i === 0 ? h("th", { scope: "row" }) : h("td"));
     attribute(td, "class", cell.kind);
     attribute(td, "title", cell.title);
+    attribute(td, "data-label", labels[i]);
+    attribute(td, "data-unknown", cell.text === UNKNOWN);
     content(td, cell);
   });
 }
@@ -65,6 +71,40 @@ function content(td, cell) {
   if (a.parentNode !== td) td.replaceChildren(a);
   attribute(a, "href", cell.link);
   text(a, cell.text);
+}
+
+/** How long a button says that it has copied. */
+const COPIED_MS = 2000;
+
+/** A command, and a button that copies it. `what`: "the fix for ETCD_001". */
+export function copyable(words, what) {
+  const code = h("code", {}, words);
+  const button = h("button", { type: "button", "aria-label": `Copy ${what}` }, "Copy");
+  button.addEventListener("click", () => copy(code, button));
+  return h("div", { class: "fix" }, h("pre", { tabindex: 0, "aria-label": what }, code), button);
+}
+
+async function copy(code, button) {
+  const done = (await toClipboard(code.textContent)) || bySelection(code);
+  text(button, done ? "Copied" : "Press Ctrl+C");
+  announce(done ? "Copied." : "It is selected; press Ctrl and C.");
+  setTimeout(() => text(button, "Copy"), COPIED_MS);
+}
+
+/** Browsers offer it to pages on https and loopback only. */
+async function toClipboard(words) {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function bySelection(code) {
+  const selection = getSelection();
+  selection.selectAllChildren(code);
+  return document.execCommand("copy");
 }
 
 /** Says something to those who listen to the page instead of seeing it. */

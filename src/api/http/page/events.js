@@ -1,12 +1,10 @@
 // The events of this node as they happen, newest first.
 
 import { byId, h, text } from "./dom.js";
-import { clock, or, span } from "./format.js";
+import { clock, local, or, span } from "./format.js";
 
 /** Older ones make way. */
 const EVENTS_MAX = 100;
-
-const opened = Date.now();
 
 const SAYINGS = {
   listening: () => "listens",
@@ -44,11 +42,13 @@ function before(event) {
 /** "open", "lost" or "absent". */
 export function showStream(condition) {
   const words = {
-    open: `Live, since ${clock(opened)}. What happened before is in the history above and in the log.`,
+    open: "The last events of this node, and what happens now. What happened before is in the history above and in the log.",
     lost: "The stream is broken; reconnecting.",
     absent: "Not available on this node. On the command line, metad watch follows the cluster.",
   };
   text("events-text", words[condition]);
+  // A new stream begins with the last events again.
+  if (condition === "open") byId("events-list").replaceChildren();
 }
 
 export function showEvent(event) {
@@ -64,7 +64,7 @@ function line(event) {
   return h(
     "li",
     { class: alarming ? "alarming" : null, title: event.type },
-    h("time", { datetime: new Date(at).toISOString() }, clock(at)),
+    h("time", { datetime: new Date(at).toISOString(), title: local(at) }, clock(at)),
     h("span", { class: "shape", "aria-hidden": "true" }, alarming ? "▲" : "·"),
     h("span", {}, saying(event)),
   );

@@ -83,6 +83,22 @@ export function or(value) {
   return known(value) && value !== "" ? String(value) : UNKNOWN;
 }
 
+/** A name that is no longer than this; what tells names apart is often at their end. */
+export function shorten(name, most) {
+  if (name.length <= most) return name;
+  const head = Math.ceil((most - 1) / 2);
+  return `${name.slice(0, head)}…${name.slice(name.length - (most - 1 - head))}`;
+}
+
+/** meta-2 before meta-10. */
+export const naturally = new Intl.Collator("en", { numeric: true }).compare;
+
+/** The same moment where the reader is; nothing, where that is UTC. */
+export function local(ms) {
+  if (!known(ms) || new Date(ms).getTimezoneOffset() === 0) return "";
+  return `${new Date(ms).toLocaleTimeString()} local time`;
+}
+
 /** "1 change", "2 changes". */
 export function count(n, one, many = `${one}s`) {
   return `${n} ${n === 1 ? one : many}`;

@@ -1,22 +1,51 @@
 // The card of the leader: who, since when, how much of the lease is left, and how long a change would take.
 
-import { attribute, byId, text } from "./dom.js";
+import { attribute, byId, copyable, h, text } from "./dom.js";
 import { UNKNOWN, age, clock, moment, or, seconds, span } from "./format.js";
+
+/** No more members that have gone have a command each. */
+const COMMANDS_MAX = 5;
+
+/** A longer name is written smaller. */
+const LONG = 24;
+
+let drawn = "";
 
 /** Draws what does not change by itself. */
 export function showLeader(state) {
   const leader = state.leader ?? state.last_known_leader;
   text("leader-node", leader ? leader.node : state.answerer.is_outdated ? UNKNOWN : "none");
+  attribute(byId("leader-node"), "class", leader?.node.length > LONG ? "long" : null);
   byId("leader-mine").hidden = !leader || leader.node !== state.answerer.node;
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
   text("leader-ttl", leader ? span(leader.lease_ttl_secs * 1000) : UNKNOWN);
   text("leader-lease", or(leader?.lease));
   text("leader-transitions", or(leader?.transitions));
-  showBudget(state.failover_budget);
+  showBudget(state.failover_budget, state);
+  showCommands(state);
 }
 
-function showBudget(budget) {
+/** What an operator would do next, ready to be copied: this page only shows. */
+function showCommands(state) {
+  const { leader, gone, answerer } = state;
+  const self = state.members.find((member) => member.node === answerer.node);
+  const meta = leader?.address ?? self?.rpc_address;
+  const commands = [];
+  if (leader && state.members.length > 1) commands.push(["Hand over to another member", `metad step-down --meta ${meta}`]);
+  if (meta) commands.push(["Examine everything", `metad doctor --meta ${meta}`]);
+  for (const { node } of gone.slice(0, COMMANDS_MAX)) commands.push([`Free what ${node} still holds, if it is certainly dead`, `metad release --node ${node} --it-is-dead`]);
+  const key = JSON.stringify(commands);
+  if (key === drawn) return;
+  drawn = key;
+  byId("commands").replaceChildren(...commands.flatMap(([what, command]) => [h("p", { class: "muted" }, what), copyable(command, what)]));
+}
+
+function showBudget(budget, state) {
+  if (budget && state.members.length < 2) {
+    for (const id of ["budget-planned", "budget-process", "budget-machine"]) text(id, "no other member is registered");
+    return;
+  }
   text("budget-planned", !budget ? UNKNOWN : budget.planned_ms ? `one write, about ${span(budget.planned_ms)}` : "one write");
   text("budget-process", budget ? "milliseconds: its guardian revokes the lease" : UNKNOWN);
   text("budget-machine", budget ? `at most ${seconds(budget.machine_ms)}` : UNKNOWN);

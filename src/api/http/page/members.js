@@ -1,7 +1,10 @@
 // The members: those that are registered, and those that have gone within the last hour.
 
 import { byId, rows, text } from "./dom.js";
-import { UNKNOWN, age, bytes, count, moment, or, percent, ratio, rough, signed, span } from "./format.js";
+import { UNKNOWN, age, bytes, count, moment, naturally, or, percent, ratio, rough, shorten, signed, span } from "./format.js";
+
+/** A longer name would push the other columns out of sight. */
+const NAME_MAX = 24;
 
 const ROLES = {
   leader: "★ leader",
@@ -19,8 +22,8 @@ const ROLES = {
  * `extra.members`: what the checks measured of each member, by node id.
  */
 export function showMembers(state, late, nowMs, extra) {
-  const there = state.members.map((member) => there_(member, state, late, extra));
-  const gone = state.gone.map((member) => goneRow(member, nowMs));
+  const there = state.members.toSorted(byName).map((member) => there_(member, state, late, extra));
+  const gone = state.gone.toSorted(byName).map((member) => goneRow(member, nowMs));
   rows(byId("members-rows"), [...there, ...gone]);
   const words = [count(state.members.length, "registered", "registered")];
   if (gone.length > 0) words.push(`${gone.length} gone`);
@@ -31,7 +34,7 @@ function there_(member, state, late, extra) {
   const mine = member.node === state.answerer.node;
   const measured = extra.members[member.node] ?? {};
   return [
-    { text: mine ? `${member.node} (this node)` : member.node, link: mine ? null : pageOf(member), title: `gRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
+    { text: mine ? `${named(member)} (this node)` : named(member), link: mine ? null : pageOf(member), title: `${member.node}\ngRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
     { text: role(member), kind: member.is_leader ? "role leads" : "role" },
     number(mine ? "now" : age(state.answerer.age_ms + late)),
     number(mine ? UNKNOWN : span(measured.rtt_ms)),
@@ -47,7 +50,7 @@ function there_(member, state, late, extra) {
 function goneRow(member, nowMs) {
   const dashes = Array.from({ length: 7 }, () => number(UNKNOWN));
   return [
-    { text: member.node, kind: "gone" },
+    { text: named(member), kind: "gone", title: member.node },
     { text: "✕ gone", kind: "role gone" },
     number(rough(nowMs - moment(member.since))),
     ...dashes.slice(0, 6),
@@ -55,10 +58,14 @@ function goneRow(member, nowMs) {
   ];
 }
 
+const named = (member) => shorten(member.node, NAME_MAX);
+
 function role(member) {
   if (member.is_leader && member.role !== "leader") return `★ leader, ${member.role}`;
   return ROLES[member.role] ?? member.role;
 }
+
+const byName = (a, b) => naturally(a.node, b.node);
 
 const number = (words) => ({ text: words, kind: "number" });
 

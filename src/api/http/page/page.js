@@ -5,11 +5,11 @@ import { announce, attribute, byId, h, text } from "./dom.js";
 import { showStore } from "./etcd.js";
 import { showEvent, showStream } from "./events.js";
 import { listen, poll } from "./feed.js";
-import { age, clock, count, moment, span } from "./format.js";
+import { clock, count, local, moment, naturally, span } from "./format.js";
 import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
 import { showLeader, showLease } from "./leader.js";
 import { showMembers } from "./members.js";
-import { RANGES, draw, showTimeline } from "./timeline.js";
+import { RANGES, draw, fitting, showTimeline } from "./timeline.js";
 
 /** A change shows within this, and the time of one answer, even without the stream of events. */
 const STATE_MS = 1000;
@@ -48,7 +48,7 @@ function verdict() {
   if (now.failedSince) return unreachable(old);
   if (!isCurrent()) {
     const who = storeAnswers() ? "This node has an outdated view" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
-    return { level: "unknown", word: who, text: `Last known: ${lastKnown(state)}. ${old}` };
+    return { level: "lost", word: who, text: `${cure(state)}Last known: ${lastKnown(state)}. ${old}` };
   }
   if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : "The members are electing one." };
   return judged(state);
@@ -56,8 +56,18 @@ function verdict() {
 
 const whyNobody = ({ key, value, look }) => `No leader can be elected: the key ${key} with the value “${value}” is where only the leader record belongs. Inspect it: ${look}`;
 
+/** What is wrong with the store, and what to do about it: once, if it is the same everywhere. */
+function cure(state) {
+  const bad = state.store.endpoints.filter((endpoint) => endpoint.finding);
+  const same = bad.length > 1 && bad.every(({ finding }) => finding === bad[0].finding);
+  if (same) return `Each of the ${bad.length} endpoints ${bad[0].finding}; ${bad[0].fix}. `;
+  return bad.map(({ endpoint, finding, fix }) => `${endpoint} ${finding}; ${fix}. `).join("");
+}
+
 function unreachable(old) {
-  return { level: "unknown", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}` };
+  const others = (now.state?.members ?? []).filter((member) => member.http_address && member.node !== now.state.answerer.node);
+  const open = others.length > 0 ? ` Open the page of another member: ${others.map((member) => member.http_address).join(", ")}.` : "";
+  return { level: "lost", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}${open}` };
 }
 
 const lastKnown = (state) => {
@@ -67,12 +77,23 @@ const lastKnown = (state) => {
 
 function judged(state) {
   const counts = tally(now.checks.data?.findings ?? []);
-  if (counts.fail > 0) return { level: "bad", word: `${state.leader.node} leads, ${count(counts.fail, "check")} failed`, text: "Fixes are below, under Checks." };
-  if (counts.unknown > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.unknown, "check")} not possible`, text: "The reason is below, under Checks." };
-  if (counts.warn > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(counts.warn, "warning")}`, text: "Fixes are below, under Checks." };
-  const gone = state.gone.length;
-  if (gone > 0) return { level: "warn", word: `${state.leader.node} leads, ${count(gone, "member")} gone`, text: `${state.gone.map((g) => g.node).join(", ")} left within the last hour.` };
-  return { level: "good", word: `${state.leader.node} leads`, text: now.checks.data?.at ? "" : "No check results are known." };
+  const gone = state.gone.map((member) => member.node).sort(naturally);
+  const words = [];
+  if (counts.fail > 0) words.push(`${count(counts.fail, "check")} failed`);
+  if (gone.length > 0) words.push(`${count(gone.length, "member")} gone`);
+  if (counts.unknown > 0) words.push(`${count(counts.unknown, "check")} not possible`);
+  if (counts.warn > 0) words.push(count(counts.warn, "warning"));
+  const level = counts.fail > 0 ? "bad" : words.length > 0 ? "warn" : "good";
+  return { level, word: [`${state.leader.node} leads`, ...words].join(", "), text: explained(gone, counts) };
+}
+
+function explained(gone, counts) {
+  const said = [];
+  if (gone.length > 0) said.push(`${gone.join(", ")} left within the last hour.`);
+  if (counts.fail + counts.warn > 0) said.push("Fixes are below, under Checks.");
+  else if (counts.unknown > 0) said.push("The reason is below, under Checks.");
+  else if (!now.checks.data?.at) said.push("No check results are known.");
+  return said.join(" ");
 }
 
 /** Does the store answer this node? Each member of etcd is looked at every few seconds. */
@@ -113,7 +134,12 @@ function drawVerdict() {
   document.title = `${found.word}${now.state ? ` · ${now.state.answerer.cluster}` : ""} · metad`;
   if (!now.state) return;
   text("cluster", now.state.answerer.cluster);
-  text("served", `Served by ${now.state.answerer.node} (${now.state.answerer.role}), metad ${now.state.answerer.version} · ${clock(nodeTime())}`);
+  text("served", `Served by ${now.state.answerer.node} (${now.state.answerer.role}), metad ${now.state.answerer.version} · ${clock(nodeTime())} UTC${here()}`);
+}
+
+function here() {
+  const words = local(nodeTime());
+  return words ? ` (${words})` : "";
 }
 
 /** What drains and ages. */
@@ -216,8 +242,19 @@ function drawRanges() {
 }
 
 function setRange(range) {
-  now.range = range;
   history.replaceState(null, "", `#range=${range}`);
+  showRange(range);
+}
+
+/** Until somebody has chosen a range, it is the one that shows the last change. */
+function fit() {
+  if (location.hash) return;
+  const range = fitting(tenures(), nodeTime());
+  if (range && range !== now.range) showRange(range);
+}
+
+function showRange(range) {
+  now.range = range;
   [...byId("ranges").children].forEach((button) => attribute(button, "aria-pressed", String(button.textContent === range)));
   drawHistory();
   askHistory();
@@ -230,6 +267,7 @@ drawRanges();
 const askState = poll(() => "/api/v1/state", STATE_MS, onState);
 const askHistory = poll(() => `/api/v1/history?since=${now.range}`, HISTORY_MS, (answer) => {
   now.history = answer;
+  if (now.state) fit();
   drawHistory();
 });
 const askHeadroom = poll(() => `/api/v1/headroom?since=${headroomRange()}`, HEADROOM_MS, onHeadroom);
@@ -239,7 +277,7 @@ const askChecks = poll(() => "/api/v1/checks", CHECKS_MS, (answer) => {
   now.checks = answer.failed ? { ...now.checks, failed: answer.failed } : answer;
   frame();
 });
-listen("/api/v1/events", onEvent, showStream);
+listen("/api/v1/events?recent=true", onEvent, showStream);
 setInterval(frame, FRAME_MS);
 setInterval(drawHistory, 10_000);
 new ResizeObserver(() => {

@@ -1,7 +1,7 @@
 // Who led when: one lane for each node, a mark for each change, and what is known of the change that is chosen.
 
 import { attribute, byId, h, rows, s, text } from "./dom.js";
-import { clock, count, or, span } from "./format.js";
+import { clock, count, naturally, or, shorten, span } from "./format.js";
 
 const HOUR = 3600_000;
 export const RANGES = { "1h": HOUR, "6h": 6 * HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR };
@@ -77,9 +77,16 @@ function firstSeen(tenure) {
 export function showTimeline(tenures, nodes, range, now) {
   const from = now - RANGES[range];
   const visible = tenures.filter((t) => (t.to_ms ?? now) >= from);
-  const lanes = [...new Set([...nodes, ...visible.map((t) => t.node)])].sort();
+  const lanes = [...new Set([...nodes, ...visible.map((t) => t.node)])].sort(naturally);
   picture = { tenures: visible, nodes: lanes, from, to: now, range };
   draw();
+}
+
+/** The smallest range that shows the last change in its right half or so. */
+export function fitting(tenures, now) {
+  const last = changesOf(tenures, now).at(-1)?.at;
+  if (!last) return null;
+  return Object.keys(RANGES).find((range) => now - last < RANGES[range] * 0.8) ?? null;
 }
 
 /** Draws again, in the width that there is now. */
@@ -123,15 +130,11 @@ function hatching() {
 
 function lane(plot, node, i) {
   const y = TOP + i * LANE;
-  const name = s("text", { class: "lane-name", x: 0, y: y + LANE / 2 + 4 }, shorten(node, plot.left));
+  const name = s("text", { class: "lane-name", x: 0, y: y + LANE / 2 + 4 }, shorten(node, Math.max(3, Math.floor((plot.left - 12) / 8))));
+  name.append(s("title", {}, node));
   const ground = s("rect", { class: "lane", x: plot.left, y: y + (LANE - BAR) / 2, width: plot.width - plot.left - 8, height: BAR, rx: 3 });
   const bars = picture.tenures.filter((t) => t.node === node).map((t) => bar(plot, t, y));
   return [ground, ...bars, name];
-}
-
-function shorten(name, room) {
-  const most = Math.max(3, Math.floor((room - 12) / 8));
-  return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }
 
 function bar(plot, tenure, y) {
@@ -272,7 +275,7 @@ function story(change) {
     h("strong", {}, whoToWhom(change)),
     ` ${clock(change.at, picture.to)}, ${kindOf(change)}`,
   );
-  const reason = change.reason ? h("p", {}, h("code", {}, change.reason), `: ${REASONS[change.reason] ?? "see the log"}`) : h("p", {}, "The reason is not known.");
+  const reason = change.reason ? h("p", {}, h("a", { href: `/explain/${change.reason}` }, h("code", {}, change.reason)), `: ${REASONS[change.reason] ?? "see the log"}`) : h("p", {}, "The reason is not known.");
   const gap = h("p", {}, change.open ? `No leader since, for ${span(change.gap)}.` : `No leader for ${span(change.gap)}.`);
   const detail = change.detail ? h("p", { class: "change-detail" }, change.detail) : null;
   const seen = seenWords(change.seen);
