@@ -6,6 +6,7 @@
 
 mod args;
 mod asking;
+mod completions;
 mod doctor;
 mod explain;
 mod history;
@@ -23,7 +24,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use crate::election::exit::Exit;
 use crate::node::exit_timer;
@@ -40,6 +41,7 @@ struct Failure {
 pub fn main() -> ExitCode {
     panics::end_the_process();
     crate::guardian::run_if_asked();
+    completions::answer_if_asked();
     let done = match Cli::try_parse() {
         Ok(cli) => command(cli.command),
         Err(e) if e.use_stderr() => {
@@ -70,25 +72,21 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Serve(args) => serve::serve(args, vec![]),
         Command::Run(args) => serve::serve(args.serve, args.command),
         Command::Config(args) => settings::config(&args),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "metad", &mut script);
-            output::print(&String::from_utf8_lossy(&script)).map(|()| 0)
-        }
-        Command::Status(args) => query::run(query::status(args)),
-        Command::Leader(args) => query::run(query::leader(args)),
-        Command::Members(args) => query::run(query::members(args)),
-        Command::Watch(args) => query::run(watch::watch(args)),
-        Command::History(args) => query::run(history::history(args)),
-        Command::StepDown(args) => query::run(steering::step_down(args)),
-        Command::Release(args) => query::run(release::release(args)),
-        Command::Wait(args) => query::run(query::wait(args)),
-        Command::Worker(args) => query::run(worker::worker(args)),
-        Command::Doctor(args) => query::run(doctor::doctor(args)),
-        Command::Check(args) => query::run(doctor::check(args)),
+        Command::Completions { shell } => completions::print(shell),
+        Command::Status(args) => query::on_runtime(query::status(args)),
+        Command::Leader(args) => query::on_runtime(query::leader(args)),
+        Command::Members(args) => query::on_runtime(query::members(args)),
+        Command::Watch(args) => query::on_runtime(watch::watch(args)),
+        Command::History(args) => query::on_runtime(history::history(args)),
+        Command::StepDown(args) => query::on_runtime(steering::step_down(args)),
+        Command::Release(args) => query::on_runtime(release::release(args)),
+        Command::Wait(args) => query::on_runtime(query::wait(args)),
+        Command::Worker(args) => query::on_runtime(worker::worker(args)),
+        Command::Doctor(args) => query::on_runtime(doctor::doctor(args)),
+        Command::Check(args) => query::on_runtime(doctor::check(args)),
         Command::Explain { code } => explain::explain(code.as_deref()),
         Command::Version => output::print(&format!("metad {}\n", env!("CARGO_PKG_VERSION"))).map(|()| 0),
-        Command::Health(args) => query::run(query::health(args)),
+        Command::Health(args) => query::on_runtime(query::health(args)),
     }
 }
 

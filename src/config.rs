@@ -294,19 +294,24 @@ pub fn load(
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigError> {
     let mut layers = layers::Layers::defaults();
+    let mut faults = Vec::new();
     if let Some(path) = file {
-        for (key, value, origin) in file::read(path)? {
-            layers.set(key, value, origin);
+        for assignment in file::read(path)? {
+            match assignment {
+                Ok((key, value, origin)) => layers.set(key, value, origin),
+                Err(fault) => faults.push(fault),
+            }
         }
     }
-    let unread = layers.add_env(env)?;
-    layers.add_flags(flags)?;
+    let unread = layers.add_env(env, &mut faults);
+    layers.add_flags(flags, &mut faults);
     layers.compute_defaults();
     let (table, origins) = layers.finish();
 
-    validate::values(&table, &origins)?;
+    faults.extend(validate::values(&table, &origins));
+    ConfigError::of(faults)?;
     let config: Config = table.clone().try_into().map_err(|error| ConfigError::schema(&error))?;
-    validate::rules(&config, &origins)?;
+    ConfigError::of(validate::rules(&config, &origins))?;
     let mut warnings = validate::warnings(&config, &origins);
     warnings.extend(unread.iter().map(|name| suggest::for_unread(name)));
     Ok(Loaded { config, origins, warnings, table })
@@ -346,8 +351,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let table = toml::Table::try_from(self).map_err(|error| ConfigError::schema(&error))?;
         let origins = Origins::default();
-        validate::values(&table, &origins)?;
-        validate::rules(self, &origins)
+        ConfigError::of(validate::values(&table, &origins))?;
+        ConfigError::of(validate::rules(self, &origins))
     }
 
     /// What another process needs to know to look at this node as it looks at itself: keys, and values as one would type

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 
+use super::completions;
 use super::key_flags::KeyFlags;
 use crate::clock::parse_duration;
 
@@ -48,6 +50,7 @@ pub(super) enum Command {
     /// Explain a check, a reason or an exit code
     Explain {
         /// Such as LEASE_003, renew_deadline or 75; without it, lists all
+        #[arg(add = ArgValueCompleter::new(completions::codes))]
         code: Option<String>,
     },
     /// Validate or print the configuration
@@ -133,7 +136,7 @@ pub(super) struct WatchArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct StepDownArgs {
     /// Member that should lead next; default: any ready member
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completions::members))]
     pub(super) to: Option<String>,
     /// Skip the confirmation prompt
     #[arg(short, long)]
@@ -163,7 +166,7 @@ pub(super) struct HistoryArgs {
 #[derive(Args, Debug)]
 pub(super) struct ReleaseArgs {
     /// Node id of the dead node
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completions::members))]
     pub(super) node: String,
     /// Confirm that the node is dead. A released node that still runs stops leading only when it notices
     #[arg(long, required = true)]
@@ -215,10 +218,10 @@ pub(super) struct DoctorArgs {
     #[arg(short, long, value_enum, default_value_t = DoctorFormat::Table)]
     pub(super) output: DoctorFormat,
     /// Run only these checks, by code or name
-    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',', add = ArgValueCompleter::new(completions::checks))]
     pub(super) only: Vec<String>,
     /// Skip these checks, by code or name
-    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',', add = ArgValueCompleter::new(completions::checks))]
     pub(super) skip: Vec<String>,
     /// How long to sample etcd's counters
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
@@ -234,7 +237,7 @@ pub(super) struct DoctorArgs {
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
     /// Codes or names of checks; metad doctor --list shows them
-    #[arg(required = true, value_name = "CODE")]
+    #[arg(required = true, value_name = "CODE", add = ArgValueCompleter::new(completions::checks))]
     pub(super) codes: Vec<String>,
     #[command(flatten)]
     pub(super) settings: SettingArgs,

@@ -3,13 +3,16 @@
 //! A reader that has gone away (`metad members | head`) is no error: nothing more is printed, the exit code stays, and
 //! what would never end does. Any other failure to print is exit code 74.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::Failure;
+use crate::api::view::Time;
 use crate::api::view::member::{Answerer, Foreign, Gone, Leader, Member};
+use crate::clock::millis;
 use crate::election::exit::Exit;
 use crate::telemetry::terminal::{plain, plain_lines};
 
@@ -156,12 +159,32 @@ pub(super) fn answerer_line(a: &Answerer) -> String {
     format!("source {node} ({role}{lease}), age {}{outdated}, cluster {cluster}\n", span(a.age_ms))
 }
 
+/// A table as wide as the terminal at most; what is read by a program is never wrapped.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut t = Table::new();
-    t.load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header.to_vec());
+    t.load_style(presets::NOTHING).set_header(header.to_vec());
+    match width() {
+        Some(width) => t.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => t.set_content_arrangement(ContentArrangement::Disabled),
+    };
     t
+}
+
+/// The columns of the terminal, if stdout is one.
+fn width() -> Option<u16> {
+    let stdout = std::io::stdout();
+    stdout
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&stdout).ok())
+        .flatten()
+        .map(|size| size.ws_col)
+        .filter(|columns| *columns > 0)
+}
+
+/// What comes before each of many looks: the time, on a terminal on a cleared screen.
+pub(super) fn new_look(every: Duration) -> String {
+    let head = format!("every {}, {}\n\n", span(millis(every)), Time::now());
+    if std::io::stdout().is_terminal() { format!("\x1b[H\x1b[2J{head}") } else { head }
 }
 
 #[cfg(test)]

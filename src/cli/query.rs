@@ -27,8 +27,8 @@ pub(super) const NO_LEADER: i32 = 2;
 /// The answer is older than the lease: nobody knows.
 pub(super) const UNKNOWN: i32 = 3;
 
-/// Runs a command that waits for the network.
-pub(super) fn run(command: impl Future<Output = Result<i32, Failure>>) -> Result<i32, Failure> {
+/// Runs what waits for the network.
+pub(super) fn on_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot start: {e}")))?;
     let done = runtime.block_on(command);
@@ -195,13 +195,13 @@ where
     let Some(every) = every else { return look().await };
     let again = async {
         loop {
+            output::print(&output::new_look(every))?;
             match look().await {
                 Err(e) if e.code == Exit::Io.code() => return Err(e),
                 Err(e) => output::say(&e.message),
                 Ok(_) => {}
             }
             tokio::time::sleep(every).await;
-            output::print("\n")?;
         }
     };
     tokio::select! {

@@ -9,6 +9,7 @@ use crate::client::CheckClient;
 use crate::config::{self, KEYS, Loaded, Origin};
 use crate::election::exit::Exit;
 use crate::proto::metad::Setting;
+use crate::telemetry::log;
 
 /// The file that a flag names, else a variable of the environment.
 pub(super) fn file_or_env(flag: Option<&PathBuf>, variable: &str) -> Option<PathBuf> {
@@ -66,6 +67,9 @@ pub(super) fn config(args: &ConfigArgs) -> Result<i32, Failure> {
         ConfigCommand::Print { settings, origins } => (settings, Some(*origins)),
     };
     let loaded = load(settings)?;
+    // The log's own parser decides; whatever a node would refuse to start with is refused here.
+    log::check_filter(&loaded.config.log.filter)
+        .map_err(|e| Failure::new(Exit::Config.code(), e.to_string()))?;
     for warning in &loaded.warnings {
         super::output::say(&format!("warning: {warning}"));
     }

@@ -91,6 +91,9 @@ pub enum ConfigError {
         /// What to do.
         fix: String,
     },
+    /// Several of these, in the order in which they stand and override each other.
+    #[error("{}", all(.0))]
+    Several(Vec<ConfigError>),
     /// The list of keys and the structs disagree. Only a fault in metad, or a path that is not UTF-8 in a
     /// configuration made in memory, leads here.
     #[error(
@@ -99,9 +102,23 @@ pub enum ConfigError {
     Schema(String),
 }
 
+fn all(faults: &[ConfigError]) -> String {
+    let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    format!("{}\n{} errors", texts.join("\n\n"), texts.len())
+}
+
 // === impl ConfigError ===
 
 impl ConfigError {
+    /// Nothing, one of them, or several.
+    pub(super) fn of(mut faults: Vec<Self>) -> Result<(), Self> {
+        match faults.len() {
+            0 => Ok(()),
+            1 => Err(faults.remove(0)),
+            _ => Err(Self::Several(faults)),
+        }
+    }
+
     pub(super) fn schema(error: &dyn std::error::Error) -> Self {
         Self::Schema(error.to_string().trim_end().to_owned())
     }

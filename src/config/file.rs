@@ -1,7 +1,7 @@
 //! The configuration file: TOML with the line and column of every key.
 //!
 //! `toml::Table` forgets where a value stood, so the file is read as a spanned tree and flattened to
-//! (key, value, origin). The first fault in the order of the file is the one reported.
+//! (key, value, origin). Faults are reported in the order of the file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -31,8 +31,8 @@ struct Entry<'d, 'i> {
     value: &'d DeValue<'i>,
 }
 
-/// Reads the file and checks names and types; values are checked after the merge.
-pub(super) fn read(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
+/// Reads the file and checks names and types, each by itself; values are checked after the merge.
+pub(super) fn read(path: &Path) -> Result<Vec<Result<Assignment, ConfigError>>, ConfigError> {
     let bytes =
         std::fs::read(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     let text = str::from_utf8(&bytes).map_err(|error| not_utf8(path, &bytes, error.valid_up_to()))?;
@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
     let mut entries = Vec::new();
     flatten(document.get_ref(), "", &mut entries);
     entries.sort_by_key(|entry| entry.key_span.start);
-    entries.iter().map(|entry| source.assignment(entry)).collect()
+    Ok(entries.iter().map(|entry| source.assignment(entry)).collect())
 }
 
 /// Collects what is not a known section, with its full path.

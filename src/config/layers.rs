@@ -140,7 +140,8 @@ impl Layers {
     pub(super) fn add_env(
         &mut self,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<Vec<String>, ConfigError> {
+        faults: &mut Vec<ConfigError>,
+    ) -> Vec<String> {
         let mut unread = Vec::new();
         let env: Vec<_> = env.collect();
         // A program that metad runs has metad's own variables.
@@ -156,24 +157,25 @@ impl Layers {
             }
             let Some(key) = KEYS.iter().find(|key| key.env() == name) else {
                 let hint = suggest::for_env(&name);
-                return Err(ConfigError::UnknownKey { origin: Origin::Env(name.clone()), key: name, hint });
+                faults.push(ConfigError::UnknownKey { origin: Origin::Env(name.clone()), key: name, hint });
+                continue;
             };
-            self.set_text(key, &text, Origin::Env(name))?;
+            faults.extend(self.set_text(key, &text, Origin::Env(name)).err());
         }
-        Ok(unread)
+        unread
     }
 
     /// The flags, as pairs of a key's path and the text that was typed.
-    pub(super) fn add_flags(&mut self, flags: &[(&str, String)]) -> Result<(), ConfigError> {
+    pub(super) fn add_flags(&mut self, flags: &[(&str, String)], faults: &mut Vec<ConfigError>) {
         for (path, text) in flags {
             let Some(key) = keys::find(path) else {
                 let key = (*path).to_owned();
                 let hint = suggest::for_path(path);
-                return Err(ConfigError::UnknownKey { origin: Origin::Flag(key.clone()), key, hint });
+                faults.push(ConfigError::UnknownKey { origin: Origin::Flag(key.clone()), key, hint });
+                continue;
             };
-            self.set_text(key, text, Origin::Flag(key.flag_or_path().to_owned()))?;
+            faults.extend(self.set_text(key, text, Origin::Flag(key.flag_or_path().to_owned())).err());
         }
-        Ok(())
     }
 
     /// The defaults that follow from other values. What they follow from may still be invalid: then it is

@@ -299,3 +299,38 @@ fn values_that_do_not_fit_together() {
     let three = from_file("meta.meta_leader_lease_secs = 3\nstore.etcd.endpoints = [\"h:1\"]");
     assert!(three.is_ok(), "the least lease must work with the other defaults");
 }
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let text = "[node]\nid = \"a b\"\npriorty = 3\n[meta]\nmeta_leader_lease_secs = \"15s\"\n";
+    let env = [("METAD_META__TICK_INTERVAL_MS", "soon")];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("metad.toml");
+    std::fs::write(&file, text).unwrap();
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let said = load(Some(&file), env.into_iter(), &[("http.listen_addr", "nowhere".to_owned())])
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "`node.priorty`",
+        "contains the character",
+        "meta_leader_lease_secs",
+        "TICK_INTERVAL",
+        "nowhere",
+        "5 errors",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Those between the values are told together too.
+    let flags = [
+        ("meta.meta_leader_lease_secs", "3"),
+        ("meta.tick_interval_ms", "5000"),
+        ("meta.main_loop_timeout_secs", "2"),
+        ("store.kind", "etcd"),
+    ];
+    let flags = flags.map(|(key, value)| (key, value.to_owned()));
+    let said = load(None, std::iter::empty(), &flags).unwrap_err().to_string();
+    for part in ["tick_interval_ms", "main_loop_timeout_secs", "needs etcd endpoints", "3 errors"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}

@@ -21,27 +21,26 @@ struct Rules<'c> {
 }
 
 /// Checks every value of a merged table on its own, in the order of the keys.
-pub(super) fn values(table: &Table, origins: &Origins) -> Result<(), ConfigError> {
-    for key in KEYS {
-        let origin = origins.get(key.path);
-        match lookup(table, key.path) {
-            Some(value) => check_value(key, value, origin)?,
-            None if may_be_missing(key) => {}
-            None => return Err(missing(key)),
-        }
-    }
-    Ok(())
+pub(super) fn values(table: &Table, origins: &Origins) -> Vec<ConfigError> {
+    let fault = |key: &'static Key| match lookup(table, key.path) {
+        Some(value) => check_value(key, value, origins.get(key.path)).err(),
+        None if may_be_missing(key) => None,
+        None => Some(missing(key)),
+    };
+    KEYS.iter().filter_map(fault).collect()
 }
 
 /// Checks the values against each other.
-pub(super) fn rules(config: &Config, origins: &Origins) -> Result<(), ConfigError> {
+pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     let rules = Rules { config, origins };
-    rules.addresses()?;
-    rules.timings()?;
-    match config.store.kind {
+    let etcd = match config.store.kind {
         StoreKind::Etcd => rules.etcd(&config.store.etcd),
         StoreKind::Sqlite => Ok(()),
-    }
+    };
+    [rules.addresses(), rules.timings(), rules.main_loop_timeout(), etcd]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
 }
 
 /// What is allowed but probably not meant.
@@ -54,6 +53,10 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
             origins.get("store.etcd.endpoints"),
             origins.get("store.kind"),
         ));
+    }
+    let sqlite = origins.get("store.sqlite.path");
+    if config.store.kind == StoreKind::Etcd && *sqlite != Origin::Default {
+        warnings.push(format!("store.sqlite.path ({sqlite}) is not used, because store.kind is \"etcd\""));
     }
     let urls = etcd.urls();
     if let Some(twice) = (1..urls.len()).find(|i| urls[..*i].contains(&urls[*i])) {
@@ -219,8 +222,7 @@ impl Rules<'_> {
             StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
         };
         self.at_most(wait, wait_ms, lease_ms, "the lease")?;
-        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")?;
-        self.main_loop_timeout()
+        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")
     }
 
     /// The built-in loop gives a sign of life each second; a busy machine may hold it up for a few.

@@ -88,6 +88,14 @@ pub fn flush() -> bool {
     LINES.get().inspect(|lines| lines.flush(FLUSH_LIMIT)).is_some()
 }
 
+/// Can this filter be used?
+///
+/// # Errors
+/// It cannot be read.
+pub fn check_filter(filter: &str) -> Result<(), FilterError> {
+    parse(filter).map(drop)
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
     EnvFilter::try_new(filter).map_err(|e| FilterError { filter: filter.to_owned(), why: e.to_string() })
 }

@@ -95,6 +95,10 @@ fn command_lines() {
         ),
         row("run without a program", 64, &["run"], &["CMD"]),
         row("an unknown output", 64, &["status", "-o", "xml"], &["xml", "json"]),
+        Row {
+            env: vec![("METAD_LOG__FILTER", "a=b=c".into())],
+            ..row("a log filter that serve would refuse", 78, &["config", "check"], &["a=b=c", "log.filter"])
+        },
         row("wait for nothing", 64, &["wait", "godot"], &["godot", "leader"]),
         row("a lease of 0", 78, &["--meta-leader-lease-secs", "0"], &["0", "3", "--meta-leader-lease-secs"]),
         row("a lease of 2", 78, &["--meta-leader-lease-secs", "2"], &["2", "3"]),

@@ -292,3 +292,55 @@ fn the_log_is_json_to_its_last_line_and_one_loss_is_one_error() {
         homeless.stderr()
     );
 }
+
+#[test]
+fn a_shell_is_told_the_checks_the_codes_and_the_members() {
+    let node = NodeBuilder::new("meta-7").spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let complete = |words: &[&str]| {
+        let mut command = spawn::metad_command();
+        command.env("METAD_COMPLETE", "fish").env("METAD_META", node.rpc_addr().to_string());
+        command.arg("--").args(words);
+        let output = spawn::output(command, PATIENCE);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(complete(&["metad", "check", "ETCD_00"]).contains("ETCD_005"));
+    assert!(complete(&["metad", "check", "etcd-end"]).contains("etcd-endpoints"));
+    assert!(complete(&["metad", "explain", "renew_"]).contains("renew_deadline"));
+    assert!(complete(&["metad", "step-down", "--to", ""]).contains("meta-7"));
+    assert!(complete(&["metad", "st"]).contains("step-down"));
+    assert!(
+        !complete(&["metad", "step-down", "--to", "x"]).contains("meta-7"),
+        "twin: what does not fit is not named"
+    );
+}
+
+#[test]
+fn repeated_looks_are_dated_and_a_table_fits_its_terminal() {
+    let node = NodeBuilder::new("a-meta-node-with-a-name-that-is-rather-long").spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let at = node.rpc_addr().to_string();
+    // Through a pipe nothing is wrapped; on a terminal of 60 columns nothing is wider.
+    let (_, piped, _) = spawn::metad(&["members", "--meta", &at], PATIENCE);
+    assert!(piped.lines().next().is_some_and(|line| line.len() > 80), "{piped}");
+    let program = spawn::metad_program();
+    let on_terminal = |args: &str| {
+        let mut script = std::process::Command::new("script");
+        let line = format!("stty cols 60; {} {args} --meta {at}", program.display());
+        script.args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::null());
+        String::from_utf8_lossy(&spawn::output(script, PATIENCE).stdout).into_owned()
+    };
+    let shown = on_terminal("members");
+    assert!(shown.contains("LEASE") && shown.contains("source"), "{shown}");
+    let table = shown.lines().take_while(|line| !line.starts_with("source"));
+    assert!(
+        table.clone().count() > 2 && table.clone().all(|line| line.trim_end().chars().count() <= 60),
+        "{shown}"
+    );
+    let repeated = on_terminal("status -w 200ms & sleep 1; kill $! #");
+    assert!(
+        repeated.matches("\u{1b}[2J").count() >= 2 && repeated.contains("every 200 ms, 20"),
+        "{repeated:?}"
+    );
+}
