@@ -27,6 +27,8 @@ use crate::election::lease::LeaseId;
 
 /// The name in `top`: the longest that the kernel keeps.
 const NAME: &std::ffi::CStr = c"metad: guardian";
+/// The same once all that it still does is to revoke a lease.
+const NAME_REVOKING: &std::ffi::CStr = c"metad: revoking";
 
 struct Process {
     channel: Channel,
@@ -90,6 +92,7 @@ fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
     let revoking = process.last_work();
     let freeing = free_data_dir(lock, exit_report.map(|(exit_report, data_dir)| exit_report.write(data_dir)));
     if let Some(revoking) = revoking {
+        may_be_ended();
         let _ = revoking.join(); // it has nothing to say
     }
     if let Ok(freeing) = freeing {
@@ -115,6 +118,17 @@ fn ignore_signals() {
     for signal in program::IGNORED_BY_GUARDIAN {
         // SAFETY: sets a disposition; there is no other thread yet.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Nothing is left to kill, and a store that is away may keep us for as long as the lease lives: from now on a signal ends
+/// us, and the lease ends by itself. Our name says so; we have no stderr, because who reads the node's log would wait for
+/// ours to close too.
+fn may_be_ended() {
+    let _ = rustix::thread::set_name(NAME_REVOKING); // it is only a name
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: sets a disposition, of signals whose default it is to end the process.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

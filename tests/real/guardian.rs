@@ -69,6 +69,26 @@ fn a_revoke_that_finds_the_store_away_is_tried_until_it_is_back() {
 }
 
 #[test]
+fn a_guardian_that_only_waits_for_its_store_ends_on_sigterm_and_one_that_watches_does_not() {
+    let etcd = EtcdCluster::start(1);
+    let node = on_etcd("a", &etcd, LONG_SECS).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let guardian = node.guardian();
+    support::spawn::signal(guardian, Signal::TERM);
+    assert!(!holds_within(Duration::from_millis(500), || node.guardian() != guardian), "twin: it watches on");
+    etcd.pause_all();
+    node.kill();
+    let name = || std::fs::read_to_string(format!("/proc/{guardian}/comm")).unwrap_or_default();
+    wait_until("it says that it waits for the store", PATIENCE, || name().trim() == "metad: revoking");
+    assert!(!holds_within(Duration::from_secs(1), || name().is_empty()), "twin: it goes on waiting");
+    support::spawn::signal(guardian, Signal::TERM);
+    wait_until("it ends", PATIENCE, || {
+        name().is_empty() || support::spawn::name_and_parent(guardian).0.is_empty()
+    });
+    etcd.resume_all();
+}
+
+#[test]
 fn without_a_guardian_only_the_lease_ends_a_tenure() {
     let etcd = EtcdCluster::start(1);
     let off = |id| on_etcd(id, &etcd, 5).env("METAD_NODE__GUARDIAN", "false");
