@@ -327,6 +327,37 @@ fn what_is_not_etcd_hangs_or_talks_nonsense_is_a_finding_and_no_hang() {
     }
 }
 
+#[test]
+fn an_etcd_that_is_slow_in_bursts_is_found_whenever_one_looks() {
+    let etcd = EtcdCluster::start(1);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                etcd.pause(0);
+                std::thread::sleep(Duration::from_millis(700));
+                etcd.resume(0);
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let doctor = Doctor::of(&etcd).env("METAD_CHECKS__RTT_P99_MS", "100");
+        for _ in 0..4 {
+            let command = doctor.command(&["check", "ETCD_008", "-o", "nagios"]);
+            let output = spawn::output(command, EXAMINATION);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.code() == Some(0) {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+                panic!("slow in bursts, and found to be well: {said}");
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    etcd.resume(0);
+    let command = Doctor::of(&etcd).command(&["check", "ETCD_008", "-o", "nagios"]);
+    let output = spawn::output(command, EXAMINATION);
+    assert_eq!(output.status.code(), Some(0), "twin: {}", String::from_utf8_lossy(&output.stdout));
+}
+
 fn changes_of(node: &Node, code: &str) -> Vec<String> {
     let events = node.events();
     let of = events.iter().filter(|e| e.kind() == "check_changed" && e.str("code") == code);

@@ -87,7 +87,7 @@ impl EtcdCollector {
             self.remember_pages(&probes).await;
         }
         let prefix = self.prefix();
-        let asked = self.inspectors.iter().zip(probes).map(|(i, p)| ask(i, p, depth.reads, &prefix));
+        let asked = self.inspectors.iter().zip(probes).map(|(i, p)| ask(i, p, depth, &prefix));
         let mut facts = EtcdFacts { endpoints: join_all(asked).await, ..EtcdFacts::default() };
         if let Some(best) = best_informed(&facts).map(|i| &self.inspectors[i]) {
             self.ask_cluster(best, depth, &mut facts).await;
@@ -217,7 +217,9 @@ async fn shortest_lease(of: &Inspector) -> Result<Duration, String> {
     Ok(granted)
 }
 
-async fn ask(inspector: &Inspector, probe: Probe, reads: usize, key: &str) -> EndpointFacts {
+/// The reads are spread over the time of the sample: a member that stands still again and again answers quickly in
+/// between.
+async fn ask(inspector: &Inspector, probe: Probe, depth: Depth, key: &str) -> EndpointFacts {
     let mut facts = EndpointFacts {
         probe,
         reads: Vec::new(),
@@ -228,7 +230,11 @@ async fn ask(inspector: &Inspector, probe: Probe, reads: usize, key: &str) -> En
     if facts.probe.status.is_err() {
         return facts;
     }
-    for _ in 0..reads {
+    let pause = depth.sample / u32::try_from(depth.reads.max(1)).unwrap_or(u32::MAX);
+    for i in 0..depth.reads {
+        if i > 0 {
+            tokio::time::sleep(pause).await;
+        }
         match inspector.read(key).await {
             Ok(took) => facts.reads.push(took),
             Err(_) => break,
