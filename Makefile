@@ -70,9 +70,9 @@ simulate: ## Play the SEEDS=10000 first seeds of the simulation, or one SEED=n w
 	  --test search every_invariant_holds -- --nocapture
 
 .PHONY: screenshots
-screenshots: ## Take the README's screenshots of the page anew
+screenshots: ## Take the README's screenshots and its recorded session anew
 	@$(SETUP) test
-	$(CARGO) test --locked --test real page::screenshots -- --ignored --nocapture
+	$(CARGO) test --locked --test real -- --ignored --nocapture page::screenshots readme::recording
 
 .PHONY: lint
 lint: ## Check formatting, clippy's warnings and rustdoc's

@@ -24,6 +24,7 @@ mod partition;
 mod payload;
 mod process;
 mod prometheus;
+mod readme;
 mod reclaim;
 mod reload;
 mod renewal;

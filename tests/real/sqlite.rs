@@ -223,3 +223,15 @@ fn a_leader_whose_disk_is_full_says_so_and_blames_nobody_else() {
     assert!(!last.contains("etcd"), "{last}");
     wait_until("another leads", LEASE + PATIENCE, || leads(&nodes[1]));
 }
+
+/// Whoever is first puts the file into WAL mode, and SQLite tells who comes at that moment that it is locked, at once. Only
+/// processes meet there, and only in about one round of six.
+#[test]
+fn nodes_that_start_at_once_on_a_file_that_is_not_there_yet_all_join() {
+    for _ in 0..4 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let start = |i| NodeBuilder::new(&format!("n{i}")).sqlite(folder.path().join("metad.db")).spawn();
+        let nodes: Vec<_> = (0..6).map(start).collect();
+        nodes.iter().for_each(|node| drop(node.wait_for("joined", PATIENCE)));
+    }
+}

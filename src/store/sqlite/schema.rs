@@ -43,6 +43,8 @@ const PLACE: &str = "CREATE TABLE IF NOT EXISTS place (
 ) STRICT";
 /// How long a leader gets to notice that its file is gone: it hears of it at once, and of a mount over it within a second.
 const SETTLES: Duration = Duration::from_secs(1);
+/// The pause before a file that others are opening is tried again.
+const WAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the file cannot be used. Each says which file, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -138,8 +140,7 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenEr
     let _ = files::make(path); // SQLite gives its other files the same mode, and says what is wrong here
     let mut connection = Connection::open(path).map_err(io)?;
     connection.busy_timeout(busy_timeout).map_err(io)?;
-    let journal: Result<String, _> = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
-    if let Err(e) = journal {
+    if let Err(e) = use_wal(&connection, busy_timeout) {
         return Err(match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::NotADatabase) => OpenError::not_ours(path, e),
             _ => io(e),
@@ -148,6 +149,21 @@ fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, OpenEr
     connection.pragma_update(None, "synchronous", "FULL").map_err(io)?;
     prepare(&mut connection, path)?;
     Ok(connection)
+}
+
+/// A new file is put into this mode by whoever is first. SQLite calls no busy handler for that, so who comes at the same
+/// moment is told at once that the database is locked, and tries again here.
+fn use_wal(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    let mut tries_left = busy_timeout.as_millis() / WAL_PAUSE.as_millis();
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && tries_left > 0 => {
+                tries_left -= 1;
+                std::thread::sleep(WAL_PAUSE);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn refuse_network(path: &Path) -> Result<(), OpenError> {
