@@ -28,6 +28,8 @@ pub mod exit_report;
 mod fate;
 pub mod horizon;
 #[cfg(feature = "node")]
+pub mod init;
+#[cfg(feature = "node")]
 pub mod keeper;
 pub mod kernel_timer;
 #[cfg(feature = "node")]

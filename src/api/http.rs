@@ -83,7 +83,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/healthz", get(readyz))
+        .route("/healthz", get(livez))
         .route("/leader", get(leader))
         .route("/metrics", get(metrics))
         .route("/version", get(version))

@@ -88,6 +88,10 @@ pub(super) struct ServeArgs {
     /// Append what the election is told and asks for to FILE as JSON lines, for a bug report [env: METAD_TRACE]
     #[arg(long, value_name = "FILE")]
     pub(super) trace_file: Option<PathBuf>,
+    /// Stay as an init whose child is the node, which it always is as process 1 of a container: reap, forward signals, exit with
+    /// the node's code
+    #[arg(long)]
+    pub(super) init: bool,
     /// Accept, for this start only, that the store is new or was restored from a backup
     #[arg(long)]
     pub(super) accept_new_store: bool,

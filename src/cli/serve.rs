@@ -8,6 +8,7 @@ use super::{Failure, settings};
 use crate::config::{Config, LogFormat};
 use crate::election::exit::Exit;
 use crate::election::history::Ending;
+use crate::guardian::init;
 use crate::journal::trace::Trace;
 use crate::node::{Node, StartError, exit_timer};
 use crate::telemetry::event;
@@ -16,6 +17,11 @@ use crate::telemetry::printer::Printer;
 
 /// Runs a node until it is done. With a command, that is the main loop.
 pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+    if init::is_asked(args.init) {
+        return init::run()
+            .map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot be an init: {e}")));
+    }
+    let _ = init::name_node(); // it is only a name
     let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
     let format = match config.log.format {

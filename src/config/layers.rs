@@ -100,8 +100,8 @@ fn host_name() -> Option<String> {
 }
 
 /// Variables of metad that set no key: for its commands, and for the programs that it runs.
-const READ_ELSEWHERE: [&str; 5] =
-    ["METAD_CONFIG", "METAD_META", "METAD_TRACE", "METAD_TOKEN", "METAD_CLUSTER"];
+const READ_ELSEWHERE: [&str; 6] =
+    ["METAD_CONFIG", "METAD_META", "METAD_TRACE", "METAD_TOKEN", "METAD_CLUSTER", "METAD_UNDER_INIT"];
 
 /// What Kubernetes sets for a service whose name begins with metad.
 fn is_of_kubernetes(name: &str) -> bool {

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::channel::{OWN_BYTES_MAX, Program, Refused};
 use super::child::FDS_VARIABLE;
+use super::init::UNDER_INIT;
 
 /// There is no such program.
 const NOT_FOUND: i32 = 127;
@@ -29,8 +30,9 @@ pub(super) const IGNORED_BY_GUARDIAN: [i32; 6] =
 
 /// What our own parent tells us and nobody else: a program that believed it to be meant for itself would answer our
 /// service manager in our place, take over our sockets, or read our secrets.
-const OURS_ALONE: [&str; 9] = [
+const OURS_ALONE: [&str; 10] = [
     FDS_VARIABLE,
+    UNDER_INIT,
     "CREDENTIALS_DIRECTORY",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",

@@ -9,7 +9,7 @@ use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
 use crate::support::proxy::FaultProxy;
 use crate::support::usage::wake_ups;
-use crate::support::{history, spawn, sudo, witness};
+use crate::support::{history, witness};
 
 /// A lease that no test waits for: whoever takes over before it ends was let in by a guardian.
 const LONG_SECS: u64 = 86_400;
@@ -266,23 +266,4 @@ fn a_supervisor_that_is_faster_than_the_guardian_waits_for_the_end_of_the_old_pr
     second.wait_for("main_loop_started", PATIENCE);
     assert!(!first.tree().iter().any(sleeping), "the old program is gone");
     history::check(&[first.trace(), second.trace()]).unwrap_or_else(|e| panic!("{e}"));
-}
-
-#[test]
-fn as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows() {
-    let this = as_process_1_of_a_container_it_says_that_it_has_no_guardian_and_what_follows;
-    if sudo::runs(this, "a namespace of processes") {
-        return;
-    }
-    let mut container = std::process::Command::new("unshare");
-    container
-        .args(["--pid", "--fork", "--kill-child"])
-        .arg(spawn::metad_program())
-        .args(["serve", "--events"]);
-    let node = NodeBuilder::new("n1").spawn_program(container);
-    node.wait_for("main_loop_started", PATIENCE);
-    let log = node.stderr();
-    for part in ["no guardian", "process 1 of its container", "noticed only when its lease ends"] {
-        assert!(log.contains(part), "{part:?} is missing\n{}", node.report());
-    }
 }

@@ -18,6 +18,7 @@ mod guardian;
 mod hang;
 mod history;
 mod idle;
+mod init;
 mod output;
 mod page;
 mod partition;

@@ -1,0 +1,190 @@
+//! Process 1 of a container, or `--init`: an init, whose child is the node.
+//!
+//! When process 1 of a container dies, the kernel ends all of it, the guardian included; so the node must not be that process.
+//! As a child it has its guardian as on a host, and when it crashes or is killed, another member leads in milliseconds.
+//!
+//! The init reaps whoever loses its parent, forwards signals to the node, restarts nothing, and ends with the node's exit
+//! code, once what the node left behind is done. It opens nothing, reads no configuration and has one thread: what it does
+//! not do cannot kill it.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::time::Timespec;
+
+use super::program::code_of;
+use super::tree;
+use crate::clock::{Clock, Instant, OsClock};
+
+/// Tells the child that it is the node.
+pub const UNDER_INIT: &str = "METAD_UNDER_INIT";
+/// The name in `top`.
+const NAME: &std::ffi::CStr = c"metad: init";
+/// What is passed on to the node. It decides what a signal means.
+const FORWARDED: [i32; 6] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+/// How long those whom the node left behind may take. Its guardian needs milliseconds, unless the store is away; whoever
+/// restarts the container must not wait for that.
+const LEFT_BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Init {
+    node: Pid,
+    /// Readable when a signal has come.
+    signals: OwnedFd,
+    /// The node's exit code, and until when the others are waited for.
+    ended: Option<(i32, Instant)>,
+}
+
+/// The node was started by its file descriptor, and would be "exe" in `top`.
+pub fn name_node() -> io::Result<()> {
+    match std::env::var_os(UNDER_INIT) {
+        Some(_) => Ok(rustix::thread::set_name(c"metad")?),
+        None => Ok(()),
+    }
+}
+
+/// Has this process to be one? The child that it starts has not.
+pub fn is_asked(by_flag: bool) -> bool {
+    std::env::var_os(UNDER_INIT).is_none() && (by_flag || std::process::id() == 1)
+}
+
+/// Starts this program again, as the node, and looks after it until its end. Returns its exit code; 128 + n after signal n.
+///
+/// To be called while this process has one thread.
+///
+/// # Errors
+/// The system lacks what it needs.
+pub fn run() -> io::Result<i32> {
+    rustix::thread::set_name(NAME)?;
+    tree::become_subreaper()?; // process 1 is one anyway
+    let signals = take_signals()?;
+    let mut init = Init { node: start()?, signals, ended: None };
+    init.give_terminal();
+    loop {
+        if let Some(code) = init.look() {
+            return Ok(code);
+        }
+        init.wait()?;
+        while let Some(signal) = init.next_signal() {
+            if let Some(code) = init.take(signal) {
+                return Ok(code);
+            }
+        }
+    }
+}
+
+/// Blocks the signals that are ours to take, and SIGTTOU, with which a terminal would stop us when we give it to the node.
+fn take_signals() -> io::Result<OwnedFd> {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: the first call fills the set in, the others read it; only this thread's mask changes; a descriptor that is
+    // returned is ours alone.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in FORWARDED.into_iter().chain([libc::SIGCHLD, libc::SIGTTOU]) {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// In a group of its own: Ctrl-C on a terminal reaches the node once, not through us as well.
+fn start() -> io::Result<Pid> {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_else(|| "metad".into());
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(args).env(UNDER_INIT, "1").process_group(0);
+    let init = rustix::process::getpid();
+    // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            let mut none = std::mem::MaybeUninit::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // We may have died before the signal was armed.
+            if rustix::process::getppid().is_some_and(|parent| parent != init) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(())
+        });
+    }
+    Ok(Pid::from_child(&command.spawn()?))
+}
+
+// === impl Init ===
+
+impl Init {
+    /// Gives the node the terminal that we have, if any: what is typed is meant for it.
+    fn give_terminal(&self) {
+        // A group of another namespace is 0 here, which rustix takes for impossible.
+        // SAFETY: both take and return numbers.
+        let (foreground, ours) = unsafe { (libc::tcgetpgrp(libc::STDIN_FILENO), libc::getpgrp()) };
+        if ours > 0 && foreground == ours {
+            let _ = rustix::termios::tcsetpgrp(io::stdin(), self.node); // without it, it cannot read, no more
+        }
+    }
+
+    /// Reaps all who have ended. The code to end with, once the node has ended and nobody else is left, or it is time.
+    fn look(&mut self) -> Option<i32> {
+        let now = OsClock.now();
+        let is_anybody_left = loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.node => {
+                    self.ended = Some((code_of(status), now + LEFT_BEHIND_TIMEOUT));
+                }
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        let (code, until) = self.ended?;
+        (!is_anybody_left || now.reached(until)).then_some(code)
+    }
+
+    /// Until a signal has come, or it is time.
+    fn wait(&self) -> io::Result<()> {
+        let left = self.ended.map(|(_, until)| OsClock.now().until(until));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn next_signal(&self) -> Option<i32> {
+        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
+        let read = rustix::io::read(&self.signals, &mut bytes).ok()?;
+        // The signal's number comes first.
+        let number = bytes.first_chunk::<4>().filter(|_| read == bytes.len())?;
+        i32::try_from(u32::from_ne_bytes(*number)).ok()
+    }
+
+    /// Passes it on; once the node has ended, whoever asks us to end does not want to wait for the others.
+    fn take(&self, number: i32) -> Option<i32> {
+        let wants_end = matches!(number, libc::SIGTERM | libc::SIGINT);
+        match (self.ended, Signal::from_named_raw(number)) {
+            (Some((code, _)), _) if wants_end => Some(code),
+            (None, Some(signal)) if FORWARDED.contains(&number) => {
+                let _ = rustix::process::kill_process(self.node, signal); // it may be ending
+                None
+            }
+            _ => None,
+        }
+    }
+}
