@@ -60,6 +60,12 @@ soak: ## Random faults for MINUTES=30, with the history checker, on the newest e
 	@$(SETUP) test
 	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test real soak:: -- --nocapture
 
+.PHONY: containers
+containers: ## Kill, stop and pause real containers (needs podman and runc, and root)
+	@$(SETUP) test
+	@command -v podman >/dev/null || { echo 'make containers needs podman: apt-get install podman runc' >&2; exit 1; }
+	$(CARGO) test --locked --test real containers:: -- --ignored --nocapture --test-threads 2
+
 SEEDS ?= 10000
 SEED ?=
 

@@ -8,6 +8,7 @@ mod support;
 mod bad_input;
 mod client;
 mod cluster;
+mod containers;
 mod data_dir;
 mod doctor;
 mod election_etcd;
