@@ -18,6 +18,7 @@ mod release;
 mod reload;
 mod serve;
 mod settings;
+mod sidecar;
 mod steering;
 mod watch;
 mod worker;
@@ -71,6 +72,7 @@ fn command(command: Command) -> Result<i32, Failure> {
     match command {
         Command::Serve(args) => serve::serve(args, vec![]),
         Command::Run(args) => serve::serve(args.serve, args.command),
+        Command::Guardian(args) => sidecar::guardian(&args),
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => completions::print(shell),
         Command::Status(args) => query::on_runtime(query::status(args)),

@@ -75,6 +75,8 @@ pub struct NodeConfig {
     pub failback_delay_secs: u64,
     /// A process that revokes the lease when this one dies.
     pub guardian: bool,
+    /// The socket of a guardian beside this container.
+    pub guardian_socket: Option<PathBuf>,
     /// So many file descriptors no client may use up.
     pub reserved_descriptors: u64,
 }

@@ -44,6 +44,8 @@ pub mod rules;
 #[cfg(feature = "node")]
 mod run;
 #[cfg(feature = "node")]
+pub mod sidecar;
+#[cfg(feature = "node")]
 pub mod tree;
 
 use crate::election::lease::LeaseId;

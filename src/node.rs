@@ -37,6 +37,7 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
+use crate::guardian::sidecar::{SidecarClient, WithSidecar};
 use crate::guardian::{self, GuardianPlan, Guardianship, NoGuardian, Refused};
 use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
@@ -218,7 +219,7 @@ impl NodeBuilder {
             timeouts: timeouts(&self.config),
             data_dir,
             fuse,
-            guardian: keeper.map(|k| Arc::new(k) as Arc<dyn Guardianship>),
+            guardian: guardianship(keeper, &self.config)?,
             peers: Arc::new(ConnectedPeers::default()),
             telemetry: telemetry.clone(),
             main_loop,
@@ -281,6 +282,20 @@ async fn keeper(
     let program = program.ok_or_else(|| NoGuardian("guardian_program is not set".into()))?;
     let plan = GuardianPlan { program, config: config.clone(), lock };
     Keeper::start(plan, horizon).await.inspect_err(|e| tracing::warn!("{e}"))
+}
+
+/// Those who revoke our leases when we are dead: inside, and beside the container.
+fn guardianship(
+    keeper: Option<Keeper>,
+    config: &Config,
+) -> Result<Option<Arc<dyn Guardianship>>, StartError> {
+    let Some(socket) = &config.node.guardian_socket else {
+        return Ok(keeper.map(|keeper| Arc::new(keeper) as Arc<dyn Guardianship>));
+    };
+    let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
+    let sidecar = SidecarClient::start(socket, &config.node.id, ttl)
+        .map_err(|e| StartError { exit: Exit::Config, message: e.to_string() })?;
+    Ok(Some(Arc::new(WithSidecar { keeper, sidecar })))
 }
 
 fn payload(

@@ -25,6 +25,8 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// Like serve, with your own program as the main loop; it runs only while this node leads
     Run(RunArgs),
+    /// Watch containers from beside them, and revoke the lease of one that is killed
+    Guardian(GuardianArgs),
     /// Show the leader, the members, and how old this information is
     Status(ViewArgs),
     /// Show the leader
@@ -95,6 +97,15 @@ pub(super) struct ServeArgs {
     /// Accept, for this start only, that the store is new or was restored from a backup
     #[arg(long)]
     pub(super) accept_new_store: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GuardianArgs {
+    /// Unix socket to listen at, on a volume that the watched containers have too (node.guardian_socket)
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    #[command(flatten)]
+    pub(super) settings: SettingArgs,
 }
 
 #[derive(Args, Debug)]

@@ -12,7 +12,7 @@ use crate::guardian::init;
 use crate::journal::trace::Trace;
 use crate::node::{Node, StartError, exit_timer};
 use crate::telemetry::event;
-use crate::telemetry::log::{self, Format, LogError};
+use crate::telemetry::log::{self, Format, LogError, LogFilter};
 use crate::telemetry::printer::Printer;
 
 /// Runs a node until it is done. With a command, that is the main loop.
@@ -24,12 +24,7 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
     let _ = init::name_node(); // it is only a name
     let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
-    let format = match config.log.format {
-        LogFormat::Auto => None,
-        LogFormat::Text => Some(Format::Text),
-        LogFormat::Json => Some(Format::Json),
-    };
-    let filter = log::start(&louder(&config.log.filter, args.verbose), format).map_err(no_log)?;
+    let filter = start_log(&config, args.verbose)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -43,6 +38,16 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
     log::flush();
     done
+}
+
+/// Starts the log as it is configured.
+pub(super) fn start_log(config: &Config, verbose: u8) -> Result<LogFilter, Failure> {
+    let format = match config.log.format {
+        LogFormat::Auto => None,
+        LogFormat::Text => Some(Format::Text),
+        LogFormat::Json => Some(Format::Json),
+    };
+    log::start(&louder(&config.log.filter, verbose), format).map_err(no_log)
 }
 
 fn trace(file: Option<PathBuf>) -> Result<Option<Trace>, Failure> {

@@ -153,6 +153,10 @@ pub static KEYS: &[Key] = &[
          member can lead, and that supervises the program of `metad run`. Without it a crash is noticed only \
          when the lease ends.",
     ),
+    Key::new("node.guardian_socket", Kind::Path, unset("none", "/run/metad/guardian.sock")).help(
+        "In a container: the socket of `metad guardian`, which runs in a container of its own beside it and revokes this \
+         node's lease when the whole container is killed.",
+    ),
     Key::new("node.reserved_descriptors", int(32, 1_000_000), Fallback::Integer(100)).help(
         "File descriptors reserved for the store, the data dir and the program: client connections share the \
          rest of the process's limit (ulimit -n, whose soft limit is raised to the hard one).",

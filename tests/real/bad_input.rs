@@ -99,6 +99,15 @@ fn command_lines() {
             env: vec![("METAD_LOG__FILTER", "a=b=c".into())],
             ..row("a log filter that serve would refuse", 78, &["config", "check"], &["a=b=c", "log.filter"])
         },
+        Row {
+            env: vec![("METAD_NODE__GUARDIAN_SOCKET", "g.sock".into())],
+            ..row(
+                "a guardian beside what is no container",
+                78,
+                &["serve"],
+                &["node.guardian_socket", "entry point"],
+            )
+        },
         row("wait for nothing", 64, &["wait", "godot"], &["godot", "leader"]),
         row("a lease of 0", 78, &["--meta-leader-lease-secs", "0"], &["0", "3", "--meta-leader-lease-secs"]),
         row("a lease of 2", 78, &["--meta-leader-lease-secs", "2"], &["2", "3"]),

@@ -35,6 +35,7 @@ mod risingwave;
 mod rpc_bad_input;
 mod schema;
 mod several_members;
+mod sidecar;
 mod soak;
 mod sqlite;
 mod stopped;
