@@ -371,11 +371,21 @@ fn registration(config: &Config, listeners: &Listeners) -> Registration {
         // Uuid and incarnation are the data dir's; the driver fills them in.
         member: MemberId { node: config.node.id.clone(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
         rpc_address: bound.map_or_else(|_| listeners.rpc_address.clone(), |at| config.node.advertised(at)),
-        http_address: listeners.http_address.clone(),
+        http_address: http_address(config, &listeners.http_address),
         priority: u16::try_from(config.node.priority).unwrap_or(u16::MAX),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: Duration::from_secs(config.meta.meta_leader_lease_secs),
         lease: LeaseId(0),
+    }
+}
+
+/// Where others reach the page: a listener on all addresses is reached at the host that gRPC is advertised at.
+fn http_address(config: &Config, bound: &str) -> String {
+    let bound_at: Option<std::net::SocketAddr> = bound.parse().ok();
+    let advertised = config.node.advertise_addr.as_deref().and_then(|address| address.rsplit_once(':'));
+    match (bound_at, advertised) {
+        (Some(at), Some((host, _))) if at.ip().is_unspecified() => format!("{host}:{}", at.port()),
+        _ => bound.to_owned(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Failure, asking, output};
 use crate::diagnosis::checks::CHECKS;
 use crate::election::exit::Exit;
 use crate::election::history::Reason;
+use crate::telemetry::terminal::plain;
 
 /// Set by the shell when it asks.
 const VARIABLE: &str = "METAD_COMPLETE";
@@ -59,11 +60,18 @@ pub(super) fn members(typed: &OsStr) -> Vec<CompletionCandidate> {
     let bounded = async { Ok::<_, Failure>(tokio::time::timeout(TIMEOUT, asked).await.ok().flatten()) };
     let known = super::query::on_runtime(bounded).ok().flatten();
     let members = known.map(|answer| answer.members).unwrap_or_default();
-    beginning(typed, members.iter().map(|m| (m.node.as_str(), m.rpc_address.as_str())))
+    // The shell puts it on the command line as it is; whatever no node may be called was registered by a stranger.
+    let is_name =
+        |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    beginning(
+        typed,
+        members.iter().filter(|m| is_name(&m.node)).map(|m| (m.node.as_str(), m.rpc_address.as_str())),
+    )
 }
 
 fn beginning<'t>(typed: &OsStr, all: impl Iterator<Item = (&'t str, &'t str)>) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let fits = all.filter(|(word, _)| word.starts_with(typed.as_ref()));
-    fits.map(|(word, help)| CompletionCandidate::new(word).help(Some(help.to_owned().into()))).collect()
+    fits.map(|(word, help)| CompletionCandidate::new(word).help(Some(plain(help).into_owned().into())))
+        .collect()
 }

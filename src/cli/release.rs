@@ -18,7 +18,7 @@ use crate::election::record::{MemberUuid, View};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::open::{self, OpenStore};
-use crate::store::{Request, ask};
+use crate::store::{Request, ask, probe};
 use crate::telemetry::terminal::plain;
 
 /// How long the node gets to show that it lives.
@@ -90,7 +90,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn OpenStore>, Failure> {
 async fn look(store: &dyn OpenStore, keys: &Keys) -> Result<View, Failure> {
     match ask(store, transactions::read(keys)).await {
         Ok(reply) => Ok(transactions::watched_keys(&reply).view(keys)),
-        Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose().await))),
+        Err(e) => Err(cannot(store, &format!("{e}\n{}", store.diagnose(&probe::question(keys)).await))),
     }
 }
 

@@ -21,7 +21,10 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
         return init::run()
             .map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot be an init: {e}")));
     }
-    let _ = init::name_node(); // it is only a name
+    if init::is_node() {
+        let failed = |e| Failure::new(Exit::Internal.code(), format!("cannot be the node of an init: {e}"));
+        init::begin_node().map_err(failed)?;
+    }
     let loaded = settings::load(&args.settings)?;
     let config = loaded.config;
     let filter = start_log(&config, args.verbose)?;

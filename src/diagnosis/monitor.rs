@@ -15,6 +15,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::{Lease, LeaseTiming};
 use crate::store::codec::Keys;
 use crate::store::places::Health;
+use crate::store::probe;
 use crate::telemetry::Telemetry;
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
@@ -131,7 +132,7 @@ impl Observer for Monitor {
         let (worry, worried) = watch::channel(Worry::default());
         let looking = Looking {
             health: self.parts.health.clone(),
-            question: prober::question(&self.parts.keys),
+            question: probe::question(&self.parts.keys),
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),
             ttl: self.parts.ttl,

@@ -15,10 +15,9 @@ use crate::clock::{Clock, Instant};
 use crate::driver::status::Status;
 use crate::election::history::Reason;
 use crate::election::record::Member;
-use crate::store::codec::Keys;
+use crate::store::Request;
 use crate::store::places::Health;
 use crate::store::probe::Probe;
-use crate::store::{Op, Request, Txn};
 use crate::telemetry::{Event, Telemetry};
 
 /// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
@@ -64,11 +63,6 @@ pub(super) struct Looking {
     pub(super) ttl: Duration,
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) worry: watch::Receiver<Worry>,
-}
-
-/// What each member is asked: something that only a quorum can answer, as everything that the election asks.
-pub fn question(keys: &Keys) -> Request {
-    Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))
 }
 
 /// The monitor's end.
@@ -159,7 +153,7 @@ impl Looking {
     async fn look(&self) -> ProbeRound {
         let probes = self.health.probe(&self.question, PROBE_TIMEOUT).await;
         for probe in &probes {
-            let fault = probe.finding().map(|finding| (finding.to_string(), finding.fix()));
+            let fault = probe.fault().map(|finding| (finding.to_string(), finding.fix()));
             let rtt = probe.decided.as_ref().ok().copied().filter(|_| probe.answers());
             self.telemetry.metrics().endpoint_looked_at(&probe.place, rtt, fault);
         }

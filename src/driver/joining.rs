@@ -10,7 +10,7 @@ use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
 use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next};
-use crate::store::Request;
+use crate::store::{Request, probe};
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -154,7 +154,7 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
             let known = KNOWN_REFUSALS.iter().find(|(said, _)| why.contains(said));
             let found = match known {
                 Some((_, advice)) => (*advice).to_owned(),
-                None => shared.places.diagnose().await,
+                None => shared.places.diagnose(&probe::question(&shared.keys)).await,
             };
             Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
         }

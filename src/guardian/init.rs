@@ -21,13 +21,13 @@ use super::program::code_of;
 use super::tree;
 use crate::clock::{Clock, Instant, OsClock};
 
-/// Tells the child that it is the node.
+/// Tells the child that it is the node, and the process id of its init.
 pub const UNDER_INIT: &str = "METAD_UNDER_INIT";
 /// The name in `top`.
 const NAME: &std::ffi::CStr = c"metad: init";
 /// What is passed on to the node. It decides what a signal means.
-const FORWARDED: [i32; 6] =
-    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+const FORWARDED: [i32; 7] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 /// How long those whom the node left behind may take. Its guardian needs milliseconds, unless the store is away; whoever
 /// restarts the container must not wait for that.
 const LEFT_BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,17 +40,26 @@ struct Init {
     ended: Option<(i32, Instant)>,
 }
 
-/// The node was started by its file descriptor, and would be "exe" in `top`.
-pub fn name_node() -> io::Result<()> {
-    match std::env::var_os(UNDER_INIT) {
-        Some(_) => Ok(rustix::thread::set_name(c"metad")?),
-        None => Ok(()),
-    }
+/// Is this process the node of an init, which is its parent? A variable that somebody set by mistake names another one.
+pub fn is_node() -> bool {
+    let named = std::env::var(UNDER_INIT).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    named.is_some() && named == rustix::process::getppid()
+}
+
+/// What the node of an init does first. It was started by its file descriptor, and would be "exe" in `top`; and the kernel
+/// forgets the parent-death signal when a program with capabilities of its own is executed.
+///
+/// # Errors
+/// The kernel refuses, or the init has died already.
+pub fn begin_node() -> io::Result<()> {
+    rustix::thread::set_name(c"metad")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if is_node() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 /// Has this process to be one? The child that it starts has not.
 pub fn is_asked(by_flag: bool) -> bool {
-    std::env::var_os(UNDER_INIT).is_none() && (by_flag || std::process::id() == 1)
+    !is_node() && (by_flag || std::process::id() == 1)
 }
 
 /// Starts this program again, as the node, and looks after it until its end. Returns its exit code; 128 + n after signal n.
@@ -81,9 +90,11 @@ pub fn run() -> io::Result<i32> {
 /// Blocks the signals that are ours to take, and SIGTTOU, with which a terminal would stop us when we give it to the node.
 fn take_signals() -> io::Result<OwnedFd> {
     let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: the first call fills the set in, the others read it; only this thread's mask changes; a descriptor that is
-    // returned is ours alone.
+    // SAFETY: the disposition and the mask are those of the only thread; the first call on the set fills it in, the others
+    // read it; a descriptor that is returned is ours alone.
     unsafe {
+        // Whoever started us may have it ignored, and then nobody who ends would be told of.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         libc::sigemptyset(set.as_mut_ptr());
         for signal in FORWARDED.into_iter().chain([libc::SIGCHLD, libc::SIGTTOU]) {
             libc::sigaddset(set.as_mut_ptr(), signal);
@@ -104,7 +115,7 @@ fn start() -> io::Result<Pid> {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_else(|| "metad".into());
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(name).args(args).env(UNDER_INIT, "1").process_group(0);
+    command.arg0(name).args(args).env(UNDER_INIT, std::process::id().to_string()).process_group(0);
     let init = rustix::process::getpid();
     // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
     unsafe {
@@ -136,12 +147,38 @@ impl Init {
         }
     }
 
+    /// Takes the terminal back from the node: it has ended, or is stopped.
+    fn take_terminal(&self) {
+        // SAFETY: as above.
+        let foreground = unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) };
+        if foreground == self.node.as_raw_nonzero().get() {
+            let _ = rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpgrp()); // whoever is next cannot read
+        }
+    }
+
+    /// Ctrl-Z has stopped the node. Process 1 has no shell that would continue it; elsewhere we stop too, as the shell
+    /// expects, and both go on together.
+    fn stop_with_node(&self) {
+        if std::process::id() != 1 {
+            self.take_terminal();
+            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP); // then we go on at once
+            self.give_terminal();
+        }
+        let _ = rustix::process::kill_process(self.node, Signal::CONT); // it may have been continued
+    }
+
     /// Reaps all who have ended. The code to end with, once the node has ended and nobody else is left, or it is time.
     fn look(&mut self) -> Option<i32> {
         let now = OsClock.now();
         let is_anybody_left = loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
+            match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) if status.stopped() => {
+                    if pid == self.node {
+                        self.stop_with_node();
+                    }
+                }
                 Ok(Some((pid, status))) if pid == self.node => {
+                    self.take_terminal();
                     self.ended = Some((code_of(status), now + LEFT_BEHIND_TIMEOUT));
                 }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}

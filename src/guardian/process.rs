@@ -29,6 +29,8 @@ use crate::election::lease::LeaseId;
 const NAME: &std::ffi::CStr = c"metad: guardian";
 /// The same once all that it still does is to revoke a lease.
 const NAME_REVOKING: &std::ffi::CStr = c"metad: revoking";
+/// For how long it then ignores signals all the same.
+const UNDISTURBED: Duration = Duration::from_secs(5);
 
 struct Process {
     channel: Channel,
@@ -92,7 +94,8 @@ fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
     let revoking = process.last_work();
     let freeing = free_data_dir(lock, exit_report.map(|(exit_report, data_dir)| exit_report.write(data_dir)));
     if let Some(revoking) = revoking {
-        may_be_ended();
+        let _ = rustix::thread::set_name(NAME_REVOKING); // it is only a name
+        let _ = std::thread::Builder::new().name("undisturbed".into()).spawn(may_be_ended_later);
         let _ = revoking.join(); // it has nothing to say
     }
     if let Ok(freeing) = freeing {
@@ -121,11 +124,11 @@ fn ignore_signals() {
     }
 }
 
-/// Nothing is left to kill, and a store that is away may keep us for as long as the lease lives: from now on a signal ends
-/// us, and the lease ends by itself. Our name says so; we have no stderr, because who reads the node's log would wait for
-/// ours to close too.
-fn may_be_ended() {
-    let _ = rustix::thread::set_name(NAME_REVOKING); // it is only a name
+/// Nothing is left to kill, and a store that is away may keep us for as long as the lease lives: after a while a signal ends
+/// us, and the lease ends by itself. Not at once: a service manager whose main process has crashed sends SIGTERM to all the
+/// others in the same moment. We have no stderr to say so, because who reads the node's log would wait for ours to close too.
+fn may_be_ended_later() {
+    std::thread::sleep(UNDISTURBED);
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // SAFETY: sets a disposition, of signals whose default it is to end the process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };

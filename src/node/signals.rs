@@ -1,11 +1,13 @@
 //! The signals that a node is sent: two end it, four are passed on to its program.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit_timer;
+use crate::clock::{Clock, OsClock};
 use crate::driver::DriverHandle;
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
@@ -15,16 +17,25 @@ use crate::telemetry::log;
 /// that gets them (SIGQUIT, SIGTSTP, SIGCONT).
 const PASSED_ON: [Signal; 4] = [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH];
 
+/// A service manager signals a whole group, and an init in it passes its own signal on: the same one, a moment later.
+const ECHO_WITHIN: Duration = Duration::from_millis(500);
+
 /// At the first SIGTERM or SIGINT the node stops; the second one ends the process at once.
 pub(super) fn stop_on_them(driver: DriverHandle) -> io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
-        for count in 0.. {
+        let mut first = None;
+        loop {
             let number = tokio::select! {
                 _ = term.recv() => 15,
                 _ = int.recv() => 2,
             };
-            if count > 0 {
+            let now = OsClock.now();
+            let first_at = *first.get_or_insert(now);
+            if first_at != now && now.since(first_at) < ECHO_WITHIN {
+                continue;
+            }
+            if first_at != now {
                 exit_timer::arm(128 + number);
                 tracing::warn!("second signal: exiting immediately; the lease is left to expire");
                 log::flush();

@@ -30,7 +30,7 @@ use futures_util::stream::{BoxStream, FuturesUnordered};
 
 use super::places::{Belongs, Health, Places};
 use super::probe::{Finding, Probe};
-use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, Txn, WatchBatch};
+use super::{KeyRange, Refusal, Renewal, Request, Response, Store, StoreError, WatchBatch};
 use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
@@ -193,10 +193,9 @@ impl Places for EtcdStore {
         self.shared.clusters(self.shared.options.request_timeout).await
     }
 
-    async fn diagnose(&self) -> String {
-        // Anything that only a quorum can answer will do.
-        let probes = self.probe(&Request::Txn(Txn::default()), self.shared.options.connect_timeout).await;
-        let told = probes.iter().map(|probe| match probe.finding() {
+    async fn diagnose(&self, question: &Request) -> String {
+        let probes = self.probe(question, self.shared.options.connect_timeout).await;
+        let told = probes.iter().map(|probe| match probe.fault() {
             Some(finding) => format!("{} {finding}; {}", probe.place, finding.fix()),
             None => format!("{} answers", probe.place),
         });

@@ -38,9 +38,9 @@ pub trait Places: Send + Sync + 'static {
         std::future::pending().await
     }
 
-    /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. May take
-    /// a few seconds.
-    async fn diagnose(&self) -> String;
+    /// Looks again, in other ways, at a store that does not answer, and says what is wrong with it. Each of
+    /// its places is asked `question`, which must need a quorum, and be allowed. May take a few seconds.
+    async fn diagnose(&self, question: &Request) -> String;
 }
 
 /// For those who say who was at fault.

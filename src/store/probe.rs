@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Refusal, StoreError};
+use super::codec::Keys;
+use super::{Op, Refusal, Request, StoreError, Txn};
 use crate::clock::Instant;
 
 /// One member, as it was seen.
@@ -56,6 +57,8 @@ pub enum Finding {
     Refuses(String),
     /// It answers, and knows no leader.
     HasNoLeader,
+    /// It answers, and a question that needs a quorum got none: why.
+    DecidesNothing(String),
 }
 
 /// What a member says of itself.
@@ -95,6 +98,11 @@ pub struct Alarm {
     pub kind: String,
 }
 
+/// What each member is asked: something that only a quorum can answer, as everything that the election asks.
+pub fn question(keys: &Keys) -> Request {
+    Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))
+}
+
 // === impl Probe ===
 
 impl Probe {
@@ -126,16 +134,32 @@ impl Probe {
             return self.says().is_some_and(|status| status.leader == 0).then_some(Finding::HasNoLeader);
         }
         Some(match (&self.found, &self.decided) {
-            // A learner refuses as one too, but it says what it is.
-            (Some(Finding::NotEtcd(_)), Err(StoreError::Refused(Refusal::NotAStore, _))) => Finding::NotEtcd(
+            (
+                Some(Finding::NotEtcd(_) | Finding::IsLate),
+                Err(StoreError::Refused(Refusal::NotAStore, _)),
+            ) => Finding::NotEtcd(
                 "it is a gRPC server without etcd's services, as metad's own port is".to_owned(),
             ),
-            (Some(Finding::TlsFails(seen)), _) => {
-                Finding::TlsFails(self.status.as_ref().err().unwrap_or(seen).clone())
+            // A bare connection cannot tell a handshake that fails from an answer that is late: the real one can.
+            (Some(Finding::TlsFails(_)), _) => {
+                match self.status.as_ref().err().filter(|why| is_of_tls(why)) {
+                    Some(why) => Finding::TlsFails(why.clone()),
+                    None => Finding::IsLate,
+                }
             }
             (Some(found), _) => found.clone(),
             (None, _) => Finding::Hangs,
         })
+    }
+
+    /// The same, and whether it decides anything: its status comes from memory, however its disk hangs. One question that was
+    /// not answered in time proves nothing, so the verdict does not ask this.
+    pub fn fault(&self) -> Option<Finding> {
+        let decides_nothing = || match &self.decided {
+            Err(StoreError::Unknown(why)) => Some(Finding::DecidesNothing(why.clone())),
+            _ => None,
+        };
+        self.finding().or_else(decides_nothing)
     }
 
     /// Is its cluster full?
@@ -164,6 +188,7 @@ impl Finding {
             Finding::Refuses(_) => {
                 "check store.etcd.username, the password in store.etcd.password_file, and the role of that user"
             }
+            Finding::DecidesNothing(_) => "check the disks of etcd's members and the network between them",
             Finding::HasNoLeader => {
                 "start the members that are down; if all run, check their disks and the network between them"
             }
@@ -172,18 +197,25 @@ impl Finding {
     }
 }
 
+/// Do these words of an error tell of a handshake? They are those of rustls, hyper and the system.
+fn is_of_tls(why: &str) -> bool {
+    ["certificate", "alert", "handshake", "broken pipe", "connection closed", "canceled"]
+        .iter()
+        .any(|word| why.contains(word))
+}
+
 /// A certificate is refused for one of few reasons. The words are those of rustls and of its alerts.
 fn tls_fix(why: &str) -> String {
     let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if has(&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"]) {
+    if has(&["received fatal alert", "broken pipe", "connection closed"]) {
+        "it refuses our certificate, or wants one that its own CA has signed: set, renew or correct store.etcd.cert_file \
+         and key_file"
+    } else if has(&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"]) {
         "set store.etcd.ca_file to the CA that signed its certificate"
     } else if has(&["NotValidForName", "not valid for name"]) {
         "use a name or address in store.etcd.endpoints that its certificate is made out to"
     } else if has(&["Expired", "expired", "NotValidYet", "not valid yet"]) {
         "renew its certificate, and check the clocks of both hosts"
-    } else if has(&["CertificateRequired", "BadCertificate", "UnknownCA", "broken pipe", "connection closed"])
-    {
-        "it wants a client certificate that its own CA has signed: set store.etcd.cert_file and key_file"
     } else {
         "check store.etcd.ca_file, cert_file and key_file"
     }
@@ -209,6 +241,7 @@ impl fmt::Display for Finding {
             }
             Finding::Refuses(why) => write!(f, "refuses this node's login ({why})"),
             Finding::HasNoLeader => f.write_str("answers but knows no leader"),
+            Finding::DecidesNothing(why) => write!(f, "answers but decides nothing ({why})"),
         }
     }
 }

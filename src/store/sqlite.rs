@@ -256,7 +256,7 @@ impl Places for SqliteStore {
         self.place.until_lost().await
     }
 
-    async fn diagnose(&self) -> String {
+    async fn diagnose(&self, _question: &Request) -> String {
         self.location()
     }
 }

@@ -150,7 +150,7 @@ fn what_is_wrong_with_tls_is_told_alike_too() {
             "no client certificate",
             format!("https://{}", secure.addr(0)),
             "speaks TLS, but the handshake fails",
-            "set store.etcd.cert_file",
+            "correct store.etcd.cert_file",
         )
         .with(ca, &tls.ca),
     ]);

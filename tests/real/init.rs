@@ -32,10 +32,6 @@ fn inner(node: &Node) -> u32 {
     *node.tree().iter().find(|pid| named(pid) == ("metad".to_owned(), init)).expect("its node")
 }
 
-fn kill(pid: u32) {
-    spawn::signal(pid, Signal::KILL);
-}
-
 #[track_caller]
 fn assert_second_leads(nodes: &[Node]) {
     assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
@@ -46,7 +42,7 @@ fn assert_second_leads(nodes: &[Node]) {
 fn a_node_that_is_killed_under_its_init_is_replaced_at_once_and_the_init_ends_with_its_code() {
     let etcd = EtcdCluster::start(1);
     let nodes = with_follower(on_etcd("a", &etcd).arg("--init").spawn(), &etcd);
-    kill(inner(&nodes[0]));
+    nodes[0].kill_within(inner(&nodes[0]));
     assert_second_leads(&nodes);
     assert_eq!(nodes[0].wait_exit(PATIENCE), 137, "{}", nodes[0].report());
     wait_until("nothing is left of it", PATIENCE, || nodes[0].tree().is_empty());
@@ -67,11 +63,24 @@ fn a_signal_to_the_init_is_the_nodes_and_comes_once() {
     let nodes = with_follower(on_etcd("a", &etcd).arg("--init").spawn(), &etcd);
     nodes[0].signal(Signal::HUP);
     wait_until("the node reloads", PATIENCE, || nodes[0].stderr().contains("reload"));
+    // A service manager signals both; the init passes its own on.
+    spawn::signal(inner(&nodes[0]), Signal::TERM);
     nodes[0].signal(Signal::TERM);
     assert_eq!(nodes[0].wait_exit(PATIENCE), 0, "{}", nodes[0].report());
     assert_second_leads(&nodes);
     assert!(nodes[0].has_event("leadership_resigned"), "it handed over: {}", nodes[0].report());
     assert!(!nodes[0].stderr().contains("second signal"), "{}", nodes[0].stderr());
+}
+
+/// A parent that ignores SIGCHLD leaves that to its children; then nobody who ends can be waited for.
+#[test]
+fn an_init_ends_with_its_node_also_where_the_end_of_children_was_ignored() {
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=CHLD").arg(spawn::metad_program()).args(["serve", "--events", "--init"]);
+    let node = NodeBuilder::new("a").spawn_program(command);
+    node.wait_for("main_loop_started", PATIENCE);
+    node.kill_within(inner(&node));
+    assert_eq!(node.wait_exit(PATIENCE), 137, "{}", node.report());
 }
 
 #[test]
@@ -80,7 +89,7 @@ fn an_init_does_not_wait_for_a_store_that_is_away() {
     let node = on_etcd("a", &etcd).arg("--init").spawn();
     node.wait_for("main_loop_started", PATIENCE);
     etcd.pause_all();
-    kill(inner(&node));
+    node.kill_within(inner(&node));
     assert!(
         !holds_within(Duration::from_secs(1), || !node.is_alive()),
         "twin: the guardian tries, and it waits a little"
@@ -104,7 +113,7 @@ fn a_program_in_a_container_ends_with_its_node_before_another_leads() {
         nodes[0].tree().iter().filter(|pid| is_zombie(pid)).count()
     };
     wait_until("orphans are reaped", PATIENCE, || zombies() == 0);
-    kill(inner(&nodes[0]));
+    nodes[0].kill_within(inner(&nodes[0]));
     assert_second_leads(&nodes);
     let sleeping = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("sleep"))
@@ -125,7 +134,7 @@ fn as_process_1_it_is_an_init_without_being_asked() {
     container.args(["serve", "--events", "--etcd-endpoints", &etcd.endpoint(0)]);
     let nodes = with_follower(on_etcd("a", &etcd).spawn_program(container), &etcd);
     assert!(!nodes[0].stderr().contains("no guardian"), "{}", nodes[0].stderr());
-    kill(inner(&nodes[0]));
+    nodes[0].kill_within(inner(&nodes[0]));
     assert_second_leads(&nodes);
     assert_eq!(nodes[0].wait_exit(PATIENCE), 137, "{}", nodes[0].report());
 }

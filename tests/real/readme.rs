@@ -30,65 +30,35 @@ fn run(script: &str, folder: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The session, with a mark before the output of each command. Whoever leads is killed.
+/// The session to the letter, with a mark before the output of each command that says something.
 fn session(folder: &Path) -> Vec<(String, String)> {
-    let [start, fail_over, end] = <[String; 3]>::try_from(commands("See a fail-over")).expect("three blocks");
-    assert!(fail_over.contains("node-id m1 '"), "{fail_over}");
-    let whoever = fail_over.replace(
-        "'serve --node-id m1 '",
-        "\"serve --node-id $(metad leader | awk 'NR == 2 { print $1 }') \"",
-    );
-    let marked = |script: &str| {
-        script
-            .lines()
-            .map(|line| {
-                if line.starts_with("metad ") || line.starts_with("pkill") {
-                    format!("echo \"\u{1}\"; {line}")
-                } else {
-                    line.to_owned()
-                }
-            })
-            .collect::<Vec<_>>()
-            .join("\n")
+    let blocks = commands("See a fail-over");
+    assert_eq!(blocks.len(), 3, "start, fail-over, end");
+    let mark = |line: &str| {
+        if line.starts_with("metad ") { format!("echo '\u{1}{line}'; {line}\n") } else { format!("{line}\n") }
     };
-    // The others join a moment after the first one leads, and the row of a tenure is written a moment after its end.
-    let joined = "until [ \"$(metad members -o json | grep -c '\"node\": \"m')\" -ge 4 ]; do sleep 0.1; done";
-    let written = "until metad history | grep -q vanished; do sleep 0.1; done";
-    let start = marked(&start)
-        .replace("echo \"\u{1}\"; metad status", &format!("{joined}\necho \"\u{1}\"; metad status"));
-    let fail_over_marked = marked(&whoever)
-        .replace("echo \"\u{1}\"; metad history", &format!("{written}\necho \"\u{1}\"; metad history"));
-    let said = run(&[start, fail_over_marked, end].join("\n"), folder);
-    let asked = commands("See a fail-over")[..2].concat();
-    let asked = asked
-        .lines()
-        .filter(|line| line.starts_with("metad ") || line.starts_with("pkill"))
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    let answers: Vec<String> = said.split("\u{1}\n").skip(1).map(str::to_owned).collect();
-    assert_eq!(asked.len(), answers.len(), "{said}");
-    asked.into_iter().zip(answers).collect()
+    let script: String = blocks.concat().lines().map(mark).collect();
+    // In the folder of this test, not in one that nobody would take away.
+    let said = run(&script.replace("cd \"$(mktemp -d)\"", ":"), folder);
+    let told = said.split('\u{1}').skip(1).filter_map(|part| part.split_once('\n'));
+    told.map(|(command, answer)| (command.to_owned(), answer.to_owned())).collect()
+}
+
+/// Who leads, as `metad status` shows it.
+fn leader_in(status: &str) -> &str {
+    status.lines().nth(1).and_then(|row| row.split_whitespace().next()).expect("a leader")
 }
 
 #[test]
 fn its_fail_over_is_what_it_says() {
     let folder = tempfile::tempdir().expect("a folder");
     let session = session(folder.path());
-    let said = |command: &str| {
-        &session
-            .iter()
-            .find(|(asked, _)| asked == command)
-            .unwrap_or_else(|| panic!("{command}: {session:?}"))
-            .1
-    };
-    let status = said("metad status");
-    assert!(
-        ["m1", "m2", "m3"].iter().all(|node| status.contains(node)) && status.contains("leader"),
-        "{status}"
-    );
-    let history = said("metad history");
+    let said: Vec<&str> = session.iter().map(|(_, answer)| answer.as_str()).collect();
+    let [_, before, after, history, explained] = said[..] else { panic!("five commands: {session:?}") };
+    assert!(["m1", "m2", "m3"].iter().all(|node| before.contains(node)), "{before}");
+    assert_ne!(leader_in(before), leader_in(after), "another one leads");
     assert!(history.contains("vanished") && history.contains("(leads)"), "{history}");
-    assert!(said("metad explain vanished").contains("Fix:"));
+    assert!(explained.contains("Fix:"), "{explained}");
 }
 
 /// Draws the session as the README shows it: `make screenshots`.
@@ -98,15 +68,14 @@ fn recording() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut lines = Vec::new();
     let session = session(folder.path());
-    let leader = session[1]
-        .1
-        .lines()
-        .nth(1)
-        .and_then(|row| row.split_whitespace().next())
-        .expect("who led")
-        .to_owned();
-    for (command, answer) in session {
-        lines.push((true, format!("$ {}", command.replace("node-id m1", &format!("node-id {leader}")))));
+    for (i, (command, answer)) in session.iter().enumerate() {
+        if i == 2 {
+            lines.push((
+                true,
+                format!("$ pkill -9 -f \"serve --node-id {} \"; sleep 1", leader_in(&session[1].1)),
+            ));
+        }
+        lines.push((true, format!("$ {command}")));
         lines.extend(
             answer
                 .lines()

@@ -82,7 +82,7 @@ fn follower(etcd: &EtcdCluster) -> Node {
 fn kill_container(node: &Node) {
     let is_init = |pid: &u32| spawn::name_and_parent(*pid).0 == "metad: init";
     let init = node.tree().into_iter().find(is_init).expect("an init");
-    spawn::signal(init, Signal::KILL);
+    node.kill_within(init);
 }
 
 #[track_caller]

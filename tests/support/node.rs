@@ -363,6 +363,12 @@ impl Node {
         self.wait_exit(KILL_TIMEOUT);
     }
 
+    /// Kills a process of this node, with which its main loop ends: whoever was started first may outlive that one.
+    pub fn kill_within(&self, pid: u32) {
+        self.killed_ns.fetch_min(boot_ns(), Ordering::Relaxed);
+        spawn::signal(pid, Signal::KILL);
+    }
+
     /// Kills the process and its guardian, so that neither sees the other's end.
     #[track_caller]
     pub fn kill_with_guardian(&self) {

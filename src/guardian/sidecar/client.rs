@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::super::Guardianship;
 use super::super::channel::Channel;
-use super::super::init::UNDER_INIT;
+use super::super::init;
 use super::super::keeper::Keeper;
 use super::super::rules::LEASES_MAX;
 use super::{ToSidecar, WatchOrder, Watching, receive, registered};
@@ -75,9 +75,7 @@ impl SidecarClient {
     /// # Errors
     /// See [`CannotWatch`].
     pub fn start(socket: &Path, node: &str, ttl: Duration) -> Result<Self, CannotWatch> {
-        let is_child =
-            std::env::var_os(UNDER_INIT).is_some() && rustix::process::getppid() == Some(Pid::INIT);
-        if !is_child {
+        if !init::is_node() || rustix::process::getppid() != Some(Pid::INIT) {
             return Err(CannotWatch::NotInContainer);
         }
         let process_1 = rustix::process::pidfd_open(Pid::INIT, PidfdFlags::empty())

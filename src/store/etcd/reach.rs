@@ -1,5 +1,6 @@
 //! Why an endpoint does not answer as etcd should: one look at the bare connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,52 +39,74 @@ const CLIENT_HELLO: [u8; 52] = {
 /// What is found at `url`, where nothing takes longer than `timeout`.
 pub(super) async fn look(url: &str, timeout: Duration) -> Finding {
     let question = format!("GET /version HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", address_of(url));
+    let addresses = match tokio::time::timeout(timeout, resolve(url)).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(finding)) => return finding,
+        Err(_) => return Finding::Unresolvable(format!("no name server answers within {timeout:?}")),
+    };
+    let stream = match connect(&addresses, timeout).await {
+        Ok(stream) => stream,
+        Err(finding) => return finding,
+    };
     let seen = async {
-        match ask(url, question.as_bytes()).await? {
-            answer if !answer.is_empty() => Ok(judge(url, &answer)),
+        match ask(stream, question.as_bytes()).await {
+            answer if !answer.is_empty() => judge(url, &answer),
             // Some servers that speak TLS close on what is none.
-            _ => match ask(url, &CLIENT_HELLO).await? {
-                answer if !answer.is_empty() => Ok(judge(url, &answer)),
-                _ => Ok(Finding::NotEtcd("it closes connections without an answer".to_owned())),
+            _ => match connect(&addresses, timeout).await {
+                Ok(stream) => match ask(stream, &CLIENT_HELLO).await {
+                    answer if !answer.is_empty() => judge(url, &answer),
+                    _ => Finding::NotEtcd("it closes connections without an answer".to_owned()),
+                },
+                Err(finding) => finding,
             },
         }
     };
-    match tokio::time::timeout(timeout, connect(url)).await {
-        Ok(Ok(_)) => match tokio::time::timeout(timeout, seen).await {
-            Ok(found) => found.unwrap_or_else(|finding| finding),
-            Err(_) => Finding::Hangs,
-        },
-        Ok(Err(finding)) => finding,
-        Err(_) => Finding::Unreachable(format!("no connection within {timeout:?}")),
-    }
+    tokio::time::timeout(timeout, seen).await.unwrap_or(Finding::Hangs)
 }
 
 fn address_of(url: &str) -> &str {
     url.split("://").last().unwrap_or(url).trim_end_matches('/')
 }
 
-async fn connect(url: &str) -> Result<TcpStream, Finding> {
+async fn resolve(url: &str) -> Result<Vec<SocketAddr>, Finding> {
     let uri: Uri = url
         .parse()
         .map_err(|e: tonic::codegen::http::uri::InvalidUri| Finding::Unresolvable(e.to_string()))?;
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(CLIENT_PORT));
     let found = lookup_host((host.trim_matches(['[', ']']), port)).await;
-    let addresses = found.map_err(|e| Finding::Unresolvable(e.to_string()))?;
-    let mut why = Finding::Unresolvable("it has no address".to_owned());
+    let addresses: Vec<SocketAddr> = found.map_err(|e| Finding::Unresolvable(e.to_string()))?.collect();
+    if addresses.is_empty() {
+        Err(Finding::Unresolvable("it has no address".to_owned()))
+    } else {
+        Ok(addresses)
+    }
+}
+
+/// To the first of these addresses that accepts, each for its part of the time. What a host says itself counts more than
+/// that another one could not be reached.
+async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Finding> {
+    let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let mut why = None;
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => why = Finding::NothingListens,
-            Err(e) if is_exhausted(&e) => why = Finding::OwnLimits,
-            Err(e) => why = Finding::Unreachable(e.to_string()),
+        let finding = match tokio::time::timeout(each, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => Finding::NothingListens,
+            Ok(Err(e)) if is_exhausted(&e) => Finding::OwnLimits,
+            Ok(Err(e)) => Finding::Unreachable(e.to_string()),
+            Err(_) => Finding::Unreachable(format!("no connection within {each:?}")),
+        };
+        if !matches!(
+            (&why, &finding),
+            (Some(Finding::NothingListens | Finding::OwnLimits), Finding::Unreachable(_))
+        ) {
+            why = Some(finding);
         }
     }
-    Err(why)
+    Err(why.unwrap_or_else(|| Finding::Unresolvable("it has no address".to_owned())))
 }
 
 /// What is answered to these bytes; nothing, if the connection is closed.
-async fn ask(url: &str, question: &[u8]) -> Result<Vec<u8>, Finding> {
-    let mut stream = connect(url).await?;
+async fn ask(mut stream: TcpStream, question: &[u8]) -> Vec<u8> {
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     let exchange = async {
         stream.write_all(question).await?;
@@ -91,7 +114,7 @@ async fn ask(url: &str, question: &[u8]) -> Result<Vec<u8>, Finding> {
     };
     let n = exchange.await.unwrap_or(0); // a reset is a close
     answer.truncate(n);
-    Ok(answer)
+    answer
 }
 
 fn judge(url: &str, answer: &[u8]) -> Finding {
@@ -104,6 +127,10 @@ fn judge(url: &str, answer: &[u8]) -> Finding {
         } else {
             Finding::SpeaksTls
         };
+    }
+    // An etcd whose pages are elsewhere (--listen-client-http-urls) speaks HTTP/2 only: its first frame is SETTINGS.
+    if answer.get(3) == Some(&4) && answer.first() == Some(&0) {
+        return Finding::IsLate;
     }
     if text.contains("etcdserver") {
         return if wants_tls { Finding::NoTls } else { Finding::IsLate };

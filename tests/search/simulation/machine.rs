@@ -199,7 +199,7 @@ impl Store for Machine {
 
 #[async_trait]
 impl Places for Machine {
-    async fn diagnose(&self) -> String {
+    async fn diagnose(&self, _question: &Request) -> String {
         "nobody answers".into()
     }
 }

@@ -64,6 +64,7 @@ function row(tr, cells, labels) {
 
 function content(td, cell) {
   if (!cell.link) {
+    if (td.querySelector("a")) td.replaceChildren();
     text(td, cell.text);
     return;
   }
@@ -109,5 +110,7 @@ function bySelection(code) {
 
 /** Says something to those who listen to the page instead of seeing it. */
 export function announce(words) {
+  // The same words again are news too.
+  byId("announce").textContent = "";
   text("announce", words);
 }

@@ -16,6 +16,7 @@ const SAYINGS = {
   member_joined: (e) => `member ${e.member} joined`,
   member_left: (e) => `member ${e.member} is gone`,
   leadership_won: (e) => `won leadership, token ${e.token}`,
+  claim_refused: (e) => `the store refused its claim: ${or(e.error)}`,
   claim_lost: () => "claim lost; another member was faster",
   write_fenced: () => "a write under an old token was refused",
   outcome_unknown: () => "the outcome of a write is unknown; it is being settled",
@@ -31,7 +32,7 @@ const SAYINGS = {
   missed: (e) => `${e.missed} events were missed: this page was too slow`,
 };
 
-const ALARMING = ["write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
+const ALARMING = ["claim_refused", "write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
 
 function before(event) {
   if (!event.previous) return "";

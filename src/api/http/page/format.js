@@ -83,8 +83,15 @@ export function or(value) {
   return known(value) && value !== "" ? String(value) : UNKNOWN;
 }
 
-/** A name that is no longer than this; what tells names apart is often at their end. */
-export function shorten(name, most) {
+/** Short forms of these names, by name; what two would share, both keep in full. */
+export function shortened(names, most) {
+  const short = Object.fromEntries(names.map((name) => [name, shorten(name, most)]));
+  const times = (form) => Object.values(short).filter((other) => other === form).length;
+  return Object.fromEntries(Object.entries(short).map(([name, form]) => [name, times(form) > 1 ? name : form]));
+}
+
+/** What tells names apart is at their end more often than in the middle. */
+function shorten(name, most) {
   if (name.length <= most) return name;
   const head = Math.ceil((most - 1) / 2);
   return `${name.slice(0, head)}…${name.slice(name.length - (most - 1 - head))}`;

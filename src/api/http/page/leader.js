@@ -34,12 +34,21 @@ function showCommands(state) {
   const commands = [];
   if (leader && state.members.length > 1) commands.push(["Hand over to another member", `metad step-down --meta ${meta}`]);
   if (meta) commands.push(["Examine everything", `metad doctor --meta ${meta}`]);
-  for (const { node } of gone.slice(0, COMMANDS_MAX)) commands.push([`Free what ${node} still holds, if it is certainly dead`, `metad release --node ${node} --it-is-dead`]);
+  for (const { node } of gone.slice(0, COMMANDS_MAX)) commands.push([`Free what ${node} still holds, if it is certainly dead${where(state)}`, release(node, state)]);
   const key = JSON.stringify(commands);
   if (key === drawn) return;
   drawn = key;
   byId("commands").replaceChildren(...commands.flatMap(([what, command]) => [h("p", { class: "muted" }, what), copyable(command, what)]));
 }
+
+/** It speaks to the store itself, and needs what the nodes have to reach it. */
+function release(node, { store, answerer }) {
+  const endpoints = store.endpoints.map(({ endpoint }) => endpoint).join(",");
+  const reach = store.kind === "etcd" ? ` --cluster ${answerer.cluster} --etcd-endpoints ${endpoints}` : "";
+  return `metad release --node ${node} --it-is-dead${reach}`;
+}
+
+const where = ({ store }) => (store.kind === "etcd" ? "" : " (on its machine, with the settings of metad serve)");
 
 function showBudget(budget, state) {
   if (budget && state.members.length < 2) {
@@ -47,7 +56,7 @@ function showBudget(budget, state) {
     return;
   }
   text("budget-planned", !budget ? UNKNOWN : budget.planned_ms ? `one write, about ${span(budget.planned_ms)}` : "one write");
-  text("budget-process", budget ? "milliseconds: its guardian revokes the lease" : UNKNOWN);
+  text("budget-process", budget ? "milliseconds, if its guardian runs" : UNKNOWN);
   text("budget-machine", budget ? `at most ${seconds(budget.machine_ms)}` : UNKNOWN);
 }
 

@@ -1,7 +1,7 @@
 // The members: those that are registered, and those that have gone within the last hour.
 
 import { byId, rows, text } from "./dom.js";
-import { UNKNOWN, age, bytes, count, moment, naturally, or, percent, ratio, rough, shorten, signed, span } from "./format.js";
+import { UNKNOWN, age, bytes, count, moment, naturally, or, percent, ratio, rough, shortened, signed, span } from "./format.js";
 
 /** A longer name would push the other columns out of sight. */
 const NAME_MAX = 24;
@@ -22,8 +22,9 @@ const ROLES = {
  * `extra.members`: what the checks measured of each member, by node id.
  */
 export function showMembers(state, late, nowMs, extra) {
-  const there = state.members.toSorted(byName).map((member) => there_(member, state, late, extra));
-  const gone = state.gone.toSorted(byName).map((member) => goneRow(member, nowMs));
+  const names = shortened([...state.members, ...state.gone].map((member) => member.node), NAME_MAX);
+  const there = state.members.toSorted(byName).map((member) => there_(member, state, late, { ...extra, names }));
+  const gone = state.gone.toSorted(byName).map((member) => goneRow(member, nowMs, names));
   rows(byId("members-rows"), [...there, ...gone]);
   const words = [count(state.members.length, "registered", "registered")];
   if (gone.length > 0) words.push(`${gone.length} gone`);
@@ -34,7 +35,7 @@ function there_(member, state, late, extra) {
   const mine = member.node === state.answerer.node;
   const measured = extra.members[member.node] ?? {};
   return [
-    { text: mine ? `${named(member)} (this node)` : named(member), link: mine ? null : pageOf(member), title: `${member.node}\ngRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
+    { text: mine ? `${extra.names[member.node]} (this node)` : extra.names[member.node], link: mine ? null : pageOf(member), title: `${member.node}\ngRPC ${member.rpc_address}\nHTTP ${member.http_address}\nuuid ${member.uuid}\nstart ${member.incarnation}` },
     { text: role(member), kind: member.is_leader ? "role leads" : "role" },
     number(mine ? "now" : age(state.answerer.age_ms + late)),
     number(mine ? UNKNOWN : span(measured.rtt_ms)),
@@ -47,10 +48,10 @@ function there_(member, state, late, extra) {
   ];
 }
 
-function goneRow(member, nowMs) {
+function goneRow(member, nowMs, names) {
   const dashes = Array.from({ length: 7 }, () => number(UNKNOWN));
   return [
-    { text: named(member), kind: "gone", title: member.node },
+    { text: names[member.node], kind: "gone", title: member.node },
     { text: "✕ gone", kind: "role gone" },
     number(rough(nowMs - moment(member.since))),
     ...dashes.slice(0, 6),
@@ -58,7 +59,6 @@ function goneRow(member, nowMs) {
   ];
 }
 
-const named = (member) => shorten(member.node, NAME_MAX);
 
 function role(member) {
   if (member.is_leader && member.role !== "leader") return `★ leader, ${member.role}`;
@@ -69,9 +69,10 @@ const byName = (a, b) => naturally(a.node, b.node);
 
 const number = (words) => ({ text: words, kind: "number" });
 
-/** Another node's page; nobody can follow a loopback address to another machine. */
-function pageOf(member) {
+/** Another node's page; nobody can follow a loopback address to another machine, and ours is not another's. */
+export function pageOf(member) {
   const isLocal = (host) => host.startsWith("127.") || host.startsWith("[::1]") || host.startsWith("localhost");
-  if (!member.http_address || (isLocal(member.http_address) && !isLocal(location.host))) return null;
-  return `http://${member.http_address}/`;
+  const address = member.http_address;
+  if (!address || address === location.host || (isLocal(address) && !isLocal(location.host))) return null;
+  return `http://${address}/`;
 }

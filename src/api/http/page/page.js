@@ -8,7 +8,7 @@ import { listen, poll } from "./feed.js";
 import { clock, count, local, moment, naturally, span } from "./format.js";
 import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
 import { showLeader, showLease } from "./leader.js";
-import { showMembers } from "./members.js";
+import { pageOf, showMembers } from "./members.js";
 import { RANGES, draw, fitting, showTimeline } from "./timeline.js";
 
 /** A change shows within this, and the time of one answer, even without the stream of events. */
@@ -50,8 +50,13 @@ function verdict() {
     const who = storeAnswers() ? "This node has an outdated view" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
     return { level: "lost", word: who, text: `${cure(state)}Last known: ${lastKnown(state)}. ${old}` };
   }
-  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : "The members are electing one." };
+  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : whoElects(state) };
   return judged(state);
+}
+
+function whoElects({ members }) {
+  if (members.length === 0) return "No member is registered.";
+  return members.some((member) => member.priority > 0) ? "The members are electing one." : "No registered member may lead: each has priority 0.";
 }
 
 const whyNobody = ({ key, value, look }) => `No leader can be elected: the key ${key} with the value “${value}” is where only the leader record belongs. Inspect it: ${look}`;
@@ -65,8 +70,9 @@ function cure(state) {
 }
 
 function unreachable(old) {
-  const others = (now.state?.members ?? []).filter((member) => member.http_address && member.node !== now.state.answerer.node);
-  const open = others.length > 0 ? ` Open the page of another member: ${others.map((member) => member.http_address).join(", ")}.` : "";
+  const others = (now.state?.members ?? []).filter((member) => member.node !== now.state.answerer.node && pageOf(member));
+  const named = others.map((member) => `${member.node} at ${pageOf(member)}`);
+  const open = named.length > 0 ? ` Open the page of another member: ${named.join(", ")}.` : "";
   return { level: "lost", word: "Cannot reach this node", text: `It has not answered since ${clock(now.failedSince)}: ${now.why}. ${old}${open}` };
 }
 
@@ -128,6 +134,8 @@ const nodeTime = () => (now.state ? moment(now.state.time) + late() : Date.now()
 
 function drawVerdict() {
   const found = verdict();
+  const was = document.body.dataset.level;
+  if (was !== found.level && [was, found.level].some((level) => ["lost", "bad"].includes(level))) announce(`${found.word}.`);
   attribute(document.body, "data-level", found.level);
   text("verdict-word", found.word);
   text("verdict-text", found.text);
@@ -162,7 +170,7 @@ function measuredMembers() {
 function drawHistory() {
   if (!now.state) return;
   const nodes = [...now.state.members, ...now.state.gone].map((member) => member.node);
-  showTimeline(tenures(), nodes, now.range, nodeTime());
+  showTimeline(tenures(), nodes, now.range, nodeTime(), isCurrent() ? now.state.leader?.token : null);
 }
 
 /** The history, or, where there is none, the tenure that the record shows. */
@@ -248,7 +256,7 @@ function setRange(range) {
 
 /** Until somebody has chosen a range, it is the one that shows the last change. */
 function fit() {
-  if (location.hash) return;
+  if (location.hash.includes("range=")) return;
   const range = fitting(tenures(), nodeTime());
   if (range && range !== now.range) showRange(range);
 }
@@ -266,7 +274,8 @@ function showRange(range) {
 drawRanges();
 const askState = poll(() => "/api/v1/state", STATE_MS, onState);
 const askHistory = poll(() => `/api/v1/history?since=${now.range}`, HISTORY_MS, (answer) => {
-  now.history = answer;
+  // As for the checks: what was known stays known.
+  now.history = answer.failed ? { ...now.history, failed: answer.failed } : answer;
   if (now.state) fit();
   drawHistory();
 });
@@ -278,6 +287,7 @@ const askChecks = poll(() => "/api/v1/checks", CHECKS_MS, (answer) => {
   frame();
 });
 listen("/api/v1/events?recent=true", onEvent, showStream);
+addEventListener("hashchange", () => showRange(rangeFromAddress()));
 setInterval(frame, FRAME_MS);
 setInterval(drawHistory, 10_000);
 new ResizeObserver(() => {

@@ -1,7 +1,7 @@
 // Who led when: one lane for each node, a mark for each change, and what is known of the change that is chosen.
 
 import { attribute, byId, h, rows, s, text } from "./dom.js";
-import { clock, count, naturally, or, shorten, span } from "./format.js";
+import { clock, count, naturally, or, shortened, span } from "./format.js";
 
 const HOUR = 3600_000;
 export const RANGES = { "1h": HOUR, "6h": 6 * HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR };
@@ -20,7 +20,7 @@ const REASONS = {
   renew_deadline: "no renewal of the lease was confirmed in time",
   clock_suspended: "the machine was suspended, and the lease ran out meanwhile",
   lease_expired: "the lease was over before the main loop had started",
-  record_deleted: "the leader record was deleted externally",
+  record_deleted: "the leader record is gone: given up without a report yet, deleted externally, or etcd ended the lease",
   deposed: "the record names another member",
   fenced: "the store refused a write under the old token",
   resigned_signal: "a signal asked the node to stop",
@@ -34,6 +34,12 @@ const REASONS = {
   fuse: "the fuse ended the process at the end of its lease",
   kernel_timer: "the kernel timer killed a process that was stalled at the end of its lease",
   guardian_kill: "the guardian killed a process that hung beyond its lease",
+  node_id_in_use: "another process runs under its node id",
+  store_unavailable: "its store could not be reached",
+  store_denied: "its store refused its login",
+  store_changed: "its store was another one, or an older state of it",
+  data_dir_stale: "its data dir was an older copy",
+  disk_failed: "its data dir could not be written",
   vanished: "the leader vanished: killed, crashed or cut off",
 };
 
@@ -59,6 +65,7 @@ export function changesOf(tenures, now) {
       detail: tenure.detail ?? "",
       seen: tenure.seen ?? null,
       gap: next ? (next.gap_ms ?? Math.max(0, next.from_ms - at)) : Math.max(0, now - at),
+      atLeast: next?.gap_at_least ?? false,
       open: !next,
     });
   });
@@ -69,16 +76,19 @@ export function changesOf(tenures, now) {
 function firstSeen(tenure) {
   return {
     at: tenure.from_ms, from: tenure.previous, to: tenure.node, token: tenure.token, reason: null, planned: null,
-    detail: "", seen: null, gap: tenure.gap_ms ?? 0, open: false,
+    detail: "", seen: null, gap: tenure.gap_ms ?? 0, atLeast: tenure.gap_at_least ?? false, open: false,
   };
 }
 
-/** Shows these tenures over `range`, up to `now` on the node's clock. `nodes`: who has a lane in any case. */
-export function showTimeline(tenures, nodes, range, now) {
+/**
+ * Shows these tenures over `range`, up to `now` on the node's clock. `nodes`: who has a lane in any case; `leads`: the token
+ * of who leads, if that is known. The row of another tenure that is open has yet to be written to its end.
+ */
+export function showTimeline(tenures, nodes, range, now, leads) {
   const from = now - RANGES[range];
   const visible = tenures.filter((t) => (t.to_ms ?? now) >= from);
   const lanes = [...new Set([...nodes, ...visible.map((t) => t.node)])].sort(naturally);
-  picture = { tenures: visible, nodes: lanes, from, to: now, range };
+  picture = { tenures: visible, nodes: lanes, from, to: now, range, leads };
   draw();
 }
 
@@ -86,7 +96,7 @@ export function showTimeline(tenures, nodes, range, now) {
 export function fitting(tenures, now) {
   const last = changesOf(tenures, now).at(-1)?.at;
   if (!last) return null;
-  return Object.keys(RANGES).find((range) => now - last < RANGES[range] * 0.8) ?? null;
+  return Object.keys(RANGES).find((range) => now - last < RANGES[range] * 0.9) ?? Object.keys(RANGES).at(-1);
 }
 
 /** Draws again, in the width that there is now. */
@@ -106,7 +116,8 @@ function plotOf(width) {
   const left = Math.min(width * 0.3, longest * 8 + 16);
   const x = (ms) => left + ((Math.min(Math.max(ms, picture.from), picture.to) - picture.from) / (picture.to - picture.from)) * (width - left - 8);
   const lanes = picture.nodes.length * LANE;
-  return { width, left, x, lanes, height: TOP + lanes + LANE + AXIS };
+  const names = shortened(picture.nodes, Math.max(3, Math.floor((left - 12) / 8)));
+  return { names, width, left, x, lanes, height: TOP + lanes + LANE + AXIS };
 }
 
 function drawing(plot) {
@@ -130,7 +141,7 @@ function hatching() {
 
 function lane(plot, node, i) {
   const y = TOP + i * LANE;
-  const name = s("text", { class: "lane-name", x: 0, y: y + LANE / 2 + 4 }, shorten(node, Math.max(3, Math.floor((plot.left - 12) / 8))));
+  const name = s("text", { class: "lane-name", x: 0, y: y + LANE / 2 + 4 }, plot.names[node]);
   name.append(s("title", {}, node));
   const ground = s("rect", { class: "lane", x: plot.left, y: y + (LANE - BAR) / 2, width: plot.width - plot.left - 8, height: BAR, rx: 3 });
   const bars = picture.tenures.filter((t) => t.node === node).map((t) => bar(plot, t, y));
@@ -139,9 +150,10 @@ function lane(plot, node, i) {
 
 function bar(plot, tenure, y) {
   const [x1, x2] = [plot.x(tenure.from_ms), plot.x(tenure.to_ms ?? picture.to)];
-  const until = tenure.to_ms ? `to ${clock(tenure.to_ms, picture.to)}` : "and still leads";
+  const isNow = !tenure.to_ms && tenure.token === picture.leads;
+  const until = tenure.to_ms ? `to ${clock(tenure.to_ms, picture.to)}` : isNow ? "and still leads" : "; its end is not reported yet";
   const words = `${tenure.node} led from ${clock(tenure.from_ms, picture.to)} ${until}, token ${tenure.token}`;
-  const rect = s("rect", { class: tenure.to_ms ? "tenure" : "tenure now", x: x1, y: y + (LANE - BAR) / 2, width: Math.max(2, x2 - x1), height: BAR, rx: 3 });
+  const rect = s("rect", { class: isNow ? "tenure now" : "tenure", x: x1, y: y + (LANE - BAR) / 2, width: Math.max(2, x2 - x1), height: BAR, rx: 3 });
   rect.append(s("title", {}, words));
   return rect;
 }
@@ -152,7 +164,7 @@ function gaps(plot) {
     .map((c) => {
       const [x1, x2] = [plot.x(c.at), plot.x(c.at + c.gap)];
       const rect = s("rect", { class: "gap", x: x1, y: TOP, width: Math.max(1.5, x2 - x1), height: plot.lanes, fill: "url(#hatch)" });
-      rect.append(s("title", {}, `no leader for ${span(c.gap)}`));
+      rect.append(s("title", {}, `no leader for ${gapOf(c)}`));
       return rect;
     });
 }
@@ -200,6 +212,9 @@ function crowd(plot, changes) {
   }
   return groups;
 }
+
+/** What is known only from below says so. */
+const gapOf = (change) => `${change.atLeast ? "≥ " : ""}${span(change.gap)}`;
 
 const keyOf = (change) => `${change.at} ${change.from}`;
 /** In another width the chosen change may be among others. */
@@ -276,7 +291,7 @@ function story(change) {
     ` ${clock(change.at, picture.to)}, ${kindOf(change)}`,
   );
   const reason = change.reason ? h("p", {}, h("a", { href: `/explain/${change.reason}` }, h("code", {}, change.reason)), `: ${REASONS[change.reason] ?? "see the log"}`) : h("p", {}, "The reason is not known.");
-  const gap = h("p", {}, change.open ? `No leader since, for ${span(change.gap)}.` : `No leader for ${span(change.gap)}.`);
+  const gap = h("p", {}, change.open ? `No leader since, for ${span(change.gap)}.` : `No leader for ${gapOf(change)}.`);
   const detail = change.detail ? h("p", { class: "change-detail" }, change.detail) : null;
   const seen = seenWords(change.seen);
   return h("div", { class: "story" }, head, reason, gap, detail, seen ? h("p", { class: "muted" }, seen) : null);
@@ -293,9 +308,9 @@ function seenWords(seen) {
 
 function showSummary(changes) {
   const unplanned = changes.filter(isUnplanned);
-  const longest = Math.max(0, ...changes.map((c) => c.gap));
+  const longest = changes.reduce((most, c) => (c.gap >= most.gap ? c : most), { gap: 0 });
   const words = [`Last ${picture.range}: ${count(changes.length, "change")}`];
-  if (changes.length > 0) words.push(`${unplanned.length} unplanned`, `longest without a leader ${span(longest)}`);
+  if (changes.length > 0) words.push(`${unplanned.length} unplanned`, `longest without a leader ${gapOf(longest)}`);
   text("history-summary", words.join(" · "));
 }
 
@@ -307,7 +322,7 @@ function showRows(changes) {
     { text: c.to ?? "none" },
     { text: `${isUnplanned(c) ? "▲" : "◇"} ${kindOf(c)}` },
     { text: or(c.reason) },
-    { text: span(c.gap), kind: "number" },
+    { text: gapOf(c), kind: "number" },
     { text: or(c.detail) },
   ]));
 }

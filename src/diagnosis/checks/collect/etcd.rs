@@ -11,12 +11,11 @@ use super::elections::Elections;
 use super::{Depth, TIMEOUT};
 use crate::clock::{Clock, Instant};
 use crate::config::Config;
-use crate::diagnosis::prober;
 use crate::election::record::Revision;
 use crate::store::codec::Keys;
 use crate::store::etcd::inspect::{Inspector, ListedMember};
 use crate::store::open::{self, OpenError};
-use crate::store::probe::{MemberStatus, Probe};
+use crate::store::probe::{self, MemberStatus, Probe};
 
 /// How many writes are measured, and how long they may take together.
 const WRITES: usize = 20;
@@ -71,7 +70,7 @@ impl EtcdCollector {
     /// Looks at each member, where no node has done so.
     pub async fn probe(&self) -> Vec<Probe> {
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
-        let question = prober::question(&keys);
+        let question = probe::question(&keys);
         join_all(self.inspectors.iter().map(|i| i.probe(&question))).await
     }
 

@@ -11,6 +11,7 @@ use super::Depth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::files;
+use crate::guardian::init;
 use crate::store::network_fs;
 
 /// How many syncs are measured, of how much, and how long they may take together.
@@ -159,6 +160,10 @@ fn throttling() -> Option<(u64, u64)> {
 fn watchdog() -> Option<Duration> {
     let micros = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     let pid = std::env::var("WATCHDOG_PID").ok();
-    let ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    // Under an init it is that one's.
+    let is_ours = |pid: u32| {
+        pid == std::process::id() || (init::is_node() && pid == std::os::unix::process::parent_id())
+    };
+    let ours = pid.is_none_or(|pid| pid.parse().is_ok_and(is_ours));
     (ours && micros > 0).then(|| Duration::from_micros(micros))
 }

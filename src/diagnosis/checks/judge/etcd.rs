@@ -38,7 +38,7 @@ pub fn endpoints(facts: &Facts) -> Judgement {
 }
 
 fn found_at(probe: &Probe) -> String {
-    match (probe.finding(), &probe.status) {
+    match (probe.fault(), &probe.status) {
         (Some(finding), _) => format!("{} {finding}", probe.place),
         (None, Err(why)) => format!("{}: {why}", probe.place),
         (None, Ok(_)) => format!("{} answers", probe.place),
@@ -47,7 +47,7 @@ fn found_at(probe: &Probe) -> String {
 
 /// What to do about each of them, once where it is the same for all.
 fn fixes(silent: &[&EndpointFacts]) -> String {
-    let fix = |e: &EndpointFacts| e.probe.finding().unwrap_or(Finding::IsLate).fix();
+    let fix = |e: &EndpointFacts| e.probe.fault().unwrap_or(Finding::IsLate).fix();
     let each: BTreeSet<String> = silent.iter().map(|e| fix(e)).collect();
     match each.len() {
         1 => each.into_iter().collect(),
