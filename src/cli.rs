@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod history;
 mod key_flags;
+mod notify;
 mod output;
 mod panics;
 mod query;

@@ -6,6 +6,9 @@ pub mod checks {}
 #[doc = include_str!("docs/cluster.md")]
 pub mod cluster {}
 
+#[doc = include_str!("docs/deploy.md")]
+pub mod deploy {}
+
 #[doc = include_str!("docs/failures.md")]
 pub mod failures {}
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::args::ServeArgs;
 use super::reload::Reload;
-use super::{Failure, settings};
+use super::{Failure, notify, settings};
 use crate::config::{Config, LogFormat};
 use crate::election::exit::Exit;
 use crate::election::history::Ending;
@@ -97,10 +97,12 @@ async fn run(
     builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
+    notify::tell("READY=1");
     let reloader = node.reloader();
     let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
     caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
     let (exit, ending) = node.wait().await;
+    notify::tell("STOPPING=1");
     let is_fine = exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_));
     // Why it has ended is an event, and so a line of the log, unless that is filtered.
     if is_fine || tracing::enabled!(target: event::TARGET, tracing::Level::WARN) {

@@ -2,12 +2,18 @@
 
 use super::args::GuardianArgs;
 use super::{Failure, serve, settings};
+use crate::config::StoreKind;
 use crate::election::exit::Exit;
 use crate::guardian::sidecar::{self, CannotServe};
 
 /// Runs until a signal ends it. What it still has to revoke then ends with its lease.
 pub(super) fn guardian(args: &GuardianArgs) -> Result<i32, Failure> {
     let config = settings::load(&args.settings)?.config;
+    if config.store.kind == StoreKind::Sqlite && !config.store.sqlite.path.exists() {
+        let message = "metad guardian needs the store of the nodes that it watches\nfix: --etcd-endpoints host:2379,… as they have \
+                       them (store.etcd.endpoints)";
+        return Err(Failure::new(Exit::Config.code(), message));
+    }
     serve::start_log(&config, 0)?;
     let internal = |e: std::io::Error| Failure::new(Exit::Internal.code(), format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;

@@ -99,6 +99,7 @@ fn command_lines() {
             env: vec![("METAD_LOG__FILTER", "a=b=c".into())],
             ..row("a log filter that serve would refuse", 78, &["config", "check"], &["a=b=c", "log.filter"])
         },
+        row("a guardian without a store", 78, &["guardian", "--socket", "g.sock"], &["--etcd-endpoints"]),
         Row {
             env: vec![("METAD_NODE__GUARDIAN_SOCKET", "g.sock".into())],
             ..row(

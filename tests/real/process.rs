@@ -275,3 +275,23 @@ fn completions_and_help_exist() {
     assert!(words.join(" ").contains("[env: METAD_META__META_LEADER_LEASE_SECS]"), "{help}");
     assert!(metad(&["--version"]).1.starts_with("metad "));
 }
+
+/// What `Type=notify` of the shipped unit waits for.
+#[test]
+fn a_service_manager_is_told_when_it_has_started_and_that_it_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let told = || {
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).expect("it is told");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let node = NodeBuilder::new("n1").env("NOTIFY_SOCKET", &path).spawn();
+    assert_eq!(told(), "READY=1");
+    node.wait_for("main_loop_started", PATIENCE);
+    node.signal(Signal::TERM);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(node.wait_exit(PATIENCE), 0);
+}

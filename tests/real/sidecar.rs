@@ -142,9 +142,19 @@ fn a_guardian_beside_a_container_that_is_killed_revokes_nothing_and_is_told_agai
     let sidecar = Sidecar::start(folder.path(), &etcd);
     sidecar.wait_for("watching the container of a", 2);
     // A second one is refused, and the first one goes on.
-    let (code, _, said) =
-        spawn::metad(&["guardian", "--socket", &socket(folder.path()).display().to_string()], PATIENCE);
+    let endpoint = etcd.endpoint(0);
+    let at = |socket: &Path| {
+        let socket = socket.display().to_string();
+        let (code, _, said) =
+            spawn::metad(&["guardian", "--etcd-endpoints", &endpoint, "--socket", &socket], PATIENCE);
+        (code, said)
+    };
+    let (code, said) = at(&socket(folder.path()));
     assert!(code == 73 && said.contains("another guardian listens"), "{code}: {said}");
+    // What is no socket stays.
+    let (code, said) = at(&sidecar.log);
+    assert!(code == 74 && said.contains("cannot listen at"), "{code}: {said}");
+    assert!(sidecar.log().contains("watching whoever connects"), "the file is still there");
     kill_container(&nodes[0]);
     assert_second_leads(&nodes);
 }

@@ -1,22 +1,26 @@
 //! What is said of the leader, in every channel and in every state of the world: the truth, and the same everywhere.
 //!
-//! A row makes a state, and names a node that is asked. Then all channels must come to say the same, and their answers are
+//! A row makes a state, and names a node that is asked. Then all channels, the page in a browser among them, must come to say the same, and their answers are
 //! never older than they say: what is older than the lease is unknown.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::page::browser::Browser;
 
 use crate::support::crew::{PATIENCE, wait_until_all_know_all};
 use crate::support::etcd::EtcdCluster;
-use crate::support::http;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
 use crate::support::proxy::FaultProxy;
 use crate::support::spawn::metad;
+use crate::support::{http, install};
 use metad::proto::metad::election_service_client::ElectionServiceClient;
 use metad::proto::metad::{LeaderRequest, LeaderResponse};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a command gets.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -176,6 +180,31 @@ fn by_readyz(node: &Node) -> Said {
     }
 }
 
+thread_local! {
+    /// The browser of this test, and the node whose page it shows.
+    static BROWSER: RefCell<Option<(SocketAddr, Browser)>> = const { RefCell::new(None) };
+}
+
+/// What is written on top of the page.
+fn by_page(node: &Node) -> Said {
+    BROWSER.with_borrow_mut(|shown| {
+        let address = node.http_addr();
+        let (at, browser) = shown.get_or_insert_with(|| (address, Browser::open(address)));
+        if *at != address {
+            browser.ask("open", json!({ "url": format!("http://{address}/") }));
+            *at = address;
+        }
+        let page = browser.texts();
+        let verdict = page["verdict"].as_str().unwrap_or_default();
+        match (page["level"].as_str(), verdict.split_once(" leads")) {
+            (Some("lost"), None) => Said::Unknown,
+            (Some("bad"), None) if verdict == "No leader" => Said::Nobody,
+            (Some("good" | "warn" | "bad"), Some((leader, _))) => leads(leader),
+            _ => Said::Nonsense(format!("{page}")),
+        }
+    })
+}
+
 /// All channels of one node.
 fn said_by(node: &Node) -> BTreeMap<&'static str, Said> {
     let grpc = by_grpc(node);
@@ -194,6 +223,7 @@ fn said_by(node: &Node) -> BTreeMap<&'static str, Said> {
         ("gRPC", Said::of(grpc.leader.as_ref().map(|l| l.node.as_str()), outdated)),
         ("HTTP", Said::of(state["leader"]["node"].as_str(), is_outdated)),
         ("readyz", by_readyz(node)),
+        ("page", by_page(node)),
     ])
 }
 
@@ -356,6 +386,21 @@ fn a_node_that_is_cut_off_and_one_that_stood_still() {
     assert_all_told("this node stood still", &[&nodes[1]], &leads("n1"));
 }
 
+/// A wall clock that stands still makes nothing look fresh: ages are counted on another one.
+#[test]
+fn a_node_whose_wall_clock_stands_still() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = crew(&etcd, &["n1"]);
+    let frozen = builder("n2", &etcd).env("LD_PRELOAD", install::libfaketime());
+    let frozen =
+        frozen.env("FAKETIME", "2026-11-28 12:00:00").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").spawn();
+    frozen.wait_for("joined", PATIENCE);
+    assert_all_told("its clock stands still", &[&frozen], &leads("n1"));
+    etcd.pause_all();
+    assert_all_told("its clock stands still, and etcd is frozen", &[&frozen], &Said::Unknown);
+    drop(nodes);
+}
+
 #[test]
 fn a_single_node_and_a_standstill() {
     let single = NodeBuilder::new("n1").lease_secs(LEASE_SECS).spawn();
@@ -383,4 +428,28 @@ fn a_sqlite_file_that_is_locked() {
     let connection = rusqlite::Connection::open(&file).expect("a database");
     connection.execute_batch("BEGIN EXCLUSIVE").expect("locked");
     assert_all_told("SQLite locked", &[follower], &Said::Unknown);
+}
+
+/// All nodes end with their file, and no channel makes anything of their silence.
+#[test]
+fn a_sqlite_file_that_is_gone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("store.db");
+    let node = NodeBuilder::new("n1").lease_secs(LEASE_SECS).sqlite(&file).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    std::fs::remove_file(&file).expect("it is there");
+    let code = node.wait_exit(PATIENCE);
+    assert!(code == 78 && node.stderr().contains("store.db"), "{code}: {}", node.report());
+    for args in
+        [&["status"][..], &["leader"], &["members"], &["history"], &["wait", "leader", "--timeout", "1s"]]
+    {
+        let (code, said) = command(&node, args);
+        assert!(code == 1 && said.contains("Connection refused"), "{args:?}: {code}: {said}");
+    }
+    let (code, said) = command(&node, &["check", "leader-exists", "-o", "nagios"]);
+    assert!(code == 3 || code == 2, "{code}: {said}");
+    assert!(!said.contains("leads"), "{said}");
+    for path in ["/api/v1/state", "/metrics", "/readyz", "/"] {
+        assert!(http::get(node.http_addr(), path, ANSWER).is_err(), "{path}");
+    }
 }

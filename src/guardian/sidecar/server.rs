@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,7 +82,10 @@ fn listen(path: &Path) -> Result<AsyncFd<OwnedFd>, CannotServe> {
     let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     match rustix::net::connect(socket().map_err(errno)?, &address) {
         Ok(()) | Err(rustix::io::Errno::AGAIN) => return Err(CannotServe::InUse(path.to_owned())),
-        Err(rustix::io::Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(failed)?,
+        // What is no socket refuses too, and is not ours to take away: binding says that it is in the way.
+        Err(rustix::io::Errno::CONNREFUSED) if is_socket(path) => {
+            std::fs::remove_file(path).map_err(failed)?
+        }
         Err(_) => {} // there is none, or binding says what is wrong
     }
     let listener = socket().map_err(errno)?;
@@ -92,6 +96,10 @@ fn listen(path: &Path) -> Result<AsyncFd<OwnedFd>, CannotServe> {
     bound.map_err(errno)?;
     rustix::net::listen(&listener, BACKLOG).map_err(errno)?;
     registered(listener).map_err(failed)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 /// One node, until its container has ended, or it has given everything back.

@@ -23,6 +23,9 @@ export const steps = {
     return page.route(`**${path}*`, (route) => route.fulfill(answer));
   },
 
+  /** Opens another page. */
+  open: ({ page }, { url }) => page.goto(url).then(() => null),
+
   /** Loads the page again. */
   reload: ({ page }) => page.reload(),
 
