@@ -97,10 +97,11 @@ async fn run(
     builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
-    notify::tell("READY=1");
     let reloader = node.reloader();
     let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
     caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
+    // Only now: who is told may send a signal at once.
+    notify::tell("READY=1");
     let (exit, ending) = node.wait().await;
     notify::tell("STOPPING=1");
     let is_fine = exit == Exit::Stopped || matches!(exit, Exit::MainLoop(_));

@@ -24,7 +24,7 @@ pub(super) fn guardian(args: &GuardianArgs) -> Result<i32, Failure> {
         };
         Failure::new(exit.code(), e.to_string())
     };
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let kind = tokio::signal::unix::SignalKind::terminate();
         let mut terminate = tokio::signal::unix::signal(kind).map_err(internal)?;
         tokio::select! {
@@ -32,5 +32,7 @@ pub(super) fn guardian(args: &GuardianArgs) -> Result<i32, Failure> {
             _ = terminate.recv() => Ok(0),
             _ = tokio::signal::ctrl_c() => Ok(0),
         }
-    })
+    });
+    runtime.shutdown_background(); // what is still being revoked must not keep us
+    done
 }

@@ -131,9 +131,14 @@ impl Holder {
     }
 }
 
-/// A process that has ended and that nobody has waited for yet is dead, too.
+/// A process that has ended and that nobody has waited for yet is dead, too. One of another user may be hidden from us
+/// (`ProtectProc=invisible`), and is told by the refusal of a signal.
 fn is_alive(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let tried = pid.map(rustix::process::test_kill_process);
+        return tried == Some(Err(rustix::io::Errno::PERM));
+    };
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X'))
 }

@@ -177,3 +177,41 @@ fn a_clean_stop_leaves_a_guardian_beside_it_nothing_to_do() {
     assert_second_leads(&nodes);
     assert!(!sidecar.log().contains("has ended"), "{}", sidecar.log());
 }
+
+/// What it was told waits in the socket while it stands still; that its process is dead by then is the very reason to act.
+#[test]
+fn a_guardian_beside_a_container_that_hears_of_it_too_late_revokes_all_the_same() {
+    let this = a_guardian_beside_a_container_that_hears_of_it_too_late_revokes_all_the_same;
+    if sudo::runs(this, "a namespace of processes") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let etcd = EtcdCluster::start(1);
+    let sidecar = Sidecar::start(folder.path(), &etcd);
+    sidecar.wait_for("watching whoever connects", 1);
+    spawn::signal(sidecar.child.id(), Signal::STOP);
+    let nodes = [contained(folder.path(), &etcd, true, &[]), follower(&etcd)];
+    kill_container(&nodes[0]);
+    assert!(!holds_within(Duration::from_secs(1), || leads(&nodes[1])), "twin: nobody could revoke");
+    spawn::signal(sidecar.child.id(), Signal::CONT);
+    assert_second_leads(&nodes);
+}
+
+#[test]
+fn a_guardian_beside_a_container_ends_on_sigterm_though_its_store_is_away() {
+    let this = a_guardian_beside_a_container_ends_on_sigterm_though_its_store_is_away;
+    if sudo::runs(this, "a namespace of processes") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let etcd = EtcdCluster::start(1);
+    let mut sidecar = Sidecar::start(folder.path(), &etcd);
+    let node = contained(folder.path(), &etcd, true, &[]);
+    sidecar.wait_for("watching the container of a", 1);
+    etcd.pause_all();
+    kill_container(&node);
+    sidecar.wait_for("the container of a has ended", 1);
+    spawn::signal(sidecar.child.id(), Signal::TERM);
+    wait_until("it ends", PATIENCE, || sidecar.child.try_wait().is_ok_and(|ended| ended.is_some()));
+    etcd.resume_all();
+}

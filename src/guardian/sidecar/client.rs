@@ -102,12 +102,21 @@ impl WatchedNode {
         loop {
             match self.connect() {
                 Ok(channel) => {
-                    (pause, complained) = (RETRY_PAUSE, false);
-                    self.follow(channel).await;
+                    let was_watched = self.follow(channel).await;
                     if self.state().dismissed {
                         return;
                     }
-                    tracing::warn!("the guardian at {} has gone; looking for it", self.socket.display());
+                    if was_watched || !complained {
+                        tracing::warn!(
+                            "the guardian at {} does not watch this container; while it does not, a container that is killed \
+                             costs its lease",
+                            self.socket.display()
+                        );
+                    }
+                    complained = true;
+                    if was_watched {
+                        pause = RETRY_PAUSE;
+                    }
                 }
                 Err(e) if !complained => {
                     complained = true;
@@ -130,8 +139,8 @@ impl WatchedNode {
         Ok(Arc::new(registered(Channel::from_fd(socket))?))
     }
 
-    /// Until it goes away.
-    async fn follow(&self, channel: Arc<AsyncFd<Channel>>) {
+    /// Until it goes away; whether it has watched us.
+    async fn follow(&self, channel: Arc<AsyncFd<Channel>>) -> bool {
         {
             let mut state = self.state();
             state.channel = Some(channel.clone());
@@ -144,6 +153,7 @@ impl WatchedNode {
             }
         }
         self.state().channel = None;
+        is_told
     }
 
     /// Without waiting. What does not get through is told to the next one: the connection ends.
@@ -164,6 +174,8 @@ impl WatchedNode {
         };
         if let Err(e) = told {
             tracing::warn!("cannot tell the guardian at {}: {e}", self.socket.display());
+            // Then `follow` ends, and the next one is told all of it.
+            let _ = rustix::net::shutdown(channel.get_ref(), rustix::net::Shutdown::Both);
         }
     }
 

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
@@ -21,6 +21,8 @@ use crate::telemetry::terminal::plain;
 
 /// The most nodes at a time; each has a thread and a connection.
 const NODES_MAX: usize = 64;
+/// The pause after one that could not be taken, for want of descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 64;
 
@@ -59,7 +61,15 @@ pub async fn serve(config: Config, socket: &Path) -> Result<std::convert::Infall
         let mut ready = listener.readable().await.map_err(failed)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accepted = ready.try_io(|fd| Ok(rustix::net::accept_with(fd.get_ref(), flags)?));
-        let Ok(Ok(connection)) = accepted else { continue };
+        let connection = match accepted {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(e)) => {
+                tracing::warn!("cannot take a connection: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            Err(_would_block) => continue,
+        };
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!("{NODES_MAX} nodes are watched already; another one is refused");
             continue;
@@ -104,35 +114,57 @@ fn is_socket(path: &Path) -> bool {
 
 /// One node, until its container has ended, or it has given everything back.
 async fn look_after(channel: AsyncFd<Channel>, config: Config) {
-    let (mut held, mut revoker, mut is_open) = (None::<WatchedContainer>, None, true);
+    let (mut channel, mut watched) = (Some(channel), None::<(WatchedContainer, Revoker)>);
     loop {
         tokio::select! {
             // What the node said last counts.
             biased;
-            message = receive::<ToSidecar>(&channel), if is_open => match message {
-                Some((ToSidecar::Watch(watch), fds)) => {
-                    let Some(next) = WatchedContainer::new(watch, fds) else { return };
-                    if held.is_none() {
-                        tracing::info!("watching the container of {}", plain(&next.watch.node));
-                        revoker = Revoker::start(with_lease(&config, &next.watch)).ok();
+            message = hear(channel.as_ref()), if channel.is_some() => match message {
+                Some((ToSidecar::Watch(order), fds)) => match WatchedContainer::new(order, fds) {
+                    Some(next) => {
+                        let Some(revoker) = revoker_for(watched.take(), &next, &config) else { return };
+                        watched = Some((next, revoker));
+                        let told = channel.as_ref().map(|c| c.get_ref().send(&Watching, &[]));
+                        drop(told); // it has gone: the pidfd tells
                     }
-                    held = Some(next);
-                    let _ = channel.get_ref().send(&Watching, &[]); // it has gone: the pidfd tells
-                }
-                Some((ToSidecar::Dismissed, _)) => held = None,
-                // A connection that breaks means nothing: only the pidfd counts.
-                None => is_open = false,
+                    None => channel = None,
+                },
+                Some((ToSidecar::Dismissed, _)) => watched = None,
+                // A connection that breaks means nothing: only the pidfd counts. It is closed, so that a node whose words
+                // were not understood looks for another guardian.
+                None => channel = None,
             },
-            () = ended(held.as_ref()), if held.is_some() => break,
+            () = ended(watched.as_ref()), if watched.is_some() => break,
         }
-        if !is_open && held.is_none() {
+        if channel.is_none() && watched.is_none() {
             return;
         }
     }
-    let (Some(WatchedContainer { watch, .. }), Some(revoker)) = (held, revoker) else { return };
+    let Some((WatchedContainer { watch, .. }, revoker)) = watched else { return };
     tracing::warn!("the container of {} has ended; revoking its lease", plain(&watch.node));
     let revoking = revoker.revoke(watch.leases.into_iter().map(LeaseId).collect(), watch.cluster);
     let _ = tokio::task::spawn_blocking(move || revoking.join()).await; // it has nothing to say
+}
+
+async fn hear(channel: Option<&AsyncFd<Channel>>) -> Option<(ToSidecar, Vec<OwnedFd>)> {
+    receive::<ToSidecar>(channel?).await
+}
+
+/// The one that there is, or a new one. `None`: the system has no room for it, and the node is told nothing, so that it tries
+/// again.
+fn revoker_for(
+    before: Option<(WatchedContainer, Revoker)>,
+    next: &WatchedContainer,
+    config: &Config,
+) -> Option<Revoker> {
+    if let Some((_, revoker)) = before {
+        return Some(revoker);
+    }
+    tracing::info!("watching the container of {}", plain(&next.watch.node));
+    let started = Revoker::start(with_lease(config, &next.watch));
+    started
+        .inspect_err(|e| tracing::warn!("cannot watch the container of {}: {e}", plain(&next.watch.node)))
+        .ok()
 }
 
 /// A lease may live for as long as the node said.
@@ -142,9 +174,9 @@ fn with_lease(config: &Config, watch: &WatchOrder) -> Config {
     config
 }
 
-async fn ended(held: Option<&WatchedContainer>) {
-    match held {
-        Some(held) => drop(held.process_1.readable().await),
+async fn ended(watched: Option<&(WatchedContainer, Revoker)>) {
+    match watched {
+        Some((container, _)) => drop(container.process_1.readable().await),
         None => std::future::pending().await,
     }
 }
@@ -152,14 +184,11 @@ async fn ended(held: Option<&WatchedContainer>) {
 // === impl WatchedContainer ===
 
 impl WatchedContainer {
-    /// `None`: there is no pidfd, or its process is dead already, which nobody has an interest in but to have leases of
-    /// others revoked; or there are too many leases.
+    /// `None`: there is no pidfd, or there are too many leases. A process that is dead already is what we are here for: it may
+    /// have died before its message was read.
     fn new(watch: WatchOrder, fds: Vec<OwnedFd>) -> Option<Self> {
         let process_1 = fds.into_iter().next()?;
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut polled = [PollFd::new(&process_1, PollFlags::IN)];
-        let is_alive = rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready == 0);
         let process_1 = registered(process_1).ok()?;
-        (is_alive && watch.leases.len() <= LEASES_MAX).then_some(Self { process_1, watch })
+        (watch.leases.len() <= LEASES_MAX).then_some(Self { process_1, watch })
     }
 }
