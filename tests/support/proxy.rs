@@ -235,6 +235,20 @@ impl Mode {
     }
 }
 
+/// On our reserved port. A process that is just being started by another test has all our descriptors, the last listener
+/// among them, until it executes its program.
+async fn listen(addr: SocketAddr) -> TcpListener {
+    for _ in 0..200 {
+        match TcpListener::bind(addr).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            bound => return bound.expect("the reserved port can be bound"),
+        }
+    }
+    panic!("the reserved port {addr} is not free");
+}
+
 /// Accepts connections and carries out switches, until nobody can switch any more.
 async fn serve(
     addr: SocketAddr,
@@ -246,7 +260,7 @@ async fn serve(
     let (mode, _) = watch::channel(Mode::Pass);
     let (reset, _) = watch::channel(());
     let mut connections = JoinSet::new();
-    let mut listener = Some(TcpListener::bind(addr).await.expect("the reserved port is free"));
+    let mut listener = Some(listen(addr).await);
     let _ = ready.send(());
     loop {
         tokio::select! {
@@ -256,7 +270,7 @@ async fn serve(
                 if next == Mode::Refuse {
                     listener = None;
                 } else if listener.is_none() {
-                    listener = Some(TcpListener::bind(addr).await.expect("the reserved port is free"));
+                    listener = Some(listen(addr).await);
                 }
                 mode.send_replace(next);
                 if now {
