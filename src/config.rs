@@ -33,6 +33,7 @@ pub use error::ConfigError;
 pub use keys::{Fallback, Flag, KEYS, Key, Kind};
 pub use layers::{Origin, Origins, Spot};
 pub use print::reference;
+pub use validate::check_name;
 
 /// Everything that can be configured, with every default filled in. [`KEYS`] has the defaults and the ranges.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,6 +46,8 @@ mod run;
 #[cfg(feature = "node")]
 pub mod sidecar;
 #[cfg(feature = "node")]
+mod signals;
+#[cfg(feature = "node")]
 pub mod tree;
 
 use crate::election::lease::LeaseId;
@@ -76,4 +78,33 @@ pub trait Guardianship: Send + Sync + 'static {
 
     /// Everything is given back.
     fn dismiss(&self);
+}
+
+/// Two guardians of one member: each is told everything.
+pub struct Both<A, B>(pub A, pub B);
+
+impl<A: Guardianship, B: Guardianship> Guardianship for Both<A, B> {
+    fn tell_lease(&self, lease: LeaseId) {
+        self.0.tell_lease(lease);
+        self.1.tell_lease(lease);
+    }
+
+    fn tell_pinned(&self, cluster: u64) {
+        self.0.tell_pinned(cluster);
+        self.1.tell_pinned(cluster);
+    }
+
+    fn tell_moved(&self, begun: bool) {
+        self.0.tell_moved(begun);
+        self.1.tell_moved(begun);
+    }
+
+    fn knows_a_lease(&self) -> bool {
+        self.0.knows_a_lease() || self.1.knows_a_lease()
+    }
+
+    fn dismiss(&self) {
+        self.0.dismiss();
+        self.1.dismiss();
+    }
 }

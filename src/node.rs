@@ -37,8 +37,8 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
-use crate::guardian::sidecar::{SidecarClient, WithSidecar};
-use crate::guardian::{self, GuardianPlan, Guardianship, NoGuardian, Refused};
+use crate::guardian::sidecar::SidecarClient;
+use crate::guardian::{self, Both, GuardianPlan, Guardianship, NoGuardian, Refused};
 use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
@@ -295,7 +295,10 @@ fn guardianship(
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
     let sidecar = SidecarClient::start(socket, &config.node.id, ttl)
         .map_err(|e| StartError { exit: Exit::Config, message: e.to_string() })?;
-    Ok(Some(Arc::new(WithSidecar { keeper, sidecar })))
+    Ok(Some(match keeper {
+        Some(keeper) => Arc::new(Both(keeper, sidecar)),
+        None => Arc::new(sidecar),
+    }))
 }
 
 fn payload(

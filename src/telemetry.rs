@@ -110,8 +110,7 @@ impl Telemetry {
         let known = recent.clone();
         // What happens between the two is in both.
         let is_new = move |event: &Arc<Stamped>| !known.iter().any(|k| Arc::ptr_eq(k, event));
-        let next = next
-            .filter(move |event| future::ready(event.as_ref().is_err() || event.as_ref().is_ok_and(&is_new)));
+        let next = next.filter(move |event| future::ready(event.as_ref().ok().is_none_or(&is_new)));
         stream::iter(recent.into_iter().map(Ok)).chain(next)
     }
 

@@ -10,6 +10,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 
 use super::args::{Cli, MetaArgs};
 use super::{Failure, asking, output};
+use crate::config::check_name;
 use crate::diagnosis::checks::CHECKS;
 use crate::election::exit::Exit;
 use crate::election::history::Reason;
@@ -61,12 +62,8 @@ pub(super) fn members(typed: &OsStr) -> Vec<CompletionCandidate> {
     let known = super::query::on_runtime(bounded).ok().flatten();
     let members = known.map(|answer| answer.members).unwrap_or_default();
     // The shell puts it on the command line as it is; whatever no node may be called was registered by a stranger.
-    let is_name =
-        |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    beginning(
-        typed,
-        members.iter().filter(|m| is_name(&m.node)).map(|m| (m.node.as_str(), m.rpc_address.as_str())),
-    )
+    let named = members.iter().filter(|m| check_name(&m.node).is_ok());
+    beginning(typed, named.map(|m| (m.node.as_str(), m.rpc_address.as_str())))
 }
 
 fn beginning<'t>(typed: &OsStr, all: impl Iterator<Item = (&'t str, &'t str)>) -> Vec<CompletionCandidate> {

@@ -172,13 +172,8 @@ pub(super) fn table(header: &[&str]) -> Table {
 
 /// The columns of the terminal, if stdout is one.
 fn width() -> Option<u16> {
-    let stdout = std::io::stdout();
-    stdout
-        .is_terminal()
-        .then(|| rustix::termios::tcgetwinsize(&stdout).ok())
-        .flatten()
-        .map(|size| size.ws_col)
-        .filter(|columns| *columns > 0)
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_col).filter(|columns| *columns > 0)
 }
 
 /// What comes before each of many looks: the time, on a terminal on a cleared screen.

@@ -161,7 +161,8 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+/// Can a node or a cluster be called so? If not, why.
+pub fn check_name(name: &str) -> Result<(), String> {
     if let Some(strange) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))
     {
         return Err(format!("contains the character `{strange}`"));

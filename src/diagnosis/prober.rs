@@ -153,7 +153,7 @@ impl Looking {
     async fn look(&self) -> ProbeRound {
         let probes = self.health.probe(&self.question, PROBE_TIMEOUT).await;
         for probe in &probes {
-            let fault = probe.fault().map(|finding| (finding.to_string(), finding.fix()));
+            let fault = probe.fault().map(|finding| (finding.to_string(), finding.fix().to_owned()));
             let rtt = probe.decided.as_ref().ok().copied().filter(|_| probe.answers());
             self.telemetry.metrics().endpoint_looked_at(&probe.place, rtt, fault);
         }

@@ -9,6 +9,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::config::Config;
 
@@ -98,6 +100,13 @@ impl Program {
 /// One end.
 #[derive(Debug)]
 pub(super) struct Channel(OwnedFd);
+
+/// To be waited for on the present runtime.
+pub(super) fn registered<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: all that is passed here owns its descriptor, and the `AsyncFd` never gives it away.
+    let fd = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
+    fd.map_err(|e| io::Error::other(format!("{e:?}")))
+}
 
 impl Channel {
     pub(super) fn pair() -> io::Result<(Self, Self)> {

@@ -8,7 +8,7 @@
 //! not do cannot kill it.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -17,8 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::time::Timespec;
 
-use super::program::code_of;
-use super::tree;
+use super::{program, signals, tree};
 use crate::clock::{Clock, Instant, OsClock};
 
 /// Tells the child that it is the node, and the process id of its init.
@@ -42,8 +41,11 @@ struct Init {
 
 /// Is this process the node of an init, which is its parent? A variable that somebody set by mistake names another one.
 pub fn is_node() -> bool {
-    let named = std::env::var(UNDER_INIT).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-    named.is_some() && named == rustix::process::getppid()
+    named_init().is_some_and(|init| rustix::process::getppid() == Some(init))
+}
+
+fn named_init() -> Option<Pid> {
+    std::env::var(UNDER_INIT).ok()?.parse().ok().and_then(Pid::from_raw)
 }
 
 /// What the node of an init does first. It was started by its file descriptor, and would be "exe" in `top`; and the kernel
@@ -53,8 +55,8 @@ pub fn is_node() -> bool {
 /// The kernel refuses, or the init has died already.
 pub fn begin_node() -> io::Result<()> {
     rustix::thread::set_name(c"metad")?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if is_node() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    let init = named_init().ok_or(io::ErrorKind::NotFound)?;
+    program::die_with(init)
 }
 
 /// Has this process to be one? The child that it starts has not.
@@ -79,7 +81,7 @@ pub fn run() -> io::Result<i32> {
             return Ok(code);
         }
         init.wait()?;
-        while let Some(signal) = init.next_signal() {
+        while let Some(signal) = signals::next(&init.signals) {
             if let Some(code) = init.take(signal) {
                 return Ok(code);
             }
@@ -87,27 +89,12 @@ pub fn run() -> io::Result<i32> {
     }
 }
 
-/// Blocks the signals that are ours to take, and SIGTTOU, with which a terminal would stop us when we give it to the node.
+/// The signals that are ours to take, and SIGTTOU, with which a terminal would stop us when we give it to the node.
 fn take_signals() -> io::Result<OwnedFd> {
-    let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: the disposition and the mask are those of the only thread; the first call on the set fills it in, the others
-    // read it; a descriptor that is returned is ours alone.
-    unsafe {
-        // Whoever started us may have it ignored, and then nobody who ends would be told of.
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in FORWARDED.into_iter().chain([libc::SIGCHLD, libc::SIGTTOU]) {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
-            0 => {}
-            error => return Err(io::Error::from_raw_os_error(error)),
-        }
-        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
+    // SAFETY: sets a disposition; there is no other thread. Whoever started us may have it ignored, and then nobody who
+    // ends would be told of.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    signals::by_descriptor(FORWARDED.into_iter().chain([libc::SIGCHLD, libc::SIGTTOU]))
 }
 
 /// In a group of its own: Ctrl-C on a terminal reaches the node once, not through us as well.
@@ -120,15 +107,8 @@ fn start() -> io::Result<Pid> {
     // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
     unsafe {
         command.pre_exec(move || {
-            let mut none = std::mem::MaybeUninit::uninit();
-            libc::sigemptyset(none.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // We may have died before the signal was armed.
-            if rustix::process::getppid().is_some_and(|parent| parent != init) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok(())
+            signals::let_all_through()?;
+            program::die_with(init)
         });
     }
     Ok(Pid::from_child(&command.spawn()?))
@@ -179,7 +159,7 @@ impl Init {
                 }
                 Ok(Some((pid, status))) if pid == self.node => {
                     self.take_terminal();
-                    self.ended = Some((code_of(status), now + LEFT_BEHIND_TIMEOUT));
+                    self.ended = Some((program::code_of(status), now + LEFT_BEHIND_TIMEOUT));
                 }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => break true,
@@ -193,23 +173,12 @@ impl Init {
     /// Until a signal has come, or it is time.
     fn wait(&self) -> io::Result<()> {
         let left = self.ended.map(|(_, until)| OsClock.now().until(until));
-        let timeout = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        });
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok()); // seconds, so it fits
         let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
-    }
-
-    fn next_signal(&self) -> Option<i32> {
-        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
-        let read = rustix::io::read(&self.signals, &mut bytes).ok()?;
-        // The signal's number comes first.
-        let number = bytes.first_chunk::<4>().filter(|_| read == bytes.len())?;
-        i32::try_from(u32::from_ne_bytes(*number)).ok()
     }
 
     /// Passes it on; once the node has ended, whoever asks us to end does not want to wait for the others.

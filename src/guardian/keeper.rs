@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::fate;
 use super::horizon::Horizon;
-use super::rules::LEASES_MAX;
+use super::rules;
 use super::{Guardian, GuardianPlan, Guardianship, NoGuardian};
 use crate::election::lease::LeaseId;
 
@@ -158,10 +158,7 @@ impl Keeper {
 impl Guardianship for Keeper {
     fn tell_lease(&self, lease: LeaseId) {
         let mut state = self.state();
-        if state.leases.len() == LEASES_MAX {
-            state.leases.remove(0);
-        }
-        state.leases.push(lease);
+        rules::remember(&mut state.leases, lease);
         if let Some(guardian) = &state.guardian {
             let _ = guardian.tell_lease(lease); // dead: the next one is told
         }

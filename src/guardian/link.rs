@@ -5,12 +5,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::channel::{Channel, FromGuardian, Refused, ToGuardian};
+use super::channel::{Channel, FromGuardian, Refused, ToGuardian, registered};
 
 /// How often it is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -49,9 +48,7 @@ struct Pings {
 impl Link {
     /// Begins to listen, on a task that ends when the guardian is lost.
     pub(super) fn start(channel: Channel, ttl: Duration) -> io::Result<(Self, watch::Receiver<Said>)> {
-        // SAFETY: the descriptor is owned by the `Channel` in the `AsyncFd`, which never gives it away.
-        let channel = unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) };
-        let channel = Arc::new(channel.map_err(|e| io::Error::other(format!("{e:?}")))?);
+        let channel = Arc::new(registered(channel)?);
         let (tell, said) = watch::channel(Said::default());
         tokio::spawn(listen(channel.clone(), tell, Pings::new(ttl)));
         Ok((Self(channel), said))

@@ -19,7 +19,7 @@ use super::kernel_timer::KernelTimer;
 use super::revoke::Revoker;
 use super::rules::{self, GuardianRules, KILLING_MAY_TAKE, Last, Timer};
 use super::run::Run;
-use super::{program, tree};
+use super::{program, signals, tree};
 use crate::clock::{Clock, Instant, OsClock, wall_clock_ms};
 use crate::config::Config;
 use crate::election::exit::Exit;
@@ -81,7 +81,7 @@ fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
         main_process,
         horizon: Horizon::open(page)?,
         timer,
-        children: hear_of_children()?,
+        children: signals::by_descriptor([libc::SIGCHLD])?,
         kernel_timer: KernelTimer::create()?,
         config: None,
         revoker: None,
@@ -132,18 +132,6 @@ fn may_be_ended_later() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // SAFETY: sets a disposition, of signals whose default it is to end the process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
-/// A descriptor that is readable once a child has ended.
-fn hear_of_children() -> io::Result<OwnedFd> {
-    let child_ended = program::block_child_signals()?;
-    // SAFETY: the set is valid for the call, and a descriptor that it returns is ours alone.
-    unsafe {
-        match libc::signalfd(-1, &raw const child_ended, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
     }
 }
 
@@ -296,7 +284,8 @@ impl Process {
 
     /// Says what has become of the program. Without one, buries whatever has become our child.
     fn look_at_program(&mut self) {
-        self.forget_child_signals();
+        // One signal stands for any number of children, so all of them are looked for each time.
+        while signals::next(&self.children).is_some() {}
         let Some(run) = &mut self.run else {
             tree::bury_all(|_, _| {});
             return;
@@ -311,12 +300,6 @@ impl Process {
             self.run = None;
             self.say(&FromGuardian::Ended { run: number, code });
         }
-    }
-
-    /// One signal stands for any number of children, so all of them are looked for each time.
-    fn forget_child_signals(&self) {
-        let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
-        while rustix::io::read(&self.children, &mut bytes).is_ok_and(|read| read > 0) {}
     }
 
     /// The main process is dead, or has dismissed us.

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 use super::channel::{OWN_BYTES_MAX, Program, Refused};
 use super::child::FDS_VARIABLE;
 use super::init::UNDER_INIT;
+use super::signals;
 
 /// There is no such program.
 const NOT_FOUND: i32 = 127;
@@ -70,44 +71,20 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
             for signal in IGNORED_BY_GUARDIAN {
                 libc::signal(signal, libc::SIG_DFL); // ignoring is inherited
             }
-            take_signals_again()?;
+            signals::let_through([libc::SIGCHLD])?;
             rustix::thread::set_no_new_privs(true)?;
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // We may have died before the signal was armed.
-            if rustix::process::getppid() != Some(guardian) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            Ok(())
+            die_with(guardian)
         });
     }
     let child = command.spawn()?;
     Ok(Pid::from_child(&child))
 }
 
-/// Blocks the end of a child, which is heard of by descriptor; a program must not inherit that.
-pub(super) fn block_child_signals() -> io::Result<libc::sigset_t> {
-    let mut child_ended = std::mem::MaybeUninit::uninit();
-    // SAFETY: the first call fills the set in, the others read it; only this thread's mask changes.
-    unsafe {
-        libc::sigemptyset(child_ended.as_mut_ptr());
-        libc::sigaddset(child_ended.as_mut_ptr(), libc::SIGCHLD);
-        match libc::pthread_sigmask(libc::SIG_BLOCK, child_ended.as_ptr(), std::ptr::null_mut()) {
-            0 => Ok(child_ended.assume_init()),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
-    }
-}
-
-/// Undoes it, between fork and exec.
-fn take_signals_again() -> io::Result<()> {
-    let mut child_ended = std::mem::MaybeUninit::uninit();
-    // SAFETY: as above; all three functions are async-signal-safe.
-    let failed = unsafe {
-        libc::sigemptyset(child_ended.as_mut_ptr());
-        libc::sigaddset(child_ended.as_mut_ptr(), libc::SIGCHLD);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, child_ended.as_ptr(), std::ptr::null_mut())
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+/// Has this process killed when `parent`, which has forked it, ends. Between fork and exec.
+pub(super) fn die_with(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before the signal was armed.
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 /// Are these arguments too long to be passed on? Then what to say about it.

@@ -68,13 +68,18 @@ pub enum Last {
     Nothing,
 }
 
+/// Keeps the newest leases of a main process, and no more than it may have.
+pub fn remember<L>(leases: &mut Vec<L>, lease: L) {
+    if leases.len() == LEASES_MAX {
+        leases.remove(0);
+    }
+    leases.push(lease);
+}
+
 impl GuardianRules {
     /// The main process names a lease, before the store hears of it.
     pub fn add_lease(&mut self, lease: LeaseId) {
-        if self.leases.len() == LEASES_MAX {
-            self.leases.remove(0);
-        }
-        self.leases.push(lease);
+        remember(&mut self.leases, lease);
     }
 
     /// Only the answers of this cluster count.

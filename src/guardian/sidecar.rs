@@ -11,11 +11,17 @@
 mod client;
 mod server;
 
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
-pub use client::{CannotWatch, SidecarClient, WithSidecar};
+pub use client::{CannotWatch, SidecarClient};
 pub use server::{CannotServe, serve};
+
+/// Nothing waits, and no program inherits it.
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// What a node tells it. All of it each time, so that the last message is all that has to be known.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +32,7 @@ enum ToSidecar {
     Dismissed,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct WatchOrder {
     node: String,
     ttl_secs: u64,
@@ -39,17 +45,15 @@ struct WatchOrder {
 #[derive(Debug, Serialize, Deserialize)]
 struct Watching;
 
-/// To be waited for on the present runtime.
-fn registered<T: std::os::fd::AsRawFd>(owner: T) -> std::io::Result<AsyncFd<T>> {
-    // SAFETY: all that is passed here owns its descriptor, and the `AsyncFd` never gives it away.
-    let fd = unsafe { AsyncFd::register_with_interest(owner, tokio::io::Interest::READABLE) };
-    fd.map_err(|e| std::io::Error::other(format!("{e:?}")))
+/// A socket for such messages, not yet bound or connected.
+fn socket() -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None)
 }
 
 /// The next message; `None`: the other end is closed, or cannot be understood.
 async fn receive<T: for<'a> Deserialize<'a>>(
     channel: &AsyncFd<super::channel::Channel>,
-) -> Option<(T, Vec<std::os::fd::OwnedFd>)> {
+) -> Option<(T, Vec<OwnedFd>)> {
     loop {
         let mut ready = channel.readable().await.ok()?;
         match ready.try_io(|c| c.get_ref().receive::<T>()) {

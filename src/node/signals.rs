@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit_timer;
-use crate::clock::{Clock, OsClock};
+use crate::clock::{Clock, Instant, OsClock};
 use crate::driver::DriverHandle;
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
@@ -24,24 +24,26 @@ const ECHO_WITHIN: Duration = Duration::from_millis(500);
 pub(super) fn stop_on_them(driver: DriverHandle) -> io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
-        let mut first = None;
+        let mut first: Option<Instant> = None;
         loop {
             let number = tokio::select! {
                 _ = term.recv() => 15,
                 _ = int.recv() => 2,
             };
             let now = OsClock.now();
-            let first_at = *first.get_or_insert(now);
-            if first_at != now && now.since(first_at) < ECHO_WITHIN {
-                continue;
+            match first {
+                None => {
+                    first = Some(now);
+                    driver.shutdown(Reason::ResignedSignal);
+                }
+                Some(at) if now.since(at) < ECHO_WITHIN => {}
+                Some(_) => {
+                    exit_timer::arm(128 + number);
+                    tracing::warn!("second signal: exiting immediately; the lease is left to expire");
+                    log::flush();
+                    exit_timer::end_now(128 + number);
+                }
             }
-            if first_at != now {
-                exit_timer::arm(128 + number);
-                tracing::warn!("second signal: exiting immediately; the lease is left to expire");
-                log::flush();
-                exit_timer::end_now(128 + number);
-            }
-            driver.shutdown(Reason::ResignedSignal);
         }
     });
     Ok(())

@@ -172,18 +172,22 @@ impl Probe {
 
 impl Finding {
     /// What to do about it.
-    pub fn fix(&self) -> String {
+    pub fn fix(&self) -> &'static str {
         match self {
             Finding::Unresolvable(_) => "correct the name in store.etcd.endpoints, or make it resolve here",
             Finding::NothingListens => "start etcd there, or correct the port: etcd's client port is 2379",
-            Finding::Unreachable(_) => "check that the host is up, and the network and firewalls on the way to it",
+            Finding::Unreachable(_) => {
+                "check that the host is up, and the network and firewalls on the way to it"
+            }
             Finding::OwnLimits => "raise the limit of open files (LimitNOFILE= in the unit, ulimit -n)",
             Finding::Hangs => "look at that process: it is stopped or hung, or waits for its disk",
             Finding::IsLate => "check that member's CPU and disk, and the network to it",
             Finding::SpeaksTls => "write https:// in store.etcd.endpoints, and set store.etcd.ca_file",
-            Finding::TlsFails(why) => return tls_fix(why),
+            Finding::TlsFails(why) => tls_fix(why),
             Finding::NoTls => "write http:// in store.etcd.endpoints, or give that etcd a certificate",
-            Finding::NotEtcd(_) => "correct host and port in store.etcd.endpoints: etcd's client port is 2379",
+            Finding::NotEtcd(_) => {
+                "correct host and port in store.etcd.endpoints: etcd's client port is 2379"
+            }
             Finding::Stray { .. } => "remove it from store.etcd.endpoints",
             Finding::Refuses(_) => {
                 "check store.etcd.username, the password in store.etcd.password_file, and the role of that user"
@@ -193,7 +197,6 @@ impl Finding {
                 "start the members that are down; if all run, check their disks and the network between them"
             }
         }
-        .to_owned()
     }
 }
 
@@ -205,7 +208,7 @@ fn is_of_tls(why: &str) -> bool {
 }
 
 /// A certificate is refused for one of few reasons. The words are those of rustls and of its alerts.
-fn tls_fix(why: &str) -> String {
+fn tls_fix(why: &str) -> &'static str {
     let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
     if has(&["received fatal alert", "broken pipe", "connection closed"]) {
         "it refuses our certificate, or wants one that its own CA has signed: set, renew or correct store.etcd.cert_file \
@@ -219,7 +222,6 @@ fn tls_fix(why: &str) -> String {
     } else {
         "check store.etcd.ca_file, cert_file and key_file"
     }
-    .to_owned()
 }
 
 /// As it follows the endpoint: "http://b:2379 refuses connections".

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support;
-use crate::support::crew::{PATIENCE, assert_not_early, leads, report, tenures};
+use crate::support::crew::{PATIENCE, assert_not_early, assert_second_leads, leads, report};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
@@ -25,11 +25,6 @@ fn pair(leader: &NodeBuilder, follower: &NodeBuilder) -> Vec<Node> {
 
 fn on_etcd(id: &str, etcd: &EtcdCluster, lease_secs: u64) -> NodeBuilder {
     NodeBuilder::new(id).etcd(etcd).lease_secs(lease_secs)
-}
-
-fn assert_second_leads(nodes: &[Node]) {
-    assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
-    assert_eq!(tenures(nodes).len(), 2);
 }
 
 fn kill(pid: u32) {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::crew::{PATIENCE, leads, report, tenures};
+use crate::support::crew::{PATIENCE, assert_second_leads};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{holds_within, wait_until};
@@ -27,15 +27,8 @@ fn with_follower(first: Node, etcd: &EtcdCluster) -> [Node; 2] {
 /// The process of the node itself: the one whose parent is the init.
 #[track_caller]
 fn inner(node: &Node) -> u32 {
-    let named = |pid: &u32| spawn::name_and_parent(*pid);
-    let init = *node.tree().iter().find(|pid| named(pid).0 == "metad: init").expect("an init");
-    *node.tree().iter().find(|pid| named(pid) == ("metad".to_owned(), init)).expect("its node")
-}
-
-#[track_caller]
-fn assert_second_leads(nodes: &[Node]) {
-    assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
-    assert_eq!(tenures(nodes).len(), 2);
+    let is_node = |pid: &u32| spawn::name_and_parent(*pid) == ("metad".to_owned(), node.init());
+    node.tree().into_iter().find(is_node).expect("its node")
 }
 
 #[test]

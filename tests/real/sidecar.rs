@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::crew::{PATIENCE, leads, report, tenures};
+use crate::support::crew::{PATIENCE, assert_second_leads, leads, report};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{holds_within, wait_until};
 use crate::support::{spawn, sudo};
+use tempfile::TempDir;
 
 /// A lease that no test waits for.
 const LONG_SECS: u64 = 86_400;
@@ -49,6 +50,34 @@ impl Drop for Sidecar {
     }
 }
 
+/// A sidecar that listens, an etcd, and the folder that they share with a container.
+struct World {
+    etcd: EtcdCluster,
+    sidecar: Sidecar,
+    folder: TempDir,
+}
+
+impl World {
+    fn start() -> Self {
+        let (folder, etcd) = (tempfile::tempdir().expect("a folder"), EtcdCluster::start(1));
+        let sidecar = Sidecar::start(folder.path(), &etcd);
+        sidecar.wait_for("watching whoever connects", 1);
+        Self { etcd, sidecar, folder }
+    }
+
+    /// The node in the container.
+    fn contained(&self, program: &[&str]) -> Node {
+        contained(self.folder.path(), &self.etcd, true, program)
+    }
+
+    /// The same, once it is watched.
+    fn watched(&self, program: &[&str]) -> Node {
+        let node = self.contained(program);
+        self.sidecar.wait_for("watching the container of a", 1);
+        node
+    }
+}
+
 fn socket(folder: &Path) -> PathBuf {
     folder.join("guardian.sock")
 }
@@ -80,15 +109,7 @@ fn follower(etcd: &EtcdCluster) -> Node {
 /// Kills process 1, and the kernel all the others with it.
 #[track_caller]
 fn kill_container(node: &Node) {
-    let is_init = |pid: &u32| spawn::name_and_parent(*pid).0 == "metad: init";
-    let init = node.tree().into_iter().find(is_init).expect("an init");
-    node.kill_within(init);
-}
-
-#[track_caller]
-fn assert_second_leads(nodes: &[Node]) {
-    assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
-    assert_eq!(tenures(nodes).len(), 2);
+    node.kill_within(node.init());
 }
 
 #[test]
@@ -97,22 +118,18 @@ fn a_container_that_is_killed_is_replaced_at_once_and_only_with_a_guardian_besid
     if sudo::runs(this, "a namespace of processes") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let etcd = EtcdCluster::start(1);
-    let sidecar = Sidecar::start(folder.path(), &etcd);
-    sidecar.wait_for("watching whoever connects", 1);
-    let nodes = [contained(folder.path(), &etcd, true, &["sleep", "1000"]), follower(&etcd)];
-    sidecar.wait_for("watching the container of a", 1);
+    let world = World::start();
+    let nodes = [world.watched(&["sleep", "1000"]), follower(&world.etcd)];
     let is_program = |pid: &u32| spawn::name_and_parent(*pid).0 == "sleep";
     let program = nodes[0].tree().into_iter().find(is_program).expect("the program runs");
     kill_container(&nodes[0]);
     assert_second_leads(&nodes);
     assert!(!Path::new(&format!("/proc/{program}")).exists(), "nothing was left when the lease was revoked");
-    sidecar.wait_for("the container of a has ended", 1);
+    world.sidecar.wait_for("the container of a has ended", 1);
     drop(nodes);
 
     let other = EtcdCluster::start(1);
-    let nodes = [contained(folder.path(), &other, false, &[]), follower(&other)];
+    let nodes = [contained(world.folder.path(), &other, false, &[]), follower(&other)];
     kill_container(&nodes[0]);
     assert!(
         !holds_within(Duration::from_secs(2), || leads(&nodes[1])),
@@ -165,17 +182,12 @@ fn a_clean_stop_leaves_a_guardian_beside_it_nothing_to_do() {
     if sudo::runs(this, "a namespace of processes") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let etcd = EtcdCluster::start(1);
-    let sidecar = Sidecar::start(folder.path(), &etcd);
-    let nodes = [contained(folder.path(), &etcd, true, &[]), follower(&etcd)];
-    sidecar.wait_for("watching the container of a", 1);
-    let is_init = |pid: &u32| spawn::name_and_parent(*pid).0 == "metad: init";
-    let init = nodes[0].tree().into_iter().find(is_init).expect("an init");
-    spawn::signal(init, Signal::TERM);
+    let world = World::start();
+    let nodes = [world.watched(&[]), follower(&world.etcd)];
+    spawn::signal(nodes[0].init(), Signal::TERM);
     assert_eq!(nodes[0].wait_exit(PATIENCE), 0, "{}", nodes[0].report());
     assert_second_leads(&nodes);
-    assert!(!sidecar.log().contains("has ended"), "{}", sidecar.log());
+    assert!(!world.sidecar.log().contains("has ended"), "{}", world.sidecar.log());
 }
 
 /// What it was told waits in the socket while it stands still; that its process is dead by then is the very reason to act.
@@ -185,15 +197,12 @@ fn a_guardian_beside_a_container_that_hears_of_it_too_late_revokes_all_the_same(
     if sudo::runs(this, "a namespace of processes") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let etcd = EtcdCluster::start(1);
-    let sidecar = Sidecar::start(folder.path(), &etcd);
-    sidecar.wait_for("watching whoever connects", 1);
-    spawn::signal(sidecar.child.id(), Signal::STOP);
-    let nodes = [contained(folder.path(), &etcd, true, &[]), follower(&etcd)];
+    let world = World::start();
+    spawn::signal(world.sidecar.child.id(), Signal::STOP);
+    let nodes = [world.contained(&[]), follower(&world.etcd)];
     kill_container(&nodes[0]);
     assert!(!holds_within(Duration::from_secs(1), || leads(&nodes[1])), "twin: nobody could revoke");
-    spawn::signal(sidecar.child.id(), Signal::CONT);
+    spawn::signal(world.sidecar.child.id(), Signal::CONT);
     assert_second_leads(&nodes);
 }
 
@@ -203,15 +212,12 @@ fn a_guardian_beside_a_container_ends_on_sigterm_though_its_store_is_away() {
     if sudo::runs(this, "a namespace of processes") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    let etcd = EtcdCluster::start(1);
-    let mut sidecar = Sidecar::start(folder.path(), &etcd);
-    let node = contained(folder.path(), &etcd, true, &[]);
-    sidecar.wait_for("watching the container of a", 1);
-    etcd.pause_all();
+    let mut world = World::start();
+    let node = world.watched(&[]);
+    world.etcd.pause_all();
     kill_container(&node);
-    sidecar.wait_for("the container of a has ended", 1);
-    spawn::signal(sidecar.child.id(), Signal::TERM);
-    wait_until("it ends", PATIENCE, || sidecar.child.try_wait().is_ok_and(|ended| ended.is_some()));
-    etcd.resume_all();
+    world.sidecar.wait_for("the container of a has ended", 1);
+    spawn::signal(world.sidecar.child.id(), Signal::TERM);
+    wait_until("it ends", PATIENCE, || world.sidecar.child.try_wait().is_ok_and(|ended| ended.is_some()));
+    world.etcd.resume_all();
 }

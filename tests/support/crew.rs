@@ -40,6 +40,13 @@ pub fn leads(node: &Node) -> bool {
     node.is_alive() && node.has_event("main_loop_started") && !node.has_event("main_loop_stopped")
 }
 
+/// The second one takes over from the first, and nobody else led.
+#[track_caller]
+pub fn assert_second_leads(nodes: &[Node]) {
+    assert!(holds_within(PATIENCE, || leads(&nodes[1])), "nobody took over\n{}", report(nodes));
+    assert_eq!(tenures(nodes).len(), 2);
+}
+
 /// The index of the node that leads.
 pub fn leader(nodes: &[Node]) -> Option<usize> {
     nodes.iter().position(leads)

@@ -363,6 +363,13 @@ impl Node {
         self.wait_exit(KILL_TIMEOUT);
     }
 
+    /// The init above it, if it is started under one.
+    #[track_caller]
+    pub fn init(&self) -> u32 {
+        let is_init = |pid: &u32| spawn::name_and_parent(*pid).0 == "metad: init";
+        self.tree().into_iter().find(is_init).unwrap_or_else(|| panic!("no init: {}", self.report()))
+    }
+
     /// Kills a process of this node, with which its main loop ends: whoever was started first may outlive that one.
     pub fn kill_within(&self, pid: u32) {
         self.killed_ns.fetch_min(boot_ns(), Ordering::Relaxed);

@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketAddrUnix;
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::super::Guardianship;
-use super::super::channel::Channel;
-use super::super::init;
-use super::super::keeper::Keeper;
-use super::super::rules::LEASES_MAX;
-use super::{ToSidecar, WatchOrder, Watching, receive, registered};
+use super::super::channel::{Channel, registered};
+use super::super::{init, rules};
+use super::{ToSidecar, WatchOrder, Watching, receive, socket};
 use crate::election::lease::LeaseId;
 
 /// The pause before a sidecar that is not there is looked for again; doubles.
@@ -57,14 +55,6 @@ struct TellState {
     watch: WatchOrder,
     dismissed: bool,
     channel: Option<Arc<AsyncFd<Channel>>>,
-}
-
-/// The guardian inside, if there is one, and the sidecar.
-pub struct WithSidecar {
-    /// Inside.
-    pub keeper: Option<Keeper>,
-    /// Outside.
-    pub sidecar: SidecarClient,
 }
 
 // === impl SidecarClient ===
@@ -133,8 +123,7 @@ impl WatchedNode {
     }
 
     fn connect(&self) -> io::Result<Arc<AsyncFd<Channel>>> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let socket = socket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
         Ok(Arc::new(registered(Channel::from_fd(socket))?))
     }
@@ -162,14 +151,8 @@ impl WatchedNode {
         let told = match state.dismissed {
             true => channel.get_ref().send(&ToSidecar::Dismissed, &[]),
             false => {
-                let WatchOrder { node, ttl_secs, leases, cluster } = &state.watch;
-                let watch = WatchOrder {
-                    node: node.clone(),
-                    ttl_secs: *ttl_secs,
-                    leases: leases.clone(),
-                    cluster: *cluster,
-                };
-                channel.get_ref().send(&ToSidecar::Watch(watch), &[self.process_1.as_fd()])
+                let watch = ToSidecar::Watch(state.watch.clone());
+                channel.get_ref().send(&watch, &[self.process_1.as_fd()])
             }
         };
         if let Err(e) = told {
@@ -184,42 +167,24 @@ impl WatchedNode {
     }
 }
 
-impl Guardianship for WithSidecar {
+impl Guardianship for SidecarClient {
     fn tell_lease(&self, lease: LeaseId) {
-        if let Some(keeper) = &self.keeper {
-            keeper.tell_lease(lease);
-        }
-        self.sidecar.change(|watch| {
-            if watch.leases.len() == LEASES_MAX {
-                watch.leases.remove(0);
-            }
-            watch.leases.push(lease.0);
-        });
+        self.change(|watch| rules::remember(&mut watch.leases, lease.0));
     }
 
     fn tell_pinned(&self, cluster: u64) {
-        if let Some(keeper) = &self.keeper {
-            keeper.tell_pinned(cluster);
-        }
-        self.sidecar.change(|watch| watch.cluster = Some(cluster));
+        self.change(|watch| watch.cluster = Some(cluster));
     }
 
-    fn tell_moved(&self, begun: bool) {
-        if let Some(keeper) = &self.keeper {
-            keeper.tell_moved(begun);
-        }
-    }
+    fn tell_moved(&self, _begun: bool) {} // it knows no deadlines
 
     fn knows_a_lease(&self) -> bool {
-        !self.sidecar.shared.state().watch.leases.is_empty()
+        !self.shared.state().watch.leases.is_empty()
     }
 
     fn dismiss(&self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.dismiss();
-        }
-        let mut state = self.sidecar.shared.state();
+        let mut state = self.shared.state();
         state.dismissed = true;
-        self.sidecar.shared.tell(&state);
+        self.shared.tell(&state);
     }
 }

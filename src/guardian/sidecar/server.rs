@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketAddrUnix;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
-use super::super::channel::Channel;
+use super::super::channel::{Channel, registered};
 use super::super::revoke::Revoker;
 use super::super::rules::LEASES_MAX;
-use super::{ToSidecar, WatchOrder, Watching, receive, registered};
+use super::{FLAGS, ToSidecar, WatchOrder, Watching, receive, socket};
 use crate::config::Config;
 use crate::election::lease::LeaseId;
 use crate::telemetry::terminal::plain;
@@ -45,7 +45,8 @@ pub enum CannotServe {
 /// What is to be done when a process has ended.
 struct WatchedContainer {
     process_1: AsyncFd<OwnedFd>,
-    watch: WatchOrder,
+    order: WatchOrder,
+    revoker: Revoker,
 }
 
 /// Watches every node that connects to this socket, until the process is ended.
@@ -59,8 +60,7 @@ pub async fn serve(config: Config, socket: &Path) -> Result<std::convert::Infall
     loop {
         let failed = |why: io::Error| CannotServe::Socket { path: socket.to_owned(), why };
         let mut ready = listener.readable().await.map_err(failed)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = ready.try_io(|fd| Ok(rustix::net::accept_with(fd.get_ref(), flags)?));
+        let accepted = ready.try_io(|fd| Ok(rustix::net::accept_with(fd.get_ref(), FLAGS)?));
         let connection = match accepted {
             Ok(Ok(connection)) => connection,
             Ok(Err(e)) => {
@@ -88,8 +88,6 @@ fn listen(path: &Path) -> Result<AsyncFd<OwnedFd>, CannotServe> {
     let failed = |why: io::Error| CannotServe::Socket { path: path.to_owned(), why };
     let errno = |e: rustix::io::Errno| failed(e.into());
     let address = SocketAddrUnix::new(path).map_err(errno)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     match rustix::net::connect(socket().map_err(errno)?, &address) {
         Ok(()) | Err(rustix::io::Errno::AGAIN) => return Err(CannotServe::InUse(path.to_owned())),
         // What is no socket refuses too, and is not ours to take away: binding says that it is in the way.
@@ -114,21 +112,19 @@ fn is_socket(path: &Path) -> bool {
 
 /// One node, until its container has ended, or it has given everything back.
 async fn look_after(channel: AsyncFd<Channel>, config: Config) {
-    let (mut channel, mut watched) = (Some(channel), None::<(WatchedContainer, Revoker)>);
+    let (mut channel, mut watched) = (Some(channel), None::<WatchedContainer>);
     loop {
         tokio::select! {
             // What the node said last counts.
             biased;
             message = hear(channel.as_ref()), if channel.is_some() => match message {
-                Some((ToSidecar::Watch(order), fds)) => match WatchedContainer::new(order, fds) {
-                    Some(next) => {
-                        let Some(revoker) = revoker_for(watched.take(), &next, &config) else { return };
-                        watched = Some((next, revoker));
-                        let told = channel.as_ref().map(|c| c.get_ref().send(&Watching, &[]));
-                        drop(told); // it has gone: the pidfd tells
+                Some((ToSidecar::Watch(order), fds)) => {
+                    let is_taken = WatchedContainer::take(&mut watched, order, fds, &config).is_some();
+                    match channel.as_ref().filter(|_| is_taken) {
+                        Some(open) => drop(open.get_ref().send(&Watching, &[])), // it has gone: the pidfd tells
+                        None => channel = None,
                     }
-                    None => channel = None,
-                },
+                }
                 Some((ToSidecar::Dismissed, _)) => watched = None,
                 // A connection that breaks means nothing: only the pidfd counts. It is closed, so that a node whose words
                 // were not understood looks for another guardian.
@@ -140,9 +136,9 @@ async fn look_after(channel: AsyncFd<Channel>, config: Config) {
             return;
         }
     }
-    let Some((WatchedContainer { watch, .. }, revoker)) = watched else { return };
-    tracing::warn!("the container of {} has ended; revoking its lease", plain(&watch.node));
-    let revoking = revoker.revoke(watch.leases.into_iter().map(LeaseId).collect(), watch.cluster);
+    let Some(WatchedContainer { order, revoker, .. }) = watched else { return };
+    tracing::warn!("the container of {} has ended; revoking its lease", plain(&order.node));
+    let revoking = revoker.revoke(order.leases.into_iter().map(LeaseId).collect(), order.cluster);
     let _ = tokio::task::spawn_blocking(move || revoking.join()).await; // it has nothing to say
 }
 
@@ -150,33 +146,16 @@ async fn hear(channel: Option<&AsyncFd<Channel>>) -> Option<(ToSidecar, Vec<Owne
     receive::<ToSidecar>(channel?).await
 }
 
-/// The one that there is, or a new one. `None`: the system has no room for it, and the node is told nothing, so that it tries
-/// again.
-fn revoker_for(
-    before: Option<(WatchedContainer, Revoker)>,
-    next: &WatchedContainer,
-    config: &Config,
-) -> Option<Revoker> {
-    if let Some((_, revoker)) = before {
-        return Some(revoker);
-    }
-    tracing::info!("watching the container of {}", plain(&next.watch.node));
-    let started = Revoker::start(with_lease(config, &next.watch));
-    started
-        .inspect_err(|e| tracing::warn!("cannot watch the container of {}: {e}", plain(&next.watch.node)))
-        .ok()
-}
-
 /// A lease may live for as long as the node said.
-fn with_lease(config: &Config, watch: &WatchOrder) -> Config {
+fn with_lease(config: &Config, order: &WatchOrder) -> Config {
     let mut config = config.clone();
-    config.meta.meta_leader_lease_secs = watch.ttl_secs;
+    config.meta.meta_leader_lease_secs = order.ttl_secs;
     config
 }
 
-async fn ended(watched: Option<&(WatchedContainer, Revoker)>) {
+async fn ended(watched: Option<&WatchedContainer>) {
     match watched {
-        Some((container, _)) => drop(container.process_1.readable().await),
+        Some(container) => drop(container.process_1.readable().await),
         None => std::future::pending().await,
     }
 }
@@ -184,11 +163,24 @@ async fn ended(watched: Option<&(WatchedContainer, Revoker)>) {
 // === impl WatchedContainer ===
 
 impl WatchedContainer {
-    /// `None`: there is no pidfd, or there are too many leases. A process that is dead already is what we are here for: it may
-    /// have died before its message was read.
-    fn new(watch: WatchOrder, fds: Vec<OwnedFd>) -> Option<Self> {
-        let process_1 = fds.into_iter().next()?;
-        let process_1 = registered(process_1).ok()?;
-        (watch.leases.len() <= LEASES_MAX).then_some(Self { process_1, watch })
+    /// What is watched from now on. `None`, and all stays as it was: there is no pidfd, there are too many leases, or the
+    /// system has no room for a revoker. A process that is dead already is what we are here for: it may have died before its
+    /// message was read.
+    fn take(watched: &mut Option<Self>, order: WatchOrder, fds: Vec<OwnedFd>, config: &Config) -> Option<()> {
+        let process_1 = registered(fds.into_iter().next()?).ok()?;
+        if order.leases.len() > LEASES_MAX {
+            return None;
+        }
+        if let Some(present) = watched {
+            (present.process_1, present.order) = (process_1, order);
+            return Some(());
+        }
+        let node = plain(&order.node).into_owned();
+        let started = Revoker::start(with_lease(config, &order));
+        let revoker =
+            started.inspect_err(|e| tracing::warn!("cannot watch the container of {node}: {e}")).ok()?;
+        tracing::info!("watching the container of {node}");
+        *watched = Some(Self { process_1, order, revoker });
+        Some(())
     }
 }

@@ -319,9 +319,8 @@ impl Member {
     async fn resolve(&self) -> Result<Vec<SocketAddr>, StoreError> {
         let endpoint = self.endpoint();
         let uri = endpoint.uri();
-        let port = uri.port_u16().unwrap_or(reach::CLIENT_PORT);
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let fresh = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host.as_str(), port))).await;
+        let (host, port) = reach::host_and_port(uri);
+        let fresh = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
         let mut cached = self.resolved.lock().unwrap_or_else(|e| e.into_inner());
         match fresh {
             Ok(Ok(found)) => *cached = found.collect(),

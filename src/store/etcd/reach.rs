@@ -14,7 +14,7 @@ use crate::store::probe::Finding;
 const ANSWER_BYTES_MAX: usize = 1024;
 
 /// Where a member listens if its URL names no port.
-pub(super) const CLIENT_PORT: u16 = 2379;
+const CLIENT_PORT: u16 = 2379;
 
 /// A TLS client's first message, as short as it can be. Whoever speaks TLS answers it with a record, be it an alert.
 const CLIENT_HELLO: [u8; 52] = {
@@ -72,20 +72,19 @@ async fn resolve(url: &str) -> Result<Vec<SocketAddr>, Finding> {
     let uri: Uri = url
         .parse()
         .map_err(|e: tonic::codegen::http::uri::InvalidUri| Finding::Unresolvable(e.to_string()))?;
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(CLIENT_PORT));
-    let found = lookup_host((host.trim_matches(['[', ']']), port)).await;
-    let addresses: Vec<SocketAddr> = found.map_err(|e| Finding::Unresolvable(e.to_string()))?.collect();
-    if addresses.is_empty() {
-        Err(Finding::Unresolvable("it has no address".to_owned()))
-    } else {
-        Ok(addresses)
-    }
+    let found = lookup_host(host_and_port(&uri)).await;
+    Ok(found.map_err(|e| Finding::Unresolvable(e.to_string()))?.collect())
+}
+
+/// What a name server is asked for, and the port there.
+pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
+    (uri.host().unwrap_or_default().trim_matches(['[', ']']), uri.port_u16().unwrap_or(CLIENT_PORT))
 }
 
 /// To the first of these addresses that accepts, each for its part of the time. What a host says itself counts more than
 /// that another one could not be reached.
 async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Finding> {
-    let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let each = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut why = None;
     for address in addresses {
         let finding = match tokio::time::timeout(each, TcpStream::connect(address)).await {

@@ -48,7 +48,7 @@ fn found_at(probe: &Probe) -> String {
 /// What to do about each of them, once where it is the same for all.
 fn fixes(silent: &[&EndpointFacts]) -> String {
     let fix = |e: &EndpointFacts| e.probe.fault().unwrap_or(Finding::IsLate).fix();
-    let each: BTreeSet<String> = silent.iter().map(|e| fix(e)).collect();
+    let each: BTreeSet<&str> = silent.iter().map(|e| fix(e)).collect();
     match each.len() {
         1 => each.into_iter().collect(),
         _ => silent.iter().map(|e| format!("{}: {}", e.probe.place, fix(e))).collect::<Vec<_>>().join("; "),
