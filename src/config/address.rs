@@ -62,6 +62,11 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Scheme, String> {
     }
 }
 
+/// The port of an address; 0 also where there is none that can be read.
+pub(super) fn port(text: &str) -> u16 {
+    parse(text).map_or(0, |address| address.port)
+}
+
 /// Does this address mean "all interfaces", where nobody can connect to from another machine?
 pub(super) fn is_wildcard(text: &str) -> bool {
     parse(text).is_ok_and(|address| matches!(address.host, "0.0.0.0" | "::"))

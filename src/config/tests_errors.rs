@@ -257,6 +257,25 @@ fn endpoints_that_cannot_be_used() {
 }
 
 #[test]
+fn of_a_list_and_of_rules_each_fault_is_told() {
+    let list = "[store.etcd]\nendpoints = [\"h\", \"ok:1\", \"ftp://h:2379\"]";
+    assert_refused(
+        list,
+        from_file(list),
+        &["metad.toml:2:14", "has no port", "metad.toml:2:27", "scheme `ftp`", "2 errors"],
+    );
+    let rules = "store.etcd.cert_file = \"c\"\nstore.etcd.username = \"u\"\nmeta.tick_interval_ms = 60000";
+    let parts = [
+        "store.etcd.key_file",
+        "store.etcd.password_file",
+        "meta.tick_interval_ms",
+        "needs etcd endpoints",
+        "4 errors",
+    ];
+    assert_refused(rules, from_file(&format!("store.kind = \"etcd\"\n{rules}")), &parts);
+}
+
+#[test]
 fn values_that_do_not_fit_together() {
     let cases: &[(&str, &[&str])] = &[
         ("store.kind = \"etcd\"", &["metad.toml:1:14: store.kind = \"etcd\"", "--etcd-endpoints"]),

@@ -22,25 +22,23 @@ struct Rules<'c> {
 
 /// Checks every value of a merged table on its own, in the order of the keys.
 pub(super) fn values(table: &Table, origins: &Origins) -> Vec<ConfigError> {
-    let fault = |key: &'static Key| match lookup(table, key.path) {
-        Some(value) => check_value(key, value, origins.get(key.path)).err(),
-        None if may_be_missing(key) => None,
-        None => Some(missing(key)),
+    let faults = |key: &'static Key| match lookup(table, key.path) {
+        Some(value) => check_value(key, value, origins.get(key.path)),
+        None if may_be_missing(key) => Vec::new(),
+        None => vec![missing(key)],
     };
-    KEYS.iter().filter_map(fault).collect()
+    KEYS.iter().flat_map(faults).collect()
 }
 
 /// Checks the values against each other.
 pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     let rules = Rules { config, origins };
-    let etcd = match config.store.kind {
-        StoreKind::Etcd => rules.etcd(&config.store.etcd),
-        StoreKind::Sqlite => Ok(()),
-    };
-    [rules.addresses(), rules.timings(), rules.main_loop_timeout(), etcd]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect()
+    let mut results = vec![rules.one_port_each(), rules.advertised(), rules.main_loop_timeout()];
+    results.extend(rules.timings());
+    if config.store.kind == StoreKind::Etcd {
+        results.extend(rules.etcd(&config.store.etcd));
+    }
+    results.into_iter().filter_map(Result::err).collect()
 }
 
 /// What is allowed but probably not meant.
@@ -94,14 +92,19 @@ fn missing(key: &Key) -> ConfigError {
     }
 }
 
-fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
+/// A list may have several faults, anything else one.
+fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Vec<ConfigError> {
+    if let (Kind::Endpoints, Value::Array(items)) = (key.kind, value) {
+        let texts = items.iter().filter_map(Value::as_str).enumerate();
+        return texts.filter_map(|(i, text)| check_endpoint(key, text, &origin.of_item(i)).err()).collect();
+    }
+    check_scalar(key, value, origin).err().into_iter().collect()
+}
+
+fn check_scalar(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
     match (key.kind, value) {
         (Kind::Integer { min, max }, Value::Integer(number)) => check_range(key, *number, min..=max, origin),
         (Kind::Switch, Value::Boolean(_)) => Ok(()),
-        (Kind::Endpoints, Value::Array(items)) => {
-            let mut texts = items.iter().filter_map(Value::as_str).enumerate();
-            texts.try_for_each(|(i, text)| check_endpoint(key, text, &origin.of_item(i)))
-        }
         (kind, Value::String(text)) => check_text(kind, text).map_err(|problem| {
             let host_name = key.path == "node.id" && *origin == Origin::Default;
             let problem =
@@ -197,17 +200,20 @@ fn check_endpoint(key: &'static Key, endpoint: &str, origin: &Origin) -> Result<
 // === impl Rules ===
 
 impl Rules<'_> {
-    fn addresses(&self) -> Result<(), ConfigError> {
-        let rpc = &self.config.rpc.listen_addr;
-        let http = &self.config.http.listen_addr;
-        let port = |text: &str| address::parse(text).map_or(0, |address| address.port);
-        if rpc == http && port(rpc) != 0 {
+    fn one_port_each(&self) -> Result<(), ConfigError> {
+        let (rpc, http) = (&self.config.rpc.listen_addr, &self.config.http.listen_addr);
+        if rpc == http && address::port(rpc) != 0 {
             let fix = "give --http-addr (http.listen_addr) another port";
             return Err(self.invalid("http.listen_addr", "is also rpc.listen_addr", fix));
         }
+        Ok(())
+    }
+
+    fn advertised(&self) -> Result<(), ConfigError> {
+        let port = address::port(&self.config.rpc.listen_addr);
         match &self.config.node.advertise_addr {
-            Some(advertised) if port(advertised) == 0 && port(rpc) != 0 => {
-                let fix = format!("name the port that other members connect to, for example {}", port(rpc));
+            Some(advertised) if address::port(advertised) == 0 && port != 0 => {
+                let fix = format!("name the port that other members connect to, for example {port}");
                 Err(self.invalid("node.advertise_addr", "has port 0, to which no client can connect", &fix))
             }
             _ => Ok(()),
@@ -215,15 +221,16 @@ impl Rules<'_> {
     }
 
     /// Nothing that is waited for may take longer than the lease it is waited under.
-    fn timings(&self) -> Result<(), ConfigError> {
+    fn timings(&self) -> [Result<(), ConfigError>; 2] {
         let lease_ms = self.config.meta.meta_leader_lease_secs.saturating_mul(1000);
         let store = &self.config.store;
         let (wait, wait_ms) = match store.kind {
             StoreKind::Etcd => ("store.etcd.request_timeout_ms", store.etcd.request_timeout_ms),
             StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
         };
-        self.at_most(wait, wait_ms, lease_ms, "the lease")?;
-        self.at_most("meta.tick_interval_ms", self.config.meta.tick_interval_ms, lease_ms, "the lease")
+        let tick_ms = self.config.meta.tick_interval_ms;
+        [(wait, wait_ms), ("meta.tick_interval_ms", tick_ms)]
+            .map(|(path, ms)| self.at_most(path, ms, lease_ms, "the lease"))
     }
 
     /// The built-in loop gives a sign of life each second; a busy machine may hold it up for a few.
@@ -251,29 +258,29 @@ impl Rules<'_> {
         Err(self.invalid(path, &problem, &fix))
     }
 
-    fn etcd(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
-        if etcd.endpoints.is_empty() {
-            let fix =
-                "give --etcd-endpoints host:2379,… (store.etcd.endpoints), or --store sqlite on one machine";
-            return Err(self.invalid("store.kind", "needs etcd endpoints, but none are set", fix));
+    fn etcd(&self, etcd: &EtcdConfig) -> [Result<(), ConfigError>; 4] {
+        let certificate = ("store.etcd.cert_file", etcd.cert_file.is_some());
+        let key = ("store.etcd.key_file", etcd.key_file.is_some());
+        let user = ("store.etcd.username", etcd.username.is_some());
+        let password = ("store.etcd.password_file", etcd.password_file.is_some());
+        [self.endpoints(etcd), self.pair(certificate, key), self.pair(user, password), self.etcd_tls(etcd)]
+    }
+
+    fn endpoints(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
+        if !etcd.endpoints.is_empty() {
+            return Ok(());
         }
-        self.pair(
-            "store.etcd.cert_file",
-            etcd.cert_file.is_some(),
-            "store.etcd.key_file",
-            etcd.key_file.is_some(),
-        )?;
-        self.pair(
-            "store.etcd.username",
-            etcd.username.is_some(),
-            "store.etcd.password_file",
-            etcd.password_file.is_some(),
-        )?;
-        self.tls(etcd)
+        let fix =
+            "give --etcd-endpoints host:2379,… (store.etcd.endpoints), or --store sqlite on one machine";
+        Err(self.invalid("store.kind", "needs etcd endpoints, but none are set", fix))
     }
 
     /// Two keys that are of use only together.
-    fn pair(&self, a: &'static str, has_a: bool, b: &'static str, has_b: bool) -> Result<(), ConfigError> {
+    fn pair(
+        &self,
+        (a, has_a): (&'static str, bool),
+        (b, has_b): (&'static str, bool),
+    ) -> Result<(), ConfigError> {
         let (set, unset) = match (has_a, has_b) {
             (true, false) => (a, b),
             (false, true) => (b, a),
@@ -283,7 +290,7 @@ impl Rules<'_> {
         Err(self.invalid(set, &problem, &format!("set {unset} too, or leave both out")))
     }
 
-    fn tls(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
+    fn etcd_tls(&self, etcd: &EtcdConfig) -> Result<(), ConfigError> {
         let is_plain = |endpoint: &&String| address::parse_endpoint(endpoint) == Ok(Scheme::Http);
         let files = [("store.etcd.ca_file", &etcd.ca_file), ("store.etcd.cert_file", &etcd.cert_file)];
         let file = files.iter().find(|(_, file)| file.is_some());
