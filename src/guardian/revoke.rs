@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::clock::OsClock;
+use crate::clock::{Clock, Instant, OsClock};
 use crate::config::{Config, StoreKind};
 use crate::election::lease::LeaseId;
 use crate::store::codec::Keys;
@@ -23,8 +23,10 @@ const OPEN_PAUSE: Duration = Duration::from_secs(1);
 /// The pause between two tries to revoke; doubles up to the second one.
 const REVOKE_PAUSE: Duration = Duration::from_millis(20);
 const REVOKE_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A lease may be granted for longer than it was asked for.
+/// How long the store is asked after its first answer, at least: a lease may be granted for longer than it was asked for.
 const TIMEOUT_MIN: Duration = Duration::from_secs(60);
+/// How long a store is asked that does not answer at all.
+const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What is to be revoked, and in which cluster, if that is known.
 #[derive(Debug, Default)]
@@ -39,6 +41,43 @@ pub(super) struct Revoker {
     thread: JoinHandle<()>,
 }
 
+/// Why not everything is revoked yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotRevoked {
+    /// The store decides, and did not do this.
+    Refused,
+    /// It cannot be reached, or does not decide.
+    Silent,
+}
+
+/// For how long it is worth trying.
+#[derive(Debug)]
+struct Effort {
+    ttl: Duration,
+    began: Instant,
+    /// When the store first refused.
+    refused: Option<Instant>,
+}
+
+// === impl Effort ===
+
+impl Effort {
+    fn note(&mut self, why: NotRevoked, now: Instant) {
+        if why == NotRevoked::Refused {
+            self.refused.get_or_insert(now);
+        }
+    }
+
+    /// An etcd that decides lets the leases end by themselves. One without a quorum expires nothing, and whoever becomes
+    /// its leader gives each lease its whole time again (its `lessor.Promote`): there the time only begins with an answer.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.refused {
+            Some(first) => now.since(first) > self.ttl.max(TIMEOUT_MIN),
+            None => now.since(self.began) > self.ttl.max(SILENCE_MAX),
+        }
+    }
+}
+
 // === impl Revoker ===
 
 impl Revoker {
@@ -51,7 +90,7 @@ impl Revoker {
         Ok(Self { order, thread })
     }
 
-    /// Revokes these leases, for as long as one of them may live. Of a lease that is not found only its own cluster can
+    /// Revokes these leases, for as long as that is worth trying ([`Effort`]). Of a lease that is not found only its own cluster can
     /// say that it has ended: an endpoint that has become another's counts as silent.
     ///
     /// Begins; the thread ends when it is done.
@@ -68,14 +107,17 @@ async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
         never = keep_ready(&config, &mut store) => match never {},
     };
     let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
-    let revoked = async {
-        let mut pause = REVOKE_PAUSE;
-        while let Err(()) = revoke(&config, &mut store, &order).await {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REVOKE_PAUSE_MAX);
+    let clock = OsClock;
+    let mut effort = Effort { ttl, began: clock.now(), refused: None };
+    let mut pause = REVOKE_PAUSE;
+    while let Err(why) = revoke(&config, &mut store, &order).await {
+        effort.note(why, clock.now());
+        if effort.is_over(clock.now()) {
+            return;
         }
-    };
-    let _ = tokio::time::timeout(ttl.max(TIMEOUT_MIN), revoked).await; // they have ended by themselves
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REVOKE_PAUSE_MAX);
+    }
 }
 
 /// Opens the store and uses it from time to time. A file needs no login; it is opened when it is needed.
@@ -111,18 +153,52 @@ async fn opened(config: &Config, store: &mut Option<Arc<dyn OpenStore>>) -> Resu
 }
 
 /// Each lease once; what the store says is gone is gone.
-async fn revoke(config: &Config, store: &mut Option<Arc<dyn OpenStore>>, order: &Order) -> Result<(), ()> {
+async fn revoke(
+    config: &Config,
+    store: &mut Option<Arc<dyn OpenStore>>,
+    order: &Order,
+) -> Result<(), NotRevoked> {
     if order.leases.is_empty() {
         return Ok(());
     }
-    let present = opened(config, store).await?;
+    let present = opened(config, store).await.map_err(|()| NotRevoked::Silent)?;
     if let Some(cluster) = order.cluster {
         present.pin(cluster);
     }
     let asked = order.leases.iter().map(|lease| present.call(Request::Revoke(*lease)));
     let answers = futures_util::future::join_all(asked).await;
-    if answers.iter().any(|answer| matches!(answer, Err(StoreError::Refused(..)))) {
-        *store = None; // certificates and password are read again
+    if answers.iter().all(Result::is_ok) {
+        return Ok(());
     }
-    if answers.iter().all(Result::is_ok) { Ok(()) } else { Err(()) }
+    if !answers.iter().any(|answer| matches!(answer, Err(StoreError::Refused(..)))) {
+        return Err(NotRevoked::Silent);
+    }
+    *store = None; // certificates and password are read again
+    Err(NotRevoked::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(ttl_secs: u64, refused: Option<u64>, now: u64) -> bool {
+        let at = |secs| Instant::from_millis(secs * 1000);
+        let mut effort = Effort { ttl: Duration::from_secs(ttl_secs), began: at(0), refused: None };
+        effort.note(NotRevoked::Silent, at(1));
+        if let Some(secs) = refused {
+            effort.note(NotRevoked::Refused, at(secs));
+            effort.note(NotRevoked::Refused, at(now));
+        }
+        effort.is_over(at(now))
+    }
+
+    #[test]
+    fn a_store_that_is_away_is_waited_for_longer_than_the_lease() {
+        assert!(!over(15, None, 3_600));
+        assert!(over(15, None, 86_401));
+        assert!(!over(172_800, None, 100_000), "the lease is longer");
+        assert!(!over(15, Some(3_600), 3_660), "it counts from the first answer");
+        assert!(over(15, Some(3_600), 3_661));
+        assert!(!over(100, Some(0), 100));
+    }
 }
