@@ -22,25 +22,27 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
         OutputFormat::Json => output::print_json(&document)?,
         OutputFormat::Table => {
             let who = output::answerer_line(&document.answerer);
-            let is_outdated = document.answerer.is_outdated;
-            output::print(&format!("{}\n{who}", table(&document.tenures, Time::now(), is_outdated)))?;
+            output::print(&format!("{}\n{who}", table(&document, Time::now())))?;
         }
     }
     Ok(if document.answerer.is_outdated { UNKNOWN } else { 0 })
 }
 
-fn table(tenures: &[Tenure], now: Time, is_outdated: bool) -> String {
-    // Whoever led when the store last answered may have ended.
-    let leads = if is_outdated { "(unknown)" } else { "(leads)" };
+fn table(document: &HistoryDocument, now: Time) -> String {
+    let open = |tenure: &Tenure| match document.leader_token {
+        _ if document.answerer.is_outdated => "(unknown)", // it may have ended since the store last answered
+        Some(token) if token == tenure.token => "(leads)",
+        _ => "(ended; why is not reported yet)",
+    };
     let mut t = output::table(&["TIME", "LEADER", "TOKEN", "HELD FOR", "GAP", "REASON", "PLANNED", "SEEN"]);
-    for tenure in tenures {
+    for tenure in &document.tenures {
         t.add_row([
             tenure.from.to_string().into(),
             plain(&tenure.node),
             tenure.token.to_string().into(),
-            held(tenure, now).into(),
+            held_or_unknown(tenure, document, now).into(),
             gap(tenure).into(),
-            tenure.reason.as_deref().map_or(leads.into(), plain),
+            tenure.reason.as_deref().map_or_else(|| open(tenure).into(), plain),
             tenure.planned.map_or("", |planned| if planned { "yes" } else { "no" }).into(),
             plain(&seen(tenure)).into_owned().into(),
         ]);
@@ -71,6 +73,14 @@ fn held(tenure: &Tenure, now: Time) -> String {
     span(tenure.to.unwrap_or(now).0.saturating_sub(tenure.from.0))
 }
 
+/// Of a tenure that has ended nobody knows how long it lasted until its end is written.
+fn held_or_unknown(tenure: &Tenure, document: &HistoryDocument, now: Time) -> String {
+    match (tenure.to, document.leader_token) {
+        (None, token) if token != Some(tenure.token) => "?".to_owned(),
+        _ => held(tenure, now),
+    }
+}
+
 /// What is known besides the reason. Only what points to the cause of an unplanned end is worth a person's time.
 fn seen(tenure: &Tenure) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -87,7 +97,7 @@ fn seen(tenure: &Tenure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::metad::{TenureEnd, TenureInfo, TenureSeen};
+    use crate::proto::metad::{Answerer, HistoryResponse, TenureEnd, TenureInfo, TenureSeen};
 
     #[test]
     fn a_lost_lease_names_its_cause() {
@@ -106,6 +116,30 @@ mod tests {
             "n1 led for 1 min 1 s, ended unplanned: renew_deadline last ack 4.8 s old, http://b:2379 took 2.1 s, \
              timer 3 ms late"
         );
-        assert!(table(&[tenure], Time(0), false).contains("http://b:2379 took 2.1 s"));
+        let document = HistoryDocument { tenures: vec![tenure], ..HistoryResponse::default().into() };
+        assert!(table(&document, Time(0)).contains("http://b:2379 took 2.1 s"));
+    }
+
+    #[test]
+    fn only_who_leads_is_said_to_lead() {
+        let open = |token| TenureInfo { token, from_ms: 1_000, ..TenureInfo::default() };
+        let tenures = vec![open(7), open(9)];
+        let answerer = |is_outdated| Some(Answerer { is_outdated, ..Answerer::default() });
+        let told = |leader_token, is_outdated| {
+            let answerer = answerer(is_outdated);
+            let answer =
+                HistoryResponse { tenures: tenures.clone(), leader_token, answerer, ..Default::default() };
+            let text = table(&answer.into(), Time(4_000));
+            let rows = text.lines().filter(|l| l.starts_with(" 1970"));
+            let short = |row: &str| {
+                let states = ["(leads)", "(unknown)", "(ended;"].into_iter().filter(|s| row.contains(s));
+                (states.collect::<String>(), row.contains(" 3.0 s "))
+            };
+            rows.map(short).collect::<Vec<_>>()
+        };
+        let (leads, ended, unknown) = ("(leads)".to_owned(), "(ended;".to_owned(), "(unknown)".to_owned());
+        assert_eq!(told(Some(9), false), [(ended.clone(), false), (leads, true)]);
+        assert_eq!(told(None, false), [(ended.clone(), false), (ended, false)]);
+        assert_eq!(told(None, true), [(unknown.clone(), false), (unknown, false)]);
     }
 }

@@ -21,6 +21,9 @@ pub struct HistoryDocument {
     pub answerer: Answerer,
     /// How long ago the store last confirmed them; `None`: the answerer has not read them yet.
     pub age_ms: Option<u64>,
+    /// The token of who leads, if somebody does and the answerer's view is not outdated. A tenure without an end that has
+    /// another token has ended, and how has not been written yet.
+    pub leader_token: Option<u64>,
     /// Oldest first.
     pub tenures: Vec<Tenure>,
     /// Are there older ones, which only a limit has left out?
@@ -111,6 +114,7 @@ impl HistoryDocument {
             schema_version: SchemaVersion,
             answerer: Answerer::of(status, now),
             age_ms: past.age(now).map(millis),
+            leader_token: status.known_leader(now).map(|leader| leader.token.get()),
             tenures,
             has_older: rows.next().is_some(),
         }

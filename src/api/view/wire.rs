@@ -89,6 +89,7 @@ impl From<HistoryDocument> for proto::HistoryResponse {
             next_page_token: oldest.map(|tenure| tenure.token.to_string()).unwrap_or_default(),
             tenures: document.tenures.into_iter().map(Into::into).collect(),
             age_ms: document.age_ms,
+            leader_token: document.leader_token,
             answerer: Some(document.answerer.into()),
         }
     }
@@ -100,6 +101,7 @@ impl From<proto::HistoryResponse> for HistoryDocument {
             schema_version: SchemaVersion,
             answerer: answer.answerer.unwrap_or_default().into(),
             age_ms: answer.age_ms,
+            leader_token: answer.leader_token,
             has_older: !answer.next_page_token.is_empty(),
             tenures: answer.tenures.into_iter().map(Into::into).collect(),
         }
