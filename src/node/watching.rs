@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::driver::{DriverHandle, data_dir};
+use crate::telemetry::metrics::ViewAge;
 use crate::telemetry::{Event, Telemetry};
 
 /// How often the data dir is looked at.
@@ -35,13 +36,10 @@ pub(super) fn register_computed(telemetry: &Telemetry, driver: &DriverHandle, cl
     let holds = move || status.status().holds_until.map_or(Duration::ZERO, |h| now.now().until(h));
     let (status, now) = (driver.clone(), clock.clone());
     let has_leader = move || status.status().known_leader(now.now()).is_some();
-    telemetry.metrics().register_view(holds, has_leader, view_age(driver, clock));
-}
-
-fn view_age(
-    driver: &DriverHandle,
-    clock: &Arc<dyn Clock>,
-) -> impl Fn() -> Duration + Clone + Send + Sync + 'static {
     let (driver, clock) = (driver.clone(), clock.clone());
-    move || clock.now().since(driver.status().confirmed_at)
+    let view = move || {
+        let (status, now) = (driver.status(), clock.now());
+        ViewAge { age: now.since(status.confirmed_at), is_outdated: status.is_outdated(now) }
+    };
+    telemetry.metrics().register_view(holds, has_leader, view);
 }

@@ -39,6 +39,7 @@ use store::StoreMetrics;
 
 pub use cluster::BarrierResult;
 pub use lease::RenewalResult;
+pub use members::ViewAge;
 pub use process::Usage;
 pub use store::{LastLook, WriteResult};
 
@@ -106,7 +107,7 @@ impl Metrics {
         &self,
         holds: impl Fn() -> Duration + Send + Sync + 'static,
         has_leader: impl Fn() -> bool + Send + Sync + 'static,
-        age: impl Fn() -> Duration + Clone + Send + Sync + 'static,
+        view: impl Fn() -> ViewAge + Clone + Send + Sync + 'static,
     ) {
         self.register_computed(
             "metad_lease_remaining_seconds",
@@ -119,13 +120,13 @@ impl Metrics {
             "1 while this node sees a leader; 0 also once its view is older than the lease, and says nothing any more",
             move || f64::from(u8::from(has_leader())),
         );
-        let seconds = age.clone();
+        let seconds = view.clone();
         self.register_computed(
             "metad_picture_age_seconds",
             "Time since the store last confirmed this node's view of the election",
-            move || seconds().as_secs_f64(),
+            move || seconds().age.as_secs_f64(),
         );
-        let shown = members::Shown { members: self.members.clone(), age: Box::new(age) };
+        let shown = members::Shown { members: self.members.clone(), view: Box::new(view) };
         self.registry().register_collector(Box::new(shown));
     }
 

@@ -151,9 +151,12 @@ fn by_nagios(node: &Node) -> Said {
 
 fn by_metrics(node: &Node) -> Said {
     let (_, page) = http::get(node.http_addr(), "/metrics", ANSWER).expect("metrics");
-    match page.lines().find_map(|l| l.strip_prefix("metad_has_leader ")) {
-        Some("1") => Said::Somebody,
-        Some("0") => Said::NotSomebody,
+    // Who is a member is not known either, where nothing is.
+    let tells_members = page.lines().any(|l| l.starts_with("metad_member_up{"));
+    match (page.lines().find_map(|l| l.strip_prefix("metad_has_leader ")), tells_members) {
+        (Some("1"), true) => Said::Somebody,
+        (Some("0"), true) => Said::Nobody,
+        (Some("0"), false) => Said::Unknown,
         other => Said::Nonsense(format!("{other:?}")),
     }
 }

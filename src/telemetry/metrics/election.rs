@@ -87,8 +87,8 @@ impl ElectionMetrics {
         );
         r.register(
             "metad_failover_duration_seconds",
-            "Time from the end of one leader to the next leader, as this node saw it; a hand-over in one \
-             write is 0",
+            "Time without a leader record between two leaders, as this node saw it; a hand-over in one write \
+             is 0; a leader whose machine died keeps its record until its lease ends, which is not in here",
             self.failovers.clone(),
         );
         r.register(

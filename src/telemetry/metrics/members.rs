@@ -31,10 +31,19 @@ struct KnownMember {
     gone_ms: Option<u64>,
 }
 
-/// Shows the members; `age` says how old the view of those that are there is.
+/// Shows the members; `view` says how old the view of those that are there is, and whether it is outdated.
 pub(super) struct Shown {
     pub(super) members: MemberGauges,
-    pub(super) age: Box<dyn Fn() -> Duration + Send + Sync>,
+    pub(super) view: Box<dyn Fn() -> ViewAge + Send + Sync>,
+}
+
+/// How old a node's view of the election is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewAge {
+    /// Since the store last confirmed it.
+    pub age: Duration,
+    /// Does it say nothing any more?
+    pub is_outdated: bool,
 }
 
 // === impl MemberGauges ===
@@ -93,13 +102,17 @@ impl fmt::Debug for Shown {
 
 impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let list = self.members.list(wall_clock_ms(), (self.age)());
+        let view = (self.view)();
+        let list = self.members.list(wall_clock_ms(), view.age);
         if list.is_empty() {
             return Ok(()); // a family without samples is not shown
         }
         let (up, seen) = ("metad_member_up", "metad_member_last_seen_timestamp_seconds");
-        let rows = list.iter().map(|(name, is_there, _)| (name, f64::from(u8::from(*is_there))));
-        show(&mut encoder, up, "1 while the member is registered; 0 for an hour after it has gone.", rows)?;
+        if !view.is_outdated {
+            let help = "1 while the member is registered; 0 for an hour after it has gone; left out while this node's view is outdated.";
+            let rows = list.iter().map(|(name, is_there, _)| (name, f64::from(u8::from(*is_there))));
+            show(&mut encoder, up, help, rows)?;
+        }
         let rows = list.iter().map(|(name, _, at_ms)| (name, *at_ms as f64 / 1000.0));
         show(&mut encoder, seen, "When the member was last registered, since the Unix epoch.", rows)
     }

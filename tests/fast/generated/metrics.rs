@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metad::clock::OsClock;
+use metad::telemetry::metrics::ViewAge;
 use metad::telemetry::metrics::grpc::MethodLabels;
 use metad::telemetry::{Event, Telemetry};
 
@@ -28,7 +29,11 @@ fn page() -> String {
     let telemetry = Telemetry::new("n1", Arc::new(OsClock), None);
     let metrics = telemetry.metrics();
     metrics.register_process();
-    metrics.register_view(|| Duration::ZERO, || false, || Duration::ZERO);
+    metrics.register_view(
+        || Duration::ZERO,
+        || false,
+        || ViewAge { age: Duration::ZERO, is_outdated: false },
+    );
     telemetry.emit(Event::MemberJoined { member: "n1".into(), address: String::new() });
     metrics.endpoint_looked_at("http://e1:2379", Some(Duration::ZERO), None);
     metrics.check_made("ETCD_001", 0);
