@@ -190,9 +190,9 @@ fn takes_part(status: &Status) -> Check {
 }
 
 fn store_answers(parts: &HttpParts, status: &Status) -> Check {
-    let age = parts.clock.now().since(status.confirmed_at);
-    let limit = status.ttl.unwrap_or(DRIVER_SILENCE_MAX);
-    let fault = (age > limit).then(|| format!("the store has confirmed nothing for {age:?}"));
+    let now = parts.clock.now();
+    let age = now.since(status.confirmed_at);
+    let fault = status.is_outdated(now).then(|| format!("the store has confirmed nothing for {age:?}"));
     Check { name: "store", fault }
 }
 

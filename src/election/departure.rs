@@ -36,6 +36,11 @@ impl Departure {
         }
     }
 
+    /// Did it leave without a word? Then its main loop may have ended long before its record did.
+    pub fn is_silent(self) -> bool {
+        matches!(self, Departure::Vanished | Departure::Reclaimed)
+    }
+
     /// What became of the leader of `old` by the time of `new`; `None`: it still leads, or there was none.
     pub fn seen(old: &View, new: &View) -> Option<Departure> {
         let left = old.leader.tenure()?;

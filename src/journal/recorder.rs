@@ -152,6 +152,8 @@ impl Recorder {
             // Who deletes its record says why soon after; until then it might as well have been somebody else.
             reason: left.filter(|how| *how != Departure::GivenUp).map(Reason::from),
             gap_ms,
+            gap_at_least: gap_ms.is_some()
+                && self.notes.left.as_ref().is_some_and(|(left, _)| left.how.is_silent()),
         });
     }
 

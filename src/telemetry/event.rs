@@ -43,6 +43,8 @@ pub enum Event {
         reason: Option<Reason>,
         /// For how long nobody led, in milliseconds, if this node saw both.
         gap_ms: Option<u64>,
+        /// May it have been longer? The one before left without a word.
+        gap_at_least: bool,
     },
     /// The history says why a tenure has ended, or corrects what it said.
     TenureEnded(Box<Ended>),
@@ -224,13 +226,14 @@ impl Event {
             Event::Joined { lease, ttl_secs, incarnation } => {
                 json!({ "lease": lease.to_string(), "ttl_secs": ttl_secs, "incarnation": incarnation })
             }
-            Event::LeaderChanged { leader, token, previous, reason, gap_ms } => json!({
+            Event::LeaderChanged { leader, token, previous, reason, gap_ms, gap_at_least } => json!({
                 "leader": leader,
                 "token": token.map(Token::get),
                 "previous": previous,
                 "reason": reason.map(Reason::as_str),
                 "planned": reason.map(Reason::is_planned),
                 "gap_ms": gap_ms,
+                "gap_at_least": gap_at_least,
             }),
             Event::TenureEnded(ended) => ended.fields(),
             Event::DataDirLost { path } => json!({ "path": path }),

@@ -36,7 +36,7 @@ const ALARMING = ["claim_refused", "write_fenced", "data_dir_lost", "store_troub
 
 function before(event) {
   if (!event.previous) return "";
-  const gap = event.gap_ms == null ? "" : `, no leader for ${span(event.gap_ms)}`;
+  const gap = event.gap_ms == null ? "" : `, no leader for ${event.gap_at_least ? "at least " : ""}${span(event.gap_ms)}`;
   return `, ${event.previous} led before${event.reason ? ` (${event.reason})` : ""}${gap}`;
 }
 
