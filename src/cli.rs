@@ -17,11 +17,13 @@ mod panics;
 mod query;
 mod release;
 mod reload;
+mod secrets;
 mod serve;
 mod settings;
 mod sidecar;
 mod steering;
 mod watch;
+mod whom;
 mod worker;
 
 use std::process::ExitCode;
@@ -88,6 +90,8 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Doctor(args) => query::on_runtime(doctor::doctor(args)),
         Command::Check(args) => query::on_runtime(doctor::check(args)),
         Command::Explain { code } => explain::explain(code.as_deref()),
+        Command::Tls(args) => secrets::tls(&args),
+        Command::Token(args) => secrets::token(&args),
         Command::Version => output::print(&format!("metad {}\n", env!("CARGO_PKG_VERSION"))).map(|()| 0),
         Command::Health(args) => query::on_runtime(query::health(args)),
     }

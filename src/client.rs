@@ -19,8 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::Channel;
-
 pub use barriers::{BarrierEvent, Barriers};
 pub use checks::{CheckClient, ClockOffset};
 pub use error::{ClientError, Said};
@@ -29,6 +27,7 @@ pub use state::{Change, Page, Write};
 pub use workers::{RegisteredWorker, WorkerSpec};
 
 use crate::proto::metad::{LeaderInfo, MemberInfo};
+use crate::tls::client::{Authorized, Credentials};
 
 /// How long a call tries, unless told otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -54,6 +53,7 @@ pub struct MetaClient {
 #[derive(Debug)]
 struct ClientShared {
     given: Vec<String>,
+    credentials: Credentials,
     known: Mutex<KnownMembers>,
 }
 
@@ -62,7 +62,7 @@ struct ClientShared {
 struct KnownMembers {
     members: Vec<String>,
     leader: Option<Target>,
-    channels: BTreeMap<String, Channel>,
+    channels: BTreeMap<String, Authorized>,
 }
 
 /// Whom to ask.
@@ -90,8 +90,17 @@ impl MetaClient {
             member::endpoint(address, CONNECT_TIMEOUT)
                 .map_err(|e| ClientError::BadAddress { address: e.address, why: e.why })?;
         }
-        let shared = ClientShared { given, known: Mutex::default() };
+        let shared = ClientShared { given, credentials: Credentials::default(), known: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), deadline: DEADLINE })
+    }
+
+    /// Shows these credentials to every member, on connections that are encrypted if they say so. Without them a client
+    /// shows none, on plain connections.
+    #[must_use]
+    pub fn credentials(self, credentials: Credentials) -> Self {
+        let given = self.shared.given.clone();
+        let shared = ClientShared { given, credentials, known: Mutex::default() };
+        Self { shared: Arc::new(shared), ..self }
     }
 
     /// Gives up a call after so long instead of after [`DEADLINE`]. Clones keep their own.
@@ -138,7 +147,7 @@ impl MetaClient {
     }
 
     /// The connection to a member, made when it is used, and again when it has broken.
-    fn channel(&self, address: &str) -> Result<Channel, CallError> {
+    fn channel(&self, address: &str) -> Result<Authorized, CallError> {
         let mut known = self.known();
         if let Some(channel) = known.channels.get(address) {
             return Ok(channel.clone());
@@ -146,7 +155,7 @@ impl MetaClient {
         let endpoint = member::endpoint(address, CONNECT_TIMEOUT)?
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let channel = endpoint.connect_lazy();
+        let channel = self.shared.credentials.connect_lazily(&endpoint);
         if known.channels.len() > MEMBERS_MAX {
             known.channels.clear(); // whoever uses one holds it
         }

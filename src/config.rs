@@ -49,6 +49,11 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// The listener for probes, metrics and the page.
     pub http: HttpConfig,
+    /// TLS.
+    #[serde(default)]
+    pub tls: TlsConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
     /// What is logged, and in which form.
     pub log: LogConfig,
     /// The limits of the checks.
@@ -227,6 +232,30 @@ pub struct HttpConfig {
     pub allowed_hosts: Option<String>,
 }
 
+/// `[tls]`: TLS on both listeners and between members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the authority of members and clients.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this node's certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[auth]`: who may do what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The file with the roles of tokens.
+    pub access_file: Option<PathBuf>,
+    /// The file with the token that this node shows to others.
+    pub token_file: Option<PathBuf>,
+    /// May whoever reaches the listeners do anything?
+    pub insecure: bool,
+}
+
 /// `[log]`: what is logged on stderr, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -349,6 +378,17 @@ fn typed(key: &Key, value: &toml::Value) -> Option<String> {
 // === impl Config ===
 
 impl Config {
+    /// The listeners that other machines can reach, and that ask nobody who is calling: without TLS, on another address than
+    /// loopback.
+    pub fn open_listeners(&self) -> Vec<&'static str> {
+        if self.tls.cert_file.is_some() {
+            return Vec::new();
+        }
+        let all = [("rpc.listen_addr", &self.rpc.listen_addr), ("http.listen_addr", &self.http.listen_addr)];
+        let open = all.into_iter().filter(|(_, address)| !address::is_loopback(address));
+        open.map(|(path, _)| path).collect()
+    }
+
     /// Is this configuration one that a node can run on? [`load`] has asked already; this is for a
     /// configuration that was changed in memory, and its errors know no line.
     pub fn validate(&self) -> Result<(), ConfigError> {

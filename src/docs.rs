@@ -36,6 +36,9 @@ pub mod protocol {}
 #[doc = include_str!("docs/run.md")]
 pub mod run {}
 
+#[doc = include_str!("docs/secure.md")]
+pub mod secure {}
+
 #[doc = include_str!("docs/steering.md")]
 pub mod steering {}
 

@@ -23,6 +23,7 @@
 //! - [`clock`]: the only place that reads a clock; an instant is a pair of readings.
 //! - [`election`]: the rules, as values: elector, lease arithmetic, records, reasons. No input, no output.
 //! - [`config`]: defaults < file < environment < flags, each value with its origin.
+//! - [`tls`]: certificates and tokens as files, and the connections that are made with them.
 //! - [`telemetry`]: one typed event feeds log, metrics and streams.
 //! - [`limits`]: what clients may take: connections, time, requests, bytes, descriptors.
 //! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
@@ -133,6 +134,8 @@ pub mod protocol;
 pub mod store;
 #[cfg(feature = "driver")]
 pub mod telemetry;
+#[cfg(feature = "client")]
+pub mod tls;
 
 /// The README's Rust examples, compiled.
 #[cfg(all(doctest, feature = "cli"))]

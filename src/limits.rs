@@ -9,8 +9,12 @@
 mod connections;
 pub mod descriptors;
 mod exchange;
+mod handshake;
+pub mod rate;
+mod refusals;
 mod serve;
 
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -26,6 +30,8 @@ use crate::telemetry::metrics::limits::{Limit, Listener};
 use connections::Connections;
 
 pub use exchange::Hold;
+pub use handshake::Remote;
+pub use refusals::Refusals;
 pub use serve::serve;
 
 /// How many connections beyond the limit are kept for probes.
@@ -74,6 +80,7 @@ pub struct Guard {
     clock: Arc<dyn Clock>,
     costly: DefaultDirectRateLimiter,
     kinds: Kinds,
+    refusals: Refusals,
 }
 
 /// Kinds of requests, by their paths.
@@ -148,10 +155,23 @@ impl Guard {
             bytes: Arc::new(Semaphore::new(bounds.bytes.min(Semaphore::MAX_PERMITS))),
             costly: RateLimiter::direct(Quota::per_second(per_second)),
             bounds,
+            refusals: Refusals::new(telemetry.clone()),
             telemetry,
             clock,
             kinds,
         })
+    }
+
+    /// Where refusals on this listener are told.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Who only connects and goes, as some probes do, was not refused.
+    fn failed_handshake(&self, address: IpAddr, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            self.refusals.tell(self.clock.now(), "a TLS handshake", format!("{address}: {error}"));
+        }
     }
 
     fn reached(&self, limit: Limit) {

@@ -4,8 +4,10 @@
 //! driver, serve. Nothing outside the data dir (and the store) is written.
 
 pub mod exit_timer;
+mod listeners;
 mod open;
 mod peers;
+pub mod security;
 mod signals;
 mod watched;
 mod watching;
@@ -15,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ use crate::api::http::hosts::Hosts;
 use crate::api::http::{self, HttpParts};
 use crate::clock::{Clock, OsClock, wall_clock_ms};
 use crate::config::{ChecksConfig, Config};
-use crate::diagnosis::checks::background::{self, BackgroundParts};
+use crate::diagnosis::checks::background::{self, BackgroundParts, Latest};
 use crate::driver::fuse::{DeadMansSwitch, Fuse};
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{MainLoop, MainLoopEnd};
@@ -33,12 +34,11 @@ use crate::driver::status::Status;
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::exit::Exit;
 use crate::election::history::{Ending, Reason};
-use crate::election::lease::LeaseId;
-use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::sidecar::SidecarClient;
 use crate::guardian::{self, Both, GuardianPlan, Guardianship, NoGuardian, Refused};
+use crate::journal::Past;
 use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
@@ -53,7 +53,11 @@ use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
+use crate::tls::client::Credentials;
+use crate::tls::files::FileError;
+use listeners::{Listeners, bind, registration};
 use peers::ConnectedPeers;
+use security::SecurityFiles;
 use watched::{Observers, Watched};
 
 /// How long the servers get to finish what they are doing when the node stops.
@@ -69,6 +73,17 @@ pub struct StartError {
     pub exit: Exit,
     /// For a person.
     pub message: String,
+}
+
+/// Why files were not taken over; the old ones stay in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// One of those for etcd.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// One of our own.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Makes a [`Node`].
@@ -102,14 +117,8 @@ pub struct Node {
 pub struct Reloader {
     config: Arc<Config>,
     stores: Arc<[Arc<dyn OpenStore>]>,
+    security_files: SecurityFiles,
     limits: watch::Sender<ChecksConfig>,
-}
-
-struct Listeners {
-    rpc: TcpListener,
-    http: TcpListener,
-    rpc_address: String,
-    http_address: String,
 }
 
 // === impl NodeBuilder ===
@@ -181,6 +190,8 @@ impl NodeBuilder {
         check_wall_clock()?;
         check_command(&self.command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
+        let security_files = SecurityFiles::open(&self.config)?;
+        let credentials = security_files.credentials.clone();
         let listeners = bind(&self.config).await?;
         let open::OpenDataDir { folder, data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
@@ -191,22 +202,19 @@ impl NodeBuilder {
         let requests = RequestQueue::default();
         let runs_program = !self.command.is_empty();
         let serves_cluster = self.main_loop.is_none() && !runs_program;
-        let built_in = || cluster_loop(&self.config, requests.clone(), clock.clone(), telemetry.clone());
-        let main_loop = match runs_program {
-            true => Box::new(payload(self.command, &keeper, &self.config, clock.clone())?),
-            false => self.main_loop.unwrap_or_else(|| Box::new(built_in())),
-        };
-        let main_loop = Box::new(Served { main_loop, requests: requests.clone() });
+        let with = (requests.clone(), clock.clone(), telemetry.clone());
+        let main_loop = served_loop(self.main_loop, self.command, &keeper, &self.config, with)?;
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let reloader =
-            Reloader { config: Arc::new(self.config.clone()), stores: Arc::new(stores.clone()), limits };
+        let (config, stores_too) = (Arc::new(self.config.clone()), Arc::new(stores.clone()));
+        let following = security_files.clone().follow_changes();
+        let reloader = Reloader { config, stores: stores_too, security_files, limits };
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
-        let watched =
-            Watched { keys: keys.clone(), stores, clock: clock.clone(), telemetry: telemetry.clone() };
+        let (with, shown) = ((keys.clone(), clock.clone(), telemetry.clone()), credentials.clone());
+        let watched = Watched::new(with, stores, shown);
         let Observers { all, past, looks } = watched.observers(&registration, file, past, self.trace);
         let parts = DriverParts {
             places: store.clone(),
@@ -220,7 +228,7 @@ impl NodeBuilder {
             data_dir,
             fuse,
             guardian: guardianship(keeper, &self.config)?,
-            peers: Arc::new(ConnectedPeers::default()),
+            peers: Arc::new(ConnectedPeers::new(credentials.clone())),
             telemetry: telemetry.clone(),
             main_loop,
             main_tasks: Arc::new(tokio::runtime::Handle::current()),
@@ -237,13 +245,14 @@ impl NodeBuilder {
             snapshots: driver.subscribe(),
             looks,
             history: past.clone(),
+            credentials: credentials.clone(),
         });
-        let look_command = store::open::look_command(&reloader.config).into();
-        let rpc_parts =
-            RpcParts { driver, past, look_command, clock, requests, serves_cluster, telemetry, checks };
+        let asked = (requests, serves_cluster, checks);
+        let rpc_parts = rpc_parts((driver, past), asked, (clock, telemetry, credentials), &reloader.config);
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(held);
         node.serve_beside(checking);
+        node.serve_beside(following);
         Ok(node)
     }
 }
@@ -299,6 +308,32 @@ fn guardianship(
         Some(keeper) => Arc::new(Both(keeper, sidecar)),
         None => Arc::new(sidecar),
     }))
+}
+
+fn rpc_parts(
+    (driver, past): (DriverHandle, watch::Receiver<Arc<Past>>),
+    (requests, serves_cluster, checks): (RequestQueue, bool, watch::Receiver<Arc<Latest>>),
+    (clock, telemetry, credentials): (Arc<dyn Clock>, Telemetry, Credentials),
+    config: &Config,
+) -> RpcParts {
+    let look_command = store::open::look_command(config).into();
+    RpcParts { driver, past, look_command, clock, requests, serves_cluster, telemetry, credentials, checks }
+}
+
+/// The main loop that is wanted, with the request queue in front of it.
+fn served_loop(
+    own: Option<Box<dyn MainLoop>>,
+    command: Vec<String>,
+    keeper: &Result<Keeper, NoGuardian>,
+    config: &Config,
+    (requests, clock, telemetry): (RequestQueue, Arc<dyn Clock>, Telemetry),
+) -> Result<Box<dyn MainLoop>, StartError> {
+    let main_loop: Box<dyn MainLoop> = match own {
+        _ if !command.is_empty() => Box::new(payload(command, keeper, config, clock)?),
+        Some(own) => own,
+        None => Box::new(cluster_loop(config, requests.clone(), clock, telemetry)),
+    };
+    Ok(Box::new(Served { main_loop, requests }))
 }
 
 fn payload(
@@ -368,65 +403,6 @@ fn timeout(secs: u64) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs))
 }
 
-fn registration(config: &Config, listeners: &Listeners) -> Registration {
-    let bound = listeners.rpc.local_addr();
-    Registration {
-        // Uuid and incarnation are the data dir's; the driver fills them in.
-        member: MemberId { node: config.node.id.clone(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
-        rpc_address: bound.map_or_else(|_| listeners.rpc_address.clone(), |at| config.node.advertised(at)),
-        http_address: http_address(config, &listeners.http_address),
-        priority: u16::try_from(config.node.priority).unwrap_or(u16::MAX),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ttl: Duration::from_secs(config.meta.meta_leader_lease_secs),
-        lease: LeaseId(0),
-    }
-}
-
-/// Where others reach the page: a listener on all addresses is reached at the host that gRPC is advertised at.
-fn http_address(config: &Config, bound: &str) -> String {
-    let bound_at: Option<std::net::SocketAddr> = bound.parse().ok();
-    let advertised = config.node.advertise_addr.as_deref().and_then(|address| address.rsplit_once(':'));
-    match (bound_at, advertised) {
-        (Some(at), Some((host, _))) if at.ip().is_unspecified() => format!("{host}:{}", at.port()),
-        _ => bound.to_owned(),
-    }
-}
-
-async fn bind(config: &Config) -> Result<Listeners, StartError> {
-    let rpc = bind_one(&config.rpc.listen_addr, "rpc.listen_addr", "--listen-addr").await?;
-    let http = bind_one(&config.http.listen_addr, "http.listen_addr", "--http-addr").await?;
-    let address = |l: &TcpListener| l.local_addr().map_or_else(|_| String::from("?"), |a| a.to_string());
-    let (rpc_address, http_address) = (address(&rpc), address(&http));
-    Ok(Listeners { rpc, http, rpc_address, http_address })
-}
-
-async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| {
-        let (exit, fix) = match e.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                (Exit::InUse, "stop the process that listens there, or choose another")
-            }
-            std::io::ErrorKind::PermissionDenied => (
-                Exit::Config,
-                "ports below 1024 need the capability CAP_NET_BIND_SERVICE; grant it, or choose a higher port",
-            ),
-            _ => (Exit::Config, "choose an address of this machine"),
-        };
-        StartError {
-            exit,
-            message: format!("cannot listen on {address} ({key}): {e}\nfix: {fix} with {flag}"),
-        }
-    })
-}
-
-// === impl Listeners ===
-
-impl Listeners {
-    fn event(&self) -> Event {
-        Event::Listening { rpc: self.rpc_address.clone(), http: self.http_address.clone() }
-    }
-}
-
 // === impl Reloader ===
 
 impl Reloader {
@@ -440,8 +416,9 @@ impl Reloader {
     ///
     /// # Errors
     /// A file that cannot be read or used; the old certificates stay.
-    pub fn reload_certificates(&self) -> Result<bool, OpenError> {
-        store::open::reload_certificates(&self.config, &self.stores)
+    pub fn reload_certificates(&self) -> Result<bool, ReloadError> {
+        let of_etcd = store::open::reload_certificates(&self.config, &self.stores)?;
+        Ok(self.security_files.reload()? || of_etcd)
     }
 }
 
@@ -485,8 +462,10 @@ impl Node {
         descriptors::raise();
         let room = descriptors::room(config.node.reserved_descriptors);
         let (bounds, web) = (Bounds::rpc(&config.rpc, room), Bounds::http(&config.http, room));
+        let security = reloader.security_files.security.clone();
+        let for_http = security.clone();
         servers.spawn(async move {
-            if let Err(e) = grpc::serve(listeners.rpc, rpc_parts, bounds, stop).await {
+            if let Err(e) = grpc::serve(listeners.rpc, rpc_parts, bounds, security, stop).await {
                 tracing::error!(error = %e, "the gRPC listener failed");
             }
         });
@@ -504,7 +483,7 @@ impl Node {
             hosts: Arc::new(Hosts::new(config.http.allowed_hosts.as_deref())),
         };
         let stop = stop_servers.clone().cancelled_owned();
-        servers.spawn(http::serve(listeners.http, http_parts, web, stop));
+        servers.spawn(http::serve(listeners.http, http_parts, web, for_http, stop));
         let (rpc_address, http_address) = (listeners.rpc_address, listeners.http_address);
         Self {
             driver,

@@ -3,6 +3,7 @@
 //! Handlers never touch the store: they read the driver's snapshot, and leave requests in the main loop's request queue. A
 //! follower's answer says how old its view is.
 
+mod authorize;
 mod barrier;
 mod checks;
 mod cluster;
@@ -13,7 +14,7 @@ mod health;
 mod history;
 mod members;
 mod methods;
-mod rate;
+mod own_worker;
 mod refuse;
 pub mod requests;
 mod slow;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
+use crate::api::auth::{Gate, Security};
 use crate::clock::Clock;
 use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
@@ -42,6 +44,8 @@ use crate::proto::metad::cluster_service_server::ClusterServiceServer;
 use crate::proto::metad::election_service_server::ElectionServiceServer;
 use crate::proto::metad::state_service_server::StateServiceServer;
 use crate::telemetry::Telemetry;
+use crate::tls::client::Credentials;
+use authorize::Authorize;
 use barrier::Barriers;
 use checks::Checks;
 use cluster::Cluster;
@@ -78,6 +82,8 @@ pub struct RpcParts {
     pub serves_cluster: bool,
     /// The events, and where calls are counted.
     pub telemetry: Telemetry,
+    /// What this node shows to others.
+    pub credentials: Credentials,
     /// What the background checks found last.
     pub checks: watch::Receiver<Arc<Latest>>,
 }
@@ -90,6 +96,7 @@ pub async fn serve(
     listener: TcpListener,
     parts: RpcParts,
     bounds: Bounds,
+    security: Security,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -100,6 +107,7 @@ pub async fn serve(
         .build_v1()?;
     let kinds = Kinds { is_probe: |_| false, is_metered: |path| path != STREAM_OF_REPORTS, is_costly };
     let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
+    let authorize = Authorize(Gate::new(security.access, guard.clone(), parts.clock.clone()));
     let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
@@ -117,8 +125,8 @@ pub async fn serve(
         .add_service(state.max_decoding_message_size(STATE_REQUEST_BYTES_MAX))
         .prepare();
     // Counting is outside of the deadlines, so that it counts what they refuse.
-    let service = ServiceBuilder::new().layer(counting).layer(Deadlines).service(routes);
-    limits::serve(listener, service, guard, stop).await;
+    let service = ServiceBuilder::new().layer(counting).layer(Deadlines).layer(authorize).service(routes);
+    limits::serve(listener, service, guard, security.tls, stop).await;
     follow.abort();
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! The HTTP listener: probes, metrics, version, and the page. Plain and read-only; keep it on a network of your own.
+//! The HTTP listener: probes, metrics, version, and the page. Nothing can be changed here.
 //!
 //! `/livez` never asks the store: an outage of etcd must not restart the fleet. Readiness is never leadership:
 //! followers would never be ready, and a rolling update would hang. Handlers read the snapshot only.
 
+mod authorize;
 mod checks;
 pub mod events;
 mod headroom;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::auth::{Gate, Security};
 use crate::api::explain;
 use crate::api::view::LeaderDocument;
 use crate::clock::{Clock, parse_duration};
@@ -76,10 +78,12 @@ pub async fn serve(
     listener: TcpListener,
     parts: HttpParts,
     bounds: Bounds,
+    security: Security,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
     let kinds = Kinds { is_probe, is_metered: |_| true, is_costly };
     let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
+    let gate = Gate::new(security.access, guard.clone(), parts.clock.clone());
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -95,10 +99,11 @@ pub async fn serve(
         .route("/explain/{code}", get(explained))
         .merge(page::routes())
         .route("/api/v1/checks", get(checks::checks))
+        .layer(from_fn_with_state(gate, authorize::check))
         .layer(from_fn_with_state(parts.clone(), hosts::check))
         .layer(map_response(harden))
         .with_state(parts);
-    limits::serve(listener, router, guard, stop).await;
+    limits::serve(listener, router, guard, security.tls, stop).await;
 }
 
 /// What tells nothing but whether this node is well, and is asked for by machines.

@@ -59,6 +59,10 @@ pub(super) enum Command {
     Config(ConfigArgs),
     /// Test whether a node is healthy, for container health checks
     Health(HealthArgs),
+    /// Make a private CA and certificates, for trying out
+    Tls(TlsArgs),
+    /// Make a token, and the line of auth.access_file that gives it a role
+    Token(TokenArgs),
     /// Print the version
     Version,
     /// Generate shell completions
@@ -120,11 +124,26 @@ pub(super) struct RunArgs {
 /// Where a member answers gRPC, unless it is told otherwise.
 const GRPC_PORT: u16 = 5690;
 
-#[derive(Args, Clone, Debug)]
+/// Where the flags of credentials are in the help.
+const TLS_HEADING: &str = "Credentials, also from ~/.config/metad/client.toml";
+
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct MetaArgs {
     /// Members to query, host:port (5690 if left out), all at once; the first that answers counts; default: 127.0.0.1 [env: METAD_META]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(super) meta: Vec<String>,
+    /// CA of the members' certificates (PEM); the connection is then encrypted [env: METAD_TLS__CA_FILE]
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    pub(super) tls_ca: Option<PathBuf>,
+    /// Certificate that shows who you are (PEM) [env: METAD_TLS__CERT_FILE]
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM) [env: METAD_TLS__KEY_FILE]
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    pub(super) tls_key: Option<PathBuf>,
+    /// File with a token that shows who you are [env: METAD_AUTH__TOKEN_FILE]
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -295,6 +314,58 @@ pub(super) enum ConfigCommand {
     },
 }
 
+#[derive(Args, Debug)]
+pub(super) struct TlsArgs {
+    #[command(subcommand)]
+    pub(super) command: TlsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TlsCommand {
+    /// Write ca.pem, a certificate for each member, and one for each role of clients, with their keys
+    Init {
+        /// Directory to write into; it is made, and nothing in it is replaced
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Node ids of the members
+        #[arg(long, value_name = "NODE,…", value_delimiter = ',', required = true)]
+        members: Vec<String>,
+        /// Host names and IP addresses at which members are reached, besides their node ids and this machine's loopback
+        #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
+        hosts: Vec<String>,
+        /// For how many days the certificates are valid
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TokenArgs {
+    /// What its bearer may do
+    #[arg(long, value_enum)]
+    pub(super) role: RoleName,
+    /// Who that is: a member's node id, a worker's host or host:port; * for any
+    #[arg(long, value_name = "NAME", default_value = "*")]
+    pub(super) name: String,
+    /// Write the token into this new file instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoleName {
+    /// See everything: status, history, events, metrics, the page
+    Reader,
+    /// Register as a worker and take part in barriers
+    Worker,
+    /// Read and write the state
+    Writer,
+    /// Make the leader step down
+    Admin,
+    /// Be a member: prepare hand-overs
+    Member,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
     Table,
@@ -341,23 +412,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }
 
-// === impl MetaArgs ===
-
-impl MetaArgs {
-    /// Whom to ask: the flag, else the environment, else the default.
-    pub(super) fn addresses(&self) -> Vec<String> {
-        if !self.meta.is_empty() {
-            return self.meta.iter().map(|a| with_port(a)).collect();
-        }
-        let from_env = std::env::var("METAD_META").unwrap_or_default();
-        let listed: Vec<String> =
-            from_env.split(',').map(str::trim).filter(|a| !a.is_empty()).map(with_port).collect();
-        if listed.is_empty() { vec![with_port("127.0.0.1")] } else { listed }
-    }
-}
-
 /// An address without a port means metad's own.
-fn with_port(address: &str) -> String {
+pub(super) fn with_port(address: &str) -> String {
     let address = address.trim();
     if address.parse::<Ipv6Addr>().is_ok() {
         return format!("[{address}]:{GRPC_PORT}");

@@ -11,8 +11,10 @@ use futures_util::{Stream, StreamExt};
 use super::Failure;
 use super::args::MetaArgs;
 use super::query::CANNOT_ASK;
+use super::whom::{self, Whom};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderResponse;
+use crate::tls::client::Credentials;
 
 /// How long a member gets to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,12 +36,13 @@ impl Answer {
 }
 
 /// What these members answer, in the order of their answers.
-pub(super) fn all(addresses: &[String]) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
-    addresses.iter().cloned().map(one).collect::<FuturesUnordered<_>>()
+pub(super) fn all(whom: &Whom) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
+    let asked = whom.addresses.iter().map(|address| one(address.clone(), whom.credentials.clone()));
+    asked.collect::<FuturesUnordered<_>>()
 }
 
-async fn one(address: String) -> Result<Answer, CallError> {
-    let mut member = MemberClient::connect(&address, TIMEOUT).await?;
+async fn one(address: String, credentials: Credentials) -> Result<Answer, CallError> {
+    let mut member = MemberClient::connect(&address, &credentials, TIMEOUT).await?;
     let leader = member.leader().await?;
     Ok(Answer { member, leader })
 }
@@ -53,8 +56,8 @@ async fn next<A>(answers: &mut (impl Stream<Item = A> + Unpin), has_one: bool) -
 }
 
 /// Those of the named members that answer about as soon as the first one does.
-pub(super) async fn answering(args: &MetaArgs) -> Vec<String> {
-    let mut answers = std::pin::pin!(all(&args.addresses()));
+pub(super) async fn answering(whom: &Whom) -> Vec<String> {
+    let mut answers = std::pin::pin!(all(whom));
     let mut found: Vec<String> = Vec::new();
     loop {
         match next(&mut answers, !found.is_empty()).await {
@@ -66,7 +69,12 @@ pub(super) async fn answering(args: &MetaArgs) -> Vec<String> {
 
 /// The first answer of the members that were named.
 pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
-    let mut answers = std::pin::pin!(all(&args.addresses()));
+    first_of(&whom::whom(args)?).await
+}
+
+/// The first answer of these members.
+pub(super) async fn first_of(whom: &Whom) -> Result<Answer, Failure> {
+    let mut answers = std::pin::pin!(all(whom));
     let (mut failures, mut outdated) = (Vec::new(), None);
     loop {
         match next(&mut answers, outdated.is_some()).await {

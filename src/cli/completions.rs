@@ -55,7 +55,7 @@ pub(super) fn codes(typed: &OsStr) -> Vec<CompletionCandidate> {
 /// The members, as the first one that answers knows them; none, if nobody does so at once.
 pub(super) fn members(typed: &OsStr) -> Vec<CompletionCandidate> {
     let asked = async {
-        let mut answer = asking::first(&MetaArgs { meta: vec![] }).await.ok()?;
+        let mut answer = asking::first(&MetaArgs::default()).await.ok()?;
         answer.member.members().await.ok()
     };
     let bounded = async { Ok::<_, Failure>(tokio::time::timeout(TIMEOUT, asked).await.ok().flatten()) };

@@ -12,6 +12,11 @@ pub(super) struct KeyFlags(Vec<(&'static str, String)>);
 fn arg(key: &Key) -> Option<Arg> {
     let (flag, help) = (key.flag?, key.flag_help()?);
     let arg = Arg::new(key.path).long(flag.name.trim_start_matches("--")).value_name(flag.value).help(help);
+    // `--insecure` alone says yes.
+    let arg = match key.kind {
+        Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    };
     // Else clap took "-3" for a flag, and the user would not learn the range.
     Some(arg.allow_negative_numbers(matches!(key.kind, Kind::Integer { .. })))
 }
@@ -59,6 +64,10 @@ mod tests {
     fn every_flag_of_a_key_is_taken_and_given_to_its_key() {
         for key in KEYS.iter().filter(|key| key.flag.is_some()) {
             let typed = [key.flag_or_path().to_owned(), key.example()];
+            let typed = match key.kind {
+                Kind::Switch => vec![typed.join("=")],
+                _ => typed.to_vec(),
+            };
             let matches =
                 command().try_get_matches_from(["metad".to_owned()].into_iter().chain(typed)).unwrap();
             let given = KeyFlags::from_arg_matches(&matches).unwrap();

@@ -11,12 +11,14 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
 use super::asking::{self, TIMEOUT};
+use super::whom::{self, Whom};
 use super::{Failure, output};
 use crate::api::view::member::{Answerer, Leader};
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
 use crate::client::CallError;
 use crate::election::exit::Exit;
 use crate::proto::metad::LeaderResponse;
+use crate::tls::client::Credentials;
 
 /// How often a waiting command looks again.
 pub(super) const WAIT_PAUSE: Duration = Duration::from_millis(100);
@@ -96,7 +98,7 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
 
 /// `metad wait leader|ready`.
 pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
-    let addresses = args.meta.addresses().join(", ");
+    let addresses = whom::whom(&args.meta)?.addresses.join(", ");
     let mut last = String::from("no member has answered yet");
     let look = async {
         loop {
@@ -135,8 +137,9 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
         HealthOf::Readiness => ("readiness", "readiness"),
         HealthOf::Leader => ("leader", "leader"),
     };
-    let addresses = args.meta.addresses();
-    let mut answers: FuturesUnordered<_> = addresses.iter().map(|address| serves(address, service)).collect();
+    let Whom { addresses, credentials } = whom::whom(&args.meta)?;
+    let asked = addresses.iter().map(|address| serves(address, &credentials, service));
+    let mut answers: FuturesUnordered<_> = asked.collect();
     let mut failures = Vec::new();
     while let Some(answer) = answers.next().await {
         match answer {
@@ -151,12 +154,12 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
     Err(Failure::new(CANNOT_ASK, failures.join("\n       ")))
 }
 
-async fn serves(address: &str, service: &str) -> Result<ServingStatus, String> {
+async fn serves(address: &str, with: &Credentials, service: &str) -> Result<ServingStatus, String> {
     let fail = |why: String| format!("{address}: {why}");
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| fail(format!("{e}; write host:port")))?;
     let ask = async {
-        let channel = endpoint.connect().await.map_err(|e| fail(format!("{e}; is it running?")))?;
+        let channel = with.connect(&endpoint).await.map_err(|e| fail(format!("{e}; is it running?")))?;
         let request = HealthCheckRequest { service: service.to_owned() };
         HealthClient::new(channel).check(request).await.map_err(|s| fail(s.message().to_owned()))
     };

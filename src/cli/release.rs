@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use super::args::ReleaseArgs;
 use super::query::CANNOT_ASK;
-use super::{Failure, output, settings};
+use super::{Failure, output, settings, whom};
 use crate::client::MemberClient;
 use crate::clock::OsClock;
 use crate::config::{Config, StoreKind};
 use crate::election::exit::Exit;
 use crate::election::lease::LeaseId;
 use crate::election::record::{MemberUuid, View};
+use crate::node::security;
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::open::{self, OpenStore};
 use crate::store::{Request, ask, probe};
 use crate::telemetry::terminal::plain;
+use crate::tls::client::Credentials;
 
 /// How long the node gets to show that it lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,6 +39,8 @@ struct Remains {
 /// Exit 0: what it left is gone; 1: the store does not answer; 2: there is nothing of it; 73: it answers, so it lives.
 pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
     let config = settings::load(&args.settings)?.config;
+    let credentials =
+        Credentials::open(security::credential_files(&config)).map_err(|e| whom::unusable(&e))?;
     let keys = Keys::new(&config.node.cluster, &config.meta.group);
     let store = open_store(&config).await?;
     let view = look(store.as_ref(), &keys).await?;
@@ -55,7 +59,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
         );
         return Err(Failure::new(NOTHING_THERE, message));
     };
-    if answers(&remains).await {
+    if answers(&remains, &credentials).await {
         let message = format!(
             "{} answers at {}, so it is not dead; nothing was changed. Stop it, or use metad step-down",
             args.node, remains.address
@@ -98,8 +102,10 @@ fn cannot(store: &dyn OpenStore, why: &str) -> Failure {
     Failure::new(CANNOT_ASK, format!("cannot query the store at {}: {why}", store.location()))
 }
 
-async fn answers(remains: &Remains) -> bool {
-    let Ok(mut client) = MemberClient::connect(&remains.address, PING_TIMEOUT).await else { return false };
+async fn answers(remains: &Remains, credentials: &Credentials) -> bool {
+    let Ok(mut client) = MemberClient::connect(&remains.address, credentials, PING_TIMEOUT).await else {
+        return false;
+    };
     let answerer = client.leader().await.ok().and_then(|answer| answer.answerer);
     // Another process may listen there by now.
     answerer.is_some_and(|a| a.uuid == remains.uuid.to_string())

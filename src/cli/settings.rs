@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use super::Failure;
 use super::args::{ConfigArgs, ConfigCommand, MetaArgs, SettingArgs};
 use super::asking::{self, TIMEOUT};
+use super::whom;
 use crate::client::CheckClient;
 use crate::config::{self, KEYS, Loaded, Origin};
 use crate::election::exit::Exit;
+use crate::node::security;
 use crate::proto::metad::Setting;
 use crate::telemetry::log;
 
@@ -41,9 +43,10 @@ pub(super) async fn load_as_a_node_has(
     {
         return Ok((loaded, None));
     }
-    let Ok(answer) = asking::first(meta).await else { return Ok((loaded, None)) };
+    let whom = whom::whom_or(meta, security::credential_files(&loaded.config))?;
+    let Ok(answer) = asking::first_of(&whom).await else { return Ok((loaded, None)) };
     let address = answer.member.address();
-    let told = async { CheckClient::lazy(address, TIMEOUT)?.checks().await }.await;
+    let told = async { CheckClient::lazy(address, &whom.credentials, TIMEOUT)?.checks().await }.await;
     let told = told.map(|checks| checks.settings).unwrap_or_default(); // an older node tells nothing
     let known = |key: &str| KEYS.iter().find(|known| known.path == key).map(|known| known.path);
     let theirs = told.into_iter().filter_map(|Setting { key, value }| Some((known(&key)?, value)));

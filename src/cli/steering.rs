@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use super::args::StepDownArgs;
 use super::asking::{self, Answer};
 use super::query::{CANNOT_ASK, NO_LEADER, WAIT_PAUSE, cannot_ask};
+use super::whom::{self, Whom};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
@@ -26,7 +27,8 @@ const ANOTHER_LEADS: i32 = 3;
 /// Returns when somebody else leads. Exit 0: done as asked; 1: refused, declined, or nobody answers; 2: nobody leads; 3:
 /// another leads than the one that was wanted.
 pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
-    let Answer { member: mut client, leader: found } = asking::first(&args.meta).await?;
+    let whom = whom::whom(&args.meta)?;
+    let Answer { member: mut client, leader: found } = asking::first_of(&whom).await?;
     let members = client.members().await.map_err(cannot_ask)?.members;
     let Some(leader) = found.leader else {
         let is_outdated = found.answerer.is_some_and(|a| a.is_outdated);
@@ -54,16 +56,17 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         return Err(Failure::new(CANNOT_ASK, "nothing was changed"));
     }
     // The member that was asked first may be the one that is just ending.
-    let addresses = [args.meta.addresses(), members.into_iter().map(|m| m.rpc_address).collect()].concat();
-    let address = leader_address(&args, &leader).await;
-    let mut client = MemberClient::connect(&address, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
+    let address = leader_address(&whom, &leader).await;
+    let addresses = [whom.addresses, members.into_iter().map(|m| m.rpc_address).collect()].concat();
+    let all = Whom { addresses, credentials: whom.credentials };
+    let mut client =
+        MemberClient::connect(&address, &all.credentials, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
     client.step_down(args.to.as_deref(), Some(leader.token)).await.map_err(not_done)?;
-    let next =
-        tokio::time::timeout(HAND_OVER_TIMEOUT, next_leader(&addresses, &leader)).await.map_err(|_| {
-            let message =
-                format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
-            Failure::new(NO_LEADER, message)
-        })?;
+    let next = tokio::time::timeout(HAND_OVER_TIMEOUT, next_leader(&all, &leader)).await.map_err(|_| {
+        let message =
+            format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
+        Failure::new(NO_LEADER, message)
+    })?;
     let (after, before) = (plain(&next.node), plain(&leader.node));
     let restarted = format!("{before} ends with exit code 75, for its supervisor to restart it");
     output::print(&format!("{after} leads now, token {}\n{restarted}\n", next.token))?;
@@ -78,8 +81,8 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
 
 /// Where the leader is to be asked: at the address that we were given, if that is one of its own; the one that it
 /// advertises may mean nothing where we are.
-async fn leader_address(args: &StepDownArgs, leader: &LeaderInfo) -> String {
-    let mut answers = pin!(asking::all(&args.meta.addresses()));
+async fn leader_address(whom: &Whom, leader: &LeaderInfo) -> String {
+    let mut answers = pin!(asking::all(whom));
     while let Some(answer) = answers.next().await {
         if let Ok(Answer { member, leader: answer }) = answer
             && answer.answerer.is_some_and(|a| a.uuid == leader.uuid)
@@ -108,9 +111,9 @@ fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
-async fn next_leader(addresses: &[String], last: &LeaderInfo) -> LeaderInfo {
+async fn next_leader(whom: &Whom, last: &LeaderInfo) -> LeaderInfo {
     loop {
-        let mut answers = pin!(asking::all(addresses).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
+        let mut answers = pin!(asking::all(whom).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
         while let Some(answer) = answers.next().await {
             if let Ok(Answer { leader, .. }) = answer
                 && let Some(next) = leader.leader.filter(|l| l.token > last.token)

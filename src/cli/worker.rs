@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{OutputFormat, WorkerArgs};
 use super::query::CANNOT_ASK;
+use super::whom::{self, Whom};
 use super::{Failure, output};
 use crate::client::{BarrierEvent, ClientError, MetaClient, RegisteredWorker, WorkerSpec};
 use crate::election::exit::Exit;
@@ -43,7 +44,8 @@ enum StreamEnd {
 
 /// Works until interrupted, or until so many epochs are committed. Fails if nobody registers it at the beginning.
 pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
-    let client = MetaClient::new(args.meta.addresses()).map_err(|e| failure(&e))?;
+    let Whom { addresses, credentials } = whom::whom(&args.meta)?;
+    let client = MetaClient::new(addresses).map_err(|e| failure(&e))?.credentials(credentials);
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
     let mut worker = WorkerSession { client, spec, format: args.output, left: args.epochs, newest: 0 };
     let caught = |e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}"));

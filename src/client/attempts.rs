@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
 use super::error::{ClientError, Said};
 use super::verdict::{self, ErrorMeaning};
 use super::{MetaClient, Target};
 use crate::clock::{Clock, Instant, OsClock};
+use crate::tls::client::Authorized;
 
 /// How long one attempt may take; as long as the server gives a request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ impl MetaClient {
         call: F,
     ) -> Result<T, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Authorized) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         self.ask_whom(what, repeat, call).await.map(|(answer, _)| answer.into_inner())
@@ -117,7 +117,7 @@ impl MetaClient {
         call: F,
     ) -> Result<(Response<T>, Target), ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Authorized) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut attempts = self.attempts(what);
@@ -147,7 +147,7 @@ impl MetaClient {
         call: &F,
     ) -> Result<AfterAttempt<Response<T>>, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Authorized) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let address = &target.address;
@@ -187,7 +187,7 @@ impl MetaClient {
         call: &F,
     ) -> Result<Response<T>, Status>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(Authorized) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let channel =

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
-
 use super::member::{CallError, bounded, endpoint};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::proto::metad::check_service_client::CheckServiceClient;
 use crate::proto::metad::{ChecksRequest, ChecksResponse, ClockRequest};
+use crate::tls::client::{Authorized, Credentials};
 
 /// A member, asked for its checks and its clock. Connects when it is used.
 #[derive(Clone, Debug)]
 pub struct CheckClient {
     address: String,
-    service: CheckServiceClient<Channel>,
+    service: CheckServiceClient<Authorized>,
     timeout: Duration,
 }
 
@@ -31,8 +30,8 @@ impl CheckClient {
     ///
     /// # Errors
     /// The address is malformed.
-    pub fn lazy(address: &str, timeout: Duration) -> Result<Self, CallError> {
-        let service = CheckServiceClient::new(endpoint(address, timeout)?.connect_lazy());
+    pub fn lazy(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
+        let service = CheckServiceClient::new(with.connect_lazily(&endpoint(address, timeout)?));
         Ok(Self { address: address.to_owned(), service, timeout })
     }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use crate::clock::millis;
 use crate::proto::metad::election_service_client::ElectionServiceClient;
@@ -13,6 +13,7 @@ use crate::proto::metad::{
     HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse, MembersRequest, MembersResponse,
     ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
 };
+use crate::tls::client::{Authorized, Credentials};
 
 /// Why a member could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub struct CallError {
 #[derive(Clone, Debug)]
 pub struct MemberClient {
     address: String,
-    service: ElectionServiceClient<Channel>,
+    service: ElectionServiceClient<Authorized>,
     timeout: Duration,
 }
 
@@ -42,17 +43,22 @@ impl CallError {
 }
 
 impl MemberClient {
-    /// Connects to a member at `host:port`; this and every later call may take `timeout`.
+    /// Connects to a member at `host:port` with these credentials; this and every later call may take `timeout`.
     ///
     /// # Errors
     /// The address is malformed, or nobody answers there.
-    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, CallError> {
+    pub async fn connect(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
         let fail = |why: String| CallError::silence(address, why);
         let endpoint = endpoint(address, timeout)?;
-        let channel = match tokio::time::timeout(timeout, endpoint.connect()).await {
+        let channel = match tokio::time::timeout(timeout, with.connect(&endpoint)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(e)) => {
-                return Err(fail(format!("{}; is it running, and is this its gRPC port?", chain(&e))));
+                let cause = chain(&e);
+                let doubt = match cause.contains("TLS") {
+                    true => "",
+                    false => "; is it running, and is this its gRPC port?",
+                };
+                return Err(fail(cause + doubt));
             }
             Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
         };
@@ -64,8 +70,8 @@ impl MemberClient {
     ///
     /// # Errors
     /// The address is malformed.
-    pub fn lazy(address: &str, timeout: Duration) -> Result<Self, CallError> {
-        let service = ElectionServiceClient::new(endpoint(address, timeout)?.connect_lazy());
+    pub fn lazy(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
+        let service = ElectionServiceClient::new(with.connect_lazily(&endpoint(address, timeout)?));
         Ok(Self { address: address.to_owned(), service, timeout })
     }
 
@@ -173,7 +179,15 @@ fn said_by(status: &tonic::Status) -> String {
             chain(status)
         );
     }
+    // What a port that speaks TLS answers to whoever does not.
+    if status.code() == Code::PermissionDenied && message.contains("h2 protocol error") {
+        return "TLS is spoken there: give --tls-ca, the CA of its certificate".to_owned();
+    }
     match status.code() {
+        Code::Unauthenticated => {
+            format!("{message}; show who you are: --tls-cert with --tls-key, or --token-file")
+        }
+        Code::PermissionDenied => message.to_owned(),
         // It has read the request, and says no in its own words.
         Code::FailedPrecondition | Code::InvalidArgument | Code::ResourceExhausted | Code::NotFound => {
             message.to_owned()

@@ -10,6 +10,7 @@ use crate::proto::metad::{
     self as proto, DeleteRequest, Expectation, GetRequest, KeyValue, PutRequest, RangeRequest, TxnRequest,
     change,
 };
+use crate::tls::client::Authorized;
 
 /// The largest answer that is read. A page of larger values needs a smaller limit.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -143,6 +144,6 @@ impl MetaClient {
     }
 }
 
-fn service(channel: tonic::transport::Channel) -> StateServiceClient<tonic::transport::Channel> {
+fn service(channel: Authorized) -> StateServiceClient<Authorized> {
     StateServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }

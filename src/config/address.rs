@@ -1,6 +1,6 @@
 //! `host:port` and etcd endpoints: what is wrong with one, in words. Nothing is resolved.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A host and a port, as they were written.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,6 +65,14 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Scheme, String> {
 /// The port of an address; 0 also where there is none that can be read.
 pub(super) fn port(text: &str) -> u16 {
     parse(text).map_or(0, |address| address.port)
+}
+
+/// Is it this machine alone that can connect there?
+pub(super) fn is_loopback(text: &str) -> bool {
+    parse(text).is_ok_and(|address| {
+        let ip = address.host.parse::<IpAddr>();
+        ip.map_or(address.host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback())
+    })
 }
 
 /// Does this address mean "all interfaces", where nobody can connect to from another machine?

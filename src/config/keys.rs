@@ -87,7 +87,7 @@ pub enum Fallback {
 }
 
 /// The sections, in the order they are printed in, with a sentence on each.
-pub(super) const SECTIONS: [(&str, &str); 9] = [
+pub(super) const SECTIONS: [(&str, &str); 11] = [
     ("node", "The identity of this process and the place of its files."),
     ("meta", "Leadership and the main loop."),
     ("store", "Where the leader record is stored."),
@@ -99,6 +99,8 @@ pub(super) const SECTIONS: [(&str, &str); 9] = [
     ),
     ("rpc", "The gRPC listener."),
     ("http", "The listener for probes, metrics and the page."),
+    ("tls", "TLS on both listeners, between members, and for the clients' certificates."),
+    ("auth", "Who may do what."),
     ("log", "The log, written to stderr."),
     ("checks", "The limits of `metad doctor`, `metad check` and the node's own checks."),
 ];
@@ -307,6 +309,29 @@ pub static KEYS: &[Key] = &[
         "Host names under which the page may be requested, separated by commas. IP addresses, names without \
          a dot and names of private networks (.local, .internal, .svc, …) always work; others are refused, \
          so that no web site can read this page through the browser of a user who can reach it.",
+    ),
+    Key::new("tls.ca_file", Kind::Path, unset("no TLS", "/etc/metad/tls/ca.pem")).help(
+        "PEM file with the CA that signs the certificates of members and clients. TLS needs all three files; they are \
+         read again when they change.",
+    ),
+    Key::new("tls.cert_file", Kind::Path, unset("no TLS", "/etc/metad/tls/node-1.pem")).help(
+        "PEM file with this node's certificate: for its names and addresses, and with the URI metad:member:NODE_ID, by \
+         which other members know it.",
+    ),
+    Key::new("tls.key_file", Kind::Path, unset("no TLS", "/etc/metad/tls/node-1.key"))
+        .help("PEM file with the private key of cert_file."),
+    Key::new("auth.access_file", Kind::Path, unset("no tokens", "/etc/metad/access")).help(
+        "File with the roles of bearer tokens: a line each with role, name and the token's SHA-256, as `metad token` \
+         prints it. Read again when it changes.",
+    ),
+    Key::new("auth.token_file", Kind::Path, unset("none", "/etc/metad/token")).help(
+        "File with the token that this node shows to other members, where its certificate does not say that it is one.",
+    ),
+    Key::new("auth.insecure", Kind::Switch, Fallback::Switch(false))
+        .flag("--insecure", "BOOL", "Listen on other addresses than loopback without TLS")
+        .help(
+        "Accept that whoever reaches the listeners may do anything, make the leader step down too. Without it a node \
+         listens on other addresses than loopback only with TLS.",
     ),
     Key::new("log.filter", Kind::Text, Fallback::Text("info"))
         .help("Levels and modules, as in RUST_LOG, e.g. metad=debug,info."),

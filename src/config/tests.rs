@@ -107,6 +107,11 @@ fn every_key_can_be_set_by_its_variable_and_by_its_path() {
         // What the other rules demand besides.
         env.extend(match key.name() {
             "kind" => vec![("METAD_STORE__ETCD__ENDPOINTS", "h:1")],
+            _ if key.path.starts_with("tls.") => vec![
+                ("METAD_TLS__CA_FILE", "/etc/metad/tls/ca.pem"),
+                ("METAD_TLS__CERT_FILE", "/etc/metad/tls/node-1.pem"),
+                ("METAD_TLS__KEY_FILE", "/etc/metad/tls/node-1.key"),
+            ],
             _ => vec![],
         });
         let id = if key.path == "node.id" { vec![] } else { NODE.to_vec() };
@@ -148,7 +153,8 @@ fn the_advertised_address_follows_the_bound_port() {
         ("listen_addr = \"0.0.0.0:5690\"", "advertise_addr = \"[fe80::1]:7\"", "[fe80::1]:7"),
     ];
     for (listen, advertise, expected) in cases {
-        let loaded = from_file(&format!("[rpc]\n{listen}\n[node]\n{advertise}\n")).unwrap();
+        let loaded =
+            from_file(&format!("[rpc]\n{listen}\n[node]\n{advertise}\n[auth]\ninsecure = true\n")).unwrap();
         assert_eq!(loaded.config.node.advertised(bound), expected);
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
@@ -240,7 +246,13 @@ fn warnings_for_what_is_probably_not_meant() {
     let cases = [
         (format!("store.kind = \"sqlite\"\n{etcd}"), "store.etcd.endpoints (file "),
         (format!("{etcd}username = \"u\"\npassword_file = \"p\""), "unencrypted"),
-        ("rpc.listen_addr = \"0.0.0.0:5690\"".to_owned(), "--advertise-addr"),
+        ("rpc.listen_addr = \"0.0.0.0:5690\"\nauth.insecure = true".to_owned(), "--advertise-addr"),
+        (
+            format!(
+                "{etcd}[tls]\nca_file = \"a\"\ncert_file = \"c\"\nkey_file = \"k\"\n[auth]\ninsecure = true"
+            ),
+            "no effect",
+        ),
         ("store.etcd.endpoints = [\"a:1\", \"http://a:1\"]".to_owned(), "http://a:1 twice"),
     ];
     for (text, part) in cases {

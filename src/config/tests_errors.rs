@@ -66,7 +66,7 @@ fn unknown_keys_come_with_a_suggestion() {
             &["did you mean `meta_leader_lease_secs` in [meta]?"],
         ),
         ("misspelt section", "[metta]\ngroup = \"g\"", &["metad.toml:1:2", "unknown key `metta`", "`meta`?"]),
-        ("strange section", "[qqqqqqqq]", &["known sections: node, meta, store, rpc, http, log"]),
+        ("strange section", "[qqqqqqqq]", &["known sections: node, meta, store, rpc, http, tls, auth, log"]),
         ("misspelt subsection", "[store.etdc]", &["unknown key `store.etdc`", "did you mean `etcd`?"]),
         ("strange key", "[log]\nqqqqqqqq = 1", &["known keys in [log]: filter, format"]),
         ("quoted path", "\"meta.group\" = \"g\"", &["metad.toml:1:1: unknown key"]),
@@ -273,6 +273,28 @@ fn of_a_list_and_of_rules_each_fault_is_told() {
         "4 errors",
     ];
     assert_refused(rules, from_file(&format!("store.kind = \"etcd\"\n{rules}")), &parts);
+}
+
+#[test]
+fn a_listener_that_others_can_reach_needs_tls_or_a_clear_word() {
+    let listens =
+        |key: &str, at: &str, more: &str| from_file(&format!("{more}\n[{key}]\nlisten_addr = \"{at}\""));
+    let tls = "tls.ca_file = \"a\"\ntls.cert_file = \"c\"\ntls.key_file = \"k\"";
+    for key in ["rpc", "http"] {
+        for open in ["0.0.0.0:7", "[::]:7", "10.0.0.1:7", "meta-0:7", "[fe80::1]:7"] {
+            assert_refused(
+                open,
+                listens(key, open, ""),
+                &[&format!("{key}.listen_addr"), "step down", "auth.insecure"],
+            );
+            assert!(listens(key, open, "auth.insecure = true").is_ok(), "{key} {open}");
+            assert!(listens(key, open, tls).is_ok(), "{key} {open}");
+        }
+        for closed in ["127.0.0.1:7", "127.9.9.9:7", "[::1]:7", "localhost:7"] {
+            assert!(listens(key, closed, "").is_ok(), "{key} {closed}");
+        }
+    }
+    assert_refused("alone", from_file("tls.cert_file = \"c\""), &["tls.cert_file", "without tls.ca_file"]);
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     let rules = Rules { config, origins };
     let mut results = vec![rules.one_port_each(), rules.advertised(), rules.main_loop_timeout()];
     results.extend(rules.timings());
+    results.extend(rules.tls());
+    results.extend([rules.exposed("rpc.listen_addr"), rules.exposed("http.listen_addr")]);
     if config.store.kind == StoreKind::Etcd {
         results.extend(rules.etcd(&config.store.etcd));
     }
@@ -65,6 +67,10 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
     if config.store.kind == StoreKind::Etcd && etcd.username.is_some() && plain {
         warnings
             .push("the etcd password travels unencrypted: use https:// in store.etcd.endpoints".to_owned());
+    }
+    if config.tls.cert_file.is_some() && config.auth.insecure {
+        let insecure = origins.get("auth.insecure");
+        warnings.push(format!("auth.insecure ({insecure}) has no effect, because tls.cert_file is set"));
     }
     if let Some(advertised) = config.node.advertise_addr.as_deref().filter(|text| address::is_wildcard(text))
     {
@@ -273,6 +279,24 @@ impl Rules<'_> {
         let fix =
             "give --etcd-endpoints host:2379,… (store.etcd.endpoints), or --store sqlite on one machine";
         Err(self.invalid("store.kind", "needs etcd endpoints, but none are set", fix))
+    }
+
+    /// A member verifies the others by the authority, and they it by its certificate.
+    fn tls(&self) -> [Result<(), ConfigError>; 2] {
+        let tls = &self.config.tls;
+        let (ca, cert) = (("tls.ca_file", tls.ca_file.is_some()), ("tls.cert_file", tls.cert_file.is_some()));
+        [self.pair(cert, ca), self.pair(cert, ("tls.key_file", tls.key_file.is_some()))]
+    }
+
+    /// Whoever reaches a listener may do what the configuration does not keep for others.
+    fn exposed(&self, path: &'static str) -> Result<(), ConfigError> {
+        if self.config.auth.insecure || !self.config.open_listeners().contains(&path) {
+            return Ok(());
+        }
+        let problem = "can be reached from other machines, and without TLS nothing keeps them from making the leader step down";
+        let fix = "set tls.ca_file, tls.cert_file and tls.key_file (metad tls init makes some for trying out), or \
+                   auth.insecure = true in a network that you trust, or listen on 127.0.0.1";
+        Err(self.invalid(path, problem, fix))
     }
 
     /// Two keys that are of use only together.

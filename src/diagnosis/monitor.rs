@@ -17,6 +17,7 @@ use crate::store::codec::Keys;
 use crate::store::places::Health;
 use crate::store::probe;
 use crate::telemetry::Telemetry;
+use crate::tls::client::Credentials;
 
 /// A leader whose last ack is older than four of its cadences, and than this, has reason to worry.
 const WORRY_MIN: Duration = Duration::from_millis(500);
@@ -33,6 +34,8 @@ pub struct MonitorParts {
     pub telemetry: Telemetry,
     /// The configured time to live.
     pub ttl: Duration,
+    /// What other members are shown.
+    pub credentials: Credentials,
 }
 
 /// Watches one driver, and says who was at fault when its tenure ends.
@@ -136,6 +139,7 @@ impl Observer for Monitor {
             clock: self.parts.clock.clone(),
             telemetry: self.parts.telemetry.clone(),
             ttl: self.parts.ttl,
+            credentials: self.parts.credentials.clone(),
             status: status.clone(),
             worry: worried,
         };

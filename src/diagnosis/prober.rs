@@ -19,6 +19,7 @@ use crate::store::Request;
 use crate::store::places::Health;
 use crate::store::probe::Probe;
 use crate::telemetry::{Event, Telemetry};
+use crate::tls::client::Credentials;
 
 /// How often etcd's members are looked at while all is well, while something is wrong, and while the lease runs out.
 const CALM_PAUSE: Duration = Duration::from_secs(5);
@@ -61,6 +62,7 @@ pub(super) struct Looking {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
     pub(super) ttl: Duration,
+    pub(super) credentials: Credentials,
     pub(super) status: watch::Receiver<Arc<Status>>,
     pub(super) worry: watch::Receiver<Worry>,
 }
@@ -167,7 +169,7 @@ impl Looking {
     async fn ask_peers(&self) -> Vec<Peer> {
         let status = self.status.borrow().clone();
         let others = status.view.members.iter().filter(|m| m.registration.member.node != status.me.node);
-        join_all(others.take(PEERS_MAX).map(ask)).await
+        join_all(others.take(PEERS_MAX).map(|member| ask(member, &self.credentials))).await
     }
 }
 
@@ -178,10 +180,11 @@ pub(super) fn say(telemetry: &Telemetry, verdict: &Verdict) {
     }
 }
 
-async fn ask(member: &Member) -> Peer {
+async fn ask(member: &Member, credentials: &Credentials) -> Peer {
     let r = &member.registration;
     let asked = async {
-        let answer = MemberClient::lazy(&r.rpc_address, PEER_TIMEOUT).ok()?.leader().await.ok()?;
+        let answer =
+            MemberClient::lazy(&r.rpc_address, credentials, PEER_TIMEOUT).ok()?.leader().await.ok()?;
         Some(Duration::from_millis(answer.answerer?.age_ms))
     };
     let age = tokio::time::timeout(PEER_TIMEOUT, asked).await.ok().flatten();

@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::Guard;
 use super::connections::{ConnectionPlace, Turn};
+use super::handshake::Remote;
 use crate::telemetry::metrics::limits::{Limit, Listener};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -28,6 +29,7 @@ pub(super) struct Exchange<S> {
     pub(super) inner: S,
     pub(super) place: Arc<ConnectionPlace>,
     pub(super) guard: Arc<Guard>,
+    pub(super) peer: Arc<Remote>,
 }
 
 /// A request's body. What was read of it counts until all of it is read and taken apart.
@@ -81,20 +83,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let guard = self.guard.clone();
         let turn = self.place.begin(guard.clock.clone());
-        let path = request.uri().path();
-        if self.place.is_beyond && !(guard.kinds.is_probe)(path) {
+        let (path, kinds) = (request.uri().path(), guard.kinds);
+        let (is_probe, is_costly, is_metered) =
+            ((kinds.is_probe)(path), (kinds.is_costly)(path), (kinds.is_metered)(path));
+        if self.place.is_beyond && !is_probe {
             return refuse(&guard, turn, Limit::Connections);
         }
         let Ok(permit) = guard.requests.clone().try_acquire_owned() else {
             return refuse(&guard, turn, Limit::Requests);
         };
-        if (guard.kinds.is_costly)(path) && guard.costly.check().is_err() {
+        if is_costly && guard.costly.check().is_err() {
             return refuse(&guard, turn, Limit::Costly);
         }
-        let is_metered = (guard.kinds.is_metered)(path);
+        request.extensions_mut().insert(self.peer.clone());
         let request = request.map(|inner| match is_metered {
             true => {
                 Body::new(Metered { inner, budget: guard.bytes.clone(), guard: guard.clone(), held: None })

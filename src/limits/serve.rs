@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,10 @@ use tower::Service;
 use super::connections::{ConnectionPlace, IdleCheck};
 use super::descriptors::is_exhausted;
 use super::exchange::Exchange;
+use super::handshake::{Transport, shake_hands};
 use super::{Bounds, Guard};
 use crate::telemetry::metrics::limits::{Limit, Listener};
+use crate::tls::server::ServerTls;
 
 /// How long nothing is accepted when there are no descriptors: a connection has to end first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -40,9 +43,23 @@ const RESETS_MAX: usize = 20;
 /// The largest headers, in bytes.
 const HEADERS_MAX: (u32, usize) = (16 * 1024, 32 * 1024);
 
+/// A connection that was let in.
+struct Entry {
+    stream: TcpStream,
+    address: IpAddr,
+    tls: Option<ServerTls>,
+    place: Arc<ConnectionPlace>,
+    guard: Arc<Guard>,
+}
+
 /// Serves until `stop` resolves, then lets running requests end.
-pub async fn serve<S, A>(listener: TcpListener, service: S, guard: Arc<Guard>, stop: impl Future<Output = ()>)
-where
+pub async fn serve<S, A>(
+    listener: TcpListener,
+    service: S,
+    guard: Arc<Guard>,
+    tls: Option<ServerTls>,
+    stop: impl Future<Output = ()>,
+) where
     S: Service<Request<Body>, Response = Response<A>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     A: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -65,10 +82,9 @@ where
         match accepted {
             Ok((stream, from)) => match guard.admit(from.ip()) {
                 Ok(place) => {
-                    let service =
-                        Exchange { inner: service.clone(), place: place.clone(), guard: guard.clone() };
-                    let (http, guard, stopping) = (http.clone(), guard.clone(), stopping.clone());
-                    connections.spawn(connection(stream, http, service, place, guard, stopping));
+                    let (http, service, guard) = (http.clone(), service.clone(), guard.clone());
+                    let entry = Entry { stream, address: from.ip(), tls: tls.clone(), place, guard };
+                    connections.spawn(entry.serve(http, service, stopping.clone()));
                 }
                 Err(limit) => guard.reached(limit), // and the connection is closed
             },
@@ -106,8 +122,43 @@ fn builder(bounds: &Bounds) -> Builder<TokioExecutor> {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    async fn serve<S, A>(self, http: Builder<TokioExecutor>, service: S, stopping: CancellationToken)
+    where
+        S: Service<Request<Body>, Response = Response<A>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        A: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        A::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { stream, address, tls, place, guard } = self;
+        let _ = stream.set_nodelay(true); // a connection that has ended already
+        let shaking = shake_hands(stream, address, tls.as_ref(), guard.bounds.listener);
+        let shaken = tokio::select! {
+            biased;
+            shaken = tokio::time::timeout(guard.bounds.first_request, shaking) => shaken,
+            () = place.close.cancelled() => return guard.reached(Limit::MadeWay),
+            () = stopping.cancelled() => return,
+        };
+        match shaken {
+            Err(_) => guard.reached(Limit::FirstRequest),
+            Ok(Err(e)) => guard.failed_handshake(address, &e),
+            Ok(Ok((transport, peer))) => {
+                let service = Exchange {
+                    inner: service,
+                    place: place.clone(),
+                    guard: guard.clone(),
+                    peer: Arc::new(peer),
+                };
+                connection(transport, http, service, place, guard, stopping).await;
+            }
+        }
+    }
+}
+
 async fn connection<S, A>(
-    stream: TcpStream,
+    stream: Transport,
     http: Builder<TokioExecutor>,
     service: Exchange<S>,
     place: Arc<ConnectionPlace>,
@@ -119,7 +170,6 @@ async fn connection<S, A>(
     A: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     A::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let _ = stream.set_nodelay(true); // a connection that has ended already
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(guard.bounds.write));
     let served = http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));

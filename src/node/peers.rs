@@ -11,17 +11,24 @@ use crate::client::MemberClient;
 use crate::driver::PREPARE_TIMEOUT;
 use crate::driver::peers::{Peers, Prepared};
 use crate::election::record::{Incarnation, MemberUuid, Token};
+use crate::tls::client::Credentials;
 
 /// How long a member gets to say who it is.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Connections to the candidates, for as long as we lead.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ConnectedPeers {
+    credentials: Credentials,
     kept: Mutex<BTreeMap<String, MemberClient>>,
 }
 
 impl ConnectedPeers {
+    /// To whom we show these credentials.
+    pub(super) fn new(credentials: Credentials) -> Self {
+        Self { credentials, kept: Mutex::default() }
+    }
+
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, MemberClient>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -31,7 +38,7 @@ impl ConnectedPeers {
         let kept = self.kept().get(address).cloned();
         match kept {
             Some(client) => Some(client),
-            None => MemberClient::connect(address, PREPARE_TIMEOUT).await.ok(),
+            None => MemberClient::connect(address, &self.credentials, PREPARE_TIMEOUT).await.ok(),
         }
     }
 }
@@ -43,7 +50,7 @@ impl Peers for ConnectedPeers {
         kept.retain(|address, _| addresses.contains(&address.as_str()));
         for address in addresses {
             if let Entry::Vacant(place) = kept.entry((*address).to_owned())
-                && let Ok(client) = MemberClient::lazy(address, PREPARE_TIMEOUT)
+                && let Ok(client) = MemberClient::lazy(address, &self.credentials, PREPARE_TIMEOUT)
             {
                 tokio::spawn(warm_up(client.clone()));
                 place.insert(client);
@@ -58,7 +65,7 @@ impl Peers for ConnectedPeers {
     }
 
     async fn who_answers(&self, address: &str) -> Option<MemberUuid> {
-        let mut client = MemberClient::connect(address, PING_TIMEOUT).await.ok()?;
+        let mut client = MemberClient::connect(address, &self.credentials, PING_TIMEOUT).await.ok()?;
         client.leader().await.ok()?.answerer?.uuid.parse().ok()
     }
 }

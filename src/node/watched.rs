@@ -17,12 +17,15 @@ use crate::journal::trace::Trace;
 use crate::store::codec::Keys;
 use crate::store::open::OpenStore;
 use crate::telemetry::Telemetry;
+use crate::tls::client::Credentials;
 
 /// What driver and observers share.
 pub(super) struct Watched {
     pub(super) keys: Keys,
     /// For the election, and for the main loop.
     pub(super) stores: [Arc<dyn OpenStore>; 2],
+    /// What other members are shown.
+    pub(super) credentials: Credentials,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) telemetry: Telemetry,
 }
@@ -37,6 +40,15 @@ pub(super) struct Observers {
 }
 
 impl Watched {
+    /// Looks at these stores, and asks other members with these credentials.
+    pub(super) fn new(
+        (keys, clock, telemetry): (Keys, Arc<dyn Clock>, Telemetry),
+        stores: [Arc<dyn OpenStore>; 2],
+        credentials: Credentials,
+    ) -> Self {
+        Self { keys, stores, credentials, clock, telemetry }
+    }
+
     /// To be called on the main loop's runtime.
     pub(super) fn observers(
         self,
@@ -52,6 +64,7 @@ impl Watched {
             clock: self.clock.clone(),
             telemetry: self.telemetry.clone(),
             ttl: registration.ttl,
+            credentials: self.credentials,
         });
         let (punctuality, looks) = (monitor.punctuality(), monitor.looks());
         let (recorder, past) = Recorder::start(RecorderParts {

@@ -142,6 +142,22 @@ pub enum Event {
         /// What to do; empty when there is nothing.
         fix: String,
     },
+    /// Somebody who may do so has asked for a change.
+    AdminAction {
+        /// What was asked.
+        action: String,
+        /// Who has asked, and from where.
+        by: String,
+    },
+    /// A caller may not do what it asks for.
+    CallRefused {
+        /// What it asked for.
+        what: String,
+        /// Why, and who it is as far as that is known.
+        why: String,
+        /// How many more were refused since the last such event.
+        left_out: u64,
+    },
     /// This node stops.
     Stopped {
         /// Why.
@@ -216,6 +232,8 @@ impl Event {
             Event::StoreRecovered { .. } => "store_recovered",
             Event::Verdict { .. } => "verdict",
             Event::CheckChanged { .. } => "check_changed",
+            Event::AdminAction { .. } => "admin_action",
+            Event::CallRefused { .. } => "call_refused",
             Event::Stopped { .. } => "stopped",
         }
     }
@@ -253,6 +271,10 @@ impl Event {
             Event::CheckChanged { code, name, from, status, measured, fix } => json!({
                 "code": code, "name": name, "from": from, "status": status, "measured": measured, "fix": fix,
             }),
+            Event::AdminAction { action, by } => json!({ "action": action, "by": by }),
+            Event::CallRefused { what, why, left_out } => {
+                json!({ "what": what, "why": why, "left_out": left_out })
+            }
             Event::Stopped { reason, detail, code } => {
                 json!({ "reason": reason.as_str(), "detail": detail, "code": code })
             }
@@ -311,6 +333,10 @@ impl Event {
             }
             Event::CheckChanged { code, name, status, measured, fix, .. } => {
                 warn!(event, code, name, status, measured, fix, "check does not pass");
+            }
+            Event::AdminAction { action, by } => info!(event, %action, %by, "{by} has asked to {action}"),
+            Event::CallRefused { what, why, left_out } => {
+                warn!(event, what, why, left_out, "refused: {what}: {why}")
             }
             Event::Stopped { reason, detail, code } => {
                 if *code == 0 || reason.is_planned() {

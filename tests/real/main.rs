@@ -5,6 +5,7 @@
 #[path = "../support/lib.rs"]
 mod support;
 
+mod access;
 mod bad_input;
 mod client;
 mod cluster;

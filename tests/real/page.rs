@@ -10,6 +10,7 @@ use crate::support::crew::{PATIENCE, kill_leader, wait_for_leader, wait_until_al
 use crate::support::etcd::EtcdCluster;
 use crate::support::http;
 use crate::support::node::{Node, NodeBuilder, Signal};
+use crate::support::papers::Papers;
 use crate::support::poll::wait_until;
 use browser::Browser;
 use serde_json::{Value, json};
@@ -361,4 +362,37 @@ fn screenshots() {
     shot(&mut browser, "page-etcd-lost");
     drop(second);
     etcd.resume_all();
+}
+
+#[test]
+fn a_node_that_asks_who_is_calling_shows_itself_to_a_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let papers = Papers::create(&dir.path().join("papers"), &["n1"]);
+    papers.write_access(&[
+        &papers.make_token("reader", "ops", "token"),
+        &papers.make_token("reader", "old", "old"),
+    ]);
+    let token = std::fs::read_to_string(papers.path("token")).expect("a token");
+    let builder = NodeBuilder::new("n1").sqlite(dir.path().join("n1.db"));
+    let node = builder.env("METAD_AUTH__ACCESS_FILE", papers.path("access")).spawn();
+    node.wait_for("main_loop_started", PATIENCE);
+    let mut browser = Browser::open(node.http_addr());
+    browser.wait("#verdict-word", "Token needed");
+    browser.wait("#login-why", "only to those whom it knows");
+    let found = browser.ask("axe", Value::Null);
+    assert_eq!(found["violations"], json!([]));
+    let show = |browser: &mut Browser, text: &str| {
+        browser.ask("type", json!({ "selector": "#token", "text": text }));
+        browser.ask("click", json!({ "selector": "#login button" }));
+    };
+    show(&mut browser, "wrong");
+    browser.wait("#login-why", "does not know this token");
+    show(&mut browser, token.trim());
+    browser.wait("#verdict-word", "n1 leads");
+    // The stream of events shows the token as well.
+    browser.wait("#events", "main loop");
+    assert!(!node.has_event("stopped"));
+    // It is nowhere but in memory.
+    browser.ask("reload", Value::Null);
+    browser.wait("#verdict-word", "Token needed");
 }

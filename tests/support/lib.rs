@@ -37,6 +37,7 @@ pub mod network;
 pub mod node;
 pub mod ourselves;
 pub mod output;
+pub mod papers;
 pub mod poll;
 pub mod ports;
 pub mod proxy;

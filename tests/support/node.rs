@@ -92,6 +92,11 @@ impl NodeBuilder {
         self.env(TICK, "0")
     }
 
+    /// The node id.
+    pub fn node_id(&self) -> String {
+        self.id.clone()
+    }
+
     /// Elects in this etcd cluster, with its client certificate if it has one.
     pub fn etcd(self, etcd: &EtcdCluster) -> Self {
         let addresses = (0..etcd.size()).map(|i| etcd.addr(i));
@@ -235,6 +240,9 @@ impl NodeBuilder {
         command.arg("--data-dir").arg(&self.data_dir);
         let ip = self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip);
         command.args(["--listen-addr", &format!("{ip}:0"), "--http-addr", &format!("{ip}:0")]);
+        if !ip.is_loopback() {
+            command.arg("--insecure");
+        }
         command.arg("--events").arg("--cluster").arg(&self.cluster);
         command.arg("--meta-leader-lease-secs").arg(self.lease_secs.to_string());
         command.args(&self.args);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{RpcParts, refuse, requests};
+use super::{RpcParts, authorize, own_worker, refuse, requests};
 use crate::meta::barrier::DropReason;
 use crate::meta::request_queue::{Cut, Feed, QueueError, Request as Asked, RequestQueue, Told};
 use crate::meta::workers::WorkerId;
@@ -55,6 +55,7 @@ impl BarrierService for Barriers {
         &self,
         request: Request<Streaming<BarrierCollected>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let caller = authorize::caller(&request)?;
         let mut reports = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE, reports.message()).await;
         let silent = || {
@@ -65,6 +66,7 @@ impl BarrierService for Barriers {
         let unnamed = || Status::invalid_argument("the first message must name the worker");
         let first = first.map_err(|_| silent())??.ok_or_else(unnamed)?;
         let worker = requests::hello(first)?;
+        own_worker::check_id(&self.parts, &caller, worker).await?;
         let requests = self.parts.requests.clone();
         let feed = requests.ask(|reply| Asked::OpenStream(worker, reply)).await;
         let feed = feed.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;

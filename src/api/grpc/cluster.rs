@@ -7,7 +7,7 @@ use prost::Message;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
-use super::{RpcParts, refuse, requests, slow};
+use super::{RpcParts, authorize, own_worker, refuse, requests, slow};
 use crate::clock::millis;
 use crate::meta::request_queue::{self, Listing, Watching};
 use crate::meta::workers::{Change, ChangeKind, LeaveReason, Worker, WorkerId, WorkerSpec};
@@ -39,7 +39,9 @@ impl ClusterService for Cluster {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
+        let caller = authorize::caller(&request)?;
         let spec = requests::register(request.into_inner())?;
+        own_worker::check_spec(&caller, &spec)?;
         let answer = self.parts.requests.ask(|reply| request_queue::Request::Register(spec, reply)).await;
         let (id, interval) = answer
             .map_err(|e| refuse::queue(&self.parts, e))?
@@ -52,7 +54,9 @@ impl ClusterService for Cluster {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
+        let caller = authorize::caller(&request)?;
         let id = WorkerId(request.into_inner().worker_id);
+        own_worker::check_id(&self.parts, &caller, id).await?;
         let answer = self.parts.requests.ask(|reply| request_queue::Request::Heartbeat(id, reply)).await;
         answer.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::unknown(&e))?;
         Ok(Response::new(HeartbeatResponse {}))
@@ -62,7 +66,9 @@ impl ClusterService for Cluster {
         &self,
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterResponse>, Status> {
+        let caller = authorize::caller(&request)?;
         let id = WorkerId(request.into_inner().worker_id);
+        own_worker::check_id(&self.parts, &caller, id).await?;
         let answer = self.parts.requests.ask(|reply| request_queue::Request::Deregister(id, reply)).await;
         answer.map_err(|e| refuse::queue(&self.parts, e))?.map_err(|e| refuse::refused(&self.parts, &e))?;
         Ok(Response::new(DeregisterResponse {}))

@@ -10,20 +10,22 @@ use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tonic::{Request, Response, Status};
 
-use super::rate::Rate;
 use super::requests::StepDown;
-use super::{RpcParts, history, refuse, requests, steering};
+use super::{RpcParts, authorize, history, refuse, requests, steering};
+use crate::api::auth::AccessRole;
 use crate::api::view::member::{Answerer, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::clock::millis;
-use crate::driver::status::Role;
+use crate::driver::status::{self, Role};
+use crate::limits::rate::Rate;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
     EventsRequest, EventsResponse, HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse,
     MembersRequest, MembersResponse, ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse,
     StepDownRequest, StepDownResponse,
 };
+use crate::telemetry::Event;
 
 /// How often a leader looks into a request to step down: each may ask another member several times.
 const STEP_DOWN_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +51,21 @@ impl Election {
     }
 }
 
+impl Election {
+    /// A hand-over is prepared by who leads, and by no other member. Where we have not heard of that one yet, the token
+    /// says the same.
+    fn only_the_leader(
+        &self,
+        request: &Request<PrepareRequest>,
+        status: &status::Status,
+    ) -> Result<(), Status> {
+        let caller = authorize::caller(request)?;
+        let leads = |node: &str| status.leader_record().is_none_or(|record| record.holder.node == node);
+        let checked = caller.check_name(AccessRole::Member, leads, "the leader");
+        checked.map_err(|denied| authorize::refusal(&denied))
+    }
+}
+
 #[tonic::async_trait]
 impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
@@ -69,6 +86,7 @@ impl ElectionService for Election {
         &self,
         request: Request<StepDownRequest>,
     ) -> Result<Response<StepDownResponse>, Status> {
+        let by = authorize::caller(&request)?.who;
         let status = self.parts.driver.status();
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status, self.parts.clock.now()));
@@ -80,15 +98,20 @@ impl ElectionService for Election {
         if !self.step_downs.allows(self.parts.clock.now()) {
             return Err(refuse::too_often("a request to step down", STEP_DOWN_EVERY));
         }
+        let action = to
+            .as_ref()
+            .map_or("step down".to_owned(), |to| format!("step down, to {}", requests::quoted(to)));
         if let Some(node) = &to {
-            steering::check_target(&status, node, token).await?;
+            steering::check_target(&status, node, token, &self.parts.credentials).await?;
         }
+        self.parts.telemetry.emit(Event::AdminAction { action, by });
         self.parts.driver.step_down(to).map_err(refuse::busy)?;
         Ok(Response::new(StepDownResponse { token: token.get() }))
     }
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
         let (status, now) = (self.parts.driver.status(), self.parts.clock.now());
+        self.only_the_leader(&request, &status)?;
         let may_renew = || self.prepares.allows(now);
         let asked = self.parts.driver.prepare(request.into_inner().token, now, may_renew);
         let why = asked.map_err(refuse::busy)?;

@@ -112,6 +112,7 @@ impl Method {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::auth;
 
     #[test]
     fn the_descriptors_name_every_method_and_its_kind() {
@@ -125,6 +126,21 @@ mod tests {
             ("meta.MetaMemberService/Members", "unary"),
         ] {
             assert!(all.contains(&(expected.0.to_owned(), expected.1)), "{expected:?} in {all:?}");
+        }
+    }
+
+    #[test]
+    fn each_method_has_its_rule_of_who_may_call_it() {
+        let sets = [
+            crate::proto::DESCRIPTORS,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        ];
+        for set in sets {
+            for m in FileSet::decode(set).expect("a descriptor set").methods() {
+                let path = format!("/{}/{}", m.grpc_service, m.grpc_method);
+                assert!(auth::named(&path).is_some(), "which role does {path} take?");
+            }
         }
     }
 }

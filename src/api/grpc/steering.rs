@@ -9,6 +9,7 @@ use super::requests;
 use crate::client::MemberClient;
 use crate::driver::status;
 use crate::election::record::{Registration, Token};
+use crate::tls::client::Credentials;
 
 /// How long the target of a hand-over gets to answer.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -19,7 +20,12 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// # Errors
 /// There is no such member, it may not lead, or it could not take over now.
-pub(super) async fn check_target(status: &status::Status, node: &str, token: Token) -> Result<(), Status> {
+pub(super) async fn check_target(
+    status: &status::Status,
+    node: &str,
+    token: Token,
+    credentials: &Credentials,
+) -> Result<(), Status> {
     if node == status.me.node {
         return Err(refused("TARGET_LEADS", node, format!("{node} leads already")));
     }
@@ -37,7 +43,7 @@ pub(super) async fn check_target(status: &status::Status, node: &str, token: Tok
         if asked > 0 {
             tokio::time::sleep(ASK_PAUSE).await;
         }
-        match ask(&member.registration, token).await {
+        match ask(&member.registration, token, credentials).await {
             Ok(()) => return Ok(()),
             Err(e) => why = e,
         }
@@ -50,9 +56,10 @@ fn refused(reason: &str, node: &str, message: String) -> Status {
     because(Code::FailedPrecondition, reason, message, [("node", node.to_owned())])
 }
 
-async fn ask(target: &Registration, token: Token) -> Result<(), String> {
+async fn ask(target: &Registration, token: Token, credentials: &Credentials) -> Result<(), String> {
     let address = &target.rpc_address;
-    let mut client = MemberClient::connect(address, ASK_TIMEOUT).await.map_err(|e| e.to_string())?;
+    let mut client =
+        MemberClient::connect(address, credentials, ASK_TIMEOUT).await.map_err(|e| e.to_string())?;
     let answer = client.prepare(token.get()).await.map_err(|e| e.to_string())?;
     let is_it =
         answer.uuid == target.member.uuid.to_string() && answer.incarnation == target.member.incarnation.0;

@@ -31,7 +31,7 @@ macro_rules! asset {
 }
 
 /// All parts; the first one is the page itself.
-static ASSETS: [Asset; 17] = [
+static ASSETS: [Asset; 18] = [
     asset!("index.html", HTML),
     asset!("style.css", CSS),
     asset!("icon.svg", SVG),
@@ -46,6 +46,7 @@ static ASSETS: [Asset; 17] = [
     asset!("etcd.js", SCRIPT),
     asset!("checks.js", SCRIPT),
     asset!("events.js", SCRIPT),
+    asset!("token.js", SCRIPT),
     asset!("uPlot.iife.min.js", SCRIPT),
     asset!("uPlot.min.css", CSS),
     asset!("UPLOT-LICENSE", TEXT),

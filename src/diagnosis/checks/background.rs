@@ -25,6 +25,7 @@ use crate::election::record::{Incarnation, Member, MemberUuid};
 use crate::journal::Past;
 use crate::telemetry::metrics::Usage;
 use crate::telemetry::{Event, Telemetry};
+use crate::tls::client::Credentials;
 
 /// The first look comes so late at most: a node that has just started has no leader yet.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -66,6 +67,8 @@ pub struct BackgroundParts {
     pub history: watch::Receiver<Arc<Past>>,
     /// The driver's snapshots.
     pub snapshots: watch::Receiver<Arc<status::Status>>,
+    /// What other members are shown.
+    pub credentials: Credentials,
     /// What the prober has seen last.
     pub looks: watch::Receiver<Arc<ProbeRound>>,
 }
@@ -168,13 +171,14 @@ impl Background {
     /// A look; the collectors come back from it. What etcd's members say of themselves the prober has just asked.
     fn look(&self, mut with: Collectors) -> impl Future<Output = (Collectors, Facts)> + Send + use<> {
         let (mut facts, known) = (Facts::of(self.parts.config.clone(), vec![]), self.known());
+        let credentials = self.parts.credentials.clone();
         let (probes, clock) = (self.parts.looks.borrow().probes.clone(), self.parts.clock.clone());
         async move {
             facts.host = Some(with.host.collect(Depth::CHEAP).await);
             if let Some(etcd) = with.etcd.as_mut().filter(|_| !probes.is_empty()) {
                 facts.etcd = Some(etcd.collect(Depth::CHEAP, Some(probes)).await);
             }
-            facts.meta = Some(meta::collect(known, &[], &clock).await);
+            facts.meta = Some(meta::collect(known, &[], &credentials, &clock).await);
             (with, facts)
         }
     }

@@ -121,6 +121,11 @@ pub static CHECKS: &[Check] = &[
         .limit("no value without effect")
         .why("a value that is accepted but has no effect is usually a mistake")
         .fix("`metad config print --origins` shows where it comes from"),
+    Check::new(Group::Config, "CONFIG_002", "listeners", judge::setup::listeners)
+        .title("strangers can change nothing")
+        .limit("TLS, or loopback")
+        .why("whoever reaches a listener that asks nobody who is calling may make the leader step down")
+        .fix("`tls.ca_file`, `tls.cert_file`, `tls.key_file`"),
     Check::new(Group::Config, "STORE_002", "store-kind", judge::setup::store_kind)
         .title("the store suits the number of nodes")
         .limit("etcd, when `checks.expected_members` is more than 1 and the nodes are on several machines")

@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::{CHECKS, Finding, Report};
 use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
+use crate::tls::client::Credentials;
 
 /// The checks that need a write in etcd, and one into the data dir.
 const WRITES: [&str; 3] = ["ETCD_009", "LEASE_001", "LEASE_002"];
@@ -24,6 +25,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Meta nodes to ask, besides those that are registered.
     pub addresses: Vec<String>,
+    /// What they are shown.
+    pub credentials: Credentials,
     /// How thoroughly.
     pub depth: Depth,
     /// Codes or names; empty: all.
@@ -88,7 +91,7 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
     // The lease is judged by the number of nodes as well.
     if plan.wants_any(&[Group::Host, Group::Leader, Group::Cluster, Group::Lease, Group::Etcd]) {
         let known = meta::in_store(&plan.config, clock.clone()).await;
-        facts.meta = Some(meta::collect(known, &plan.addresses, &clock).await);
+        facts.meta = Some(meta::collect(known, &plan.addresses, &plan.credentials, &clock).await);
     }
     judge(&[Group::Host, Group::Leader, Group::Cluster], &facts);
     if let Some(collector) = collector.as_mut().filter(|_| plan.wants_any(&[Group::Etcd, Group::Lease])) {

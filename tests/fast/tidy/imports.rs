@@ -3,7 +3,7 @@
 use super::Source;
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-const ORDER: &str = "docs clock files election config telemetry limits proto client store protocol guardian driver \
+const ORDER: &str = "docs clock files election config telemetry tls limits proto client store protocol guardian driver \
      journal diagnosis meta api node cli main";
 /// What makes the election anything but values and rules.
 const NOT_IN_ELECTION: &str =

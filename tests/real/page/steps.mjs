@@ -41,6 +41,9 @@ export const steps = {
 
   click: ({ page }, { selector }) => page.locator(selector).first().click(),
 
+  /** Types this text into a field. */
+  type: ({ page }, { selector, text }) => page.locator(selector).first().fill(text),
+
   /** Spoils the page, to see that somebody notices. */
   spoil: ({ page }, { selector, attribute }) => page.evaluate(([s, a]) => document.querySelector(s).removeAttribute(a), [selector, attribute]),
 

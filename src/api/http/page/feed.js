@@ -1,16 +1,18 @@
 // What this node says: documents that are asked for again and again, and the stream of its events.
 
+import { ask } from "./token.js";
+
 /** An answer that takes longer is none. */
 const PATIENCE_MS = 4000;
 /** A node of this version that lacks a document will lack it in a moment too. */
 const ABSENT_MS = 60_000;
-/** A stream that cannot be opened is tried again after so long. */
-const REOPEN_MS = 10_000;
+/** A stream that has broken off is opened again after so long. */
+const REOPEN_MS = 3000;
 
-/** { data }, { absent: true }, or { failed: why }. */
+/** { data }, { absent: true }, or { failed: why }. Waits for a token where one is needed. */
 export async function get(path) {
   try {
-    const answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+    const answer = await ask(path, PATIENCE_MS);
     if (answer.status === 404) return { absent: true };
     if (!answer.ok) return { failed: `it answers ${answer.status}` };
     return { data: await answer.json() };
@@ -52,19 +54,50 @@ export function poll(path, everyMs, use) {
 /** Follows the stream of events. `use` gets each event; `changed` is told "open", "lost" or "absent". */
 export function listen(path, use, changed) {
   let wasOpen = false;
-  const open = () => {
-    const stream = new EventSource(path);
-    stream.onopen = () => {
-      wasOpen = true;
-      changed("open");
-    };
-    stream.onmessage = (message) => use(JSON.parse(message.data));
-    stream.addEventListener("missed", (message) => use({ type: "missed", ...JSON.parse(message.data) }));
-    stream.onerror = () => {
-      changed(wasOpen ? "lost" : "absent");
-      // A browser gives up on an answer that is no stream; a broken one it opens again by itself.
-      if (stream.readyState === EventSource.CLOSED) setTimeout(open, wasOpen ? REOPEN_MS : ABSENT_MS);
-    };
+  const follow = async () => {
+    try {
+      // An EventSource cannot show a token.
+      const answer = await ask(path, null);
+      if (answer.ok) {
+        wasOpen = true;
+        changed("open");
+        await readEvents(answer.body, use);
+      }
+    } catch {
+      // It has broken off: said below.
+    }
+    changed(wasOpen ? "lost" : "absent");
+    setTimeout(follow, wasOpen ? REOPEN_MS : ABSENT_MS);
   };
-  open();
+  follow();
+}
+
+/** One message is some lines `field: value`, and ends with an empty one. */
+async function readEvents(body, use) {
+  let rest = "";
+  for await (const text of chunks(body)) {
+    const messages = (rest + text).split("\n\n");
+    rest = messages.pop();
+    messages.map(parsed).forEach(({ type, data }) => {
+      if (data) use(type === "missed" ? { type, ...JSON.parse(data) } : JSON.parse(data));
+    });
+  }
+}
+
+function parsed(message) {
+  const found = { type: "message", data: "" };
+  for (const line of message.split("\n")) {
+    if (line.startsWith("event:")) found.type = line.slice(6).trim();
+    if (line.startsWith("data:")) found.data += line.slice(5);
+  }
+  return found;
+}
+
+async function* chunks(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
 }

@@ -74,5 +74,5 @@ export function pageOf(member) {
   const isLocal = (host) => host.startsWith("127.") || host.startsWith("[::1]") || host.startsWith("localhost");
   const address = member.http_address;
   if (!address || address === location.host || (isLocal(address) && !isLocal(location.host))) return null;
-  return `http://${address}/`;
+  return `${location.protocol}//${address}/`;
 }

@@ -10,6 +10,7 @@ import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
 import { showLeader, showLease } from "./leader.js";
 import { pageOf, showMembers } from "./members.js";
 import { RANGES, draw, fitting, showTimeline } from "./timeline.js";
+import { isLocked } from "./token.js";
 
 /** A change shows within this, and the time of one answer, even without the stream of events. */
 const STATE_MS = 1000;
@@ -43,6 +44,7 @@ const now = {
 /** The one place that decides it: { level, word, text }. */
 function verdict() {
   const { state } = now;
+  if (isLocked()) return { level: "unknown", word: "Token needed", text: "" };
   if (!state) return now.failedSince ? unreachable("No state is known.") : { level: "unknown", word: "Querying this node…", text: "" };
   const old = `State as of ${clock(nodeTime() - late() - staleBy())}, ${span(late() + staleBy())} ago.`;
   if (now.failedSince) return unreachable(old);

@@ -19,6 +19,7 @@ use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
 use crate::store::{Op, Txn, ask as ask_store, open};
+use crate::tls::client::Credentials;
 
 /// The most members that are asked.
 const MEMBERS_MAX: usize = 64;
@@ -70,7 +71,12 @@ fn registered_in(view: &View) -> Vec<Registered> {
 }
 
 /// Asks all that are registered, and these addresses. Where nobody could say who is registered, a member can.
-pub async fn collect(mut facts: MetaFacts, addresses: &[String], clock: &Arc<dyn Clock>) -> MetaFacts {
+pub async fn collect(
+    mut facts: MetaFacts,
+    addresses: &[String],
+    with: &Credentials,
+    clock: &Arc<dyn Clock>,
+) -> MetaFacts {
     let mut asked = BTreeSet::new();
     // The second round is for those whom the first has named.
     for _ in 0..2 {
@@ -78,7 +84,7 @@ pub async fn collect(mut facts: MetaFacts, addresses: &[String], clock: &Arc<dyn
         let fresh: Vec<String> =
             addresses.iter().chain(known).filter(|a| !asked.contains(*a)).cloned().collect();
         let fresh: BTreeSet<String> = fresh.into_iter().take(MEMBERS_MAX).collect();
-        let answers = join_all(fresh.iter().map(|address| ask(address, clock))).await;
+        let answers = join_all(fresh.iter().map(|address| ask(address, with, clock))).await;
         asked.extend(fresh);
         for (answer, members) in answers {
             if facts.registered.is_none() {
@@ -97,8 +103,12 @@ fn only_once(answers: &mut Vec<MemberAnswer>) {
     answers.retain(|a| a.seen.as_ref().map_or(true, |s| nodes.insert(s.node.clone())));
 }
 
-async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec<Registered>>) {
-    let asked = tokio::time::timeout(TIMEOUT, try_ask(address, clock)).await;
+async fn ask(
+    address: &str,
+    with: &Credentials,
+    clock: &Arc<dyn Clock>,
+) -> (MemberAnswer, Option<Vec<Registered>>) {
+    let asked = tokio::time::timeout(TIMEOUT, try_ask(address, with, clock)).await;
     let silence = || CallError::silence(address, format!("no answer within {TIMEOUT:?}"));
     match asked.unwrap_or_else(|_| Err(silence())) {
         Ok((seen, members)) => (MemberAnswer { address: address.to_owned(), seen: Ok(seen) }, Some(members)),
@@ -106,12 +116,16 @@ async fn ask(address: &str, clock: &Arc<dyn Clock>) -> (MemberAnswer, Option<Vec
     }
 }
 
-async fn try_ask(address: &str, clock: &Arc<dyn Clock>) -> Result<(Seen, Vec<Registered>), CallError> {
-    let mut member = MemberClient::lazy(address, TIMEOUT)?;
+async fn try_ask(
+    address: &str,
+    with: &Credentials,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Seen, Vec<Registered>), CallError> {
+    let mut member = MemberClient::lazy(address, with, TIMEOUT)?;
     let answer = member.leader().await?;
     let MembersResponse { members, gone, .. } = member.members().await?;
     let members = members.iter().map(registered).collect();
-    let mut checks = CheckClient::lazy(address, TIMEOUT)?;
+    let mut checks = CheckClient::lazy(address, with, TIMEOUT)?;
     // A member of an older version has no such service; that is no reason to call it silent.
     let found = checks.checks().await.unwrap_or_default();
     let offset = best_offset(&mut checks, clock.as_ref()).await;

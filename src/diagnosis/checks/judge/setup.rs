@@ -18,6 +18,22 @@ pub fn config(facts: &Facts) -> Judgement {
     }
 }
 
+/// Who reaches the listeners, and may do what?
+pub fn listeners(facts: &Facts) -> Judgement {
+    let limit = "TLS, or loopback";
+    let open = facts.config.open_listeners();
+    if open.is_empty() {
+        let how = match &facts.config.tls.cert_file {
+            Some(_) => "both listeners speak TLS and ask who is calling",
+            None => "both listeners are on loopback",
+        };
+        return Outcome::new(Status::Pass, how, limit).made();
+    }
+    let measured = format!("auth.insecure: whoever reaches {} may do anything", open.join(" or "));
+    let fix = "set tls.ca_file, tls.cert_file and tls.key_file; metad tls init makes some for trying out";
+    Outcome::new(Status::Warn, measured, limit).fix(fix).made()
+}
+
 /// SQLite is for the processes of one machine.
 pub fn store_kind(facts: &Facts) -> Judgement {
     let expected = facts.config.checks.expected_members;

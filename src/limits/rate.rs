@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 
 /// Once in `every`, and `burst` times in a row after a while without.
-pub(super) struct Rate {
+pub struct Rate {
     every: Duration,
     burst: u32,
     /// When all that was done so far would have been, one by one.
@@ -16,12 +16,13 @@ pub(super) struct Rate {
 // === impl Rate ===
 
 impl Rate {
-    pub(super) fn new(every: Duration, burst: u32) -> Self {
+    /// Nothing was done yet.
+    pub fn new(every: Duration, burst: u32) -> Self {
         Self { every, burst, paid_until: Mutex::default() }
     }
 
     /// May it be done once more now?
-    pub(super) fn allows(&self, now: Instant) -> bool {
+    pub fn allows(&self, now: Instant) -> bool {
         let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
         let is_allowed = now.until(*paid_until) <= self.every * self.burst.saturating_sub(1);
         if is_allowed {

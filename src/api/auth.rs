@@ -1,0 +1,318 @@
+//! Who may do what, on both listeners.
+//!
+//! A caller is known by its certificate, whose names say `metad:ROLE` or `metad:ROLE:NAME` as a URI, or by a bearer token,
+//! whose role and name are in the access file. Where neither TLS nor an access file is configured everybody may do
+//! everything: then only this machine can connect, or `auth.insecure` was said in so many words.
+
+pub mod access_file;
+mod gate;
+mod rules;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ring::digest::{SHA256, digest};
+
+use crate::limits::Remote;
+use crate::tls::files::FileError;
+use crate::tls::server::ServerTls;
+use access_file::{AccessFile, Entry};
+
+pub use gate::Gate;
+#[cfg(test)]
+pub(in crate::api) use rules::named;
+pub use rules::{of_call, of_path};
+
+/// How URIs of ours begin.
+const SCHEME: &str = "metad:";
+
+/// What a caller may do. Whoever has one of them may read, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccessRole {
+    /// See what there is to be seen: views, history, events, metrics, the page.
+    Reader,
+    /// Register, send heartbeats, take part in barriers; under its own name, if it has one.
+    Worker,
+    /// Read and write the state of the cluster.
+    Writer,
+    /// Make the leader step down.
+    Admin,
+    /// Ask another member to stand ready.
+    Member,
+}
+
+/// A role, and perhaps the name under which it is held: a worker's host or host:port, a member's node id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What may be done.
+    pub role: AccessRole,
+    /// By whom.
+    pub name: Option<String>,
+}
+
+/// Who calls: among the extensions of each request that was let in.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is, and from where, for the events.
+    pub who: String,
+    /// `None`: everybody may do everything here.
+    grants: Option<Vec<Grant>>,
+}
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Nobody knows who calls.
+    Unknown(String),
+    /// It may not do that.
+    Forbidden(String),
+}
+
+/// What both listeners go by.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Are connections encrypted, and with which certificate?
+    pub tls: Option<ServerTls>,
+    /// Who may do what?
+    pub access: Access,
+}
+
+/// Whom this node knows. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    is_closed: bool,
+    file: Option<PathBuf>,
+    known: Arc<Mutex<Arc<AccessFile>>>,
+}
+
+// === impl AccessRole ===
+
+impl AccessRole {
+    /// All of them.
+    pub const ALL: [AccessRole; 5] =
+        [AccessRole::Reader, AccessRole::Worker, AccessRole::Writer, AccessRole::Admin, AccessRole::Member];
+
+    /// Its name in certificates and in the access file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessRole::Reader => "reader",
+            AccessRole::Worker => "worker",
+            AccessRole::Writer => "writer",
+            AccessRole::Admin => "admin",
+            AccessRole::Member => "member",
+        }
+    }
+
+    /// The role with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+// === impl Grant ===
+
+impl Grant {
+    /// As a URI of a certificate says it: `metad:member:n1`.
+    pub fn from_uri(uri: &str) -> Option<Self> {
+        let text = uri.strip_prefix(SCHEME)?;
+        let (role, name) = text.split_once(':').map_or((text, None), |(role, name)| (role, Some(name)));
+        Some(Self {
+            role: AccessRole::from_name(role)?,
+            name: name.filter(|n| !n.is_empty()).map(str::to_owned),
+        })
+    }
+
+    /// The URI that says it.
+    pub fn uri(&self) -> String {
+        format!("{SCHEME}{self}")
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.role.as_str())?;
+        self.name.iter().try_for_each(|name| write!(f, ":{name}"))
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Somebody, where everybody may do everything.
+    fn anyone(peer: &Remote) -> Self {
+        Self { who: format!("somebody at {}", peer.address), grants: None }
+    }
+
+    /// May it do what takes this role?
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check(&self, role: AccessRole) -> Result<(), Denied> {
+        let has = |grant: &Grant| grant.role == role || role == AccessRole::Reader;
+        match &self.grants {
+            Some(grants) if !grants.iter().any(has) => {
+                Err(Denied::Forbidden(format!("{} does not have the role {}", self.who, role.as_str())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// May it act under this name in this role? A grant without a name is for all of them.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_name(
+        &self,
+        role: AccessRole,
+        fits: impl Fn(&str) -> bool,
+        what: &str,
+    ) -> Result<(), Denied> {
+        let fits = |grant: &Grant| grant.role == role && grant.name.as_deref().is_none_or(&fits);
+        match &self.grants {
+            Some(grants) if !grants.iter().any(fits) => {
+                Err(Denied::Forbidden(format!("{} may not act for {what}", self.who)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Is it bound to a name in this role?
+    pub fn is_bound(&self, role: AccessRole) -> bool {
+        let names = |grants: &Vec<Grant>| !grants.iter().any(|g| g.role == role && g.name.is_none());
+        self.grants.as_ref().is_some_and(names)
+    }
+}
+
+// === impl Denied ===
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::Unknown(why) | Denied::Forbidden(why) => f.write_str(why),
+        }
+    }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// `is_encrypted`: callers show certificates; `file`: callers show tokens.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a line of it.
+    pub fn open(is_encrypted: bool, file: Option<PathBuf>) -> Result<Self, FileError> {
+        let known = file.as_deref().map(AccessFile::read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            is_closed: is_encrypted || file.is_some(),
+            file,
+            known: Arc::new(Mutex::new(Arc::new(known))),
+        })
+    }
+
+    /// Reads the access file again; the calls from now on go by it.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line of it; what was in force stays.
+    pub fn reload(&self) -> Result<(), FileError> {
+        if let Some(file) = &self.file {
+            let fresh = AccessFile::read(file)?;
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        }
+        Ok(())
+    }
+
+    /// The access file.
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    /// Who calls, by its certificate and the `authorization` of its request.
+    ///
+    /// # Errors
+    /// Nobody knows.
+    pub fn caller(&self, peer: &Remote, authorization: Option<&[u8]>) -> Result<Caller, Denied> {
+        if !self.is_closed {
+            return Ok(Caller::anyone(peer));
+        }
+        let mut grants: Vec<Grant> = peer.uris.iter().filter_map(|uri| Grant::from_uri(uri)).collect();
+        let mut names: Vec<String> = grants.iter().map(Grant::to_string).collect();
+        if let Some(header) = authorization {
+            let entry = self.by_token(header).ok_or_else(|| {
+                Denied::Unknown(format!("the token that {} shows is not known", peer.address))
+            })?;
+            names.push(format!("{} (token)", entry.grant));
+            grants.push(entry.grant);
+        }
+        if grants.is_empty() {
+            let missing = match peer.uris.as_slice() {
+                [] => "shows neither a client certificate nor a token".to_owned(),
+                uris => format!(
+                    "shows a certificate without a role: none of its URIs ({}) is metad:ROLE",
+                    uris.join(", ")
+                ),
+            };
+            return Err(Denied::Unknown(format!("{} {missing}", peer.address)));
+        }
+        Ok(Caller { who: format!("{} at {}", names.join(", "), peer.address), grants: Some(grants) })
+    }
+
+    fn by_token(&self, header: &[u8]) -> Option<Entry> {
+        let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
+        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+            return None;
+        }
+        let hash = digest(&SHA256, token.trim_ascii());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.find(hash.as_ref()).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uris: &[&str]) -> Remote {
+        Remote { address: [10, 0, 0, 9].into(), uris: uris.iter().map(|u| (*u).to_owned()).collect() }
+    }
+
+    fn closed() -> Access {
+        Access { is_closed: true, ..Access::default() }
+    }
+
+    #[test]
+    fn a_certificate_says_what_its_bearer_may_do() {
+        let caller = closed().caller(&peer(&["https://x", "metad:worker:h1:7"]), None).expect("known");
+        assert_eq!(caller.check(AccessRole::Worker), Ok(()));
+        assert_eq!(caller.check(AccessRole::Reader), Ok(()), "whoever has a role may read");
+        for role in [AccessRole::Admin, AccessRole::Member, AccessRole::Writer] {
+            assert!(caller.check(role).is_err(), "{role:?}");
+        }
+        let own = |host: &str| caller.check_name(AccessRole::Worker, |name| name == host, host);
+        assert!(own("h1:7").is_ok() && own("h2:7").is_err());
+        assert!(caller.is_bound(AccessRole::Worker));
+    }
+
+    #[test]
+    fn who_shows_nothing_is_nobody() {
+        let denied = |uris: &[&str], token: Option<&[u8]>| {
+            closed().caller(&peer(uris), token).unwrap_err().to_string()
+        };
+        assert!(denied(&[], None).contains("neither a client certificate"));
+        assert!(denied(&["spiffe://x"], None).contains("without a role"));
+        assert!(denied(&["metad:king"], None).contains("without a role"));
+        assert!(denied(&[], Some(b"Bearer x")).contains("is not known"));
+        assert!(
+            denied(&["metad:admin"], Some(b"Bearer x")).contains("is not known"),
+            "a wrong token is never overlooked"
+        );
+        assert!(denied(&[], Some(b"Basic eA==")).contains("is not known"));
+    }
+
+    #[test]
+    fn an_open_node_lets_everybody_do_everything() {
+        let caller = Access::default().caller(&peer(&[]), None).expect("anybody");
+        assert!(AccessRole::ALL.into_iter().all(|role| caller.check(role).is_ok()));
+        assert!(!caller.is_bound(AccessRole::Worker));
+    }
+}

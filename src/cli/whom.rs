@@ -1,0 +1,127 @@
+//! Whom a command asks, and what it shows them: flags, else the environment, else the profile, else the defaults.
+//!
+//! The profile is a file of one's own, so that nobody has to type the same four flags for each command.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Failure;
+use super::args::{MetaArgs, with_port};
+use crate::election::exit::Exit;
+use crate::tls::client::{CredentialFiles, Credentials};
+use crate::tls::files::{FileError, PemFiles};
+
+/// Where the profile is, below the folder of a user's configuration.
+const PROFILE: &str = "metad/client.toml";
+
+/// Whom a command asks.
+pub(super) struct Whom {
+    /// `host:port` each.
+    pub(super) addresses: Vec<String>,
+    /// What they are shown.
+    pub(super) credentials: Credentials,
+}
+
+/// The profile of a user. Every key may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Profile {
+    meta: Vec<String>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+}
+
+/// Whom these arguments name.
+///
+/// # Errors
+/// The profile, or a file that is named, cannot be read or used.
+pub(super) fn whom(args: &MetaArgs) -> Result<Whom, Failure> {
+    let profile = profile()?;
+    let credentials = Credentials::open(files(args, &profile)).map_err(|e| unusable(&e))?;
+    Ok(Whom { addresses: addresses(args, &profile), credentials })
+}
+
+/// The same; where nothing was given, what a node with this configuration shows.
+pub(super) fn whom_or(args: &MetaArgs, node: CredentialFiles) -> Result<Whom, Failure> {
+    let profile = profile()?;
+    let given = files(args, &profile);
+    let files = if given == CredentialFiles::default() { node } else { given };
+    let credentials = Credentials::open(files).map_err(|e| unusable(&e))?;
+    Ok(Whom { addresses: addresses(args, &profile), credentials })
+}
+
+/// A file of credentials that cannot be used.
+pub(super) fn unusable(error: &FileError) -> Failure {
+    Failure::new(Exit::Config.code(), format!("{error}\nfix: correct the file, or name another one"))
+}
+
+fn addresses(args: &MetaArgs, profile: &Profile) -> Vec<String> {
+    let listed = |text: &str| -> Vec<String> {
+        text.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect()
+    };
+    let from_env = listed(&env::var("METAD_META").unwrap_or_default());
+    let given = [&args.meta, &from_env, &profile.meta].into_iter().find(|given| !given.is_empty());
+    given.map_or_else(|| vec![with_port("127.0.0.1")], |all| all.iter().map(|a| with_port(a)).collect())
+}
+
+fn files(args: &MetaArgs, profile: &Profile) -> CredentialFiles {
+    let one = |flag: &Option<PathBuf>, name: &str, profile: &Option<PathBuf>| {
+        let from_env = env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        flag.clone().or(from_env).or_else(|| profile.clone())
+    };
+    let pem = PemFiles {
+        ca: one(&args.tls_ca, "METAD_TLS__CA_FILE", &profile.tls_ca),
+        cert: one(&args.tls_cert, "METAD_TLS__CERT_FILE", &profile.tls_cert),
+        key: one(&args.tls_key, "METAD_TLS__KEY_FILE", &profile.tls_key),
+    };
+    CredentialFiles { pem, token: one(&args.token_file, "METAD_AUTH__TOKEN_FILE", &profile.token_file) }
+}
+
+/// Paths in it are relative to where it is.
+fn profile() -> Result<Profile, Failure> {
+    let Some(path) = profile_path() else { return Ok(Profile::default()) };
+    let refused = |why: String| {
+        let message = format!(
+            "{}: {why}\nfix: its keys are meta = [\"host:5690\"], tls_ca, tls_cert, tls_key and token_file",
+            path.display()
+        );
+        Failure::new(Exit::Config.code(), message)
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Profile::default()),
+        Err(e) => return Err(refused(format!("cannot read the profile: {e}"))),
+    };
+    let mut profile: Profile = toml::from_str(&text).map_err(|e| refused(e.message().to_owned()))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let files = [&mut profile.tls_ca, &mut profile.tls_cert, &mut profile.tls_key, &mut profile.token_file];
+    for file in files.into_iter().flatten() {
+        *file = folder.join(&*file);
+    }
+    Ok(profile)
+}
+
+fn profile_path() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+    Some(folder.join(PROFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_may_leave_everything_out_and_has_no_other_keys() {
+        let read = |text: &str| toml::from_str::<Profile>(text).map_err(|e| e.message().to_owned());
+        assert!(read("").is_ok_and(|p| p.meta.is_empty()));
+        assert!(read("meta = [\"a\"]\ntls_ca = \"ca.pem\"").is_ok_and(|p| p.meta == ["a"]));
+        assert!(
+            read("token = \"secret\"").is_err_and(|e| e.contains("unknown field") && !e.contains("secret"))
+        );
+    }
+}

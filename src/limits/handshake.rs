@@ -1,0 +1,99 @@
+//! Who is at the other end of a connection, and the handshake that shows it.
+
+use std::io;
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use crate::telemetry::metrics::limits::Listener;
+use crate::tls::server::{ServerTls, uris};
+
+/// How a TLS handshake begins.
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// To HTTP/2 in plain text: empty settings, and a GOAWAY (stream 0, error 12: INADEQUATE_SECURITY), whose debug data
+/// clients show.
+const GOAWAY_HEAD: [u8; 9 + 9 + 8] = [
+    0,
+    0,
+    0,
+    4,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    8 + PLAIN_TO_TLS.len() as u8,
+    7,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    12,
+];
+const PLAIN_TO_TLS: &str = "TLS is spoken here: give --tls-ca";
+const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nTLS is spoken here: use https://\n";
+
+/// A connection, encrypted or not.
+pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Who is at the other end: among the extensions of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its address.
+    pub address: IpAddr,
+    /// The URIs in its certificate, which was verified; none without one.
+    pub uris: Vec<String>,
+}
+
+/// Finds out who is there. Whoever does not speak TLS is told so, in words that its client shows.
+pub(super) async fn shake_hands(
+    stream: TcpStream,
+    address: IpAddr,
+    tls: Option<&ServerTls>,
+    listener: Listener,
+) -> io::Result<(Transport, Remote)> {
+    let Some(tls) = tls else {
+        return Ok((Either::Left(stream), Remote { address, uris: Vec::new() }));
+    };
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
+        refuse_plain(stream, listener).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks no TLS"));
+    }
+    let protocol: &'static [u8] = match listener {
+        Listener::Grpc => b"h2",
+        Listener::Http => b"http/1.1",
+    };
+    let stream = tls.acceptor(protocol).accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let uris = certificate.map(uris).unwrap_or_default();
+    Ok((Either::Right(Box::new(stream)), Remote { address, uris }))
+}
+
+async fn refuse_plain(mut stream: TcpStream, listener: Listener) -> io::Result<()> {
+    match listener {
+        Listener::Grpc => {
+            stream.write_all(&GOAWAY_HEAD).await?;
+            stream.write_all(PLAIN_TO_TLS.as_bytes()).await?;
+        }
+        Listener::Http => stream.write_all(PLAIN_HTTP.as_bytes()).await?,
+    }
+    stream.shutdown().await?;
+    // Closed with unread bytes, the connection would be reset, and the words lost.
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
