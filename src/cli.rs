@@ -22,8 +22,8 @@ mod serve;
 mod settings;
 mod sidecar;
 mod steering;
+mod target;
 mod watch;
-mod whom;
 mod worker;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ mod barriers;
 mod checks;
 mod error;
 mod leader;
-mod member;
+pub(crate) mod member;
 mod state;
 mod verdict;
 mod watching;
@@ -27,7 +27,8 @@ pub use state::{Change, Page, Write};
 pub use workers::{RegisteredWorker, WorkerSpec};
 
 use crate::proto::metad::{LeaderInfo, MemberInfo};
-use crate::tls::client::{Authorized, Credentials};
+use crate::tls::client::Authorized;
+pub use crate::tls::client::{CredentialFiles, Credentials};
 
 /// How long a call tries, unless told otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);

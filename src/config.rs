@@ -359,7 +359,19 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Whose values a node tells: what the checks look at.
-const TOLD: [&str; 6] = ["node.cluster", "node.data_dir", "node.id", "meta.", "store.", "checks."];
+const TOLD: [&str; 11] = [
+    "node.cluster",
+    "node.data_dir",
+    "node.id",
+    "meta.",
+    "store.",
+    "checks.",
+    "rpc.listen_addr",
+    "http.listen_addr",
+    "tls.",
+    "auth.access_file",
+    "auth.insecure",
+];
 
 /// A value as one would type it.
 fn typed(key: &Key, value: &toml::Value) -> Option<String> {
@@ -378,9 +390,8 @@ fn typed(key: &Key, value: &toml::Value) -> Option<String> {
 // === impl Config ===
 
 impl Config {
-    /// The listeners that other machines can reach, and that ask nobody who is calling: without TLS, on another address than
-    /// loopback.
-    pub fn open_listeners(&self) -> Vec<&'static str> {
+    /// The listeners that other machines can reach, and that speak no TLS.
+    pub fn plain_listeners(&self) -> Vec<&'static str> {
         if self.tls.cert_file.is_some() {
             return Vec::new();
         }

@@ -40,6 +40,8 @@ const PROBES_MAX: usize = 16;
 const FIRST_OF_IDLE: u32 = 6;
 /// And no less.
 const FIRST_MIN: Duration = Duration::from_secs(1);
+/// What is said to whoever would be one too many.
+pub const AT_LIMIT: &str = "this node is at its limit of requests; try again a little later";
 /// How long a reader of HTTP may take nothing.
 const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -170,8 +172,18 @@ impl Guard {
     /// Who only connects and goes, as some probes do, was not refused.
     fn failed_handshake(&self, address: IpAddr, error: &io::Error) {
         if error.kind() == io::ErrorKind::InvalidData {
-            self.refusals.tell(self.clock.now(), "a TLS handshake", format!("{address}: {error}"));
+            self.refusals.tell(self.clock.now(), "a TLS handshake", &format!("{address}: {error}"));
         }
+    }
+
+    /// Is there room for a request for `path`, if that is a costly one? To be asked once it is known who calls: those who are
+    /// refused take nothing from the others.
+    pub fn allows_costly(&self, path: &str) -> bool {
+        let is_allowed = !(self.kinds.is_costly)(path) || self.costly.check().is_ok();
+        if !is_allowed {
+            self.reached(Limit::Costly);
+        }
+        is_allowed
     }
 
     fn reached(&self, limit: Limit) {

@@ -417,8 +417,10 @@ impl Reloader {
     /// # Errors
     /// A file that cannot be read or used; the old certificates stay.
     pub fn reload_certificates(&self) -> Result<bool, ReloadError> {
+        // Both in any case: what is wrong with one must not keep the other from being read.
+        let own = self.security_files.reload();
         let of_etcd = store::open::reload_certificates(&self.config, &self.stores)?;
-        Ok(self.security_files.reload()? || of_etcd)
+        Ok(own? || of_etcd)
     }
 }
 

@@ -12,9 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ring::digest::{SHA256, digest};
-
-use crate::limits::Remote;
+use crate::limits::{AT_LIMIT, Remote};
 use crate::tls::files::FileError;
 use crate::tls::server::ServerTls;
 use access_file::{AccessFile, Entry};
@@ -56,17 +54,27 @@ pub struct Grant {
 pub struct Caller {
     /// Who it is, and from where, for the events.
     pub who: String,
-    /// `None`: everybody may do everything here.
-    grants: Option<Vec<Grant>>,
+    may: Permission,
+    /// Where a later refusal is told, and what was called.
+    told: Option<(Gate, String)>,
+}
+
+#[derive(Clone, Debug)]
+enum Permission {
+    /// Everything: this node asks nobody who is calling.
+    Everything,
+    Granted(Vec<Grant>),
 }
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// Nobody knows who calls.
-    Unknown(String),
+    Unauthenticated(String),
     /// It may not do that.
-    Forbidden(String),
+    PermissionDenied(String),
+    /// It may, but too much of that is asked for.
+    Overloaded,
 }
 
 /// What both listeners go by.
@@ -79,9 +87,9 @@ pub struct Security {
 }
 
 /// Whom this node knows. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Access {
-    is_closed: bool,
+    asks_who_is_calling: bool,
     file: Option<PathBuf>,
     known: Arc<Mutex<Arc<AccessFile>>>,
 }
@@ -139,9 +147,9 @@ impl fmt::Display for Grant {
 // === impl Caller ===
 
 impl Caller {
-    /// Somebody, where everybody may do everything.
-    fn anyone(peer: &Remote) -> Self {
-        Self { who: format!("somebody at {}", peer.address), grants: None }
+    fn unrestricted(peer: &Remote) -> Self {
+        let who = format!("unauthenticated caller at {}", peer.address);
+        Self { who, may: Permission::Everything, told: None }
     }
 
     /// May it do what takes this role?
@@ -149,38 +157,57 @@ impl Caller {
     /// # Errors
     /// It may not.
     pub fn check(&self, role: AccessRole) -> Result<(), Denied> {
-        let has = |grant: &Grant| grant.role == role || role == AccessRole::Reader;
-        match &self.grants {
-            Some(grants) if !grants.iter().any(has) => {
-                Err(Denied::Forbidden(format!("{} does not have the role {}", self.who, role.as_str())))
-            }
-            _ => Ok(()),
-        }
+        self.check_grants(role, |_| true, || format!("{} does not have the role {}", self.who, role.as_str()))
     }
 
-    /// May it act under this name in this role? A grant without a name is for all of them.
+    /// May it act under this name in this role? A grant without a name is for all of them. A refusal is told.
     ///
     /// # Errors
-    /// It may not.
+    /// It may not; `otherwise` says what.
     pub fn check_name(
         &self,
         role: AccessRole,
         fits: impl Fn(&str) -> bool,
-        what: &str,
+        otherwise: &str,
     ) -> Result<(), Denied> {
-        let fits = |grant: &Grant| grant.role == role && grant.name.as_deref().is_none_or(&fits);
-        match &self.grants {
-            Some(grants) if !grants.iter().any(fits) => {
-                Err(Denied::Forbidden(format!("{} may not act for {what}", self.who)))
+        let fits = |grant: &Grant| grant.name.as_deref().is_none_or(&fits);
+        let checked = self.check_grants(role, fits, || format!("{} {otherwise}", self.who));
+        checked.inspect_err(|denied| {
+            if let Some((gate, path)) = &self.told {
+                gate.tell(path, denied);
             }
-            _ => Ok(()),
+        })
+    }
+
+    /// Tells later refusals of this call at this gate.
+    fn tells(mut self, gate: &Gate, path: &str) -> Self {
+        if matches!(self.may, Permission::Granted(_)) {
+            self.told = Some((gate.clone(), path.to_owned()));
         }
+        self
     }
 
     /// Is it bound to a name in this role?
     pub fn is_bound(&self, role: AccessRole) -> bool {
-        let names = |grants: &Vec<Grant>| !grants.iter().any(|g| g.role == role && g.name.is_none());
-        self.grants.as_ref().is_some_and(names)
+        match &self.may {
+            Permission::Everything => false,
+            Permission::Granted(grants) => !grants.iter().any(|g| g.role == role && g.name.is_none()),
+        }
+    }
+
+    fn check_grants(
+        &self,
+        role: AccessRole,
+        fits: impl Fn(&Grant) -> bool,
+        otherwise: impl Fn() -> String,
+    ) -> Result<(), Denied> {
+        let has = |grant: &Grant| (grant.role == role || role == AccessRole::Reader) && fits(grant);
+        match &self.may {
+            Permission::Granted(grants) if !grants.iter().any(has) => {
+                Err(Denied::PermissionDenied(otherwise()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -189,7 +216,8 @@ impl Caller {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Denied::Unknown(why) | Denied::Forbidden(why) => f.write_str(why),
+            Denied::Unauthenticated(why) | Denied::PermissionDenied(why) => f.write_str(why),
+            Denied::Overloaded => f.write_str(AT_LIMIT),
         }
     }
 }
@@ -201,13 +229,10 @@ impl Access {
     ///
     /// # Errors
     /// The file cannot be read, or a line of it.
-    pub fn open(is_encrypted: bool, file: Option<PathBuf>) -> Result<Self, FileError> {
+    pub fn from_files(is_encrypted: bool, file: Option<PathBuf>) -> Result<Self, FileError> {
         let known = file.as_deref().map(AccessFile::read).transpose()?.unwrap_or_default();
-        Ok(Self {
-            is_closed: is_encrypted || file.is_some(),
-            file,
-            known: Arc::new(Mutex::new(Arc::new(known))),
-        })
+        let asks_who_is_calling = is_encrypted || file.is_some();
+        Ok(Self { asks_who_is_calling, file, known: Arc::new(Mutex::new(Arc::new(known))) })
     }
 
     /// Reads the access file again; the calls from now on go by it.
@@ -232,14 +257,14 @@ impl Access {
     /// # Errors
     /// Nobody knows.
     pub fn caller(&self, peer: &Remote, authorization: Option<&[u8]>) -> Result<Caller, Denied> {
-        if !self.is_closed {
-            return Ok(Caller::anyone(peer));
+        if !self.asks_who_is_calling {
+            return Ok(Caller::unrestricted(peer));
         }
         let mut grants: Vec<Grant> = peer.uris.iter().filter_map(|uri| Grant::from_uri(uri)).collect();
         let mut names: Vec<String> = grants.iter().map(Grant::to_string).collect();
         if let Some(header) = authorization {
             let entry = self.by_token(header).ok_or_else(|| {
-                Denied::Unknown(format!("the token that {} shows is not known", peer.address))
+                Denied::Unauthenticated(format!("the token that {} shows is not known", peer.address))
             })?;
             names.push(format!("{} (token)", entry.grant));
             grants.push(entry.grant);
@@ -252,9 +277,10 @@ impl Access {
                     uris.join(", ")
                 ),
             };
-            return Err(Denied::Unknown(format!("{} {missing}", peer.address)));
+            return Err(Denied::Unauthenticated(format!("{} {missing}", peer.address)));
         }
-        Ok(Caller { who: format!("{} at {}", names.join(", "), peer.address), grants: Some(grants) })
+        let who = format!("{} at {}", names.join(", "), peer.address);
+        Ok(Caller { who, may: Permission::Granted(grants), told: None })
     }
 
     fn by_token(&self, header: &[u8]) -> Option<Entry> {
@@ -262,9 +288,9 @@ impl Access {
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {
             return None;
         }
-        let hash = digest(&SHA256, token.trim_ascii());
+        let hash = access_file::hash(token.trim_ascii());
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        known.find(hash.as_ref()).cloned()
+        known.find(&hash).cloned()
     }
 }
 
@@ -277,7 +303,7 @@ mod tests {
     }
 
     fn closed() -> Access {
-        Access { is_closed: true, ..Access::default() }
+        Access::from_files(true, None).expect("no file to read")
     }
 
     #[test]
@@ -288,7 +314,7 @@ mod tests {
         for role in [AccessRole::Admin, AccessRole::Member, AccessRole::Writer] {
             assert!(caller.check(role).is_err(), "{role:?}");
         }
-        let own = |host: &str| caller.check_name(AccessRole::Worker, |name| name == host, host);
+        let own = |host: &str| caller.check_name(AccessRole::Worker, |name| name == host, "may not");
         assert!(own("h1:7").is_ok() && own("h2:7").is_err());
         assert!(caller.is_bound(AccessRole::Worker));
     }
@@ -300,7 +326,7 @@ mod tests {
         };
         assert!(denied(&[], None).contains("neither a client certificate"));
         assert!(denied(&["spiffe://x"], None).contains("without a role"));
-        assert!(denied(&["metad:king"], None).contains("without a role"));
+        assert!(denied(&["metad:unknown"], None).contains("without a role"));
         assert!(denied(&[], Some(b"Bearer x")).contains("is not known"));
         assert!(
             denied(&["metad:admin"], Some(b"Bearer x")).contains("is not known"),
@@ -311,7 +337,10 @@ mod tests {
 
     #[test]
     fn an_open_node_lets_everybody_do_everything() {
-        let caller = Access::default().caller(&peer(&[]), None).expect("anybody");
+        let caller = Access::from_files(false, None)
+            .expect("no file to read")
+            .caller(&peer(&[]), None)
+            .expect("anybody");
         assert!(AccessRole::ALL.into_iter().all(|role| caller.check(role).is_ok()));
         assert!(!caller.is_bound(AccessRole::Worker));
     }

@@ -4,11 +4,13 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use super::completions;
 use super::key_flags::KeyFlags;
+use crate::api::auth::AccessRole;
 use crate::clock::parse_duration;
 
 /// A leader-election meta daemon: elects exactly one leader and explains every change
@@ -132,6 +134,12 @@ pub(super) struct MetaArgs {
     /// Members to query, host:port (5690 if left out), all at once; the first that answers counts; default: 127.0.0.1 [env: METAD_META]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(super) meta: Vec<String>,
+    #[command(flatten)]
+    pub(super) credentials: CredentialArgs,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct CredentialArgs {
     /// CA of the members' certificates (PEM); the connection is then encrypted [env: METAD_TLS__CA_FILE]
     #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
     pub(super) tls_ca: Option<PathBuf>,
@@ -205,6 +213,8 @@ pub(super) struct ReleaseArgs {
     /// Confirm that the node is dead. A released node that still runs stops leading only when it notices
     #[arg(long, required = true)]
     pub(super) it_is_dead: bool,
+    #[command(flatten)]
+    pub(super) credentials: CredentialArgs,
     #[command(flatten)]
     pub(super) settings: SettingArgs,
 }
@@ -341,29 +351,15 @@ pub(super) enum TlsCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct TokenArgs {
-    /// What its bearer may do
-    #[arg(long, value_enum)]
-    pub(super) role: RoleName,
+    /// What its bearer may do; src/docs/secure.md has a table
+    #[arg(long, value_parser = PossibleValuesParser::new(AccessRole::ALL.map(AccessRole::as_str)))]
+    pub(super) role: String,
     /// Who that is: a member's node id, a worker's host or host:port; * for any
     #[arg(long, value_name = "NAME", default_value = "*")]
     pub(super) name: String,
     /// Write the token into this new file instead of printing it
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum RoleName {
-    /// See everything: status, history, events, metrics, the page
-    Reader,
-    /// Register as a worker and take part in barriers
-    Worker,
-    /// Read and write the state
-    Writer,
-    /// Make the leader step down
-    Admin,
-    /// Be a member: prepare hand-overs
-    Member,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 use super::Failure;
 use super::args::MetaArgs;
 use super::query::CANNOT_ASK;
-use super::whom::{self, Whom};
+use super::target::{self, Addressees};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderResponse;
 use crate::tls::client::Credentials;
@@ -36,8 +36,8 @@ impl Answer {
 }
 
 /// What these members answer, in the order of their answers.
-pub(super) fn all(whom: &Whom) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
-    let asked = whom.addresses.iter().map(|address| one(address.clone(), whom.credentials.clone()));
+pub(super) fn all(target: &Addressees) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
+    let asked = target.addresses.iter().map(|address| one(address.clone(), target.credentials.clone()));
     asked.collect::<FuturesUnordered<_>>()
 }
 
@@ -56,8 +56,8 @@ async fn next<A>(answers: &mut (impl Stream<Item = A> + Unpin), has_one: bool) -
 }
 
 /// Those of the named members that answer about as soon as the first one does.
-pub(super) async fn answering(whom: &Whom) -> Vec<String> {
-    let mut answers = std::pin::pin!(all(whom));
+pub(super) async fn answering(target: &Addressees) -> Vec<String> {
+    let mut answers = std::pin::pin!(all(target));
     let mut found: Vec<String> = Vec::new();
     loop {
         match next(&mut answers, !found.is_empty()).await {
@@ -69,12 +69,12 @@ pub(super) async fn answering(whom: &Whom) -> Vec<String> {
 
 /// The first answer of the members that were named.
 pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
-    first_of(&whom::whom(args)?).await
+    first_of(&target::target(args)?).await
 }
 
 /// The first answer of these members.
-pub(super) async fn first_of(whom: &Whom) -> Result<Answer, Failure> {
-    let mut answers = std::pin::pin!(all(whom));
+pub(super) async fn first_of(target: &Addressees) -> Result<Answer, Failure> {
+    let mut answers = std::pin::pin!(all(target));
     let (mut failures, mut outdated) = (Vec::new(), None);
     loop {
         match next(&mut answers, outdated.is_some()).await {

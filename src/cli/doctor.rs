@@ -4,12 +4,10 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat, MetaArgs};
-use super::whom::{self, Whom};
+use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
 use super::{Failure, asking, output, settings};
 use crate::api::view::checks::ReportDocument;
 use crate::clock::{Clock, OsClock};
-use crate::config::Config;
 use crate::diagnosis::checks::background::AT_ONCE;
 use crate::diagnosis::checks::catalog::Group;
 use crate::diagnosis::checks::collect::{Depth, meta};
@@ -18,7 +16,6 @@ use crate::diagnosis::checks::facts::MetaFacts;
 use crate::diagnosis::checks::render::{self, Colours};
 use crate::diagnosis::checks::{Check, Finding, Outcome, Report, Skipped, Status, catalog};
 use crate::election::exit::Exit;
-use crate::node::security;
 use crate::telemetry::terminal::plain;
 
 /// How many reads are measured at each endpoint.
@@ -33,14 +30,13 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
         return output::print(&render::list()).map(|()| 0);
     }
-    let (loaded, of_node) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
-    let whom = whom(&args.meta, &loaded.config)?;
+    let (loaded, of_node, target) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
     let plan = Plan {
         config: loaded.config,
         warnings: loaded.warnings,
-        addresses: whom.addresses,
-        credentials: whom.credentials,
+        addresses: target.addresses,
+        credentials: target.credentials,
         depth,
         only: args.only,
         skip: args.skip,
@@ -66,27 +62,21 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     Ok(report.status().code())
 }
 
-/// Whom the arguments name; the credentials may be those of the node's configuration.
-fn whom(args: &MetaArgs, config: &Config) -> Result<Whom, Failure> {
-    whom::whom_or(args, security::credential_files(config))
-}
-
 /// `metad check`: what a running node says, and what none says, found out here.
 pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
-    let (loaded, _) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
-    let whom = whom(&args.meta, &loaded.config)?;
+    let (loaded, _, target) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let mut plan = Plan {
         config: loaded.config,
         warnings: loaded.warnings,
-        addresses: whom.addresses.clone(),
-        credentials: whom.credentials.clone(),
+        addresses: target.addresses.clone(),
+        credentials: target.credentials.clone(),
         depth: Depth { sample: CHECK_SAMPLE, writes: true, reads: READS },
         only: args.codes,
         skip: vec![],
     };
     plan.check_names().map_err(unknown)?;
     // One that hangs is waited for only if it is registered: then its silence is an answer.
-    let answering = asking::answering(&whom).await;
+    let answering = asking::answering(&target).await;
     if !answering.is_empty() {
         plan.addresses = answering;
     }

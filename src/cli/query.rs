@@ -11,11 +11,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::args::{HealthArgs, HealthOf, MetaArgs, OutputFormat, ViewArgs, WaitArgs, WaitFor};
 use super::asking::{self, TIMEOUT};
-use super::whom::{self, Whom};
+use super::target::{self, Addressees};
 use super::{Failure, output};
 use crate::api::view::member::{Answerer, Leader};
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
 use crate::client::CallError;
+use crate::client::member::{chain, said_by};
 use crate::election::exit::Exit;
 use crate::proto::metad::LeaderResponse;
 use crate::tls::client::Credentials;
@@ -98,11 +99,12 @@ pub(super) async fn members(args: ViewArgs) -> Result<i32, Failure> {
 
 /// `metad wait leader|ready`.
 pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
-    let addresses = whom::whom(&args.meta)?.addresses.join(", ");
+    let target = target::target(&args.meta)?;
+    let addresses = target.addresses.join(", ");
     let mut last = String::from("no member has answered yet");
     let look = async {
         loop {
-            match asking::first(&args.meta).await {
+            match asking::first_of(&target).await {
                 Ok(answer) if is_there(args.what, &answer.leader) => return,
                 Ok(answer) => {
                     let who = answer.leader.answerer;
@@ -137,7 +139,7 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
         HealthOf::Readiness => ("readiness", "readiness"),
         HealthOf::Leader => ("leader", "leader"),
     };
-    let Whom { addresses, credentials } = whom::whom(&args.meta)?;
+    let Addressees { addresses, credentials } = target::target(&args.meta)?;
     let asked = addresses.iter().map(|address| serves(address, &credentials, service));
     let mut answers: FuturesUnordered<_> = asked.collect();
     let mut failures = Vec::new();
@@ -159,9 +161,9 @@ async fn serves(address: &str, with: &Credentials, service: &str) -> Result<Serv
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .map_err(|e| fail(format!("{e}; write host:port")))?;
     let ask = async {
-        let channel = with.connect(&endpoint).await.map_err(|e| fail(format!("{e}; is it running?")))?;
+        let channel = with.connect(&endpoint).await.map_err(|e| fail(chain(&e)))?;
         let request = HealthCheckRequest { service: service.to_owned() };
-        HealthClient::new(channel).check(request).await.map_err(|s| fail(s.message().to_owned()))
+        HealthClient::new(channel).check(request).await.map_err(|s| fail(said_by(&s)))
     };
     let late = |_| fail(format!("no answer within {TIMEOUT:?}"));
     let answer = tokio::time::timeout(TIMEOUT, ask).await.map_err(late)??.into_inner().status();

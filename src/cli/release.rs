@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::args::ReleaseArgs;
 use super::query::CANNOT_ASK;
-use super::{Failure, output, settings, whom};
+use super::{Failure, output, settings, target};
 use crate::client::MemberClient;
 use crate::clock::OsClock;
 use crate::config::{Config, StoreKind};
@@ -39,8 +39,7 @@ struct Remains {
 /// Exit 0: what it left is gone; 1: the store does not answer; 2: there is nothing of it; 73: it answers, so it lives.
 pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
     let config = settings::load(&args.settings)?.config;
-    let credentials =
-        Credentials::open(security::credential_files(&config)).map_err(|e| whom::unusable(&e))?;
+    let credentials = target::credentials_or(&args.credentials, security::credential_files(&config))?;
     let keys = Keys::new(&config.node.cluster, &config.meta.group);
     let store = open_store(&config).await?;
     let view = look(store.as_ref(), &keys).await?;
@@ -59,7 +58,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
         );
         return Err(Failure::new(NOTHING_THERE, message));
     };
-    if answers(&remains, &credentials).await {
+    if answers(&remains, &credentials).await? {
         let message = format!(
             "{} answers at {}, so it is not dead; nothing was changed. Stop it, or use metad step-down",
             args.node, remains.address
@@ -102,13 +101,23 @@ fn cannot(store: &dyn OpenStore, why: &str) -> Failure {
     Failure::new(CANNOT_ASK, format!("cannot query the store at {}: {why}", store.location()))
 }
 
-async fn answers(remains: &Remains, credentials: &Credentials) -> bool {
-    let Ok(mut client) = MemberClient::connect(&remains.address, credentials, PING_TIMEOUT).await else {
-        return false;
-    };
-    let answerer = client.leader().await.ok().and_then(|answer| answer.answerer);
-    // Another process may listen there by now.
-    answerer.is_some_and(|a| a.uuid == remains.uuid.to_string())
+/// Does the node live? Who answers and does not say who it is may be the one.
+async fn answers(remains: &Remains, credentials: &Credentials) -> Result<bool, Failure> {
+    let asked =
+        async { MemberClient::connect(&remains.address, credentials, PING_TIMEOUT).await?.leader().await };
+    match asked.await {
+        // Another process may listen there by now.
+        Ok(answer) => Ok(answer.answerer.is_some_and(|a| a.uuid == remains.uuid.to_string())),
+        Err(e) if e.is_refusal => {
+            let message = format!(
+                "somebody answers at {} and does not say who it is, so the node may live; nothing was changed: {}\nfix: show who \
+                 you are (--tls-ca, --tls-cert, --tls-key, --token-file), or stop what listens there",
+                remains.address, e.why
+            );
+            Err(Failure::new(Exit::InUse.code(), message))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 // === impl Remains ===

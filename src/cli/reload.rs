@@ -30,9 +30,11 @@ impl Reload {
     pub(super) fn run(&mut self, node: &Reloader) {
         let certificates = node.reload_certificates();
         match &certificates {
-            Ok(true) => tracing::info!("SIGHUP: certificates reloaded; they apply to new connections"),
+            Ok(true) => tracing::info!(
+                "SIGHUP: certificates and tokens reloaded; certificates apply to new connections, tokens to new calls"
+            ),
             Ok(false) => {}
-            Err(e) => tracing::error!("SIGHUP: certificates not reloaded: {e}"),
+            Err(e) => tracing::error!("SIGHUP: a certificate or token file was not reloaded: {e}"),
         }
         let old_limits = self.running.checks.clone();
         match settings::load(&self.args) {

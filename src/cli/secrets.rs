@@ -9,10 +9,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::args::{RoleName, TlsArgs, TlsCommand, TokenArgs};
+use super::args::{TlsArgs, TlsCommand, TokenArgs};
 use super::{Failure, output};
 use crate::api::auth::{AccessRole, Grant, access_file};
 use crate::clock::wall_clock_ms;
@@ -44,6 +43,11 @@ pub(super) fn tls(args: &TlsArgs) -> Result<i32, Failure> {
     let TlsCommand::Init { dir, members, hosts, days } = &args.command;
     for member in members {
         check_name(member).map_err(|why| usage(format!("--members {member:?}: the name {why}")))?;
+        if member == "ca" || AccessRole::from_name(member).is_some() {
+            return Err(usage(format!(
+                "--members {member}: another file is called so; give the node another id"
+            )));
+        }
     }
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| cannot_write(dir, &e))?;
     let authority = Authority::create(dir, *days)?;
@@ -76,10 +80,13 @@ pub(super) fn token(args: &TokenArgs) -> Result<i32, Failure> {
         return Err(usage(format!("--name {:?}: a name is one word", args.name)));
     }
     let mut bytes = [0; TOKEN_BYTES];
-    let no_random = |_| Failure::new(Exit::Internal.code(), "this machine has no random numbers");
+    let no_random =
+        |_| Failure::new(Exit::Internal.code(), "cannot read random bytes from the operating system");
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let line = access_file::line(role(args.role), &args.name, digest(&SHA256, token.as_bytes()).as_ref());
+    let role =
+        AccessRole::from_name(&args.role).ok_or_else(|| usage(format!("--role {}: unknown", args.role)))?;
+    let line = access_file::line(role, &args.name, &token);
     match &args.token_file {
         Some(file) => {
             write(file, &format!("{token}\n"), PRIVATE)?;
@@ -88,16 +95,6 @@ pub(super) fn token(args: &TokenArgs) -> Result<i32, Failure> {
         None => output::print(&format!("# the token, shown only now: {token}\n{line}\n"))?,
     }
     Ok(0)
-}
-
-fn role(name: RoleName) -> AccessRole {
-    match name {
-        RoleName::Reader => AccessRole::Reader,
-        RoleName::Worker => AccessRole::Worker,
-        RoleName::Writer => AccessRole::Writer,
-        RoleName::Admin => AccessRole::Admin,
-        RoleName::Member => AccessRole::Member,
-    }
 }
 
 // === impl Authority ===
@@ -158,14 +155,17 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
 }
 
 fn cannot_write(path: &Path, e: &std::io::Error) -> Failure {
-    let fix = "name a directory, or a file, that is not there yet";
+    let fix = match e.kind() {
+        std::io::ErrorKind::AlreadyExists => "name another one: what is there may be somebody's only key",
+        _ => "check the path, its permissions and the room on the disk",
+    };
     Failure::new(Exit::Io.code(), format!("cannot write {}: {e}\nfix: {fix}", path.display()))
 }
 
 fn not_made(e: &rcgen::Error) -> Failure {
     Failure::new(
         Exit::Usage.code(),
-        format!("cannot make a certificate: {e}\nfix: correct --members or --hosts"),
+        format!("cannot make a certificate: {e}\nfix: check --members and --hosts"),
     )
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use super::args::{ConfigArgs, ConfigCommand, MetaArgs, SettingArgs};
 use super::asking::{self, TIMEOUT};
-use super::whom;
+use super::target::{self, Addressees};
 use crate::client::CheckClient;
 use crate::config::{self, KEYS, Loaded, Origin};
 use crate::election::exit::Exit;
@@ -36,30 +36,33 @@ pub(super) fn load(args: &SettingArgs) -> Result<Loaded, Failure> {
 pub(super) async fn load_as_a_node_has(
     args: &SettingArgs,
     meta: &MetaArgs,
-) -> Result<(Loaded, Option<String>), Failure> {
+) -> Result<(Loaded, Option<String>, Addressees), Failure> {
     let loaded = load(args)?;
+    let target = target::target_or(meta, security::credential_files(&loaded.config))?;
     let is_given = |path: &str| *loaded.origins.get(path) != Origin::Default;
     if ["store.kind", "store.etcd.endpoints", "store.sqlite.path", "node.data_dir"].into_iter().any(is_given)
     {
-        return Ok((loaded, None));
+        return Ok((loaded, None, target));
     }
-    let whom = whom::whom_or(meta, security::credential_files(&loaded.config))?;
-    let Ok(answer) = asking::first_of(&whom).await else { return Ok((loaded, None)) };
+    let Ok(answer) = asking::first_of(&target).await else { return Ok((loaded, None, target)) };
     let address = answer.member.address();
-    let told = async { CheckClient::lazy(address, &whom.credentials, TIMEOUT)?.checks().await }.await;
+    let told = async { CheckClient::lazy(address, &target.credentials, TIMEOUT)?.checks().await }.await;
     let told = told.map(|checks| checks.settings).unwrap_or_default(); // an older node tells nothing
     let known = |key: &str| KEYS.iter().find(|known| known.path == key).map(|known| known.path);
     let theirs = told.into_iter().filter_map(|Setting { key, value }| Some((known(&key)?, value)));
     let mut given = args.keys.given().to_vec();
     given.extend(theirs.filter(|(path, _)| !is_given(path)));
     if given.len() == args.keys.given().len() {
-        return Ok((loaded, None));
+        return Ok((loaded, None, target));
     }
     let node = answer.leader.answerer.map(|a| a.node).unwrap_or_default();
     // What cannot be used here, such as a file of another machine, leaves us with what we have.
     match config::load(file(args).as_deref(), config::process_env(), &given) {
-        Ok(loaded) => Ok((loaded, Some(format!("{node} at {address}")))),
-        Err(_) => Ok((loaded, None)),
+        Ok(loaded) => {
+            let told_by = format!("{node} at {address}");
+            Ok((loaded, Some(told_by), target))
+        }
+        Err(_) => Ok((loaded, None, target)),
     }
 }
 

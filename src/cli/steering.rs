@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use super::args::StepDownArgs;
 use super::asking::{self, Answer};
 use super::query::{CANNOT_ASK, NO_LEADER, WAIT_PAUSE, cannot_ask};
-use super::whom::{self, Whom};
+use super::target::{self, Addressees};
 use super::{Failure, output};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
@@ -27,8 +27,8 @@ const ANOTHER_LEADS: i32 = 3;
 /// Returns when somebody else leads. Exit 0: done as asked; 1: refused, declined, or nobody answers; 2: nobody leads; 3:
 /// another leads than the one that was wanted.
 pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
-    let whom = whom::whom(&args.meta)?;
-    let Answer { member: mut client, leader: found } = asking::first_of(&whom).await?;
+    let target = target::target(&args.meta)?;
+    let Answer { member: mut client, leader: found } = asking::first_of(&target).await?;
     let members = client.members().await.map_err(cannot_ask)?.members;
     let Some(leader) = found.leader else {
         let is_outdated = found.answerer.is_some_and(|a| a.is_outdated);
@@ -56,9 +56,9 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         return Err(Failure::new(CANNOT_ASK, "nothing was changed"));
     }
     // The member that was asked first may be the one that is just ending.
-    let address = leader_address(&whom, &leader).await;
-    let addresses = [whom.addresses, members.into_iter().map(|m| m.rpc_address).collect()].concat();
-    let all = Whom { addresses, credentials: whom.credentials };
+    let address = leader_address(&target, &leader).await;
+    let addresses = [target.addresses, members.into_iter().map(|m| m.rpc_address).collect()].concat();
+    let all = Addressees { addresses, credentials: target.credentials };
     let mut client =
         MemberClient::connect(&address, &all.credentials, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
     client.step_down(args.to.as_deref(), Some(leader.token)).await.map_err(not_done)?;
@@ -81,8 +81,8 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
 
 /// Where the leader is to be asked: at the address that we were given, if that is one of its own; the one that it
 /// advertises may mean nothing where we are.
-async fn leader_address(whom: &Whom, leader: &LeaderInfo) -> String {
-    let mut answers = pin!(asking::all(whom));
+async fn leader_address(target: &Addressees, leader: &LeaderInfo) -> String {
+    let mut answers = pin!(asking::all(target));
     while let Some(answer) = answers.next().await {
         if let Ok(Answer { member, leader: answer }) = answer
             && answer.answerer.is_some_and(|a| a.uuid == leader.uuid)
@@ -111,9 +111,9 @@ fn confirmed(leader: &LeaderInfo, to: Option<&str>) -> bool {
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
-async fn next_leader(whom: &Whom, last: &LeaderInfo) -> LeaderInfo {
+async fn next_leader(target: &Addressees, last: &LeaderInfo) -> LeaderInfo {
     loop {
-        let mut answers = pin!(asking::all(whom).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
+        let mut answers = pin!(asking::all(target).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
         while let Some(answer) = answers.next().await {
             if let Ok(Answer { leader, .. }) = answer
                 && let Some(next) = leader.leader.filter(|l| l.token > last.token)

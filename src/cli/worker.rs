@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{OutputFormat, WorkerArgs};
 use super::query::CANNOT_ASK;
-use super::whom::{self, Whom};
+use super::target::{self, Addressees};
 use super::{Failure, output};
 use crate::client::{BarrierEvent, ClientError, MetaClient, RegisteredWorker, WorkerSpec};
 use crate::election::exit::Exit;
@@ -44,7 +44,8 @@ enum StreamEnd {
 
 /// Works until interrupted, or until so many epochs are committed. Fails if nobody registers it at the beginning.
 pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
-    let Whom { addresses, credentials } = whom::whom(&args.meta)?;
+    let Addressees { addresses, credentials } = target::target(&args.meta)?;
+    tokio::spawn(credentials.clone().follow_changes());
     let client = MetaClient::new(addresses).map_err(|e| failure(&e))?.credentials(credentials);
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };
     let mut worker = WorkerSession { client, spec, format: args.output, left: args.epochs, newest: 0 };

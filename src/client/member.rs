@@ -54,11 +54,11 @@ impl MemberClient {
             Ok(Ok(channel)) => channel,
             Ok(Err(e)) => {
                 let cause = chain(&e);
-                let doubt = match cause.contains("TLS") {
-                    true => "",
-                    false => "; is it running, and is this its gRPC port?",
-                };
-                return Err(fail(cause + doubt));
+                // Somebody answers there, and nothing was asked.
+                if cause.contains("TLS") {
+                    return Err(CallError { address: address.to_owned(), why: cause, is_refusal: true });
+                }
+                return Err(fail(format!("{cause}; is it running, and is this its gRPC port?")));
             }
             Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
         };
@@ -144,7 +144,9 @@ impl MemberClient {
 }
 
 pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    // Whether TLS is spoken the credentials say.
+    let rest = address.strip_prefix("https://").unwrap_or(address);
+    let url = if rest.contains("://") { rest.to_owned() } else { format!("http://{rest}") };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|e| CallError::silence(address, format!("{e}; write host:port")))?;
     Ok(endpoint.connect_timeout(timeout).tcp_nodelay(true))
@@ -170,7 +172,7 @@ pub(super) async fn bounded<T>(
 }
 
 /// What an answer that is an error says. A server that does not speak gRPC has no status for it, or breaks off.
-fn said_by(status: &tonic::Status) -> String {
+pub(crate) fn said_by(status: &tonic::Status) -> String {
     let message = status.message();
     if message.contains("grpc-status header missing") || message == "transport error" {
         return format!(
@@ -181,11 +183,11 @@ fn said_by(status: &tonic::Status) -> String {
     }
     // What a port that speaks TLS answers to whoever does not.
     if status.code() == Code::PermissionDenied && message.contains("h2 protocol error") {
-        return "TLS is spoken there: give --tls-ca, the CA of its certificate".to_owned();
+        return "TLS is spoken there: set tls.ca_file (--tls-ca) to the CA of its certificate".to_owned();
     }
     match status.code() {
         Code::Unauthenticated => {
-            format!("{message}; show who you are: --tls-cert with --tls-key, or --token-file")
+            format!("{message}; show who you are: --tls-cert with --tls-key, or --token-file, over TLS")
         }
         Code::PermissionDenied => message.to_owned(),
         // It has read the request, and says no in its own words.
@@ -197,7 +199,7 @@ fn said_by(status: &tonic::Status) -> String {
 }
 
 /// The innermost cause says what happened.
-pub(super) fn chain(e: &dyn std::error::Error) -> String {
+pub(crate) fn chain(e: &dyn std::error::Error) -> String {
     let mut last = e;
     while let Some(source) = last.source() {
         last = source;

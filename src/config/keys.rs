@@ -330,7 +330,7 @@ pub static KEYS: &[Key] = &[
     Key::new("auth.insecure", Kind::Switch, Fallback::Switch(false))
         .flag("--insecure", "BOOL", "Listen on other addresses than loopback without TLS")
         .help(
-        "Accept that whoever reaches the listeners may do anything, make the leader step down too. Without it a node \
+        "Accept that whoever reaches the listeners may do anything, including making the leader step down. Without it a node \
          listens on other addresses than loopback only with TLS.",
     ),
     Key::new("log.filter", Kind::Text, Fallback::Text("info"))

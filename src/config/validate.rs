@@ -281,19 +281,24 @@ impl Rules<'_> {
         Err(self.invalid("store.kind", "needs etcd endpoints, but none are set", fix))
     }
 
-    /// A member verifies the others by the authority, and they it by its certificate.
+    /// A member verifies the others by the CA, and they it by its certificate. A CA alone is for those that only call.
     fn tls(&self) -> [Result<(), ConfigError>; 2] {
         let tls = &self.config.tls;
-        let (ca, cert) = (("tls.ca_file", tls.ca_file.is_some()), ("tls.cert_file", tls.cert_file.is_some()));
-        [self.pair(cert, ca), self.pair(cert, ("tls.key_file", tls.key_file.is_some()))]
+        let cert = ("tls.cert_file", tls.cert_file.is_some());
+        let needs_ca = match (&tls.cert_file, &tls.ca_file) {
+            (Some(_), None) => self.pair(cert, ("tls.ca_file", false)),
+            _ => Ok(()),
+        };
+        [needs_ca, self.pair(cert, ("tls.key_file", tls.key_file.is_some()))]
     }
 
     /// Whoever reaches a listener may do what the configuration does not keep for others.
     fn exposed(&self, path: &'static str) -> Result<(), ConfigError> {
-        if self.config.auth.insecure || !self.config.open_listeners().contains(&path) {
+        if self.config.auth.insecure || !self.config.plain_listeners().contains(&path) {
             return Ok(());
         }
-        let problem = "can be reached from other machines, and without TLS nothing keeps them from making the leader step down";
+        let problem =
+            "can be reached from other machines, and without TLS any of them can make the leader step down";
         let fix = "set tls.ca_file, tls.cert_file and tls.key_file (metad tls init makes some for trying out), or \
                    auth.insecure = true in a network that you trust, or listen on 127.0.0.1";
         Err(self.invalid(path, problem, fix))

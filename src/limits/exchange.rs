@@ -16,9 +16,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tower::Service;
 
-use super::Guard;
 use super::connections::{ConnectionPlace, Turn};
 use super::handshake::Remote;
+use super::{AT_LIMIT, Guard};
 use crate::telemetry::metrics::limits::{Limit, Listener};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -87,17 +87,13 @@ where
         let guard = self.guard.clone();
         let turn = self.place.begin(guard.clock.clone());
         let (path, kinds) = (request.uri().path(), guard.kinds);
-        let (is_probe, is_costly, is_metered) =
-            ((kinds.is_probe)(path), (kinds.is_costly)(path), (kinds.is_metered)(path));
+        let (is_probe, is_metered) = ((kinds.is_probe)(path), (kinds.is_metered)(path));
         if self.place.is_beyond && !is_probe {
             return refuse(&guard, turn, Limit::Connections);
         }
         let Ok(permit) = guard.requests.clone().try_acquire_owned() else {
             return refuse(&guard, turn, Limit::Requests);
         };
-        if is_costly && guard.costly.check().is_err() {
-            return refuse(&guard, turn, Limit::Costly);
-        }
         request.extensions_mut().insert(self.peer.clone());
         let request = request.map(|inner| match is_metered {
             true => {
@@ -133,11 +129,10 @@ type ServiceAnswer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallib
 
 fn refuse(guard: &Guard, turn: Turn, limit: Limit) -> ServiceAnswer {
     guard.reached(limit);
-    let why = "this node is at its limit of requests; try again a little later";
     let answer = match guard.bounds.listener {
-        Listener::Grpc => Status::resource_exhausted(why).into_http(),
+        Listener::Grpc => Status::resource_exhausted(AT_LIMIT).into_http(),
         Listener::Http => {
-            let mut answer = Response::new(Body::from(format!("{why}\n")));
+            let mut answer = Response::new(Body::from(format!("{AT_LIMIT}\n")));
             *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             answer

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,40 +12,18 @@ use tokio_util::either::Either;
 use crate::telemetry::metrics::limits::Listener;
 use crate::tls::server::{ServerTls, uris};
 
+/// How long one that speaks no TLS may take to read why.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// How a TLS handshake begins.
 const HANDSHAKE_RECORD: u8 = 0x16;
-/// To HTTP/2 in plain text: empty settings, and a GOAWAY (stream 0, error 12: INADEQUATE_SECURITY), whose debug data
-/// clients show.
-const GOAWAY_HEAD: [u8; 9 + 9 + 8] = [
-    0,
-    0,
-    0,
-    4,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    8 + PLAIN_TO_TLS.len() as u8,
-    7,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    12,
-];
-const PLAIN_TO_TLS: &str = "TLS is spoken here: give --tls-ca";
-const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nTLS is spoken here: use https://\n";
+/// To HTTP/2 in plain text: empty settings (9 bytes), then a GOAWAY of 0x40 bytes: stream 0, error 12 (INADEQUATE_SECURITY), and
+/// words that clients show.
+const PLAIN_HTTP2: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x40\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0c\
+    this port speaks TLS: connect with TLS (metad: --tls-ca)";
+const _: () = assert!(PLAIN_HTTP2.len() == 9 + 9 + 0x40);
+const PLAIN_HTTP1: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    this port speaks TLS: use https://\n";
 
 /// A connection, encrypted or not.
 pub(super) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -70,7 +49,7 @@ pub(super) async fn shake_hands(
     };
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE_RECORD {
-        refuse_plain(stream, listener).await?;
+        let _ = tokio::time::timeout(DRAIN_MAX, refuse_plain(stream, listener)).await;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks no TLS"));
     }
     let protocol: &'static [u8] = match listener {
@@ -84,13 +63,12 @@ pub(super) async fn shake_hands(
 }
 
 async fn refuse_plain(mut stream: TcpStream, listener: Listener) -> io::Result<()> {
-    match listener {
-        Listener::Grpc => {
-            stream.write_all(&GOAWAY_HEAD).await?;
-            stream.write_all(PLAIN_TO_TLS.as_bytes()).await?;
-        }
-        Listener::Http => stream.write_all(PLAIN_HTTP.as_bytes()).await?,
-    }
+    stream
+        .write_all(match listener {
+            Listener::Grpc => PLAIN_HTTP2,
+            Listener::Http => PLAIN_HTTP1,
+        })
+        .await?;
     stream.shutdown().await?;
     // Closed with unread bytes, the connection would be reset, and the words lost.
     let mut rest = [0; 1024];

@@ -1,18 +1,15 @@
 //! The files that say who we are and who may do what: read at the start, and again when they change.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::StartError;
 use crate::api::auth::{Access, Security};
 use crate::config::Config;
 use crate::election::exit::Exit;
 use crate::tls::client::{CredentialFiles, Credentials};
-use crate::tls::files::{FileError, Fingerprint, PemFiles};
+use crate::tls::files::{FileError, Fingerprint, PemFiles, follow_changes};
 use crate::tls::server::ServerTls;
-
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// All that these files hold. Clones share it.
 #[derive(Clone, Debug)]
@@ -20,6 +17,8 @@ pub(super) struct SecurityFiles {
     pub(super) security: Security,
     /// What this node shows to others.
     pub(super) credentials: Credentials,
+    /// What the files were like before they were read.
+    seen: Fingerprint,
 }
 
 /// What a node with this configuration shows to others.
@@ -44,17 +43,23 @@ impl SecurityFiles {
             exit: Exit::Config,
             message: format!("{e}\nfix: correct the file, or name another one under [tls] or [auth]"),
         };
-        let files = pem_files(config);
+        let (files, shown, access_file) =
+            (pem_files(config), credential_files(config), &config.auth.access_file);
+        let named = files.paths().chain(&shown.token).chain(access_file).cloned();
+        let seen = Fingerprint::of(&sorted(named));
         let tls =
             files.cert.is_some().then(|| ServerTls::open(files.clone())).transpose().map_err(refused)?;
-        let access = Access::open(tls.is_some(), config.auth.access_file.clone()).map_err(refused)?;
-        let credentials = Credentials::open(credential_files(config)).map_err(refused)?;
-        if config.auth.insecure && tls.is_none() {
+        let access = Access::from_files(tls.is_some(), access_file.clone()).map_err(refused)?;
+        let credentials = Credentials::open(shown).map_err(refused)?;
+        check_open_listeners(config)?;
+        if let Some(tls) = tls.as_ref().filter(|tls| !tls.is_member(&config.node.id)) {
+            let (cert, id) = (tls.certificate_path().display(), &config.node.id);
             tracing::warn!(
-                "auth.insecure: whoever reaches the listeners may do anything, make the leader step down too"
+                "{cert} does not have the URI metad:member:{id}: without auth.token_file other members refuse to prepare a \
+                 hand-over to them when this node leads"
             );
         }
-        Ok(Self { security: Security { tls, access }, credentials })
+        Ok(Self { security: Security { tls, access }, credentials, seen })
     }
 
     /// Reads all of them again; each that can be used is in force from now on. `false`: there are none.
@@ -69,45 +74,50 @@ impl SecurityFiles {
         Ok(!self.paths().is_empty())
     }
 
-    /// Reads them again whenever one has changed. Whoever writes them may be in the middle of it: what cannot be used is
-    /// looked at again with the next change.
+    /// Reads them again whenever one has changed.
     pub(super) async fn follow_changes(self) {
-        let paths = self.paths();
-        if paths.is_empty() {
-            return std::future::pending().await;
-        }
-        let mut seen = look(paths.clone()).await;
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let now = look(paths.clone()).await;
-            if now == seen {
-                continue;
-            }
-            seen = now;
-            let security_files = self.clone();
-            // On a thread of its own: the disk may hang, and then this waits.
-            match tokio::task::spawn_blocking(move || security_files.reload()).await {
-                Ok(Ok(_)) => tracing::info!("certificates and tokens have changed; they apply from now on"),
-                Ok(Err(e)) => tracing::error!(
-                    "certificates and tokens have changed and cannot be used: {e}; the old ones stay"
-                ),
-                Err(_) => {}
-            }
-        }
+        let (paths, seen) = (self.paths(), self.seen.clone());
+        let say = |outcome: Result<(), &str>| match outcome {
+            Ok(()) => tracing::info!("certificates and tokens have changed; they apply from now on"),
+            Err(why) => tracing::error!(
+                "a certificate or token file has changed and cannot be used: {why}; its previous content stays in force"
+            ),
+        };
+        follow_changes(paths, seen, move || self.reload().map(|_| ()), say).await;
     }
 
     fn paths(&self) -> Vec<PathBuf> {
         let Security { tls, access } = &self.security;
         let of_server = tls.iter().flat_map(ServerTls::paths).map(PathBuf::as_path);
         let of_client = self.credentials.paths().map(PathBuf::as_path);
-        let mut all: Vec<&Path> =
-            of_server.chain(of_client).chain(access.path().map(PathBuf::as_path)).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.into_iter().map(Path::to_path_buf).collect()
+        sorted(of_server.chain(of_client).chain(access.path().map(PathBuf::as_path)).map(Path::to_path_buf))
     }
 }
 
-async fn look(paths: Vec<PathBuf>) -> Fingerprint {
-    tokio::task::spawn_blocking(move || Fingerprint::of(&paths)).await.unwrap_or_default()
+/// Each once, in one order: their fingerprints are compared.
+fn sorted(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    paths.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A configuration that was changed in memory has not been asked yet. What is open is said in any case.
+fn check_open_listeners(config: &Config) -> Result<(), StartError> {
+    let open = config.plain_listeners();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let open = open.join(" and ");
+    if !config.auth.insecure {
+        let message = format!(
+            "{open} can be reached from other machines, and without TLS any of them can make the leader step down\nfix: set \
+             tls.ca_file, tls.cert_file and tls.key_file, or auth.insecure = true"
+        );
+        return Err(StartError { exit: Exit::Config, message });
+    }
+    match &config.auth.access_file {
+        Some(_) => tracing::warn!("auth.insecure: tokens travel unencrypted to {open}"),
+        None => {
+            tracing::warn!("auth.insecure: whoever reaches {open} may do anything, including a step-down")
+        }
+    }
+    Ok(())
 }

@@ -142,10 +142,12 @@ pub enum Event {
         /// What to do; empty when there is nothing.
         fix: String,
     },
-    /// Somebody who may do so has asked for a change.
+    /// Somebody who may do so has asked for a change, and it was accepted.
     AdminAction {
         /// What was asked.
-        action: String,
+        action: &'static str,
+        /// In whose favour.
+        to: Option<String>,
         /// Who has asked, and from where.
         by: String,
     },
@@ -271,7 +273,7 @@ impl Event {
             Event::CheckChanged { code, name, from, status, measured, fix } => json!({
                 "code": code, "name": name, "from": from, "status": status, "measured": measured, "fix": fix,
             }),
-            Event::AdminAction { action, by } => json!({ "action": action, "by": by }),
+            Event::AdminAction { action, to, by } => json!({ "action": action, "to": to, "by": by }),
             Event::CallRefused { what, why, left_out } => {
                 json!({ "what": what, "why": why, "left_out": left_out })
             }
@@ -334,7 +336,9 @@ impl Event {
             Event::CheckChanged { code, name, status, measured, fix, .. } => {
                 warn!(event, code, name, status, measured, fix, "check does not pass");
             }
-            Event::AdminAction { action, by } => info!(event, %action, %by, "{by} has asked to {action}"),
+            Event::AdminAction { action, to, by } => {
+                info!(event, action, to = to.as_deref(), %by, "{by} requested a {action}");
+            }
             Event::CallRefused { what, why, left_out } => {
                 warn!(event, what, why, left_out, "refused: {what}: {why}")
             }

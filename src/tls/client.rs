@@ -1,6 +1,7 @@
 //! The client's side: whom it trusts, which certificate it shows, and which token.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use super::files::{FileError, PemFiles, read};
+use super::files::{FileError, Fingerprint, PemFiles, follow_changes, read};
 use super::provider;
 
 /// A connection to a member that shows the token with each call.
@@ -51,9 +52,12 @@ struct Present {
     bearer: Option<MetadataValue<Ascii>>,
 }
 
-/// Adds the present token to each call.
+/// Adds the present token to each call; in plain text only on this machine.
 #[derive(Clone, Debug)]
-pub struct Bearer(Credentials);
+pub struct Bearer {
+    credentials: Credentials,
+    is_here: bool,
+}
 
 /// Encrypted or not.
 type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -89,14 +93,16 @@ impl Credentials {
         self.files.pem.paths().chain(&self.files.token)
     }
 
-    /// Are connections encrypted?
-    pub fn is_encrypted(&self) -> bool {
-        self.present().tls.is_some()
+    /// Reads the files again whenever one has changed, for as long as this is polled.
+    pub async fn follow_changes(self) {
+        let paths: Vec<PathBuf> = self.paths().cloned().collect();
+        let (seen, credentials) = (Fingerprint::of(&paths), self.clone());
+        follow_changes(paths, seen, move || credentials.reload(), |_| {}).await;
     }
 
     /// Connects when it is used, and again when the connection has broken.
     pub fn connect_lazily(&self, endpoint: &Endpoint) -> Authorized {
-        self.authorize(endpoint.connect_with_connector_lazy(Connector(self.clone())))
+        self.authorize(endpoint, endpoint.connect_with_connector_lazy(Connector(self.clone())))
     }
 
     /// Connects.
@@ -104,11 +110,14 @@ impl Credentials {
     /// # Errors
     /// Nobody answers there, or not with the certificate that is expected.
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Authorized, tonic::transport::Error> {
-        Ok(self.authorize(endpoint.connect_with_connector(Connector(self.clone())).await?))
+        let channel = endpoint.connect_with_connector(Connector(self.clone())).await?;
+        Ok(self.authorize(endpoint, channel))
     }
 
-    fn authorize(&self, channel: Channel) -> Authorized {
-        InterceptedService::new(channel, Bearer(self.clone()))
+    fn authorize(&self, endpoint: &Endpoint, channel: Channel) -> Authorized {
+        let host = endpoint.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let is_here = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+        InterceptedService::new(channel, Bearer { credentials: self.clone(), is_here })
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -120,6 +129,11 @@ impl Credentials {
 
 impl Present {
     fn read(files: &CredentialFiles) -> Result<Self, FileError> {
+        let PemFiles { ca, cert, key } = &files.pem;
+        if let (None, Some(alone)) = (ca, cert.as_ref().or(key.as_ref())) {
+            let what = "is shown over TLS only: name the CA of the members too (--tls-ca, tls.ca_file)";
+            return Err(FileError::new(alone, what));
+        }
         let tls = files.pem.ca.as_ref().map(|_| tls(&files.pem)).transpose()?;
         let bearer = files.token.as_deref().map(bearer).transpose()?;
         Ok(Self { tls, bearer })
@@ -169,7 +183,8 @@ fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, FileError> {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(bearer) = self.0.present().bearer.clone() {
+        let present = self.credentials.present();
+        if let Some(bearer) = present.bearer.clone().filter(|_| present.tls.is_some() || self.is_here) {
             request.metadata_mut().insert("authorization", bearer);
         }
         Ok(request)
@@ -219,11 +234,11 @@ fn explained(error: &io::Error) -> String {
     };
     let fix = match cause {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            return "no TLS is spoken there: leave --tls-ca out, or set tls.cert_file on that member"
+            return "no TLS is spoken there: leave tls.ca_file (--tls-ca) out, or set tls.cert_file on that member"
                 .to_owned();
         }
         Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            "its certificate is not signed by the authority in --tls-ca"
+            "its certificate is not signed by the CA in tls.ca_file (--tls-ca)"
         }
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "its certificate has expired: renew it"
@@ -236,9 +251,9 @@ fn explained(error: &io::Error) -> String {
         }
         Error::AlertReceived(
             Alert::UnknownCA | Alert::CertificateUnknown | Alert::BadCertificate | Alert::DecryptError,
-        ) => "it does not accept this client's certificate (--tls-cert)",
+        ) => "it does not accept the certificate of this client, tls.cert_file (--tls-cert)",
         Error::AlertReceived(Alert::CertificateExpired) => {
-            "this client's certificate (--tls-cert) has expired: renew it"
+            "the certificate of this client, tls.cert_file (--tls-cert), has expired: renew it"
         }
         _ => return format!("the TLS handshake failed: {cause}"),
     };

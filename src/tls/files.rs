@@ -4,11 +4,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A larger file is none of ours.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -40,7 +43,7 @@ pub type OwnCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint(Vec<Option<FileMark>>);
 
-/// Device, inode, time of the last change in seconds and nanoseconds, size.
+/// Device, inode, time of the last change of content or permissions in seconds and nanoseconds, size.
 type FileMark = (u64, u64, i64, i64, u64);
 
 // === impl FileError ===
@@ -107,9 +110,52 @@ impl Fingerprint {
     pub fn of<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
         let one = |path: &PathBuf| {
             let m = fs::metadata(path).ok()?;
-            Some((m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.size()))
+            Some((m.dev(), m.ino(), m.ctime(), m.ctime_nsec(), m.size()))
         };
         Self(paths.into_iter().map(one).collect())
+    }
+}
+
+/// Calls `reload` whenever one of these files is not as `seen`, until it succeeds. Whoever writes them may be in the middle of
+/// it; what is wrong is handed to `say`, once for each text.
+pub async fn follow_changes(
+    paths: Vec<PathBuf>,
+    mut seen: Fingerprint,
+    reload: impl Fn() -> Result<(), FileError> + Clone + Send + 'static,
+    say: impl Fn(Result<(), &str>),
+) {
+    if paths.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut said = String::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (paths, reload, before) = (paths.clone(), reload.clone(), seen.clone());
+        // On a thread of its own: the disk may hang, and then this waits.
+        let look = tokio::task::spawn_blocking(move || {
+            let now = Fingerprint::of(&paths);
+            (now != before).then(|| (now, reload().map_err(|e| e.to_string())))
+        });
+        let outcome = match look.await {
+            Ok(None) => continue,
+            Ok(Some((now, Ok(())))) => {
+                seen = now;
+                Ok(())
+            }
+            Ok(Some((_, Err(why)))) => Err(why),
+            Err(e) => Err(e.to_string()), // it has panicked
+        };
+        match outcome {
+            Ok(()) => {
+                said.clear();
+                say(Ok(()));
+            }
+            Err(why) if why == said => {}
+            Err(why) => {
+                say(Err(&why));
+                said = why;
+            }
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The server's side: which certificate it shows, and what a client's says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 use webpki::EndEntityCert;
 
@@ -45,6 +45,18 @@ impl ServerTls {
         Ok(())
     }
 
+    /// The file with the certificate.
+    pub fn certificate_path(&self) -> &Path {
+        self.files.cert.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Does the certificate say that its bearer is this member, or any?
+    pub fn is_member(&self, node: &str) -> bool {
+        let Ok(Some((chain, _))) = self.files.identity() else { return false };
+        let uris = chain.first().map(uris).unwrap_or_default();
+        uris.iter().any(|uri| *uri == "metad:member" || *uri == format!("metad:member:{node}"))
+    }
+
     /// The files.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.files.paths()
@@ -70,10 +82,13 @@ fn config(files: &PemFiles) -> Result<Arc<ServerConfig>, FileError> {
         .allow_unauthenticated()
         .build()
         .map_err(|e| refused(&files.ca, format!("cannot verify clients: {e}")))?;
-    let config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_client_cert_verifier(clients).with_single_cert(chain, key))
         .map_err(|e| refused(&files.cert, format!("cannot be used with its key: {e}")))?;
+    // A session that is resumed is not verified again: its certificate may have expired meanwhile.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

@@ -57,6 +57,17 @@ fn the_readme_lists_the_exit_codes() {
 }
 
 #[test]
+fn the_sample_configuration_lists_every_key() {
+    let (path, expected) = (tidy::root().join("config/metad.toml"), metad::config::reference());
+    if std::env::var_os("METAD_TIDY_WRITE").is_some() {
+        std::fs::write(&path, &expected).expect("written");
+    }
+    let found = std::fs::read_to_string(&path).expect("the sample");
+    let differ = found.lines().zip(expected.lines()).find(|(a, b)| a != b);
+    assert!(found == expected, "{differ:?}: METAD_TIDY_WRITE=1 cargo test --test fast generated");
+}
+
+#[test]
 fn the_page_of_the_history_lists_the_reasons() {
     let mut reasons = Reason::ALL;
     reasons.sort_by_key(|reason| !reason.is_planned());

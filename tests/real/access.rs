@@ -26,12 +26,14 @@ const NOTICED: Duration = Duration::from_secs(20);
 /// How many connections never begin a handshake.
 const HALF_OPEN: usize = 1000;
 const RSS_MAX_MB: f64 = 100.0;
+/// How long a call may take while everything is rotated.
+const CALL_MAX: Duration = Duration::from_secs(5);
 
 struct Cluster {
     nodes: Vec<Node>,
     papers: Papers,
-    _etcd: EtcdCluster,
-    _dir: TempDir,
+    etcd: EtcdCluster,
+    dir: TempDir,
 }
 
 // === impl Cluster ===
@@ -51,7 +53,7 @@ impl Cluster {
             nodes[0].wait_for("main_loop_started", PATIENCE);
         }
         wait_until_all_know_all(&nodes);
-        Self { nodes, papers, _etcd: etcd, _dir: dir }
+        Self { nodes, papers, etcd, dir }
     }
 
     fn run(&self, args: &[&str], node: usize, shown: &Shown) -> (i32, String) {
@@ -60,6 +62,18 @@ impl Cluster {
         let output = spawn::output(command, PATIENCE);
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         (output.status.code().unwrap_or(-1), said.concat())
+    }
+
+    /// What n1 counts.
+    fn metrics(&self) -> String {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-s", "--cacert"]).arg(self.papers.path("ca.pem"));
+        curl.arg("--cert")
+            .arg(self.papers.path("reader.pem"))
+            .arg("--key")
+            .arg(self.papers.path("reader.key"));
+        curl.arg(format!("https://{}/metrics", self.nodes[0].http_addr()));
+        String::from_utf8_lossy(&spawn::output(curl, PATIENCE).stdout).into_owned()
     }
 
     fn credentials(&self, name: &str) -> Credentials {
@@ -130,7 +144,7 @@ fn who_shows_nothing_or_something_bad_is_refused() {
     cluster.assert_refused(
         "another authority's certificate",
         refused,
-        "does not accept this client",
+        "does not accept the certificate of this client",
         "BadSignature",
     );
     let refused = cluster.run(&status, 0, &papers.certificate("expired"));
@@ -143,7 +157,7 @@ fn who_shows_nothing_or_something_bad_is_refused() {
         "spiffe://cluster/admin",
     );
     let (code, said) = cluster.run(&status, 0, &others.nothing());
-    assert_eq!((code, said.contains("not signed by the authority in --tls-ca")), (1, true), "{said}");
+    assert_eq!((code, said.contains("not signed by the CA in tls.ca_file")), (1, true), "{said}");
 
     let (code, said) = cluster.run(&status, 0, &papers.certificate("reader"));
     assert_eq!(code, 0, "a reader may read: {said}");
@@ -154,9 +168,12 @@ fn who_shows_nothing_or_something_bad_is_refused() {
 fn a_role_is_for_what_it_is_for() {
     let cluster = Cluster::start(&[("worker", "h1", "h1.token")]);
     let papers = &cluster.papers;
-    for name in ["worker", "reader", "writer", "n2"] {
+    for (name, grant) in
+        [("worker", "worker"), ("reader", "reader"), ("writer", "writer"), ("n2", "member:n2")]
+    {
         let refused = cluster.run(&["step-down", "--yes"], 0, &papers.certificate(name));
-        cluster.assert_refused(name, refused, "does not have the role admin", "StepDown");
+        let event = format!("{grant} at 127.0.0.1 does not have the role admin");
+        cluster.assert_refused(name, refused, "does not have the role admin", &event);
     }
     let lead = cluster.nodes[0].rpc_addr().to_string();
     let follow = cluster.nodes[1].rpc_addr().to_string();
@@ -167,7 +184,8 @@ fn a_role_is_for_what_it_is_for() {
             client.leader().await.expect("an answer").leader.expect("a leader").token
         };
         // Only a member may ask another one to stand ready, and of the members only the leader.
-        for (who, words) in [("admin", "does not have the role member"), ("n2", "may not act for the leader")]
+        for (who, words) in
+            [("admin", "does not have the role member"), ("n2", "may not prepare a hand-over: n1 leads")]
         {
             let mut client =
                 MemberClient::lazy(&follow, &cluster.credentials(who), PATIENCE).expect("a client");
@@ -205,14 +223,18 @@ fn a_role_is_for_what_it_is_for() {
             assert!(refused.to_string().contains("may not act for the worker at h2:7"), "{refused}");
         }
     });
-    cluster.assert_told("prepare", "ElectionService/Prepare");
-    cluster.assert_told("put", "StateService/Put");
+    cluster.assert_told("an admin's prepare", "admin at 127.0.0.1 does not have the role member");
+    cluster
+        .assert_told("a follower's prepare", "member:n2 at 127.0.0.1 may not prepare a hand-over: n1 leads");
+    cluster.assert_told("put", "worker at 127.0.0.1 does not have the role writer");
+    cluster
+        .assert_told("another's worker", "worker:h1 (token) at 127.0.0.1 may not act for the worker at h2:7");
     cluster.assert_untouched();
     let (code, said) = cluster.run(&["step-down", "--yes"], 0, &papers.certificate("admin"));
     assert_eq!(code, 0, "an admin may: {said}");
     let by = |e: &crate::support::history::TimedEvent| e.kind() == "admin_action";
     let told = cluster.nodes[0].wait_event(by, PATIENCE);
-    assert_eq!((&told.json["by"], &told.json["action"]), (&"admin at 127.0.0.1".into(), &"step down".into()));
+    assert_eq!((&told.json["by"], &told.json["action"]), (&"admin at 127.0.0.1".into(), &"step-down".into()));
     assert_eq!(tenures(&cluster.nodes).len(), 2);
     let handed_over = cluster.nodes[1].events().iter().any(|e| e.json["reason"] == "handed_over");
     assert!(handed_over, "members hand over to each other as ever\n{}", report(&cluster.nodes));
@@ -225,7 +247,7 @@ fn plain_text_and_tls_are_told_from_each_other() {
     cluster.assert_refused(
         "plain text to TLS",
         refused,
-        "TLS is spoken there: give --tls-ca",
+        "TLS is spoken there: set tls.ca_file (--tls-ca)",
         "it speaks no TLS",
     );
     let mut stream = TcpStream::connect(cluster.nodes[0].http_addr()).expect("connected");
@@ -235,13 +257,27 @@ fn plain_text_and_tls_are_told_from_each_other() {
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("use https://"), "{answer}");
 
-    let plain = NodeBuilder::new("plain").sqlite(cluster._dir.path().join("plain.db")).spawn();
+    // A session that could be resumed would not be verified again.
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args([
+        "s_client",
+        "-connect",
+        &cluster.nodes[0].rpc_addr().to_string(),
+        "-alpn",
+        "h2",
+        "-CAfile",
+    ]);
+    openssl.arg(cluster.papers.path("ca.pem"));
+    let said = String::from_utf8_lossy(&spawn::output(openssl, PATIENCE).stdout).into_owned();
+    assert!(said.contains("TLSv1.3") && !said.contains("Session Ticket arrived"), "{said}");
+
+    let plain = NodeBuilder::new("plain").sqlite(cluster.dir.path().join("plain.db")).spawn();
     plain.wait_for("main_loop_started", PATIENCE);
     let mut command = spawn::metad_command();
     command.args(["status", "--meta", &plain.rpc_addr().to_string()]).args(cluster.papers.nothing());
     let output = spawn::output(command, PATIENCE);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("no TLS is spoken there: leave --tls-ca out"), "{said}");
+    assert!(said.contains("no TLS is spoken there: leave tls.ca_file (--tls-ca) out"), "{said}");
     cluster.assert_untouched();
 }
 
@@ -258,6 +294,7 @@ fn a_token_is_good_until_it_is_replaced() {
     wait_until("the new one counts", NOTICED, || ok("ops.token"));
     let replayed = cluster.run(&["step-down", "--yes"], 0, &papers.token("stolen.token"));
     cluster.assert_refused("a token that was replaced", replayed, "is not known", "is not known");
+    assert!(!ok("reader.token"), "one that was taken out");
     // A file that cannot be used replaces nothing.
     papers.write_access(&["admin ops not-a-hash\n"]);
     wait_until("it says so", NOTICED, || cluster.nodes[0].messages().contains("cannot be used"));
@@ -313,6 +350,14 @@ fn handshakes_that_never_end_cost_nobody_anything() {
         assert_eq!(code, 0, "whoever asks is served: {said}");
     }
     assert!(usage::rss_mb(cluster.nodes[0].pid()) < RSS_MAX_MB);
+    // Each ends by itself, or has made way.
+    let counted = |limit: &str| -> f64 {
+        let page = cluster.metrics();
+        let series = format!("metad_limits_reached_total{{listener=\"grpc\",limit=\"{limit}\"}} ");
+        page.lines().find_map(|l| l.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
+    };
+    let ended = || counted("first_request") + counted("made_way");
+    wait_until("all have ended", PATIENCE, || ended() >= (open.len() + begun.len()) as f64);
     drop((open, begun));
     cluster.assert_untouched();
 }
@@ -337,8 +382,10 @@ fn everything_is_rotated_under_load() {
             block_on_for(so_long + PATIENCE, async {
                 while !is_over.load(Ordering::Relaxed) {
                     // A client of its own now and then: connections are made all the time.
-                    let client =
-                        MetaClient::new(addresses.clone()).expect("a client").credentials(with.clone());
+                    let client = MetaClient::new(addresses.clone())
+                        .expect("a client")
+                        .credentials(with.clone())
+                        .deadline(CALL_MAX);
                     for _ in 0..10 {
                         let mut done = client.put("k", b"v".to_vec()).await;
                         if done.is_err() {
@@ -354,6 +401,13 @@ fn everything_is_rotated_under_load() {
             });
         })
     };
+    // A connection that is open stays open.
+    let mut watching = papers.token("load.token");
+    watching.extend(["--meta".into(), cluster.nodes[0].rpc_addr().to_string()]);
+    let mut watch = spawn::metad_command();
+    watch.args(["watch", "-o", "json"]).args(watching);
+    watch.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut watch = spawn::Killed(spawn::spawn(watch).expect("it starts"));
     let (began, mut rounds) = (Instant::now(), 0);
     while began.elapsed() < so_long {
         rotate(papers, rounds, &with, every);
@@ -361,6 +415,11 @@ fn everything_is_rotated_under_load() {
     }
     is_over.store(true, Ordering::Relaxed);
     load.join().expect("the load");
+    assert!(watch.0.try_wait().is_ok_and(|ended| ended.is_none()), "it watches on");
+    watch.0.kill().expect("killed");
+    let mut complaints = String::new();
+    watch.0.stderr.take().expect("piped").read_to_string(&mut complaints).expect("its words");
+    assert_eq!(complaints, "", "it was never cut off");
     let failed = failed.lock().expect("a lock");
     let calls = calls.load(Ordering::Relaxed);
     println!("{rounds} rotations, {calls} calls, {} failed", failed.len());
@@ -429,6 +488,16 @@ fn secrets_are_nowhere_to_be_read() {
     status.args(["status", "--meta", &node.rpc_addr().to_string()]).args(papers.token("ops.token"));
     let status = spawn::output(status, PATIENCE);
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    let token = std::fs::read_to_string(papers.path("ops.token")).expect("a token");
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"]).arg(papers.path("ca.pem"));
+    curl.args(["-H", &format!("Authorization: Bearer {}", token.trim())]);
+    curl.arg(format!("https://{}/metrics", node.http_addr()));
+    assert_eq!(
+        spawn::output(curl, PATIENCE).stdout,
+        b"200",
+        "a client that does not say that it is a secret"
+    );
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let mut places = vec![node.stderr(), node.stdout(), text(spawn::output(print, PATIENCE).stdout)];
     places.push(std::fs::read_to_string(&seen).expect("the environment"));
@@ -452,5 +521,116 @@ fn secrets_are_nowhere_to_be_read() {
         for place in &places {
             assert!(!place.contains(&secret), "{file} in {place}");
         }
+    }
+}
+
+// === what commands do with what they are given ===
+
+#[test]
+fn a_token_goes_to_other_machines_over_tls_only() {
+    let papers_dir = tempfile::tempdir().expect("a directory");
+    let papers = Papers::create(papers_dir.path().join("papers").as_path(), &["n1"]);
+    papers.make_token("admin", "ops", "ops.token");
+    // Somebody who only listens, at an address that is not loopback.
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ears = heard.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                ears.lock().expect("a lock").extend_from_slice(&buffer[..n]);
+            }
+        }
+    });
+    let own = "0.0.0.0"; // leads to this machine too, and is no loopback address
+    // HTTP/2 packs headers: the length tells, the text does not.
+    let length = |host: &str, shows_token: bool| {
+        heard.lock().expect("a lock").clear();
+        let mut command = spawn::metad_command();
+        command.args(["status", "--meta", &format!("{host}:{port}")]);
+        if shows_token {
+            command.arg("--token-file").arg(papers.path("ops.token"));
+        }
+        spawn::output(command, PATIENCE);
+        let heard = heard.lock().expect("a lock");
+        assert!(heard.starts_with(b"PRI * HTTP/2.0"), "it was asked: {:?}", String::from_utf8_lossy(&heard));
+        heard.len()
+    };
+    assert_eq!(length(own, true), length(own, false), "{own}");
+    assert!(length("127.0.0.1", true) > length("127.0.0.1", false), "twin: on this machine it is shown");
+    let (code, _, said) = spawn::metad(
+        &["status", "--meta", "h:1", "--tls-cert", &papers.path("n1.pem").display().to_string()],
+        PATIENCE,
+    );
+    assert_eq!((code, said.contains("name the CA")), (78, true), "{said}");
+}
+
+/// `metad release` must not take one who answers for a dead one.
+#[test]
+fn a_node_that_does_not_say_who_it_is_is_not_released() {
+    let cluster = Cluster::start(&[]);
+    let endpoint = cluster.etcd.addr(0).to_string();
+    let release = |shown: &Shown| {
+        let mut command = spawn::metad_command();
+        command.args(["release", "--node", "n1", "--it-is-dead", "--etcd-endpoints", &endpoint]).args(shown);
+        let output = spawn::output(command, PATIENCE);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let others = Papers::create(&cluster.papers.path("others"), &["n1"]);
+    for (how, shown) in [
+        ("plain", vec![]),
+        ("nothing", cluster.papers.nothing()),
+        ("another CA", others.certificate("admin")),
+        ("a reader", cluster.papers.certificate("reader")),
+    ] {
+        let (code, said) = release(&shown);
+        assert_eq!(code, Some(73), "{how}: {said}");
+    }
+    cluster.assert_untouched();
+    cluster.nodes[0].kill_with_guardian();
+    let (code, said) = release(&vec![]);
+    assert_eq!(code, Some(0), "twin: it is dead now: {said}");
+}
+
+#[test]
+fn health_checks_need_no_role() {
+    let cluster = Cluster::start(&[]);
+    let (code, said) = cluster.run(&["health"], 0, &cluster.papers.nothing());
+    assert_eq!((code, said.as_str()), (0, "healthy\n"));
+    let (code, said) = cluster.run(&["health"], 0, &vec![]);
+    assert!(code == 1 && said.contains("TLS is spoken there"), "{said}");
+    let others = Papers::create(&cluster.papers.path("others"), &["n1"]);
+    let (code, said) = cluster.run(&["health"], 0, &others.nothing());
+    assert!(code == 1 && said.contains("not signed by the CA"), "{said}");
+}
+
+#[test]
+fn what_is_made_is_kept_and_kept_private() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let papers = Papers::create(&dir.path().join("papers"), &["n1"]);
+    let mode = |name: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(papers.path(name)).expect("a file").permissions().mode() & 0o777
+    };
+    papers.make_token("reader", "*", "token");
+    for name in ["ca.key", "n1.key", "admin.key", "token"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    let init = |members: &str| {
+        let folder = dir.path().join("papers").display().to_string();
+        spawn::metad(&["tls", "init", &folder, "--members", members], PATIENCE)
+    };
+    let before = std::fs::read(papers.path("ca.key")).expect("a key");
+    let (code, _, said) = init("n1");
+    assert!(code == 74 && said.contains("somebody's only key"), "{said}");
+    assert_eq!(std::fs::read(papers.path("ca.key")).expect("a key"), before);
+    for (members, words) in
+        [("a b", "contains the character"), ("admin", "another file is called so"), ("ca", "called so")]
+    {
+        let (code, _, said) = init(members);
+        assert!(code == 64 && said.contains(words), "{members}: {said}");
     }
 }

@@ -378,7 +378,7 @@ fn a_node_that_asks_who_is_calling_shows_itself_to_a_token() {
     node.wait_for("main_loop_started", PATIENCE);
     let mut browser = Browser::open(node.http_addr());
     browser.wait("#verdict-word", "Token needed");
-    browser.wait("#login-why", "only to those whom it knows");
+    browser.wait("#login-why", "requires authentication");
     let found = browser.ask("axe", Value::Null);
     assert_eq!(found["violations"], json!([]));
     let show = |browser: &mut Browser, text: &str| {

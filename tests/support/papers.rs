@@ -1,11 +1,18 @@
 //! What `metad tls init` and `metad token` make, and how nodes and commands show it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use metad::tls::client::{Authorized, CredentialFiles, Credentials};
+use metad::tls::files::PemFiles;
+use tempfile::TempDir;
+use tonic::transport::Endpoint;
+
 use super::node::NodeBuilder;
-use super::{install, spawn};
+use super::{http, install, spawn};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -18,6 +25,51 @@ pub struct Papers {
 /// What a command shows: arguments.
 pub type Shown = Vec<String>;
 
+/// Whether every node that says nothing else speaks TLS and asks who is calling: the same tests, on an open network.
+pub fn all_nodes_are_secured() -> bool {
+    std::env::var_os("METAD_TEST_TLS").is_some_and(|value| !value.is_empty())
+}
+
+/// The authority of this test process.
+pub fn common() -> &'static Papers {
+    static COMMON: OnceLock<(Papers, TempDir)> = OnceLock::new();
+    let make = || {
+        let dir = tempfile::Builder::new().prefix("metad-papers-").tempdir().expect("a directory");
+        (Papers::create(&dir.path().join("papers"), &["unused"]), dir)
+    };
+    &COMMON.get_or_init(make).0
+}
+
+/// What a node of this process says to `GET path`, by whatever it speaks.
+pub fn get(node: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(u16, String)> {
+    if !all_nodes_are_secured() {
+        return http::get(node, path, timeout);
+    }
+    let papers = common();
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-w", "\n%{http_code}", "--max-time", &timeout.as_secs_f64().to_string(), "--cacert"]);
+    curl.arg(papers.path("ca.pem")).arg("--cert").arg(papers.path("reader.pem"));
+    curl.arg("--key").arg(papers.path("reader.key")).arg(format!("https://{node}{path}"));
+    let said = spawn::output(curl, TIMEOUT);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let (body, code) = text.rsplit_once('\n').unwrap_or_default();
+    match code.parse() {
+        Ok(code) if said.status.success() => Ok((code, body.to_owned())),
+        _ => Err(std::io::Error::other(format!("{:?}: {text}", said.status))),
+    }
+}
+
+/// A connection to a node of this process, whatever it speaks, for one who may read and write the state.
+pub fn channel(node: SocketAddr) -> Authorized {
+    let mut files = CredentialFiles::default();
+    if all_nodes_are_secured() {
+        let file = |name: &str| Some(common().path(name));
+        files.pem = PemFiles { ca: file("ca.pem"), cert: file("writer.pem"), key: file("writer.key") };
+    }
+    let credentials = Credentials::open(files).expect("credentials");
+    credentials.connect_lazily(&Endpoint::from_shared(format!("http://{node}")).expect("an address"))
+}
+
 impl Papers {
     /// A new authority in this folder, with certificates for these members.
     pub fn create(dir: &Path, members: &[&str]) -> Self {
@@ -26,6 +78,15 @@ impl Papers {
         command.args(["--hosts", "meta.example.com"]);
         run(command);
         Self { dir: dir.to_owned() }
+    }
+
+    /// The certificate of this member, made when it is asked for first.
+    fn make_member(&self, id: &str, ip: Ipv4Addr) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+        if !self.path(&format!("{id}.pem")).exists() {
+            self.sign_for(ip, id, &[&format!("metad:member:{id}")], false);
+        }
     }
 
     /// A file of it.
@@ -40,6 +101,7 @@ impl Papers {
     /// The node shows its certificate, and goes by the access file if there is one.
     pub fn of(&self, builder: NodeBuilder) -> NodeBuilder {
         let id = builder.node_id();
+        self.make_member(&id, builder.ip());
         let builder = builder
             .env("METAD_TLS__CA_FILE", self.path("ca.pem"))
             .env("METAD_TLS__CERT_FILE", self.path(&format!("{id}.pem")))
@@ -61,6 +123,13 @@ impl Papers {
         shown.extend(["--tls-cert".into(), self.text(&format!("{name}.pem"))]);
         shown.extend(["--tls-key".into(), self.text(&format!("{name}.key"))]);
         shown
+    }
+
+    /// A reader's certificate, for the library.
+    pub fn reader(&self) -> Credentials {
+        let file = |name: &str| Some(self.path(name));
+        let pem = PemFiles { ca: file("ca.pem"), cert: file("reader.pem"), key: file("reader.key") };
+        Credentials::open(CredentialFiles { pem, token: None }).expect("credentials")
     }
 
     /// It shows the token in this file.
@@ -85,11 +154,13 @@ impl Papers {
 
     /// Signs a certificate with these URIs by this authority, as openssl does it; it has ended long ago if it `has_expired`.
     pub fn sign(&self, name: &str, uris: &[&str], has_expired: bool) {
+        self.sign_for(Ipv4Addr::LOCALHOST, name, uris, has_expired);
+    }
+
+    fn sign_for(&self, ip: Ipv4Addr, name: &str, uris: &[&str], has_expired: bool) {
         let names: Vec<String> = uris.iter().map(|uri| format!("URI:{uri}")).collect();
-        let extensions = format!(
-            "subjectAltName={},IP:127.0.0.1\nextendedKeyUsage=clientAuth,serverAuth\n",
-            names.join(",")
-        );
+        let extensions =
+            format!("subjectAltName={},IP:{ip}\nextendedKeyUsage=clientAuth,serverAuth\n", names.join(","));
         std::fs::write(self.path("ext.cnf"), extensions).expect("written");
         let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x";
         self.openssl(&format!("{request} -keyout {name}.key -out {name}.csr"), false);

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
 use super::{AccessRole, Grant};
@@ -56,10 +57,10 @@ impl AccessFile {
     }
 
     /// The token with this hash. Takes as long for one that is known as for one that is not.
-    pub(super) fn find(&self, hash: &[u8]) -> Option<&Entry> {
+    pub(super) fn find(&self, hash: &[u8; HASH_BYTES]) -> Option<&Entry> {
         let mut found = None;
         for entry in &self.0 {
-            if bool::from(entry.hash.ct_eq(hash)) {
+            if bool::from(entry.hash.as_slice().ct_eq(hash)) {
                 found = Some(entry);
             }
         }
@@ -97,10 +98,17 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// The line of a token with this hash.
-pub fn line(role: AccessRole, name: &str, hash: &[u8]) -> String {
-    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+/// The line of this token.
+pub fn line(role: AccessRole, name: &str, token: &str) -> String {
+    let digits: String = hash(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{} {name} {PREFIX}{digits}", role.as_str())
+}
+
+/// As the file has it.
+pub(super) fn hash(token: &[u8]) -> [u8; HASH_BYTES] {
+    let mut bytes = [0; HASH_BYTES];
+    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+    bytes
 }
 
 fn hex(digits: &str) -> Option<[u8; HASH_BYTES]> {
@@ -118,32 +126,29 @@ fn hex(digits: &str) -> Option<[u8; HASH_BYTES]> {
 mod tests {
     use super::*;
 
-    const HASH: [u8; HASH_BYTES] = [0xab; HASH_BYTES];
-
     #[test]
     fn a_line_is_read_as_it_is_written() {
-        let text = format!(
-            "# ours\n\n{}\n {} \n",
-            line(AccessRole::Admin, "ops", &HASH),
-            line(AccessRole::Worker, "*", &[1; 32])
-        );
-        let file = AccessFile::parse(&text).expect("two tokens");
-        assert_eq!(file.find(&HASH).map(|e| e.grant.to_string()), Some("admin:ops".to_owned()));
-        assert_eq!(file.find(&[1; 32]).map(|e| e.grant.name.clone()), Some(None));
-        assert!(file.find(&[2; 32]).is_none() && file.find(&[]).is_none());
+        let (ops, any) = (line(AccessRole::Admin, "ops", "t1"), line(AccessRole::Worker, "*", "t2"));
+        let file = AccessFile::parse(&format!("# ours\n\n{ops}\n {any} \n")).expect("two tokens");
+        let granted = |token: &str| file.find(&hash(token.as_bytes())).map(|e| e.grant.to_string());
+        assert_eq!(granted("t1"), Some("admin:ops".to_owned()));
+        assert_eq!(granted("t2"), Some("worker".to_owned()), "without a name");
+        assert_eq!(granted("t3"), None);
+        assert_eq!(granted(""), None);
     }
 
     #[test]
     fn a_bad_line_is_named_and_never_quoted() {
         for (text, part) in [
             ("\nsecret", "line 2 is not ROLE NAME"),
-            ("king ops sha256:00", "line 1 has an unknown role"),
+            ("secret ops sha256:00", "line 1 has an unknown role"),
             ("admin ops secret", "line 1 has no sha256:"),
             ("admin ops sha256:zz", "line 1 has no sha256:"),
         ] {
             let error = AccessFile::parse(text).unwrap_err();
             assert!(error.contains(part) && !error.contains("secret"), "{error}");
         }
-        assert!(!format!("{:?}", AccessFile::parse(&line(AccessRole::Admin, "o", &HASH))).contains("171"));
+        let parsed = format!("{:?}", AccessFile::parse(&line(AccessRole::Admin, "o", "t")));
+        assert!(parsed.contains("Admin") && !parsed.contains(&hash(b"t")[0].to_string()), "{parsed}");
     }
 }

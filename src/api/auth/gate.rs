@@ -1,5 +1,6 @@
 //! The gate of one listener: what a request takes, and whether its caller has it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
@@ -37,9 +38,28 @@ impl Gate {
     ) -> Result<Option<Caller>, Denied> {
         let Some(role) = takes else { return Ok(None) };
         let token = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let unseen = || Denied::Unknown("nobody has seen who is at the other end".to_owned());
+        let unseen =
+            || Denied::Unauthenticated("internal error: the connection has no peer information".to_owned());
         let caller = peer.ok_or_else(unseen).and_then(|peer| self.access.caller(peer, token));
-        let checked = caller.and_then(|caller| caller.check(role).map(|()| Some(caller)));
-        checked.inspect_err(|denied| self.guard.refusals().tell(self.clock.now(), path, denied.to_string()))
+        let checked = caller.and_then(|caller| caller.check(role).map(|()| caller));
+        match checked {
+            Ok(_) if !self.guard.allows_costly(path) => Err(Denied::Overloaded),
+            Ok(caller) => Ok(Some(caller.tells(self, path))),
+            Err(denied) => {
+                self.tell(path, &denied);
+                Err(denied)
+            }
+        }
+    }
+
+    /// Tells that this was refused.
+    pub(super) fn tell(&self, path: &str, denied: &Denied) {
+        self.guard.refusals().tell(self.clock.now(), path, &denied.to_string());
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("access", &self.access).finish_non_exhaustive()
     }
 }

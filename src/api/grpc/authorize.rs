@@ -41,8 +41,9 @@ pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 /// As a status.
 pub(super) fn refusal(denied: &Denied) -> Status {
     match denied {
-        Denied::Unknown(why) => because(Code::Unauthenticated, "UNAUTHENTICATED", why, []),
-        Denied::Forbidden(why) => because(Code::PermissionDenied, "PERMISSION_DENIED", why, []),
+        Denied::Unauthenticated(why) => because(Code::Unauthenticated, "UNAUTHENTICATED", why, []),
+        Denied::PermissionDenied(why) => because(Code::PermissionDenied, "PERMISSION_DENIED", why, []),
+        Denied::Overloaded => because(Code::ResourceExhausted, "OVERLOADED", denied.to_string(), []),
     }
 }
 

@@ -52,16 +52,19 @@ impl Election {
 }
 
 impl Election {
-    /// A hand-over is prepared by who leads, and by no other member. Where we have not heard of that one yet, the token
-    /// says the same.
+    /// A hand-over is prepared by who leads, and by no other member. Of a newer leader than we have heard of the token says
+    /// it.
     fn only_the_leader(
         &self,
         request: &Request<PrepareRequest>,
         status: &status::Status,
     ) -> Result<(), Status> {
         let caller = authorize::caller(request)?;
-        let leads = |node: &str| status.leader_record().is_none_or(|record| record.holder.node == node);
-        let checked = caller.check_name(AccessRole::Member, leads, "the leader");
+        let known = status.leader().filter(|tenure| tenure.token.get() >= request.get_ref().token);
+        let leader = known.map(|tenure| tenure.record.holder.node.as_str());
+        let leads = |node: &str| leader.is_none_or(|leader| leader == node);
+        let otherwise = format!("may not prepare a hand-over: {} leads", leader.unwrap_or("nobody"));
+        let checked = caller.check_name(AccessRole::Member, leads, &otherwise);
         checked.map_err(|denied| authorize::refusal(&denied))
     }
 }
@@ -98,14 +101,11 @@ impl ElectionService for Election {
         if !self.step_downs.allows(self.parts.clock.now()) {
             return Err(refuse::too_often("a request to step down", STEP_DOWN_EVERY));
         }
-        let action = to
-            .as_ref()
-            .map_or("step down".to_owned(), |to| format!("step down, to {}", requests::quoted(to)));
         if let Some(node) = &to {
             steering::check_target(&status, node, token, &self.parts.credentials).await?;
         }
-        self.parts.telemetry.emit(Event::AdminAction { action, by });
-        self.parts.driver.step_down(to).map_err(refuse::busy)?;
+        self.parts.driver.step_down(to.clone()).map_err(refuse::busy)?;
+        self.parts.telemetry.emit(Event::AdminAction { action: "step-down", to, by });
         Ok(Response::new(StepDownResponse { token: token.get() }))
     }
 

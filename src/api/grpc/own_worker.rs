@@ -12,9 +12,13 @@ use crate::meta::workers::{UnknownWorker, WorkerId, WorkerSpec};
 /// # Errors
 /// PERMISSION_DENIED.
 pub(super) fn check_spec(caller: &Caller, spec: &WorkerSpec) -> Result<(), Status> {
-    let address = format!("{}:{}", spec.host, spec.port);
+    let address = match spec.host.contains(':') {
+        true => format!("[{}]:{}", spec.host, spec.port),
+        false => format!("{}:{}", spec.host, spec.port),
+    };
     let is_it = |name: &str| name == spec.host || name == address;
-    let checked = caller.check_name(AccessRole::Worker, is_it, &format!("the worker at {address}"));
+    let checked =
+        caller.check_name(AccessRole::Worker, is_it, &format!("may not act for the worker at {address}"));
     checked.map_err(|denied| authorize::refusal(&denied))
 }
 

@@ -10,15 +10,19 @@ use axum::response::{IntoResponse, Response};
 use crate::api::auth::{self, Denied, Gate};
 use crate::limits::Remote;
 
-/// 401 to those whom nobody knows, 403 to those who may not.
+/// 401 to those whom nobody knows. Every role may read, so nobody else is refused here.
 pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let path = Uri::path(request.uri());
     let peer = request.extensions().get::<Arc<Remote>>();
     match gate.admit(path, auth::of_path(path), peer, request.headers()) {
         Ok(_) => next.run(request).await,
-        Err(Denied::Unknown(why)) => {
+        Err(Denied::Unauthenticated(why)) => {
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], why + "\n").into_response()
         }
-        Err(Denied::Forbidden(why)) => (StatusCode::FORBIDDEN, why + "\n").into_response(),
+        Err(Denied::PermissionDenied(why)) => (StatusCode::FORBIDDEN, why + "\n").into_response(),
+        Err(busy @ Denied::Overloaded) => {
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], format!("{busy}\n"))
+                .into_response()
+        }
     }
 }

@@ -28,11 +28,13 @@ const SAYINGS = {
   store_trouble: (e) => `requests to the store fail: ${or(e.error)}`,
   store_recovered: (e) => `the store answers again, after ${span(e.after_ms)}`,
   check_changed: (e) => `check ${or(e.code ?? e.name)} is ${or(e.status)} now`,
+  admin_action: (e) => `${e.by} requested a ${e.action}${e.to ? ` to ${e.to}` : ""}`,
+  call_refused: (e) => `refused ${e.what}: ${e.why}${e.left_out ? `; ${e.left_out} more were refused before` : ""}`,
   stopped: (e) => `stops: ${e.reason}${e.detail ? ` (${e.detail})` : ""}`,
   missed: (e) => `${e.missed} events were missed: this page was too slow`,
 };
 
-const ALARMING = ["claim_refused", "write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict"];
+const ALARMING = ["claim_refused", "write_fenced", "data_dir_lost", "store_trouble", "main_loop_stopping", "rejoining", "missed", "verdict", "call_refused"];
 
 function before(event) {
   if (!event.previous) return "";

@@ -17,29 +17,29 @@ export async function ask(path, timeoutMs) {
     const shown = token;
     const headers = shown ? { authorization: `Bearer ${shown}` } : {};
     const answer = await fetch(path, { headers, cache: "no-store", signal: timeoutMs ? AbortSignal.timeout(timeoutMs) : undefined });
-    if (answer.status !== 401 && answer.status !== 403) return answer;
-    if (shown === token) wait(answer.status, shown);
+    if (answer.status !== 401) return answer;
+    if (shown === token) wait(shown);
   }
 }
 
-function wait(status, shown) {
+function wait(shown) {
   if (isLocked()) return;
-  text("login-why", why(status, shown));
+  text("login-why", why(shown));
   byId("login").hidden = false;
   attribute(document.body, "data-locked", "true");
   admitted = new Promise((resolve) => (admit = resolve));
   byId("token").focus();
 }
 
-function why(status, shown) {
-  if (status === 403) return "This token does not have the role reader.";
-  return shown ? "This node does not know this token." : "This node shows itself only to those whom it knows: give a token, or a client certificate to your browser.";
+function why(shown) {
+  return shown ? "This node does not know this token." : "This node requires authentication. Enter a token, or install a client certificate in your browser.";
 }
 
 byId("login").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = byId("token");
-  token = field.value.trim();
+  // Nothing else can be in a header.
+  token = field.value.replace(/[^\x21-\x7e]/g, "");
   field.value = "";
   byId("login").hidden = true;
   attribute(document.body, "data-locked", null);

@@ -20,16 +20,20 @@ pub fn config(facts: &Facts) -> Judgement {
 
 /// Who reaches the listeners, and may do what?
 pub fn listeners(facts: &Facts) -> Judgement {
-    let limit = "TLS, or loopback";
-    let open = facts.config.open_listeners();
-    if open.is_empty() {
-        let how = match &facts.config.tls.cert_file {
+    let (limit, config) = ("TLS, or loopback", &facts.config);
+    let plain = config.plain_listeners();
+    if plain.is_empty() {
+        let how = match &config.tls.cert_file {
             Some(_) => "both listeners speak TLS and ask who is calling",
             None => "both listeners are on loopback",
         };
         return Outcome::new(Status::Pass, how, limit).made();
     }
-    let measured = format!("auth.insecure: whoever reaches {} may do anything", open.join(" or "));
+    let plain = plain.join(" and ");
+    let measured = match &config.auth.access_file {
+        Some(_) => format!("auth.insecure: tokens travel unencrypted to {plain}"),
+        None => format!("auth.insecure: whoever reaches {plain} may do anything"),
+    };
     let fix = "set tls.ca_file, tls.cert_file and tls.key_file; metad tls init makes some for trying out";
     Outcome::new(Status::Warn, measured, limit).fix(fix).made()
 }

@@ -124,7 +124,7 @@ fn assert_judged(code: &str, facts: &Facts, expected: Option<Status>) {
 
 #[test]
 fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
-    for check in CHECKS.iter().filter(|c| !c.code.starts_with("CONFIG_001") && c.code != "STORE_002") {
+    for check in CHECKS.iter().filter(|c| !["CONFIG_001", "CONFIG_002", "STORE_002"].contains(&c.code)) {
         assert_judged(check.code, &facts(&[]), None);
     }
     let well = Facts { etcd: Some(etcd()), ..with_meta(|_| {}) };
@@ -369,6 +369,24 @@ fn what_is_wrong_with_this_machine_is_judged() {
     assert_judged("HOST_005", &host(|h| h.syncs = Syncs::Denied("/d".into())), None);
     let unguarded = Facts { config: facts(&[("node.guardian", "false")]).config, ..host(|_| {}) };
     assert_judged("HOST_006", &unguarded, Some(Status::Warn));
+}
+
+#[test]
+fn listeners_that_strangers_can_reach_are_warned_of() {
+    let open = ("rpc.listen_addr", "0.0.0.0:5690");
+    let tls = [("tls.ca_file", "ca"), ("tls.cert_file", "c"), ("tls.key_file", "k")];
+    let insecure = ("auth.insecure", "true");
+    for (flags, status, says) in [
+        (vec![], Status::Pass, "on loopback"),
+        ([vec![open], tls.to_vec()].concat(), Status::Pass, "speak TLS"),
+        (vec![open, insecure], Status::Warn, "whoever reaches rpc.listen_addr may do anything"),
+        (vec![open, insecure, ("auth.access_file", "a")], Status::Warn, "tokens travel unencrypted"),
+    ] {
+        let facts = facts(&flags);
+        assert_judged("CONFIG_002", &facts, Some(status));
+        let measured = (catalog::find("CONFIG_002").unwrap().judge)(&facts).unwrap().measured;
+        assert!(measured.contains(says), "{measured}");
+    }
 }
 
 #[test]

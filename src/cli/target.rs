@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Failure;
-use super::args::{MetaArgs, with_port};
+use super::args::{CredentialArgs, MetaArgs, with_port};
 use crate::election::exit::Exit;
 use crate::tls::client::{CredentialFiles, Credentials};
 use crate::tls::files::{FileError, PemFiles};
@@ -16,8 +16,8 @@ use crate::tls::files::{FileError, PemFiles};
 /// Where the profile is, below the folder of a user's configuration.
 const PROFILE: &str = "metad/client.toml";
 
-/// Whom a command asks.
-pub(super) struct Whom {
+/// Whom a command asks, and how.
+pub(super) struct Addressees {
     /// `host:port` each.
     pub(super) addresses: Vec<String>,
     /// What they are shown.
@@ -39,23 +39,40 @@ struct Profile {
 ///
 /// # Errors
 /// The profile, or a file that is named, cannot be read or used.
-pub(super) fn whom(args: &MetaArgs) -> Result<Whom, Failure> {
+pub(super) fn target(args: &MetaArgs) -> Result<Addressees, Failure> {
     let profile = profile()?;
-    let credentials = Credentials::open(files(args, &profile)).map_err(|e| unusable(&e))?;
-    Ok(Whom { addresses: addresses(args, &profile), credentials })
+    let credentials = open(files(&args.credentials, &profile))?;
+    Ok(Addressees { addresses: addresses(args, &profile), credentials })
 }
 
-/// The same; where nothing was given, what a node with this configuration shows.
-pub(super) fn whom_or(args: &MetaArgs, node: CredentialFiles) -> Result<Whom, Failure> {
+/// The same; what was not given is as a node with these files has it.
+pub(super) fn target_or(args: &MetaArgs, node: CredentialFiles) -> Result<Addressees, Failure> {
     let profile = profile()?;
-    let given = files(args, &profile);
-    let files = if given == CredentialFiles::default() { node } else { given };
-    let credentials = Credentials::open(files).map_err(|e| unusable(&e))?;
-    Ok(Whom { addresses: addresses(args, &profile), credentials })
+    let credentials = merged(files(&args.credentials, &profile), node);
+    Ok(Addressees { addresses: addresses(args, &profile), credentials: open(credentials)? })
+}
+
+/// What is shown by a command that finds its nodes in the store.
+pub(super) fn credentials_or(args: &CredentialArgs, node: CredentialFiles) -> Result<Credentials, Failure> {
+    open(merged(files(args, &profile()?), node))
+}
+
+/// A certificate and its key belong together.
+fn merged(given: CredentialFiles, node: CredentialFiles) -> CredentialFiles {
+    let CredentialFiles { pem, token } = given;
+    let (cert, key) = match (pem.cert, pem.key) {
+        (None, None) => (node.pem.cert, node.pem.key),
+        given => given,
+    };
+    CredentialFiles { pem: PemFiles { ca: pem.ca.or(node.pem.ca), cert, key }, token: token.or(node.token) }
+}
+
+fn open(files: CredentialFiles) -> Result<Credentials, Failure> {
+    Credentials::open(files).map_err(|e| unusable(&e))
 }
 
 /// A file of credentials that cannot be used.
-pub(super) fn unusable(error: &FileError) -> Failure {
+fn unusable(error: &FileError) -> Failure {
     Failure::new(Exit::Config.code(), format!("{error}\nfix: correct the file, or name another one"))
 }
 
@@ -68,7 +85,7 @@ fn addresses(args: &MetaArgs, profile: &Profile) -> Vec<String> {
     given.map_or_else(|| vec![with_port("127.0.0.1")], |all| all.iter().map(|a| with_port(a)).collect())
 }
 
-fn files(args: &MetaArgs, profile: &Profile) -> CredentialFiles {
+fn files(args: &CredentialArgs, profile: &Profile) -> CredentialFiles {
     let one = |flag: &Option<PathBuf>, name: &str, profile: &Option<PathBuf>| {
         let from_env = env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         flag.clone().or(from_env).or_else(|| profile.clone())
@@ -114,6 +131,21 @@ fn profile_path() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_goes_before_what_a_node_has_and_a_pair_stays_together() {
+        let file = |name: &str| Some(PathBuf::from(name));
+        let node = || CredentialFiles {
+            pem: PemFiles { ca: file("node-ca"), cert: file("node-cert"), key: file("node-key") },
+            token: file("node-token"),
+        };
+        assert_eq!(merged(CredentialFiles::default(), node()), node());
+        let token = CredentialFiles { token: file("mine"), ..CredentialFiles::default() };
+        assert_eq!(merged(token, node()), CredentialFiles { token: file("mine"), ..node() }, "the CA stays");
+        let pem = PemFiles { cert: file("my-cert"), ..PemFiles::default() };
+        let with = merged(CredentialFiles { pem, token: None }, node());
+        assert_eq!((with.pem.cert, with.pem.key, with.pem.ca), (file("my-cert"), None, file("node-ca")));
+    }
 
     #[test]
     fn a_profile_may_leave_everything_out_and_has_no_other_keys() {
