@@ -20,6 +20,7 @@ use metad::store::etcd::EtcdStore;
 use metad::store::{KeyRange, Store, StoreError, WatchBatch};
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder, Signal};
+use support::papers::Papers;
 use support::poll::boot_ns;
 use support::proxy::FaultProxy;
 use support::usage::{cpu_secs, rss_mb, wake_ups};
@@ -44,6 +45,7 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [compare::WATCHER, url] => return compare::watch(url),
         ["compare", ..] => return compare::run(),
+        ["access", ..] => return access_compared(&EtcdCluster::start(3)),
         ["secured", ..] => return kill_9_secured(),
         ["stages", ..] => return stages(),
         ["idle", ..] => return idle_all(),
@@ -57,6 +59,7 @@ fn main() {
     start_to_leading("etcd, 1 member", |id| NodeBuilder::new(id).etcd(&etcd));
     start_to_leading("etcd, 3 members", |id| NodeBuilder::new(id).etcd(&three));
     hand_over("etcd, 3 members", &three);
+    access_compared(&three);
     for lease_secs in [5, 30, 86_400] {
         kill_9("etcd, 3 members", &three, lease_secs);
     }
@@ -185,6 +188,35 @@ fn kill_9_secured() {
         "kill -9 to the next main loop, etcd, 3 members, TLS and password, {SECURED_RUNS} runs: {took:.1} ms \
          ({least:.1} to {most:.1})"
     );
+}
+
+/// Nodes that speak TLS and ask who is calling, beside plain ones, turn about. Alone: `cargo bench --bench leadership --
+/// access`.
+fn access_compared(etcd: &EtcdCluster) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let papers = Papers::create(&dir.path().join("papers"), &["unused"]);
+    let run = |i: usize, is_secured: bool, signal: Signal| {
+        let cluster = format!("access-{i}-{is_secured}-{}", signal.as_raw());
+        let node = |id: &str| {
+            let node = NodeBuilder::new(id).lease_secs(30).cluster(&cluster).etcd(etcd);
+            if is_secured { papers.of(node).spawn() } else { node.spawn() }
+        };
+        let (first, second) = pair(node);
+        std::thread::sleep(PAUSE);
+        let asked = boot_ns();
+        support::spawn::signal(first.pid(), signal);
+        (started_ns(&second) - asked) as f64 / 1e6
+    };
+    for (what, signal) in [("SIGTERM", Signal::TERM), ("kill -9", Signal::KILL)] {
+        let both: Vec<(f64, f64)> =
+            (0..RUNS).map(|i| (run(i, false, signal), run(i, true, signal))).collect();
+        let (plain, secured) = both.into_iter().unzip();
+        let (plain, secured) = (median(plain), median(secured));
+        println!(
+            "{what} to the next main loop, etcd, 3 members: plain {plain:.2} ms, with TLS and roles {secured:.2} ms; ratio {:.2}",
+            secured / plain
+        );
+    }
 }
 
 /// The candidate that would have been next is dead; then the leader stops.

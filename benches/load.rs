@@ -26,8 +26,10 @@ use metad::proto::metad::cluster_service_client::ClusterServiceClient;
 use metad::proto::metad::election_service_client::ElectionServiceClient;
 use metad::proto::metad::{BarrierCollected, HeartbeatRequest, LeaderRequest, RegisterRequest};
 use metad::store::etcd::EtcdStore;
+use metad::tls::client::Credentials;
 use support::etcd::EtcdCluster;
 use support::node::{Node, NodeBuilder};
+use support::papers::Papers;
 use support::poll::boot_ns;
 use support::usage::{cpu_secs, rss_mb};
 use tokio::sync::{mpsc, oneshot};
@@ -55,8 +57,13 @@ fn main() {
     let etcd = EtcdCluster::start(1);
     println!("etcd {}, 1 member; medians, unless said otherwise", etcd.version());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(fenced_puts(&etcd));
+    if !std::env::args().any(|a| a == "look-ups") {
+        runtime.block_on(fenced_puts(&etcd));
+    }
     look_ups(&runtime, &etcd);
+    if std::env::args().any(|a| a == "look-ups") {
+        return;
+    }
     crew(&runtime, &etcd);
 }
 
@@ -144,27 +151,34 @@ async fn compare_puts(store: &MetaStore, bare: &EtcdStore, under_way: usize) {
 // === look-ups ===
 
 fn look_ups(runtime: &tokio::runtime::Runtime, etcd: &EtcdCluster) {
-    let node = leading("lookups", etcd);
+    let dir = tempfile::tempdir().expect("a folder");
+    let papers = Papers::create(&dir.path().join("papers"), &["unused"]);
+    let plain = leading("lookups", etcd, |node| node);
+    let secured = leading("secured", etcd, |node| papers.of(node));
     for (connections, under_way) in LOAD {
-        let before = cpu_secs(node.pid());
-        let (times, took) = runtime.block_on(ask(&node, connections, under_way));
-        let cpu = (cpu_secs(node.pid()) - before) / took.as_secs_f64() * 100.0;
-        let times = Times::new(times);
-        println!(
-            "Leader look-ups, {connections} connections with {under_way} each: {:.0} per second; {:.3} ms, p99 {:.2} ms; \
-             the server took {cpu:.0} % of a core",
-            times.0.len() as f64 / took.as_secs_f64(),
-            times.at(0.5),
-            times.at(0.99)
-        );
+        let nodes = [(&plain, "plain", Credentials::default()), (&secured, "TLS and roles", papers.reader())];
+        for (node, how, with) in nodes {
+            let before = cpu_secs(node.pid());
+            let (times, took) = runtime.block_on(ask(node, &with, connections, under_way));
+            let cpu = (cpu_secs(node.pid()) - before) / took.as_secs_f64() * 100.0;
+            let times = Times::new(times);
+            println!(
+                "Leader look-ups, {how}, {connections} connections with {under_way} each: {:.0} per second; {:.3} ms, p99 \
+                 {:.2} ms; the server took {cpu:.0} % of a core",
+                times.0.len() as f64 / took.as_secs_f64(),
+                times.at(0.5),
+                times.at(0.99)
+            );
+        }
     }
 }
 
-async fn ask(node: &Node, connections: usize, under_way: usize) -> (Vec<f64>, Duration) {
+async fn ask(node: &Node, with: &Credentials, connections: usize, under_way: usize) -> (Vec<f64>, Duration) {
     let mut callers = JoinSet::new();
     let begin = Instant::now();
     for _ in 0..connections {
-        let channel = channel(node).await;
+        let endpoint = Endpoint::from_shared(format!("http://{}", node.rpc_addr())).expect("an address");
+        let channel = with.connect(&endpoint.tcp_nodelay(true)).await.expect("it listens");
         for _ in 0..under_way {
             let mut client = ElectionServiceClient::new(channel.clone());
             callers.spawn(async move {
@@ -193,7 +207,7 @@ struct Seen {
 }
 
 fn crew(runtime: &tokio::runtime::Runtime, etcd: &EtcdCluster) {
-    let node = leading("crew", etcd);
+    let node = leading("crew", etcd, |node| node);
     let (cpu, rss, took, latencies) = runtime.block_on(async {
         let mut workers = JoinSet::new();
         let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -266,9 +280,9 @@ async fn work(channel: Channel, port: u32, mut stop: tokio::sync::watch::Receive
     }
 }
 
-fn leading(cluster: &str, etcd: &EtcdCluster) -> Node {
+fn leading(cluster: &str, etcd: &EtcdCluster, with: impl Fn(NodeBuilder) -> NodeBuilder) -> Node {
     let begin = boot_ns();
-    let node = NodeBuilder::new("a").lease_secs(30).cluster(cluster).etcd(etcd).spawn();
+    let node = with(NodeBuilder::new("a").lease_secs(30).cluster(cluster).etcd(etcd)).spawn();
     assert!(node.wait_for("main_loop_started", TIMEOUT).at_ns() > begin);
     node
 }

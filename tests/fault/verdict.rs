@@ -8,11 +8,10 @@ use crate::cpus;
 use crate::support::crew::{PATIENCE, between, check_status, leads, wait_for_leader};
 use crate::support::etcd::EtcdCluster;
 use crate::support::history::TimedEvent;
-use crate::support::http;
 use crate::support::network::Network;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{holds_within, wait_until};
-use crate::support::{sudo, witness};
+use crate::support::{papers, sudo, witness};
 use serde_json::Value;
 
 /// How soon after the loss the verdict must stand.
@@ -61,7 +60,7 @@ fn assert_checked(node: &Node, code: &str, status: u8, says: &str) {
 fn assert_in_history(of: &str, shown_by: &Node, reason: &str, says: &str) {
     let mut last = Value::Null;
     let is_shown = holds_within(PATIENCE, || {
-        let page = http::get(shown_by.http_addr(), "/api/v1/history", PATIENCE).expect("an answer").1;
+        let page = papers::get(shown_by.http_addr(), "/api/v1/history", PATIENCE).expect("an answer").1;
         last = serde_json::from_str(&page).expect("JSON");
         let rows = last["tenures"].as_array().expect("rows");
         let row = rows.iter().find(|row| row["node"] == of).cloned().unwrap_or_default();

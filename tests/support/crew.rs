@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::history::{self, Tenure};
-use super::http;
 use super::node::{Node, NodeBuilder};
+use super::papers;
 use super::poll::{holds_within, wait_until};
 use super::witness;
 
@@ -73,7 +73,7 @@ pub fn kill_leader(nodes: &mut [Node], builders: &[NodeBuilder; 2]) {
 
 /// What a check of the node said last, as its metrics show it: 0 pass, 1 warn, 2 fail, 3 unknown.
 pub fn check_status(node: &Node, code: &str) -> Option<u8> {
-    let (_, page) = http::get(node.http_addr(), "/metrics", PATIENCE).ok()?;
+    let (_, page) = papers::get(node.http_addr(), "/metrics", PATIENCE).ok()?;
     let series = format!("metad_check_status{{code=\"{code}\"}} ");
     page.lines().find_map(|l| l.strip_prefix(&series)?.trim().trim_end_matches(".0").parse().ok())
 }

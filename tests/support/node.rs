@@ -22,7 +22,7 @@ use super::network::Place;
 use super::output::{Output, Said};
 use super::poll::{boot_ns, holds_within, wait_until};
 use super::traces::Election;
-use super::{spawn, traces, witness};
+use super::{papers, spawn, traces, witness};
 
 /// Marks the environment of a node and of all that descend from it.
 const MARKER: &str = "TEST_NODE_MARKER";
@@ -95,6 +95,11 @@ impl NodeBuilder {
     /// The node id.
     pub fn node_id(&self) -> String {
         self.id.clone()
+    }
+
+    /// Where it listens.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip)
     }
 
     /// Elects in this etcd cluster, with its client certificate if it has one.
@@ -177,7 +182,11 @@ impl NodeBuilder {
 
     /// Starts a process of this node. Does not wait until it listens.
     pub fn spawn(&self) -> Node {
-        self.launch(self.command(), true)
+        let is_secured = self.env.iter().any(|(name, _)| name == "METAD_TLS__CA_FILE");
+        match papers::all_nodes_are_secured() && !is_secured {
+            true => papers::common().of(self.clone()).spawn(),
+            false => self.launch(self.command(), true),
+        }
     }
 
     /// Starts another program than metad as a process of this node. It finds id, data dir, cluster, lease and
@@ -238,7 +247,7 @@ impl NodeBuilder {
         command.arg(if self.payload.is_empty() { "serve" } else { "run" });
         command.arg("--node-id").arg(&self.id);
         command.arg("--data-dir").arg(&self.data_dir);
-        let ip = self.place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.ip);
+        let ip = self.ip();
         command.args(["--listen-addr", &format!("{ip}:0"), "--http-addr", &format!("{ip}:0")]);
         if !ip.is_loopback() {
             command.arg("--insecure");

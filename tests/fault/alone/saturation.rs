@@ -10,11 +10,11 @@ use crate::support::crew::{PATIENCE, assert_kept, lease, setting};
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::slow_disk::SlowDisk;
-use crate::support::{http, sudo};
+use crate::support::{http, papers, sudo};
 use metad::proto::metad::state_service_client::StateServiceClient;
 use metad::proto::metad::{GetRequest, PutRequest};
+use metad::tls::client::Authorized;
 use tonic::Code;
-use tonic::transport::Channel;
 
 /// More than may be under way at once: 64.
 const WRITERS: usize = 80;
@@ -45,7 +45,7 @@ struct Written {
 }
 
 /// Writes numbers, one after the other, each in a value as large as asked for.
-async fn write(mut to: StateServiceClient<Channel>, key: String, until: Instant) -> Written {
+async fn write(mut to: StateServiceClient<Authorized>, key: String, until: Instant) -> Written {
     let mut written = Written::default();
     let mut value = vec![b'x'; VALUE_BYTES];
     while Instant::now() < until {
@@ -64,10 +64,9 @@ async fn write(mut to: StateServiceClient<Channel>, key: String, until: Instant)
 }
 
 async fn write_all(leader: &Node, until: Instant) -> Vec<Written> {
-    let url = format!("http://{}", leader.rpc_addr());
     let mut writers = tokio::task::JoinSet::new();
     for first in (0..WRITERS).step_by(WRITERS_EACH) {
-        let client = StateServiceClient::connect(url.clone()).await.expect("it listens");
+        let client = StateServiceClient::new(papers::channel(leader.rpc_addr()));
         for n in first..first + WRITERS_EACH {
             let client = client.clone();
             writers.spawn(async move { (n, write(client, format!("w/{n}"), until).await) });
@@ -79,8 +78,7 @@ async fn write_all(leader: &Node, until: Instant) -> Vec<Written> {
 }
 
 async fn stored(leader: &Node, n: usize) -> u64 {
-    let url = format!("http://{}", leader.rpc_addr());
-    let mut client = StateServiceClient::connect(url).await.expect("it listens");
+    let mut client = StateServiceClient::new(papers::channel(leader.rpc_addr()));
     let found = client.get(GetRequest { key: format!("w/{n}") }).await.expect("an answer").into_inner();
     found.entry.map_or(0, |e| u64::from_be_bytes(e.value[..8].try_into().expect("eight bytes")))
 }
