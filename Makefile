@@ -42,7 +42,7 @@ ETCD ?= $(shell command -v etcd) $(wildcard tests/etcd/bin/etcd-*)
 faults soak: export RUST_TEST_THREADS ?= 4
 
 .PHONY: faults
-faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b")
+faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, three times, on each etcd (ETCD="a b"); once with TLS
 	@$(SETUP) test
 	@set -e; for etcd in $(ETCD); do for run in 1 2 3; do for lease in 5 10 30; do \
 	  tests='alone:: faults:: starvation:: partition::'; \
@@ -51,7 +51,10 @@ faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, thre
 	  METAD_TEST_ETCD=$$(realpath $$etcd) METAD_FAULT_LEASE_SECS=$$lease METAD_FAULT_HANG_SECS=60 \
 	    METAD_FAULT_STARVE_SECS=60 METAD_FAULT_SATURATE_SECS=60 \
 	    $(CARGO) test --locked --test fault --test real -- $$tests; \
-	done; done; done
+	done; done; \
+	echo "== $$etcd, TLS and roles on every node"; \
+	METAD_TEST_ETCD=$$(realpath $$etcd) METAD_TEST_TLS=1 $(CARGO) test --locked --test fault; \
+	done
 
 MINUTES ?= 30
 
@@ -91,6 +94,20 @@ lint: ## Check formatting, clippy's warnings and rustdoc's
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
+
+DIST := metad-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-$(shell uname -m)-linux
+
+.PHONY: dist
+dist: ## Pack a stripped binary with its configuration, its debug information apart, and checksums, into dist/
+	@$(SETUP) build
+	$(CARGO) build --release --locked
+	@rm -rf dist && mkdir -p dist/$(DIST)/completions
+	objcopy --only-keep-debug target/release/metad dist/$(DIST).debug
+	objcopy --strip-all --add-gnu-debuglink=dist/$(DIST).debug target/release/metad dist/$(DIST)/metad
+	@for shell in bash zsh fish; do dist/$(DIST)/metad completions $$shell > dist/$(DIST)/completions/metad.$$shell; done
+	@cp -r LICENSE README.md CHANGELOG.md config docker-compose.yml dist/$(DIST)/
+	@cd dist && tar -czf $(DIST).tar.gz --owner 0 --group 0 $(DIST) && rm -r $(DIST) && sha256sum $(DIST)* > SHA256SUMS
+	@ls -l dist
 
 .PHONY: bench
 bench: ## Run the benchmarks
