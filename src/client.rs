@@ -88,7 +88,9 @@ impl MetaClient {
             return Err(ClientError::BadAddress { address: "(none)".to_owned(), why });
         }
         for address in &given {
-            member::endpoint(address, CONNECT_TIMEOUT)
+            // With a CA or without, credentials will tell.
+            let address = address.strip_prefix("https://").unwrap_or(address);
+            member::endpoint(address, &Credentials::default(), CONNECT_TIMEOUT)
                 .map_err(|e| ClientError::BadAddress { address: e.address, why: e.why })?;
         }
         let shared = ClientShared { given, credentials: Credentials::default(), known: Mutex::default() };
@@ -153,7 +155,7 @@ impl MetaClient {
         if let Some(channel) = known.channels.get(address) {
             return Ok(channel.clone());
         }
-        let endpoint = member::endpoint(address, CONNECT_TIMEOUT)?
+        let endpoint = member::endpoint(address, &self.shared.credentials, CONNECT_TIMEOUT)?
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let channel = self.shared.credentials.connect_lazily(&endpoint);

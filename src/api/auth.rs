@@ -125,10 +125,11 @@ impl Grant {
     pub fn from_uri(uri: &str) -> Option<Self> {
         let text = uri.strip_prefix(SCHEME)?;
         let (role, name) = text.split_once(':').map_or((text, None), |(role, name)| (role, Some(name)));
-        Some(Self {
-            role: AccessRole::from_name(role)?,
-            name: name.filter(|n| !n.is_empty()).map(str::to_owned),
-        })
+        // A template whose variable was empty must not grant more than one that was not.
+        if name.is_some_and(str::is_empty) {
+            return None;
+        }
+        Some(Self { role: AccessRole::from_name(role)?, name: name.map(str::to_owned) })
     }
 
     /// The URI that says it.
@@ -326,7 +327,9 @@ mod tests {
         };
         assert!(denied(&[], None).contains("neither a client certificate"));
         assert!(denied(&["spiffe://x"], None).contains("without a role"));
-        assert!(denied(&["metad:unknown"], None).contains("without a role"));
+        for uri in ["metad:unknown", "metad:worker:", "metad:", "metad:Admin", "xmetad:admin"] {
+            assert!(denied(&[uri], None).contains("without a role"), "{uri}");
+        }
         assert!(denied(&[], Some(b"Bearer x")).contains("is not known"));
         assert!(
             denied(&["metad:admin"], Some(b"Bearer x")).contains("is not known"),

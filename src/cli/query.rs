@@ -16,7 +16,7 @@ use super::{Failure, output};
 use crate::api::view::member::{Answerer, Leader};
 use crate::api::view::{LeaderDocument, MembersDocument, StatusDocument};
 use crate::client::CallError;
-use crate::client::member::{chain, said_by};
+use crate::client::member::{chain, endpoint, said_by};
 use crate::election::exit::Exit;
 use crate::proto::metad::LeaderResponse;
 use crate::tls::client::Credentials;
@@ -158,8 +158,7 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
 
 async fn serves(address: &str, with: &Credentials, service: &str) -> Result<ServingStatus, String> {
     let fail = |why: String| format!("{address}: {why}");
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|e| fail(format!("{e}; write host:port")))?;
+    let endpoint = endpoint(address, with, TIMEOUT).map_err(|e| e.to_string())?;
     let ask = async {
         let channel = with.connect(&endpoint).await.map_err(|e| fail(chain(&e)))?;
         let request = HealthCheckRequest { service: service.to_owned() };

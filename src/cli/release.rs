@@ -108,15 +108,16 @@ async fn answers(remains: &Remains, credentials: &Credentials) -> Result<bool, F
     match asked.await {
         // Another process may listen there by now.
         Ok(answer) => Ok(answer.answerer.is_some_and(|a| a.uuid == remains.uuid.to_string())),
-        Err(e) if e.is_refusal => {
+        Err(e) if e.is_unreached => Ok(false),
+        Err(e) => {
+            let lease = remains.leases.first().map(LeaseId::to_string).unwrap_or_default();
             let message = format!(
-                "somebody answers at {} and does not say who it is, so the node may live; nothing was changed: {}\nfix: show who \
-                 you are (--tls-ca, --tls-cert, --tls-key, --token-file), or stop what listens there",
+                "somebody answers at {}, and metad cannot tell who, so the node may live; nothing was changed: {}\nfix: stop what \
+                 listens there; if that is another program by now: etcdctl lease revoke {lease}",
                 remains.address, e.why
             );
             Err(Failure::new(Exit::InUse.code(), message))
         }
-        Err(_) => Ok(false),
     }
 }
 

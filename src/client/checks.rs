@@ -31,7 +31,7 @@ impl CheckClient {
     /// # Errors
     /// The address is malformed.
     pub fn lazy(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
-        let service = CheckServiceClient::new(with.connect_lazily(&endpoint(address, timeout)?));
+        let service = CheckServiceClient::new(with.connect_lazily(&endpoint(address, with, timeout)?));
         Ok(Self { address: address.to_owned(), service, timeout })
     }
 

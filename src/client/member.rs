@@ -13,7 +13,7 @@ use crate::proto::metad::{
     HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse, MembersRequest, MembersResponse,
     ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
 };
-use crate::tls::client::{Authorized, Credentials};
+use crate::tls::client::{Authorized, Credentials, NoConnection};
 
 /// Why a member could not be asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub struct CallError {
     pub why: String,
     /// It has answered that it will not. Otherwise nobody knows whether it does what was asked.
     pub is_refusal: bool,
+    /// Nobody was reached: no connection, or no answer in time.
+    pub is_unreached: bool,
 }
 
 /// A connection to one member.
@@ -38,7 +40,7 @@ pub struct MemberClient {
 impl CallError {
     /// There was no answer.
     pub fn silence(address: &str, why: String) -> Self {
-        Self { address: address.to_owned(), why, is_refusal: false }
+        Self { address: address.to_owned(), why, is_refusal: false, is_unreached: true }
     }
 }
 
@@ -49,16 +51,16 @@ impl MemberClient {
     /// The address is malformed, or nobody answers there.
     pub async fn connect(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
         let fail = |why: String| CallError::silence(address, why);
-        let endpoint = endpoint(address, timeout)?;
+        let endpoint = endpoint(address, with, timeout)?;
         let channel = match tokio::time::timeout(timeout, with.connect(&endpoint)).await {
             Ok(Ok(channel)) => channel,
+            Ok(Err(e)) if answers(&e) => {
+                // Nothing was asked.
+                let (address, why) = (address.to_owned(), chain(&e));
+                return Err(CallError { address, why, is_refusal: true, is_unreached: false });
+            }
             Ok(Err(e)) => {
-                let cause = chain(&e);
-                // Somebody answers there, and nothing was asked.
-                if cause.contains("TLS") {
-                    return Err(CallError { address: address.to_owned(), why: cause, is_refusal: true });
-                }
-                return Err(fail(format!("{cause}; is it running, and is this its gRPC port?")));
+                return Err(fail(format!("{}; is it running, and is this its gRPC port?", chain(&e))));
             }
             Err(_) => return Err(fail(format!("no answer within {timeout:?}"))),
         };
@@ -71,7 +73,7 @@ impl MemberClient {
     /// # Errors
     /// The address is malformed.
     pub fn lazy(address: &str, with: &Credentials, timeout: Duration) -> Result<Self, CallError> {
-        let service = ElectionServiceClient::new(with.connect_lazily(&endpoint(address, timeout)?));
+        let service = ElectionServiceClient::new(with.connect_lazily(&endpoint(address, with, timeout)?));
         Ok(Self { address: address.to_owned(), service, timeout })
     }
 
@@ -143,9 +145,13 @@ impl MemberClient {
     }
 }
 
-pub(super) fn endpoint(address: &str, timeout: Duration) -> Result<Endpoint, CallError> {
-    // Whether TLS is spoken the credentials say.
-    let rest = address.strip_prefix("https://").unwrap_or(address);
+pub(crate) fn endpoint(address: &str, with: &Credentials, timeout: Duration) -> Result<Endpoint, CallError> {
+    let rest = address.strip_prefix("https://");
+    if rest.is_some() && !with.is_encrypted() {
+        let why = "https:// needs the CA of its certificate: tls.ca_file (--tls-ca)".to_owned();
+        return Err(CallError::silence(address, why));
+    }
+    let rest = rest.unwrap_or(address);
     let url = if rest.contains("://") { rest.to_owned() } else { format!("http://{rest}") };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|e| CallError::silence(address, format!("{e}; write host:port")))?;
@@ -157,7 +163,10 @@ pub(super) async fn bounded<T>(
     timeout: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, CallError> {
-    let fail = |why: String, is_refusal| CallError { address: address.to_owned(), why, is_refusal };
+    let fail = |why: String, is_refusal| {
+        let address = address.to_owned();
+        CallError { address, why, is_refusal, is_unreached: false }
+    };
     match tokio::time::timeout(timeout, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => {
@@ -167,7 +176,7 @@ pub(super) async fn bounded<T>(
             );
             Err(fail(said_by(&status), is_refusal))
         }
-        Err(_) => Err(fail(format!("no answer within {timeout:?}"), false)),
+        Err(_) => Err(CallError::silence(address, format!("no answer within {timeout:?}"))),
     }
 }
 
@@ -196,6 +205,18 @@ pub(crate) fn said_by(status: &tonic::Status) -> String {
         }
         code => format!("{code:?}: {message}"),
     }
+}
+
+/// Is somebody there, with whom there is no agreement?
+fn answers(error: &tonic::transport::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(e) = cause {
+        if let Some(none) = e.downcast_ref::<NoConnection>() {
+            return !none.is_unreached;
+        }
+        cause = e.source();
+    }
+    false
 }
 
 /// The innermost cause says what happened.

@@ -52,7 +52,8 @@ impl SecurityFiles {
         let access = Access::from_files(tls.is_some(), access_file.clone()).map_err(refused)?;
         let credentials = Credentials::open(shown).map_err(refused)?;
         check_open_listeners(config)?;
-        if let Some(tls) = tls.as_ref().filter(|tls| !tls.is_member(&config.node.id)) {
+        let shows_token = config.auth.token_file.is_some();
+        if let Some(tls) = tls.as_ref().filter(|tls| !shows_token && !tls.is_member(&config.node.id)) {
             let (cert, id) = (tls.certificate_path().display(), &config.node.id);
             tracing::warn!(
                 "{cert} does not have the URI metad:member:{id}: without auth.token_file other members refuse to prepare a \

@@ -43,6 +43,8 @@ pub struct CredentialFiles {
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     files: Arc<CredentialFiles>,
+    /// What the files were like before they were read first.
+    seen: Arc<Fingerprint>,
     present: Arc<Mutex<Present>>,
 }
 
@@ -59,12 +61,29 @@ pub struct Bearer {
     is_here: bool,
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct NoConnection {
+    what: String,
+    /// Nobody was reached. Otherwise somebody answers there, and it came to no agreement.
+    pub is_unreached: bool,
+}
+
 /// Encrypted or not.
 type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Connects, with TLS if there are authorities.
 #[derive(Clone, Debug)]
 struct Connector(Credentials);
+
+// === impl CredentialFiles ===
+
+impl CredentialFiles {
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.pem.paths().chain(&self.token)
+    }
+}
 
 // === impl Credentials ===
 
@@ -74,8 +93,9 @@ impl Credentials {
     /// # Errors
     /// A file cannot be read or used.
     pub fn open(files: CredentialFiles) -> Result<Self, FileError> {
+        let seen = Arc::new(Fingerprint::of(files.paths()));
         let present = Arc::new(Mutex::new(Present::read(&files)?));
-        Ok(Self { files: Arc::new(files), present })
+        Ok(Self { files: Arc::new(files), seen, present })
     }
 
     /// Reads the files again: calls from now on show their token, and connections from now on their certificate.
@@ -90,14 +110,25 @@ impl Credentials {
 
     /// The files.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.pem.paths().chain(&self.files.token)
+        self.files.paths()
     }
 
-    /// Reads the files again whenever one has changed, for as long as this is polled.
-    pub async fn follow_changes(self) {
+    /// Are connections encrypted?
+    pub fn is_encrypted(&self) -> bool {
+        self.present().tls.is_some()
+    }
+
+    /// Reads the files again whenever one has changed since they were read first, for as long as this is polled. `say` is told
+    /// what cannot be used.
+    pub async fn follow_changes(self, say: impl Fn(&str)) {
         let paths: Vec<PathBuf> = self.paths().cloned().collect();
-        let (seen, credentials) = (Fingerprint::of(&paths), self.clone());
-        follow_changes(paths, seen, move || credentials.reload(), |_| {}).await;
+        let (seen, credentials) = (Fingerprint::clone(&self.seen), self.clone());
+        let say = |outcome: Result<(), &str>| {
+            if let Err(why) = outcome {
+                say(why);
+            }
+        };
+        follow_changes(paths, seen, move || credentials.reload(), say).await;
     }
 
     /// Connects when it is used, and again when the connection has broken.
@@ -195,10 +226,10 @@ impl Interceptor for Bearer {
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<ClientStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Error = NoConnection;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoConnection>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoConnection>> {
         Poll::Ready(Ok(()))
     }
 
@@ -208,20 +239,23 @@ impl Service<Uri> for Connector {
     }
 }
 
-async fn connect(uri: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<ClientStream> {
+async fn connect(uri: &Uri, tls: Option<Arc<ClientConfig>>) -> Result<ClientStream, NoConnection> {
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+    let unreached = |e: io::Error| NoConnection { what: e.to_string(), is_unreached: true };
+    let stream = TcpStream::connect((host, port)).await.map_err(unreached)?;
+    stream.set_nodelay(true).map_err(unreached)?;
     let Some(config) = tls else { return Ok(Either::Left(stream)) };
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let failed = |what: String| NoConnection { what, is_unreached: false };
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|e| failed(format!("the TLS handshake failed: {e}")))?;
     let shows_certificate = config.client_auth_cert_resolver.has_certs();
-    let failed = |e: io::Error| io::Error::other(explained(&e));
-    let mut stream = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
+    let shaken = TlsConnector::from(config).connect(name, stream).await;
+    let mut stream = shaken.map_err(|e| failed(explained(&e)))?;
     if shows_certificate {
         // With TLS 1.3 this side is done before the other has looked at the certificate; a server of HTTP/2 speaks first,
         // once it has.
-        stream.fill_buf().await.map_err(failed)?;
+        stream.fill_buf().await.map_err(|e| failed(explained(&e)))?;
     }
     Ok(Either::Right(Box::new(stream)))
 }

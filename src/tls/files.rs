@@ -130,11 +130,13 @@ pub async fn follow_changes(
     let mut said = String::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let (paths, reload, before) = (paths.clone(), reload.clone(), seen.clone());
+        // After a failure in any case: the files may be as they were before, and what is in force may not.
+        let before = said.is_empty().then(|| seen.clone());
+        let (paths, reload) = (paths.clone(), reload.clone());
         // On a thread of its own: the disk may hang, and then this waits.
         let look = tokio::task::spawn_blocking(move || {
             let now = Fingerprint::of(&paths);
-            (now != before).then(|| (now, reload().map_err(|e| e.to_string())))
+            (before.as_ref() != Some(&now)).then(|| (now, reload().map_err(|e| e.to_string())))
         });
         let outcome = match look.await {
             Ok(None) => continue,

@@ -583,7 +583,23 @@ fn a_node_that_does_not_say_who_it_is_is_not_released() {
         assert_eq!(code, Some(73), "{how}: {said}");
     }
     cluster.assert_untouched();
+    let address = cluster.nodes[0].rpc_addr();
     cluster.nodes[0].kill_with_guardian();
+    // A node with no room for another connection accepts it, and closes it.
+    let full = std::net::TcpListener::bind(address).expect("its port");
+    full.set_nonblocking(true).expect("a switch");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let closing = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            drop(full.accept());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (code, said) = release(&vec![]);
+    assert_eq!(code, Some(73), "one that closes every connection: {said}");
+    is_over.store(true, Ordering::Relaxed);
+    closing.join().expect("closed");
     let (code, said) = release(&vec![]);
     assert_eq!(code, Some(0), "twin: it is dead now: {said}");
 }
@@ -595,6 +611,10 @@ fn health_checks_need_no_role() {
     assert_eq!((code, said.as_str()), (0, "healthy\n"));
     let (code, said) = cluster.run(&["health"], 0, &vec![]);
     assert!(code == 1 && said.contains("TLS is spoken there"), "{said}");
+    let mut secured = spawn::metad_command();
+    secured.args(["status", "--meta", &format!("https://{}", cluster.nodes[0].rpc_addr())]);
+    let said = String::from_utf8_lossy(&spawn::output(secured, PATIENCE).stderr).into_owned();
+    assert!(said.contains("https:// needs the CA"), "{said}");
     let others = Papers::create(&cluster.papers.path("others"), &["n1"]);
     let (code, said) = cluster.run(&["health"], 0, &others.nothing());
     assert!(code == 1 && said.contains("not signed by the CA"), "{said}");

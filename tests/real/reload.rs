@@ -120,11 +120,11 @@ fn sighup_reloads_certificates_so_that_a_change_of_the_authority_costs_nothing()
     other.wait_for("joined", PATIENCE);
 
     write(&files.join("client.pem"), "no certificate");
-    reload(&node, "SIGHUP: certificates not reloaded: ");
+    reload(&node, "SIGHUP: a certificate or token file was not reloaded: ");
     // Another authority, which has signed all certificates anew.
     let next = TlsFiles::create(&folder.path().join("next"));
     give(&next, &files);
-    reload(&node, "SIGHUP: certificates reloaded");
+    reload(&node, "SIGHUP: certificates and tokens reloaded");
     let old = etcd.tls().expect("etcd with TLS");
     for (from, to) in
         [(&next.ca, &old.ca), (&next.server_cert, &old.server_cert), (&next.server_key, &old.server_key)]

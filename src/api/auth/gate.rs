@@ -36,7 +36,9 @@ impl Gate {
         peer: Option<&Arc<Remote>>,
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, Denied> {
-        let Some(role) = takes else { return Ok(None) };
+        let Some(role) = takes else {
+            return self.guard.allows_costly(path).then_some(None).ok_or(Denied::Overloaded);
+        };
         let token = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let unseen =
             || Denied::Unauthenticated("internal error: the connection has no peer information".to_owned());

@@ -20,8 +20,10 @@ pub(in crate::api) fn named(path: &str) -> Option<Option<AccessRole>> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     Some(match (service, method) {
         // It says no more than /readyz.
-        ("grpc.health.v1.Health", "Check" | "Watch") => None,
-        ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo")
+        ("grpc.health.v1.Health", "Check") => None,
+        // A stream takes a place for as long as it lasts.
+        ("grpc.health.v1.Health", "Watch")
+        | ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo")
         | ("meta.MetaMemberService", "Members")
         | ("metad.v1.CheckService", "Checks" | "Clock")
         | ("metad.v1.ElectionService", "Leader" | "Members" | "Observe" | "History" | "Events")
@@ -47,6 +49,7 @@ mod tests {
         assert_eq!(of_call("/metad.v1.ElectionService/Prepare"), Some(AccessRole::Member));
         assert_eq!(of_call("/metad.v1.StateService/Put"), Some(AccessRole::Writer));
         assert_eq!(of_call("/grpc.health.v1.Health/Check"), None);
+        assert_eq!(of_call("/grpc.health.v1.Health/Watch"), Some(AccessRole::Reader));
         for unknown in ["/x.Y/Z", "", "/", "x", "/metad.v1.ElectionService/", "//"] {
             assert_eq!(of_call(unknown), Some(AccessRole::Reader), "{unknown:?}");
         }

@@ -78,9 +78,16 @@ async function readEvents(body, use) {
   for await (const text of chunks(body)) {
     const messages = (rest + text).split("\n\n");
     rest = messages.pop();
-    messages.map(parsed).forEach(({ type, data }) => {
-      if (data) use(type === "missed" ? { type, ...JSON.parse(data) } : JSON.parse(data));
-    });
+    messages.map(parsed).forEach((message) => hand(message, use));
+  }
+}
+
+/** One that cannot be shown must not cost the others. */
+function hand({ type, data }, use) {
+  try {
+    if (data) use(type === "missed" ? { type, ...JSON.parse(data) } : JSON.parse(data));
+  } catch (error) {
+    console.error(error);
   }
 }
 
@@ -95,9 +102,13 @@ function parsed(message) {
 
 async function* chunks(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    yield value;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
