@@ -362,7 +362,7 @@ fn everything_is_rotated_under_load() {
     let secs = |name: &str, otherwise: u64| {
         Duration::from_secs(std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(otherwise))
     };
-    let (so_long, every) = (secs("METAD_TEST_ROTATION_SECS", 20), secs("METAD_TEST_ROTATION_EVERY_SECS", 4));
+    let (so_long, every) = (secs("METAD_TEST_ROTATION_SECS", 8), secs("METAD_TEST_ROTATION_EVERY_SECS", 4));
     let cluster = Cluster::start(&[("writer", "load", "load.token")]);
     let papers = &cluster.papers;
     let with = credentials(papers, None, Some("load.token"));
