@@ -400,6 +400,16 @@ impl Config {
         open.map(|(path, _)| path).collect()
     }
 
+    /// What those listeners let strangers do, in words; `None`: there are none.
+    pub fn exposure(&self) -> Option<String> {
+        let plain = self.plain_listeners().join(" and ");
+        match &self.auth.access_file {
+            _ if plain.is_empty() => None,
+            Some(_) => Some(format!("auth.insecure: tokens travel unencrypted to {plain}")),
+            None => Some(format!("auth.insecure: whoever reaches {plain} may do anything")),
+        }
+    }
+
     /// Is this configuration one that a node can run on? [`load`] has asked already; this is for a
     /// configuration that was changed in memory, and its errors know no line.
     pub fn validate(&self) -> Result<(), ConfigError> {

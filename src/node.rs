@@ -53,12 +53,11 @@ use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
-use crate::tls::client::Credentials;
 use crate::tls::files::FileError;
 use listeners::{Listeners, bind, registration};
 use peers::ConnectedPeers;
 use security::SecurityFiles;
-use watched::{Observers, Watched};
+use watched::{Observers, Tools, Watched};
 
 /// How long the servers get to finish what they are doing when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
@@ -192,6 +191,7 @@ impl NodeBuilder {
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let security_files = SecurityFiles::open(&self.config)?;
         let credentials = security_files.credentials.clone();
+        let tools = Tools { clock: clock.clone(), telemetry: telemetry.clone(), credentials };
         let listeners = bind(&self.config).await?;
         let open::OpenDataDir { folder, data_dir, file, past } =
             open::data_dir(&self.config, self.accept_new_store).await?;
@@ -202,19 +202,17 @@ impl NodeBuilder {
         let requests = RequestQueue::default();
         let runs_program = !self.command.is_empty();
         let serves_cluster = self.main_loop.is_none() && !runs_program;
-        let with = (requests.clone(), clock.clone(), telemetry.clone());
-        let main_loop = served_loop(self.main_loop, self.command, &keeper, &self.config, with)?;
+        let main_loop =
+            served_loop(self.main_loop, self.command, &keeper, &self.config, requests.clone(), &tools)?;
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let (config, stores_too) = (Arc::new(self.config.clone()), Arc::new(stores.clone()));
         let following = security_files.clone().follow_changes();
-        let reloader = Reloader { config, stores: stores_too, security_files, limits };
+        let reloader = Reloader::new(&self.config, &stores, security_files, limits);
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
-        let (with, shown) = ((keys.clone(), clock.clone(), telemetry.clone()), credentials.clone());
-        let watched = Watched::new(with, stores, shown);
+        let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
         let Observers { all, past, looks } = watched.observers(&registration, file, past, self.trace);
         let parts = DriverParts {
             places: store.clone(),
@@ -228,7 +226,7 @@ impl NodeBuilder {
             data_dir,
             fuse,
             guardian: guardianship(keeper, &self.config)?,
-            peers: Arc::new(ConnectedPeers::new(credentials.clone())),
+            peers: Arc::new(ConnectedPeers::new(tools.credentials.clone())),
             telemetry: telemetry.clone(),
             main_loop,
             main_tasks: Arc::new(tokio::runtime::Handle::current()),
@@ -240,15 +238,14 @@ impl NodeBuilder {
         let (checks, checking) = background::start(BackgroundParts {
             config: self.config,
             limits: limited,
-            clock: clock.clone(),
-            telemetry: telemetry.clone(),
+            clock,
+            telemetry,
             snapshots: driver.subscribe(),
             looks,
             history: past.clone(),
-            credentials: credentials.clone(),
+            credentials: tools.credentials.clone(),
         });
-        let asked = (requests, serves_cluster, checks);
-        let rpc_parts = rpc_parts((driver, past), asked, (clock, telemetry, credentials), &reloader.config);
+        let rpc_parts = rpc_parts(driver, past, requests, serves_cluster, checks, tools, &reloader.config);
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(held);
         node.serve_beside(checking);
@@ -311,11 +308,15 @@ fn guardianship(
 }
 
 fn rpc_parts(
-    (driver, past): (DriverHandle, watch::Receiver<Arc<Past>>),
-    (requests, serves_cluster, checks): (RequestQueue, bool, watch::Receiver<Arc<Latest>>),
-    (clock, telemetry, credentials): (Arc<dyn Clock>, Telemetry, Credentials),
+    driver: DriverHandle,
+    past: watch::Receiver<Arc<Past>>,
+    requests: RequestQueue,
+    serves_cluster: bool,
+    checks: watch::Receiver<Arc<Latest>>,
+    tools: Tools,
     config: &Config,
 ) -> RpcParts {
+    let Tools { clock, telemetry, credentials } = tools;
     let look_command = store::open::look_command(config).into();
     RpcParts { driver, past, look_command, clock, requests, serves_cluster, telemetry, credentials, checks }
 }
@@ -326,8 +327,10 @@ fn served_loop(
     command: Vec<String>,
     keeper: &Result<Keeper, NoGuardian>,
     config: &Config,
-    (requests, clock, telemetry): (RequestQueue, Arc<dyn Clock>, Telemetry),
+    requests: RequestQueue,
+    tools: &Tools,
 ) -> Result<Box<dyn MainLoop>, StartError> {
+    let Tools { clock, telemetry, .. } = tools.clone();
     let main_loop: Box<dyn MainLoop> = match own {
         _ if !command.is_empty() => Box::new(payload(command, keeper, config, clock)?),
         Some(own) => own,
@@ -406,6 +409,15 @@ fn timeout(secs: u64) -> Option<Duration> {
 // === impl Reloader ===
 
 impl Reloader {
+    fn new(
+        config: &Config,
+        stores: &[Arc<dyn OpenStore>; 2],
+        security_files: SecurityFiles,
+        limits: watch::Sender<ChecksConfig>,
+    ) -> Self {
+        Self { config: Arc::new(config.clone()), stores: Arc::new(stores.clone()), security_files, limits }
+    }
+
     /// Has the checks go by these limits from now on, and look anew at once, with the present certificates.
     pub fn set_limits(&self, limits: &ChecksConfig) {
         self.limits.send_replace(limits.clone());

@@ -84,8 +84,9 @@ impl Telemetry {
         }
         // The driver must not wait for a reader that is kept from running; the ring can do without one event.
         // Strangers must not push out what has happened.
-        let is_kept = !matches!(stamped.event, Event::CallRefused { .. });
-        if let Some(mut recent) = is_kept.then(|| self.inner.recent.try_lock().ok()).flatten() {
+        if !matches!(stamped.event, Event::CallRefused { .. })
+            && let Ok(mut recent) = self.inner.recent.try_lock()
+        {
             recent.truncate(RECENT_MAX - 1);
             recent.push_front(stamped.clone());
         }

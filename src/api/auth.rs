@@ -9,13 +9,16 @@ mod gate;
 mod rules;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::Uri;
 
 use crate::limits::{AT_LIMIT, Remote};
 use crate::tls::files::FileError;
 use crate::tls::server::ServerTls;
-use access_file::{AccessFile, Entry};
+use access_file::AccessFile;
 
 pub use gate::Gate;
 #[cfg(test)]
@@ -52,18 +55,20 @@ pub struct Grant {
 /// Who calls: among the extensions of each request that was let in.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who it is, and from where, for the events.
-    pub who: String,
+    address: IpAddr,
     may: Permission,
     /// Where a later refusal is told, and what was called.
-    told: Option<(Gate, String)>,
+    told: Option<(Arc<Gate>, Uri)>,
 }
 
 #[derive(Clone, Debug)]
 enum Permission {
     /// Everything: this node asks nobody who is calling.
     Everything,
-    Granted(Vec<Grant>),
+    Granted {
+        by_certificate: Vec<Grant>,
+        by_token: Option<Grant>,
+    },
 }
 
 /// Why a call was refused.
@@ -148,9 +153,14 @@ impl fmt::Display for Grant {
 // === impl Caller ===
 
 impl Caller {
-    fn unrestricted(peer: &Remote) -> Self {
-        let who = format!("unauthenticated caller at {}", peer.address);
-        Self { who, may: Permission::Everything, told: None }
+    /// Who it is, and from where, for the events.
+    pub fn who(&self) -> String {
+        let Permission::Granted { by_certificate, by_token } = &self.may else {
+            return format!("unauthenticated caller at {}", self.address);
+        };
+        let names = by_certificate.iter().map(Grant::to_string);
+        let token = by_token.iter().map(|grant| format!("{grant} (token)"));
+        format!("{} at {}", names.chain(token).collect::<Vec<_>>().join(", "), self.address)
     }
 
     /// May it do what takes this role?
@@ -158,7 +168,11 @@ impl Caller {
     /// # Errors
     /// It may not.
     pub fn check(&self, role: AccessRole) -> Result<(), Denied> {
-        self.check_grants(role, |_| true, || format!("{} does not have the role {}", self.who, role.as_str()))
+        self.check_grants(
+            role,
+            |_| true,
+            || format!("{} does not have the role {}", self.who(), role.as_str()),
+        )
     }
 
     /// May it act under this name in this role? A grant without a name is for all of them. A refusal is told.
@@ -172,28 +186,23 @@ impl Caller {
         otherwise: &str,
     ) -> Result<(), Denied> {
         let fits = |grant: &Grant| grant.name.as_deref().is_none_or(&fits);
-        let checked = self.check_grants(role, fits, || format!("{} {otherwise}", self.who));
+        let checked = self.check_grants(role, fits, || format!("{} {otherwise}", self.who()));
         checked.inspect_err(|denied| {
             if let Some((gate, path)) = &self.told {
-                gate.tell(path, denied);
+                gate.tell(path.path(), denied);
             }
         })
     }
 
     /// Tells later refusals of this call at this gate.
-    fn tells(mut self, gate: &Gate, path: &str) -> Self {
-        if matches!(self.may, Permission::Granted(_)) {
-            self.told = Some((gate.clone(), path.to_owned()));
-        }
+    fn tells(mut self, gate: &Arc<Gate>, called: &Uri) -> Self {
+        self.told = Some((gate.clone(), called.clone()));
         self
     }
 
     /// Is it bound to a name in this role?
     pub fn is_bound(&self, role: AccessRole) -> bool {
-        match &self.may {
-            Permission::Everything => false,
-            Permission::Granted(grants) => !grants.iter().any(|g| g.role == role && g.name.is_none()),
-        }
+        !self.has(|grant| grant.role == role && grant.name.is_none())
     }
 
     fn check_grants(
@@ -202,12 +211,19 @@ impl Caller {
         fits: impl Fn(&Grant) -> bool,
         otherwise: impl Fn() -> String,
     ) -> Result<(), Denied> {
-        let has = |grant: &Grant| (grant.role == role || role == AccessRole::Reader) && fits(grant);
+        match self.has(|grant| (grant.role == role || role == AccessRole::Reader) && fits(grant)) {
+            true => Ok(()),
+            false => Err(Denied::PermissionDenied(otherwise())),
+        }
+    }
+
+    /// Does it have such a grant? Whoever may do everything has each.
+    fn has(&self, fits: impl Fn(&Grant) -> bool) -> bool {
         match &self.may {
-            Permission::Granted(grants) if !grants.iter().any(has) => {
-                Err(Denied::PermissionDenied(otherwise()))
+            Permission::Everything => true,
+            Permission::Granted { by_certificate, by_token } => {
+                by_certificate.iter().chain(by_token).any(fits)
             }
-            _ => Ok(()),
         }
     }
 }
@@ -248,29 +264,19 @@ impl Access {
         Ok(())
     }
 
-    /// The access file.
-    pub fn path(&self) -> Option<&PathBuf> {
-        self.file.as_ref()
-    }
-
     /// Who calls, by its certificate and the `authorization` of its request.
     ///
     /// # Errors
     /// Nobody knows.
     pub fn caller(&self, peer: &Remote, authorization: Option<&[u8]>) -> Result<Caller, Denied> {
+        let address = peer.address;
         if !self.asks_who_is_calling {
-            return Ok(Caller::unrestricted(peer));
+            return Ok(Caller { address, may: Permission::Everything, told: None });
         }
-        let mut grants: Vec<Grant> = peer.uris.iter().filter_map(|uri| Grant::from_uri(uri)).collect();
-        let mut names: Vec<String> = grants.iter().map(Grant::to_string).collect();
-        if let Some(header) = authorization {
-            let entry = self.by_token(header).ok_or_else(|| {
-                Denied::Unauthenticated(format!("the token that {} shows is not known", peer.address))
-            })?;
-            names.push(format!("{} (token)", entry.grant));
-            grants.push(entry.grant);
-        }
-        if grants.is_empty() {
+        let by_certificate: Vec<Grant> = peer.uris.iter().filter_map(|uri| Grant::from_uri(uri)).collect();
+        let unknown = || Denied::Unauthenticated(format!("the token that {address} shows is not known"));
+        let by_token = authorization.map(|header| self.by_token(header).ok_or_else(unknown)).transpose()?;
+        if by_certificate.is_empty() && by_token.is_none() {
             let missing = match peer.uris.as_slice() {
                 [] => "shows neither a client certificate nor a token".to_owned(),
                 uris => format!(
@@ -278,13 +284,12 @@ impl Access {
                     uris.join(", ")
                 ),
             };
-            return Err(Denied::Unauthenticated(format!("{} {missing}", peer.address)));
+            return Err(Denied::Unauthenticated(format!("{address} {missing}")));
         }
-        let who = format!("{} at {}", names.join(", "), peer.address);
-        Ok(Caller { who, may: Permission::Granted(grants), told: None })
+        Ok(Caller { address, may: Permission::Granted { by_certificate, by_token }, told: None })
     }
 
-    fn by_token(&self, header: &[u8]) -> Option<Entry> {
+    fn by_token(&self, header: &[u8]) -> Option<Grant> {
         let (scheme, token) = header.split_at_checked(b"Bearer ".len())?;
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {
             return None;

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::auth::{Gate, Security};
+use crate::api::auth::{self, Gate, Security};
 use crate::clock::Clock;
 use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
@@ -107,7 +107,7 @@ pub async fn serve(
         .build_v1()?;
     let kinds = Kinds { is_probe: |_| false, is_metered: |path| path != STREAM_OF_REPORTS, is_costly };
     let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
-    let authorize = Authorize(Gate::new(security.access, guard.clone(), parts.clock.clone()));
+    let authorize = Authorize(Gate::new(auth::of_call, security.access, guard.clone(), parts.clock.clone()));
     let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));

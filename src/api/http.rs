@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::api::auth::{Gate, Security};
+use crate::api::auth::{self, Gate, Security};
 use crate::api::explain;
 use crate::api::view::LeaderDocument;
 use crate::clock::{Clock, parse_duration};
@@ -83,7 +83,7 @@ pub async fn serve(
 ) {
     let kinds = Kinds { is_probe, is_metered: |_| true, is_costly };
     let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
-    let gate = Gate::new(security.access, guard.clone(), parts.clock.clone());
+    let gate = Gate::new(auth::of_path, security.access, guard.clone(), parts.clock.clone());
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

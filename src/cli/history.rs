@@ -29,10 +29,17 @@ pub(super) async fn history(args: HistoryArgs) -> Result<i32, Failure> {
 }
 
 fn table(document: &HistoryDocument, now: Time) -> String {
-    let open = |tenure: &Tenure| match document.leader_token {
-        _ if document.answerer.is_outdated => "(unknown)", // it may have ended since the store last answered
-        Some(token) if token == tenure.token => "(leads)",
-        _ => "(ended; why is not reported yet)",
+    let leads = |tenure: &Tenure| document.leader_token == Some(tenure.token);
+    let open = |tenure: &Tenure| match leads(tenure) {
+        true => "(leads)",
+        // It may have ended since the store last answered.
+        false if document.answerer.is_outdated => "(unknown)",
+        false => "(ended; why is not reported yet)",
+    };
+    // Of one that has ended nobody knows how long it lasted until its end is written.
+    let held_for = |tenure: &Tenure| match tenure.to.is_some() || leads(tenure) {
+        true => held(tenure, now),
+        false => "?".to_owned(),
     };
     let mut t = output::table(&["TIME", "LEADER", "TOKEN", "HELD FOR", "GAP", "REASON", "PLANNED", "SEEN"]);
     for tenure in &document.tenures {
@@ -40,7 +47,7 @@ fn table(document: &HistoryDocument, now: Time) -> String {
             tenure.from.to_string().into(),
             plain(&tenure.node),
             tenure.token.to_string().into(),
-            held_or_unknown(tenure, document, now).into(),
+            held_for(tenure).into(),
             gap(tenure).into(),
             tenure.reason.as_deref().map_or_else(|| open(tenure).into(), plain),
             tenure.planned.map_or("", |planned| if planned { "yes" } else { "no" }).into(),
@@ -71,14 +78,6 @@ pub(super) fn sentence(tenure: &Tenure) -> String {
 /// How long it lasted, or has lasted.
 fn held(tenure: &Tenure, now: Time) -> String {
     span(tenure.to.unwrap_or(now).0.saturating_sub(tenure.from.0))
-}
-
-/// Of a tenure that has ended nobody knows how long it lasted until its end is written.
-fn held_or_unknown(tenure: &Tenure, document: &HistoryDocument, now: Time) -> String {
-    match (tenure.to, document.leader_token) {
-        (None, token) if token != Some(tenure.token) => "?".to_owned(),
-        _ => held(tenure, now),
-    }
 }
 
 /// What is known besides the reason. Only what points to the cause of an unplanned end is worth a person's time.

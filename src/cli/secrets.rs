@@ -83,7 +83,7 @@ pub(super) fn token(args: &TokenArgs) -> Result<i32, Failure> {
     let no_random =
         |_| Failure::new(Exit::Internal.code(), "cannot read random bytes from the operating system");
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = access_file::hex(&bytes);
     let role =
         AccessRole::from_name(&args.role).ok_or_else(|| usage(format!("--role {}: unknown", args.role)))?;
     let line = access_file::line(role, &args.name, &token);

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use super::args::{CredentialArgs, MetaArgs, with_port};
+use super::settings::file_or_env;
 use crate::election::exit::Exit;
 use crate::tls::client::{CredentialFiles, Credentials};
 use crate::tls::files::{FileError, PemFiles};
@@ -40,21 +41,19 @@ struct Profile {
 /// # Errors
 /// The profile, or a file that is named, cannot be read or used.
 pub(super) fn target(args: &MetaArgs) -> Result<Addressees, Failure> {
-    let profile = profile()?;
-    let credentials = open(files(&args.credentials, &profile))?;
-    Ok(Addressees { addresses: addresses(args, &profile), credentials })
+    target_or(args, CredentialFiles::default())
 }
 
 /// The same; what was not given is as a node with these files has it.
 pub(super) fn target_or(args: &MetaArgs, node: CredentialFiles) -> Result<Addressees, Failure> {
     let profile = profile()?;
-    let credentials = merged(files(&args.credentials, &profile), node);
-    Ok(Addressees { addresses: addresses(args, &profile), credentials: open(credentials)? })
+    let credentials = opened(&args.credentials, &profile, node)?;
+    Ok(Addressees { addresses: addresses(args, &profile), credentials })
 }
 
 /// What is shown by a command that finds its nodes in the store.
 pub(super) fn credentials_or(args: &CredentialArgs, node: CredentialFiles) -> Result<Credentials, Failure> {
-    open(merged(files(args, &profile()?), node))
+    opened(args, &profile()?, node)
 }
 
 /// A certificate and its key belong together.
@@ -67,13 +66,11 @@ fn merged(given: CredentialFiles, node: CredentialFiles) -> CredentialFiles {
     CredentialFiles { pem: PemFiles { ca: pem.ca.or(node.pem.ca), cert, key }, token: token.or(node.token) }
 }
 
-fn open(files: CredentialFiles) -> Result<Credentials, Failure> {
-    Credentials::open(files).map_err(|e| unusable(&e))
-}
-
-/// A file of credentials that cannot be used.
-fn unusable(error: &FileError) -> Failure {
-    Failure::new(Exit::Config.code(), format!("{error}\nfix: correct the file, or name another one"))
+fn opened(args: &CredentialArgs, profile: &Profile, node: CredentialFiles) -> Result<Credentials, Failure> {
+    let unusable = |e: FileError| {
+        Failure::new(Exit::Config.code(), format!("{e}\nfix: correct the file, or name another one"))
+    };
+    Credentials::open(merged(files(args, profile), node)).map_err(unusable)
 }
 
 fn addresses(args: &MetaArgs, profile: &Profile) -> Vec<String> {
@@ -87,8 +84,7 @@ fn addresses(args: &MetaArgs, profile: &Profile) -> Vec<String> {
 
 fn files(args: &CredentialArgs, profile: &Profile) -> CredentialFiles {
     let one = |flag: &Option<PathBuf>, name: &str, profile: &Option<PathBuf>| {
-        let from_env = env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        flag.clone().or(from_env).or_else(|| profile.clone())
+        file_or_env(flag.as_ref(), name).or_else(|| profile.clone())
     };
     let pem = PemFiles {
         ca: one(&args.tls_ca, "METAD_TLS__CA_FILE", &profile.tls_ca),
@@ -123,8 +119,8 @@ fn profile() -> Result<Profile, Failure> {
 }
 
 fn profile_path() -> Option<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+    let folder =
+        file_or_env(None, "XDG_CONFIG_HOME").or_else(|| Some(file_or_env(None, "HOME")?.join(".config")))?;
     Some(folder.join(PROFILE))
 }
 

@@ -10,7 +10,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use crate::telemetry::metrics::limits::Listener;
-use crate::tls::server::{ServerTls, uris};
+use crate::tls::server::{Protocol, ServerTls, uris};
 
 /// How long one that speaks no TLS may take to read why.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -52,9 +52,9 @@ pub(super) async fn shake_hands(
         let _ = tokio::time::timeout(DRAIN_MAX, refuse_plain(stream, listener)).await;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks no TLS"));
     }
-    let protocol: &'static [u8] = match listener {
-        Listener::Grpc => b"h2",
-        Listener::Http => b"http/1.1",
+    let protocol = match listener {
+        Listener::Grpc => Protocol::Http2,
+        Listener::Http => Protocol::Http1,
     };
     let stream = tls.acceptor(protocol).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::StartError;
-use crate::api::auth::{Access, Security};
+use crate::api::auth::{Access, AccessRole, Grant, Security};
 use crate::config::Config;
 use crate::election::exit::Exit;
 use crate::tls::client::{CredentialFiles, Credentials};
@@ -17,7 +17,9 @@ pub(super) struct SecurityFiles {
     pub(super) security: Security,
     /// What this node shows to others.
     pub(super) credentials: Credentials,
-    /// What the files were like before they were read.
+    /// All of them, each once.
+    paths: Vec<PathBuf>,
+    /// What they were like before they were read.
     seen: Fingerprint,
 }
 
@@ -45,22 +47,17 @@ impl SecurityFiles {
         };
         let (files, shown, access_file) =
             (pem_files(config), credential_files(config), &config.auth.access_file);
-        let named = files.paths().chain(&shown.token).chain(access_file).cloned();
-        let seen = Fingerprint::of(&sorted(named));
-        let tls =
-            files.cert.is_some().then(|| ServerTls::open(files.clone())).transpose().map_err(refused)?;
+        let named: BTreeSet<&PathBuf> = shown.paths().chain(access_file).collect();
+        let paths: Vec<PathBuf> = named.into_iter().cloned().collect();
+        let seen = Fingerprint::of(&paths);
+        let tls = files.cert.is_some().then(|| ServerTls::open(files)).transpose().map_err(refused)?;
         let access = Access::from_files(tls.is_some(), access_file.clone()).map_err(refused)?;
         let credentials = Credentials::open(shown).map_err(refused)?;
         check_open_listeners(config)?;
-        let shows_token = config.auth.token_file.is_some();
-        if let Some(tls) = tls.as_ref().filter(|tls| !shows_token && !tls.is_member(&config.node.id)) {
-            let (cert, id) = (tls.certificate_path().display(), &config.node.id);
-            tracing::warn!(
-                "{cert} does not have the URI metad:member:{id}: without auth.token_file other members refuse to prepare a \
-                 hand-over to them when this node leads"
-            );
+        if let Some(tls) = &tls {
+            warn_of_a_stranger(tls, config);
         }
-        Ok(Self { security: Security { tls, access }, credentials, seen })
+        Ok(Self { security: Security { tls, access }, credentials, paths, seen })
     }
 
     /// Reads all of them again; each that can be used is in force from now on. `false`: there are none.
@@ -72,12 +69,12 @@ impl SecurityFiles {
         let outcomes =
             [tls.as_ref().map_or(Ok(()), ServerTls::reload), access.reload(), self.credentials.reload()];
         outcomes.into_iter().collect::<Result<(), _>>()?;
-        Ok(!self.paths().is_empty())
+        Ok(!self.paths.is_empty())
     }
 
     /// Reads them again whenever one has changed.
     pub(super) async fn follow_changes(self) {
-        let (paths, seen) = (self.paths(), self.seen.clone());
+        let (paths, seen) = (self.paths.clone(), self.seen.clone());
         let say = |outcome: Result<(), &str>| match outcome {
             Ok(()) => tracing::info!("certificates and tokens have changed; they apply from now on"),
             Err(why) => tracing::error!(
@@ -86,39 +83,36 @@ impl SecurityFiles {
         };
         follow_changes(paths, seen, move || self.reload().map(|_| ()), say).await;
     }
-
-    fn paths(&self) -> Vec<PathBuf> {
-        let Security { tls, access } = &self.security;
-        let of_server = tls.iter().flat_map(ServerTls::paths).map(PathBuf::as_path);
-        let of_client = self.credentials.paths().map(PathBuf::as_path);
-        sorted(of_server.chain(of_client).chain(access.path().map(PathBuf::as_path)).map(Path::to_path_buf))
-    }
 }
 
-/// Each once, in one order: their fingerprints are compared.
-fn sorted(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
-    paths.collect::<BTreeSet<_>>().into_iter().collect()
+/// Other members must know this node as one of them.
+fn warn_of_a_stranger(tls: &ServerTls, config: &Config) {
+    let uris = tls.uris();
+    let says_so = |grant: Grant| {
+        grant.role == AccessRole::Member && grant.name.is_none_or(|name| name == config.node.id)
+    };
+    if config.auth.token_file.is_some() || uris.iter().filter_map(|uri| Grant::from_uri(uri)).any(says_so) {
+        return;
+    }
+    let cert = config.tls.cert_file.as_deref().unwrap_or(Path::new("")).display();
+    let id = &config.node.id;
+    tracing::warn!(
+        "{cert} does not have the URI metad:member:{id}: without auth.token_file other members refuse to prepare a \
+         hand-over to them when this node leads"
+    );
 }
 
 /// A configuration that was changed in memory has not been asked yet. What is open is said in any case.
 fn check_open_listeners(config: &Config) -> Result<(), StartError> {
-    let open = config.plain_listeners();
-    if open.is_empty() {
-        return Ok(());
-    }
-    let open = open.join(" and ");
+    let Some(exposure) = config.exposure() else { return Ok(()) };
     if !config.auth.insecure {
+        let open = config.plain_listeners().join(" and ");
         let message = format!(
             "{open} can be reached from other machines, and without TLS any of them can make the leader step down\nfix: set \
              tls.ca_file, tls.cert_file and tls.key_file, or auth.insecure = true"
         );
         return Err(StartError { exit: Exit::Config, message });
     }
-    match &config.auth.access_file {
-        Some(_) => tracing::warn!("auth.insecure: tokens travel unencrypted to {open}"),
-        None => {
-            tracing::warn!("auth.insecure: whoever reaches {open} may do anything, including a step-down")
-        }
-    }
+    tracing::warn!("{exposure}");
     Ok(())
 }

@@ -19,15 +19,21 @@ use crate::store::open::OpenStore;
 use crate::telemetry::Telemetry;
 use crate::tls::client::Credentials;
 
+/// What every part of a node uses.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telemetry: Telemetry,
+    /// What other members are shown.
+    pub(super) credentials: Credentials,
+}
+
 /// What driver and observers share.
 pub(super) struct Watched {
     pub(super) keys: Keys,
     /// For the election, and for the main loop.
     pub(super) stores: [Arc<dyn OpenStore>; 2],
-    /// What other members are shown.
-    pub(super) credentials: Credentials,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) telemetry: Telemetry,
+    pub(super) tools: Tools,
 }
 
 /// The observers, and what they let the others see.
@@ -40,15 +46,6 @@ pub(super) struct Observers {
 }
 
 impl Watched {
-    /// Looks at these stores, and asks other members with these credentials.
-    pub(super) fn new(
-        (keys, clock, telemetry): (Keys, Arc<dyn Clock>, Telemetry),
-        stores: [Arc<dyn OpenStore>; 2],
-        credentials: Credentials,
-    ) -> Self {
-        Self { keys, stores, credentials, clock, telemetry }
-    }
-
     /// To be called on the main loop's runtime.
     pub(super) fn observers(
         self,
@@ -57,23 +54,24 @@ impl Watched {
         past: Option<Row>,
         trace: Option<Trace>,
     ) -> Observers {
-        let [store, main_store] = self.stores;
+        let Self { keys, stores: [store, main_store], tools } = self;
+        let Tools { clock, telemetry, credentials } = tools;
         let monitor = Monitor::new(MonitorParts {
             health: store.clone(),
-            keys: self.keys.clone(),
-            clock: self.clock.clone(),
-            telemetry: self.telemetry.clone(),
+            keys: keys.clone(),
+            clock: clock.clone(),
+            telemetry: telemetry.clone(),
             ttl: registration.ttl,
-            credentials: self.credentials,
+            credentials,
         });
         let (punctuality, looks) = (monitor.punctuality(), monitor.looks());
         let (recorder, past) = Recorder::start(RecorderParts {
-            keys: self.keys,
+            keys,
             health: store.clone(),
             store,
             main_store,
-            clock: self.clock,
-            telemetry: self.telemetry,
+            clock,
+            telemetry,
             past,
             file,
             address: registration.rpc_address.clone(),

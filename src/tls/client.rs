@@ -80,7 +80,8 @@ struct Connector(Credentials);
 // === impl CredentialFiles ===
 
 impl CredentialFiles {
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    /// All files that are named.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.pem.paths().chain(&self.token)
     }
 }
@@ -108,11 +109,6 @@ impl Credentials {
         Ok(())
     }
 
-    /// The files.
-    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.paths()
-    }
-
     /// Are connections encrypted?
     pub fn is_encrypted(&self) -> bool {
         self.present().tls.is_some()
@@ -121,7 +117,7 @@ impl Credentials {
     /// Reads the files again whenever one has changed since they were read first, for as long as this is polled. `say` is told
     /// what cannot be used.
     pub async fn follow_changes(self, say: impl Fn(&str)) {
-        let paths: Vec<PathBuf> = self.paths().cloned().collect();
+        let paths: Vec<PathBuf> = self.files.paths().cloned().collect();
         let (seen, credentials) = (Fingerprint::clone(&self.seen), self.clone());
         let say = |outcome: Result<(), &str>| {
             if let Err(why) = outcome {
@@ -146,7 +142,7 @@ impl Credentials {
     }
 
     fn authorize(&self, endpoint: &Endpoint, channel: Channel) -> Authorized {
-        let host = endpoint.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = host(endpoint.uri());
         let is_here = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
         InterceptedService::new(channel, Bearer { credentials: self.clone(), is_here })
     }
@@ -239,9 +235,13 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// An IPv6 address without its brackets.
+fn host(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+}
+
 async fn connect(uri: &Uri, tls: Option<Arc<ClientConfig>>) -> Result<ClientStream, NoConnection> {
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (host, port) = (host(uri), uri.port_u16().unwrap_or_default());
     let unreached = |e: io::Error| NoConnection { what: e.to_string(), is_unreached: true };
     let stream = TcpStream::connect((host, port)).await.map_err(unreached)?;
     stream.set_nodelay(true).map_err(unreached)?;

@@ -1,10 +1,10 @@
 //! The server's side: which certificate it shows, and what a client's says.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 use webpki::EndEntityCert;
@@ -15,11 +15,29 @@ use super::provider;
 /// How many names of one certificate are looked at.
 const NAMES_MAX: usize = 16;
 
+/// What a connection speaks above TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
 /// What both listeners show, as the files had it last. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     files: PemFiles,
-    present: Arc<Mutex<Arc<ServerConfig>>>,
+    present: Arc<Mutex<ServerSide>>,
+}
+
+/// What one reading of the files has given.
+#[derive(Clone, Debug)]
+struct ServerSide {
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
+    /// The URIs in the certificate.
+    uris: Vec<String>,
 }
 
 // === impl ServerTls ===
@@ -31,7 +49,7 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be read or used.
     pub fn open(files: PemFiles) -> Result<Self, FileError> {
-        let present = Arc::new(Mutex::new(config(&files)?));
+        let present = Arc::new(Mutex::new(ServerSide::read(&files)?));
         Ok(Self { files, present })
     }
 
@@ -40,43 +58,53 @@ impl ServerTls {
     /// # Errors
     /// A file cannot be read or used; what was in force stays.
     pub fn reload(&self) -> Result<(), FileError> {
-        let fresh = config(&self.files)?;
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let fresh = ServerSide::read(&self.files)?;
+        *self.present() = fresh;
         Ok(())
     }
 
-    /// The file with the certificate.
-    pub fn certificate_path(&self) -> &Path {
-        self.files.cert.as_deref().unwrap_or(Path::new(""))
-    }
-
-    /// Does the certificate say that its bearer is this member, or any?
-    pub fn is_member(&self, node: &str) -> bool {
-        let Ok(Some((chain, _))) = self.files.identity() else { return false };
-        let uris = chain.first().map(uris).unwrap_or_default();
-        uris.iter().any(|uri| *uri == "metad:member" || *uri == format!("metad:member:{node}"))
-    }
-
-    /// The files.
-    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.paths()
+    /// The URIs in the certificate that is shown.
+    pub fn uris(&self) -> Vec<String> {
+        self.present().uris.clone()
     }
 
     /// For the next connection, which speaks this protocol.
-    pub fn acceptor(&self, protocol: &'static [u8]) -> TlsAcceptor {
-        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut config = ServerConfig::clone(&present);
-        config.alpn_protocols = vec![protocol.to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+    pub fn acceptor(&self, protocol: Protocol) -> TlsAcceptor {
+        let present = self.present();
+        TlsAcceptor::from(match protocol {
+            Protocol::Http1 => present.http1.clone(),
+            Protocol::Http2 => present.http2.clone(),
+        })
+    }
+
+    fn present(&self) -> MutexGuard<'_, ServerSide> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn config(files: &PemFiles) -> Result<Arc<ServerConfig>, FileError> {
-    let Some((chain, key)) = files.identity()? else {
-        return Err(FileError::new(&PathBuf::from("(none)"), "no certificate is named"));
-    };
+// === impl ServerSide ===
+
+impl ServerSide {
+    fn read(files: &PemFiles) -> Result<Self, FileError> {
+        let Some((chain, key)) = files.identity()? else {
+            return Err(FileError::new(Path::new("(none)"), "no certificate is named"));
+        };
+        let uris = chain.first().map(uris).unwrap_or_default();
+        let mut http1 = config(files, chain, key)?;
+        let mut http2 = http1.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http2.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self { http1: Arc::new(http1), http2: Arc::new(http2), uris })
+    }
+}
+
+fn config(
+    files: &PemFiles,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, FileError> {
     let refused = |path: &Option<PathBuf>, what: String| {
-        FileError::new(path.as_deref().unwrap_or(&PathBuf::new()), what)
+        FileError::new(path.as_deref().unwrap_or(Path::new("(none)")), what)
     };
     let clients = WebPkiClientVerifier::builder_with_provider(files.roots()?, provider())
         .allow_unauthenticated()
@@ -89,7 +117,7 @@ fn config(files: &PemFiles) -> Result<Arc<ServerConfig>, FileError> {
     // A session that is resumed is not verified again: its certificate may have expired meanwhile.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// The URIs among the names of a certificate that was verified.

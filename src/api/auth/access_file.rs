@@ -25,9 +25,9 @@ pub struct AccessFile(Vec<Entry>);
 
 /// A token that is accepted.
 #[derive(Clone)]
-pub struct Entry {
+struct Entry {
     /// What its bearer may do.
-    pub grant: Grant,
+    grant: Grant,
     hash: [u8; HASH_BYTES],
 }
 
@@ -57,11 +57,11 @@ impl AccessFile {
     }
 
     /// The token with this hash. Takes as long for one that is known as for one that is not.
-    pub(super) fn find(&self, hash: &[u8; HASH_BYTES]) -> Option<&Entry> {
+    pub(super) fn find(&self, hash: &[u8; HASH_BYTES]) -> Option<&Grant> {
         let mut found = None;
         for entry in &self.0 {
             if bool::from(entry.hash.as_slice().ct_eq(hash)) {
-                found = Some(entry);
+                found = Some(&entry.grant);
             }
         }
         found
@@ -84,7 +84,7 @@ impl Entry {
         })?;
         let hash = hash
             .strip_prefix(PREFIX)
-            .and_then(hex)
+            .and_then(unhex)
             .ok_or("has no sha256: and 64 hexadecimal digits; `metad token` prints them")?;
         let name = Some(name.to_owned()).filter(|name| name != ANY_NAME);
         Ok(Self { grant: Grant { role, name }, hash })
@@ -100,8 +100,12 @@ impl std::fmt::Debug for Entry {
 
 /// The line of this token.
 pub fn line(role: AccessRole, name: &str, token: &str) -> String {
-    let digits: String = hash(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{} {name} {PREFIX}{digits}", role.as_str())
+    format!("{} {name} {PREFIX}{}", role.as_str(), hex(&hash(token.as_bytes())))
+}
+
+/// Two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As the file has it.
@@ -111,7 +115,7 @@ pub(super) fn hash(token: &[u8]) -> [u8; HASH_BYTES] {
     bytes
 }
 
-fn hex(digits: &str) -> Option<[u8; HASH_BYTES]> {
+fn unhex(digits: &str) -> Option<[u8; HASH_BYTES]> {
     let mut bytes = [0; HASH_BYTES];
     if digits.len() != HASH_BYTES * 2 || !digits.is_ascii() {
         return None;
@@ -130,7 +134,7 @@ mod tests {
     fn a_line_is_read_as_it_is_written() {
         let (ops, any) = (line(AccessRole::Admin, "ops", "t1"), line(AccessRole::Worker, "*", "t2"));
         let file = AccessFile::parse(&format!("# ours\n\n{ops}\n {any} \n")).expect("two tokens");
-        let granted = |token: &str| file.find(&hash(token.as_bytes())).map(|e| e.grant.to_string());
+        let granted = |token: &str| file.find(&hash(token.as_bytes())).map(Grant::to_string);
         assert_eq!(granted("t1"), Some("admin:ops".to_owned()));
         assert_eq!(granted("t2"), Some("worker".to_owned()), "without a name");
         assert_eq!(granted("t3"), None);

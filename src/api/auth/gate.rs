@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderValue, Request, header};
 
 use super::{Access, AccessRole, Caller, Denied};
 use crate::clock::Clock;
 use crate::limits::{Guard, Remote};
 
+/// Which role a request for a path takes; `None`: none.
+type Rule = fn(&str) -> Option<AccessRole>;
+
 /// Lets through what may be done, and tells of what may not.
-#[derive(Clone)]
 pub struct Gate {
+    takes: Rule,
     access: Access,
     guard: Arc<Guard>,
     clock: Arc<dyn Clock>,
@@ -20,38 +23,36 @@ pub struct Gate {
 // === impl Gate ===
 
 impl Gate {
-    /// In front of what is served behind this guard.
-    pub fn new(access: Access, guard: Arc<Guard>, clock: Arc<dyn Clock>) -> Self {
-        Self { access, guard, clock }
+    /// In front of what is served behind this guard, where requests take what `takes` says.
+    pub fn new(takes: Rule, access: Access, guard: Arc<Guard>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { takes, access, guard, clock })
     }
 
-    /// Who calls; `None`: `path` takes no role, and nobody has looked.
+    /// Who calls; `None`: this takes no role, and nobody has looked.
     ///
     /// # Errors
     /// Nobody knows who it is, or it may not do that.
-    pub fn admit(
-        &self,
-        path: &str,
-        takes: Option<AccessRole>,
-        peer: Option<&Arc<Remote>>,
-        headers: &HeaderMap,
-    ) -> Result<Option<Caller>, Denied> {
-        let Some(role) = takes else {
-            return self.guard.allows_costly(path).then_some(None).ok_or(Denied::Overloaded);
-        };
-        let token = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let unseen =
-            || Denied::Unauthenticated("internal error: the connection has no peer information".to_owned());
-        let caller = peer.ok_or_else(unseen).and_then(|peer| self.access.caller(peer, token));
-        let checked = caller.and_then(|caller| caller.check(role).map(|()| caller));
-        match checked {
-            Ok(_) if !self.guard.allows_costly(path) => Err(Denied::Overloaded),
-            Ok(caller) => Ok(Some(caller.tells(self, path))),
-            Err(denied) => {
+    pub fn admit<B>(self: &Arc<Self>, request: &Request<B>) -> Result<Option<Caller>, Denied> {
+        let path = request.uri().path();
+        let caller = match (self.takes)(path).map(|role| self.identify(request, role)) {
+            Some(Err(denied)) => {
                 self.tell(path, &denied);
-                Err(denied)
+                return Err(denied);
             }
-        }
+            Some(Ok(caller)) => Some(caller.tells(self, request.uri())),
+            None => None,
+        };
+        self.guard.allows_costly(path).then_some(caller).ok_or(Denied::Overloaded)
+    }
+
+    fn identify<B>(&self, request: &Request<B>, role: AccessRole) -> Result<Caller, Denied> {
+        let peer = request.extensions().get::<Arc<Remote>>().ok_or_else(|| {
+            Denied::Unauthenticated("internal error: the connection has no peer information".to_owned())
+        })?;
+        let token = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let caller = self.access.caller(peer, token)?;
+        caller.check(role)?;
+        Ok(caller)
     }
 
     /// Tells that this was refused.

@@ -12,18 +12,17 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::refuse::because;
-use crate::api::auth::{self, Caller, Denied, Gate};
-use crate::limits::Remote;
+use crate::api::auth::{Caller, Denied, Gate};
 
 /// Puts the gate in front of a service.
 #[derive(Clone)]
-pub(super) struct Authorize(pub(super) Gate);
+pub(super) struct Authorize(pub(super) Arc<Gate>);
 
 /// A service behind it.
 #[derive(Clone)]
 pub(super) struct Authorizing<S> {
     inner: S,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 /// The caller of this request.
@@ -72,9 +71,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let peer = request.extensions().get::<Arc<Remote>>();
-        match self.gate.admit(path, auth::of_call(path), peer, request.headers()) {
+        match self.gate.admit(&request) {
             Ok(caller) => {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);

@@ -89,7 +89,7 @@ impl ElectionService for Election {
         &self,
         request: Request<StepDownRequest>,
     ) -> Result<Response<StepDownResponse>, Status> {
-        let by = authorize::caller(&request)?.who;
+        let by = authorize::caller(&request)?.who();
         let status = self.parts.driver.status();
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status, self.parts.clock.now()));

@@ -3,18 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::auth::{self, Denied, Gate};
-use crate::limits::Remote;
+use crate::api::auth::{Denied, Gate};
 
 /// 401 to those whom nobody knows. Every role may read, so nobody else is refused here.
-pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let path = Uri::path(request.uri());
-    let peer = request.extensions().get::<Arc<Remote>>();
-    match gate.admit(path, auth::of_path(path), peer, request.headers()) {
+pub(super) async fn check(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.admit(&request) {
         Ok(_) => next.run(request).await,
         Err(Denied::Unauthenticated(why)) => {
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], why + "\n").into_response()

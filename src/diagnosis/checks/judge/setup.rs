@@ -21,18 +21,12 @@ pub fn config(facts: &Facts) -> Judgement {
 /// Who reaches the listeners, and may do what?
 pub fn listeners(facts: &Facts) -> Judgement {
     let (limit, config) = ("TLS, or loopback", &facts.config);
-    let plain = config.plain_listeners();
-    if plain.is_empty() {
+    let Some(measured) = config.exposure() else {
         let how = match &config.tls.cert_file {
             Some(_) => "both listeners speak TLS and ask who is calling",
             None => "both listeners are on loopback",
         };
         return Outcome::new(Status::Pass, how, limit).made();
-    }
-    let plain = plain.join(" and ");
-    let measured = match &config.auth.access_file {
-        Some(_) => format!("auth.insecure: tokens travel unencrypted to {plain}"),
-        None => format!("auth.insecure: whoever reaches {plain} may do anything"),
     };
     let fix = "set tls.ca_file, tls.cert_file and tls.key_file; metad tls init makes some for trying out";
     Outcome::new(Status::Warn, measured, limit).fix(fix).made()
