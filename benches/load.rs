@@ -156,7 +156,10 @@ fn look_ups(runtime: &tokio::runtime::Runtime, etcd: &EtcdCluster) {
     let plain = leading("lookups", etcd, |node| node);
     let secured = leading("secured", etcd, |node| papers.of(node));
     for (connections, under_way) in LOAD {
-        let nodes = [(&plain, "plain", Credentials::default()), (&secured, "TLS and roles", papers.reader())];
+        let nodes = [
+            (&plain, "plain", Credentials::default()),
+            (&secured, "TLS and roles", papers.credentials(Some("reader"), None)),
+        ];
         for (node, how, with) in nodes {
             let before = cpu_secs(node.pid());
             let (times, took) = runtime.block_on(ask(node, &with, connections, under_way));

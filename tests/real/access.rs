@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use metad::client::{MemberClient, MetaClient, WorkerSpec};
-use metad::tls::client::{CredentialFiles, Credentials};
-use metad::tls::files::PemFiles;
+use metad::tls::client::Credentials;
 use tempfile::TempDir;
 
 use crate::support::crew::{PATIENCE, leads, report, tenures, wait_until_all_know_all};
@@ -43,9 +42,7 @@ impl Cluster {
     fn start(tokens: &[(&str, &str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let papers = Papers::create(&dir.path().join("papers"), &["n1", "n2"]);
-        let lines: Vec<String> =
-            tokens.iter().map(|(role, name, file)| papers.make_token(role, name, file)).collect();
-        papers.write_access(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        papers.make_tokens(tokens);
         let etcd = EtcdCluster::start(1);
         let mut nodes = Vec::new();
         for id in ["n1", "n2"] {
@@ -64,20 +61,8 @@ impl Cluster {
         (output.status.code().unwrap_or(-1), said.concat())
     }
 
-    /// What n1 counts.
-    fn metrics(&self) -> String {
-        let mut curl = std::process::Command::new("curl");
-        curl.args(["-s", "--cacert"]).arg(self.papers.path("ca.pem"));
-        curl.arg("--cert")
-            .arg(self.papers.path("reader.pem"))
-            .arg("--key")
-            .arg(self.papers.path("reader.key"));
-        curl.arg(format!("https://{}/metrics", self.nodes[0].http_addr()));
-        String::from_utf8_lossy(&spawn::output(curl, PATIENCE).stdout).into_owned()
-    }
-
     fn credentials(&self, name: &str) -> Credentials {
-        credentials(&self.papers, Some(name), None)
+        self.papers.credentials(Some(name), None)
     }
 
     /// It was refused in these words, and the node has told so.
@@ -106,15 +91,9 @@ impl Cluster {
     }
 }
 
-fn credentials(papers: &Papers, certificate: Option<&str>, token: Option<&str>) -> Credentials {
-    let file = |kind: &str| certificate.map(|name| papers.path(&format!("{name}.{kind}")));
-    let pem = PemFiles { ca: Some(papers.path("ca.pem")), cert: file("pem"), key: file("key") };
-    Credentials::open(CredentialFiles { pem, token: token.map(|t| papers.path(t)) }).expect("credentials")
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+fn block_on<T>(limit: Duration, future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(PATIENCE * 2, future).await.expect("in time") })
+    runtime.block_on(async { tokio::time::timeout(limit, future).await.expect("in time") })
 }
 
 fn spec(host: &str) -> WorkerSpec {
@@ -177,7 +156,7 @@ fn a_role_is_for_what_it_is_for() {
     }
     let lead = cluster.nodes[0].rpc_addr().to_string();
     let follow = cluster.nodes[1].rpc_addr().to_string();
-    block_on(async {
+    block_on(PATIENCE * 2, async {
         let token = {
             let mut client =
                 MemberClient::lazy(&lead, &cluster.credentials("reader"), PATIENCE).expect("a client");
@@ -211,7 +190,7 @@ fn a_role_is_for_what_it_is_for() {
             .await
             .expect("any worker")
             .worker_id;
-        let h1 = meta(credentials(papers, None, Some("h1.token")));
+        let h1 = meta(papers.credentials(None, Some("h1.token")));
         let refused = h1.register_worker(spec("h2")).await.expect_err("refused");
         assert!(refused.to_string().contains("may not act for the worker at h2:7"), "{refused}");
         let own = h1.register_worker(spec("h1")).await.expect("itself").worker_id;
@@ -345,7 +324,7 @@ fn handshakes_that_never_end_cost_nobody_anything() {
     assert!(usage::rss_mb(cluster.nodes[0].pid()) < RSS_MAX_MB);
     // Each ends by itself, or has made way.
     let counted = |limit: &str| -> f64 {
-        let page = cluster.metrics();
+        let page = cluster.papers.get(cluster.nodes[0].http_addr(), "/metrics", PATIENCE).expect("metrics").1;
         let series = format!("metad_limits_reached_total{{listener=\"grpc\",limit=\"{limit}\"}} ");
         page.lines().find_map(|l| l.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
     };
@@ -365,14 +344,14 @@ fn everything_is_rotated_under_load() {
     let (so_long, every) = (secs("METAD_TEST_ROTATION_SECS", 8), secs("METAD_TEST_ROTATION_EVERY_SECS", 4));
     let cluster = Cluster::start(&[("writer", "load", "load.token")]);
     let papers = &cluster.papers;
-    let with = credentials(papers, None, Some("load.token"));
+    let with = papers.credentials(None, Some("load.token"));
     let (is_over, calls, failed) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(vec![])));
     let load = {
         let (is_over, calls, failed, with) = (is_over.clone(), calls.clone(), failed.clone(), with.clone());
         let addresses: Vec<String> = cluster.nodes.iter().map(|n| n.rpc_addr().to_string()).collect();
         std::thread::spawn(move || {
-            block_on_for(so_long + PATIENCE, async {
+            block_on(so_long + PATIENCE, async {
                 while !is_over.load(Ordering::Relaxed) {
                     // A client of its own now and then: connections are made all the time.
                     let client = MetaClient::new(addresses.clone())
@@ -422,11 +401,6 @@ fn everything_is_rotated_under_load() {
     cluster.assert_untouched();
 }
 
-fn block_on_for<T>(limit: Duration, future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(limit, future).await.expect("in time") })
-}
-
 /// A new authority: first it is trusted beside the old one, then its certificates are used, then it is alone. A new token
 /// likewise.
 fn rotate(papers: &Papers, round: usize, client: &Credentials, every: Duration) {
@@ -462,10 +436,7 @@ fn rotate(papers: &Papers, round: usize, client: &Credentials, every: Duration) 
 fn secrets_are_nowhere_to_be_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let papers = Papers::create(&dir.path().join("papers"), &["n1"]);
-    papers.write_access(&[
-        &papers.make_token("admin", "ops", "ops.token"),
-        &papers.make_token("member", "n1", "own.token"),
-    ]);
+    papers.make_tokens(&[("admin", "ops", "ops.token"), ("member", "n1", "own.token")]);
     let seen = dir.path().join("seen");
     let program = format!("tr '\\0' '\\n' </proc/$$/environ >{}; exec sleep 1000", seen.display());
     let etcd = EtcdCluster::start(1);
@@ -497,7 +468,7 @@ fn secrets_are_nowhere_to_be_read() {
     for pid in node.tree() {
         places.push(text(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()));
     }
-    places.push(format!("{:?}", credentials(&papers, Some("admin"), Some("ops.token"))));
+    places.push(format!("{:?}", papers.credentials(Some("admin"), Some("ops.token"))));
     assert!(
         places[0].len() > 1000 && places[3].contains("METAD_TOKEN"),
         "there is something to look through"

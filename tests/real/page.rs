@@ -368,10 +368,7 @@ fn screenshots() {
 fn a_node_that_asks_who_is_calling_shows_itself_to_a_token() {
     let dir = tempfile::tempdir().expect("a directory");
     let papers = Papers::create(&dir.path().join("papers"), &["n1"]);
-    papers.write_access(&[
-        &papers.make_token("reader", "ops", "token"),
-        &papers.make_token("reader", "old", "old"),
-    ]);
+    papers.make_tokens(&[("reader", "ops", "token"), ("reader", "old", "old")]);
     let token = std::fs::read_to_string(papers.path("token")).expect("a token");
     let builder = NodeBuilder::new("n1").sqlite(dir.path().join("n1.db"));
     let node = builder.env("METAD_AUTH__ACCESS_FILE", papers.path("access")).spawn();

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tonic::transport::Endpoint;
 
 use super::node::NodeBuilder;
-use super::{http, install, spawn};
+use super::tls::openssl;
+use super::{http, spawn};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -45,28 +46,15 @@ pub fn get(node: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(
     if !all_nodes_are_secured() {
         return http::get(node, path, timeout);
     }
-    let papers = common();
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "-w", "\n%{http_code}", "--max-time", &timeout.as_secs_f64().to_string(), "--cacert"]);
-    curl.arg(papers.path("ca.pem")).arg("--cert").arg(papers.path("reader.pem"));
-    curl.arg("--key").arg(papers.path("reader.key")).arg(format!("https://{node}{path}"));
-    let said = spawn::output(curl, TIMEOUT);
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    let (body, code) = text.rsplit_once('\n').unwrap_or_default();
-    match code.parse() {
-        Ok(code) if said.status.success() => Ok((code, body.to_owned())),
-        _ => Err(std::io::Error::other(format!("{:?}: {text}", said.status))),
-    }
+    common().get(node, path, timeout)
 }
 
 /// A connection to a node of this process, whatever it speaks, for one who may read and write the state.
 pub fn channel(node: SocketAddr) -> Authorized {
-    let mut files = CredentialFiles::default();
-    if all_nodes_are_secured() {
-        let file = |name: &str| Some(common().path(name));
-        files.pem = PemFiles { ca: file("ca.pem"), cert: file("writer.pem"), key: file("writer.key") };
-    }
-    let credentials = Credentials::open(files).expect("credentials");
+    let credentials = match all_nodes_are_secured() {
+        true => common().credentials(Some("writer"), None),
+        false => Credentials::default(),
+    };
     credentials.connect_lazily(&Endpoint::from_shared(format!("http://{node}")).expect("an address"))
 }
 
@@ -125,11 +113,33 @@ impl Papers {
         shown
     }
 
-    /// A reader's certificate, for the library.
-    pub fn reader(&self) -> Credentials {
-        let file = |name: &str| Some(self.path(name));
-        let pem = PemFiles { ca: file("ca.pem"), cert: file("reader.pem"), key: file("reader.key") };
-        Credentials::open(CredentialFiles { pem, token: None }).expect("credentials")
+    /// The same for the library: this certificate, and the token in this file.
+    pub fn credentials(&self, certificate: Option<&str>, token: Option<&str>) -> Credentials {
+        let file = |kind: &str| certificate.map(|name| self.path(&format!("{name}.{kind}")));
+        let pem = PemFiles { ca: Some(self.path("ca.pem")), cert: file("pem"), key: file("key") };
+        Credentials::open(CredentialFiles { pem, token: token.map(|t| self.path(t)) }).expect("credentials")
+    }
+
+    /// What a node says to a reader's `GET path`.
+    pub fn get(&self, node: SocketAddr, path: &str, timeout: Duration) -> std::io::Result<(u16, String)> {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-s",
+            "-w",
+            "\n%{http_code}",
+            "--max-time",
+            &timeout.as_secs_f64().to_string(),
+            "--cacert",
+        ]);
+        curl.arg(self.path("ca.pem")).arg("--cert").arg(self.path("reader.pem"));
+        curl.arg("--key").arg(self.path("reader.key")).arg(format!("https://{node}{path}"));
+        let said = spawn::output(curl, TIMEOUT);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').unwrap_or_default();
+        match code.parse() {
+            Ok(code) if said.status.success() => Ok((code, body.to_owned())),
+            _ => Err(std::io::Error::other(format!("{:?}: {text}", said.status))),
+        }
     }
 
     /// It shows the token in this file.
@@ -144,6 +154,12 @@ impl Papers {
         let mut command = spawn::metad_command();
         command.args(["token", "--role", role, "--name", name, "--token-file"]).arg(self.path(file));
         run(command)
+    }
+
+    /// Makes these tokens, by role, name and file, and an access file of all of them.
+    pub fn make_tokens(&self, tokens: &[(&str, &str, &str)]) {
+        let lines = tokens.iter().map(|(role, name, file)| self.make_token(role, name, file));
+        self.write_access(&[&lines.collect::<String>()]);
     }
 
     /// Replaces the access file, in one step.
@@ -163,18 +179,9 @@ impl Papers {
             format!("subjectAltName={},IP:{ip}\nextendedKeyUsage=clientAuth,serverAuth\n", names.join(","));
         std::fs::write(self.path("ext.cnf"), extensions).expect("written");
         let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x";
-        self.openssl(&format!("{request} -keyout {name}.key -out {name}.csr"), false);
+        openssl(&self.dir, &format!("{request} -keyout {name}.key -out {name}.csr"), false);
         let sign = "x509 -req -CA ca.pem -CAkey ca.key -days 1 -extfile ext.cnf -set_serial 77";
-        self.openssl(&format!("{sign} -in {name}.csr -out {name}.pem"), has_expired);
-    }
-
-    fn openssl(&self, args: &str, long_ago: bool) {
-        let mut command = Command::new("openssl");
-        command.current_dir(&self.dir).args(args.split_whitespace());
-        if long_ago {
-            command.env("LD_PRELOAD", install::libfaketime()).env("FAKETIME", "2020-01-01 00:00:00");
-        }
-        run(command);
+        openssl(&self.dir, &format!("{sign} -in {name}.csr -out {name}.pem"), has_expired);
     }
 }
 

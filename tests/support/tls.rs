@@ -49,13 +49,13 @@ impl TlsFiles {
         fs::write(dir.join("openssl.cnf"), OPENSSL_CNF).expect("openssl.cnf written");
         let request = "req -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
         let authority = "-x509 -extensions ca -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem";
-        openssl(dir, format!("{request} {authority}"));
+        openssl(dir, &format!("{request} {authority}"), false);
         for (name, common_name, serial) in [("server", "etcd", 1), ("client", "metad", 2)] {
             let files = format!("-keyout {name}.key -out {name}.csr");
-            openssl(dir, format!("{request} -new -subj /CN={common_name} {files}"));
+            openssl(dir, &format!("{request} -new -subj /CN={common_name} {files}"), false);
             let sign = "x509 -req -CA ca.pem -CAkey ca.key -days 30 -extfile openssl.cnf";
             let files = format!("-in {name}.csr -out {name}.pem");
-            openssl(dir, format!("{sign} -extensions {name} -set_serial {serial} {files}"));
+            openssl(dir, &format!("{sign} -extensions {name} -set_serial {serial} {files}"), false);
         }
         Self {
             ca: dir.join("ca.pem"),
@@ -67,9 +67,13 @@ impl TlsFiles {
     }
 }
 
-fn openssl(dir: &Path, args: String) {
+/// Runs it in this folder; `long_ago`: as if it were 2020.
+pub(super) fn openssl(dir: &Path, args: &str, long_ago: bool) {
     let mut command = Command::new("openssl");
     command.current_dir(dir).args(args.split_whitespace());
+    if long_ago {
+        command.env("LD_PRELOAD", install::libfaketime()).env("FAKETIME", "2020-01-01 00:00:00");
+    }
     let output = spawn::output(command, Duration::from_secs(60));
     assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
