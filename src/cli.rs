@@ -17,6 +17,7 @@ mod panics;
 mod query;
 mod release;
 mod reload;
+mod role;
 mod secrets;
 mod serve;
 mod settings;

@@ -274,8 +274,11 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     pub(super) no_write_probe: bool,
     /// List the checks
-    #[arg(long)]
+    #[arg(long, conflicts_with = "role")]
     pub(super) list: bool,
+    /// Print etcd's commands that make a user with the permissions which metad needs
+    #[arg(long)]
+    pub(super) role: bool,
 }
 
 #[derive(Args, Debug)]

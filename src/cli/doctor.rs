@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
-use super::{Failure, asking, output, settings};
+use super::{Failure, asking, output, role, settings};
 use crate::api::view::checks::ReportDocument;
 use crate::clock::{Clock, OsClock};
 use crate::diagnosis::checks::background::AT_ONCE;
@@ -29,6 +29,9 @@ const CHECK_SAMPLE: Duration = Duration::from_secs(1);
 pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.list {
         return output::print(&render::list()).map(|()| 0);
+    }
+    if args.role {
+        return role::print(&args.settings);
     }
     let (loaded, of_node, target) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };

@@ -273,7 +273,7 @@ impl fmt::Display for Verdict {
             Verdict::EtcdRefuses(why) => write!(
                 f,
                 "fault of etcd's access control: etcd answers, and refuses this node: {why}; check \
-                 store.etcd.username, the password in store.etcd.password_file, and the role of that user",
+                 store.etcd.username and the password in store.etcd.password_file, and the user's role (metad doctor --role)",
             ),
             Verdict::EtcdFull => f.write_str(
                 "etcd is full (alarm NOSPACE): it grants no lease and takes no write; compact it, defragment \

@@ -142,8 +142,8 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
         JoinFailure::Denied(_) if shared.has_joined() => None,
         JoinFailure::Denied(why) => {
             let detail = format!(
-                "{why}; check store.etcd.username and password_file, and that the user's role may read and write \
-                 the prefix: etcdctl role grant-permission ROLE readwrite --prefix=true {}",
+                "{why}; check store.etcd.username and password_file, and that the user may read and write {}*: metad \
+                 doctor --role prints etcd's commands",
                 shared.keys.prefix()
             );
             Some(Ending::with_detail(Reason::StoreDenied, detail))

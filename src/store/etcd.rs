@@ -14,6 +14,7 @@ pub mod inspect;
 mod keepalive;
 mod login;
 mod member;
+mod permission;
 mod probe;
 mod reach;
 mod stray;
@@ -269,10 +270,14 @@ impl Shared {
     async fn ask(&self, member: &Arc<Member>, request: &Request) -> Result<Response, StoreError> {
         let started = self.clock.now();
         let answer = self.ask_own(member, request).await;
-        if answer.is_ok() {
-            self.record_round_trip(self.clock.now().since(started));
+        match answer {
+            Ok(response) => {
+                self.record_round_trip(self.clock.now().since(started));
+                Ok(response)
+            }
+            Err(e) if permission::is_missing(&e) => Err(self.name_permission(member, request, e).await),
+            Err(e) => Err(e),
         }
-        answer
     }
 
     fn record_round_trip(&self, took: Duration) {

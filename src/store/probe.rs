@@ -190,7 +190,8 @@ impl Finding {
             }
             Finding::Stray { .. } => "remove it from store.etcd.endpoints",
             Finding::Refuses(_) => {
-                "check store.etcd.username, the password in store.etcd.password_file, and the role of that user"
+                "check store.etcd.username and the password in store.etcd.password_file; metad doctor --role prints \
+                 the commands for a user of etcd"
             }
             Finding::DecidesNothing(_) => "check the disks of etcd's members and the network between them",
             Finding::HasNoLeader => {

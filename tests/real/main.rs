@@ -14,6 +14,7 @@ mod data_dir;
 mod doctor;
 mod election_etcd;
 mod endpoint;
+mod etcd_role;
 mod exhaustion;
 mod fence;
 mod guardian;

@@ -46,18 +46,22 @@ impl EtcdCluster {
     /// etcdctl goes on as `root`, which gets the same password.
     #[track_caller]
     pub fn enable_auth(&self, user: &str, password: &str) {
-        let root = format!("root:{password}");
         let commands = [
-            format!("user add {root}"),
-            "role add root".into(),
-            "user grant-role root root".into(),
             format!("user add {user}:{password}"),
-            "role add metad".into(),
-            "role grant-permission metad --prefix=true readwrite /metad/".into(),
+            "role add metad".to_owned(),
+            "role grant-permission metad --prefix=true readwrite /metad/".to_owned(),
             format!("user grant-role {user} metad"),
-            "auth enable".into(),
         ];
-        for command in commands {
+        self.enable_auth_with(password, &commands);
+    }
+
+    /// The same with a user that these commands make.
+    #[track_caller]
+    pub fn enable_auth_with(&self, password: &str, commands: &[String]) {
+        let root = format!("root:{password}");
+        let make_root =
+            [format!("user add {root}"), "role add root".into(), "user grant-role root root".into()];
+        for command in make_root.iter().chain(commands).chain(&["auth enable".to_owned()]) {
             self.etcdctl_ok(&command.split(' ').collect::<Vec<_>>());
         }
         *self.root.lock().expect("not poisoned") = Some(root);

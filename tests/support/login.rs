@@ -21,6 +21,20 @@ impl Login {
     #[track_caller]
     pub fn enable(etcd: &EtcdCluster, password: &str) -> Self {
         etcd.enable_auth(USER, password);
+        Self::with_file(password)
+    }
+
+    /// The same with a user and a role made by these commands of etcdctl, in which no password is given.
+    #[track_caller]
+    pub fn enable_with(etcd: &EtcdCluster, password: &str, commands: &[String]) -> Self {
+        let add = format!("user add {USER}");
+        let named: Vec<String> =
+            commands.iter().map(|c| if *c == add { format!("{c}:{password}") } else { c.clone() }).collect();
+        etcd.enable_auth_with(password, &named);
+        Self::with_file(password)
+    }
+
+    fn with_file(password: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("password");
         std::fs::write(&file, format!("{password}\n")).expect("a file");

@@ -82,6 +82,11 @@ enum Standing {
 // === impl Login ===
 
 impl Login {
+    /// Who logs in.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Logs in as `user` with the password in `file`, which is read at each login.
     ///
     /// # Errors
