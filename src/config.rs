@@ -217,6 +217,8 @@ pub struct RpcConfig {
 pub struct HttpConfig {
     /// Where to listen, `host:port`; port 0 lets the system choose.
     pub listen_addr: String,
+    /// Where browsers reach the page, `host:port`; see [`Config::page_address`], which is the way to read this field.
+    pub advertise_addr: Option<String>,
     /// The most connections at once.
     pub max_connections: u64,
     /// The most connections of one address.
@@ -436,6 +438,17 @@ impl Config {
         let differs = |path: &&str| layers::lookup(&mine, path) != layers::lookup(&others, path);
         KEYS.iter().map(|key| key.path).filter(differs).collect()
     }
+
+    /// Where browsers reach the page, once its listener is bound to `bound`: the configured address; or `bound` itself,
+    /// at the host where gRPC is advertised if it listens on all addresses.
+    pub fn page_address(&self, bound: SocketAddr) -> String {
+        let host = self.node.advertise_addr.as_deref().and_then(|address| address.rsplit_once(':'));
+        match (&self.http.advertise_addr, host) {
+            (Some(configured), _) => with_port_of(configured, bound),
+            (None, Some((host, _))) if bound.ip().is_unspecified() => format!("{host}:{}", bound.port()),
+            _ => bound.to_string(),
+        }
+    }
 }
 
 // === impl NodeConfig ===
@@ -444,13 +457,15 @@ impl NodeConfig {
     /// Where the others reach us, once the gRPC listener is bound to `bound`: the configured address, with a
     /// port of 0 replaced by the bound one; without a configured address, `bound` itself.
     pub fn advertised(&self, bound: SocketAddr) -> String {
-        match &self.advertise_addr {
-            None => bound.to_string(),
-            Some(configured) => match configured.strip_suffix(":0") {
-                Some(host) => format!("{host}:{}", bound.port()),
-                None => configured.clone(),
-            },
-        }
+        self.advertise_addr.as_deref().map_or_else(|| bound.to_string(), |at| with_port_of(at, bound))
+    }
+}
+
+/// A configured address, with a port of 0 replaced by the bound one.
+fn with_port_of(configured: &str, bound: SocketAddr) -> String {
+    match configured.strip_suffix(":0") {
+        Some(host) => format!("{host}:{}", bound.port()),
+        None => configured.to_owned(),
     }
 }
 

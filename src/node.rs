@@ -494,7 +494,10 @@ impl Node {
             store,
             checks,
             readers: Arc::new(Readers::new(web.readers(config.http.max_event_readers))),
-            hosts: Arc::new(Hosts::new(config.http.allowed_hosts.as_deref())),
+            hosts: Arc::new(Hosts::new(
+                config.http.allowed_hosts.as_deref(),
+                config.http.advertise_addr.as_deref(),
+            )),
         };
         let stop = stop_servers.clone().cancelled_owned();
         servers.spawn(http::serve(listeners.http, http_parts, web, for_http, stop));

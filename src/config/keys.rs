@@ -289,6 +289,14 @@ pub static KEYS: &[Key] = &[
             "HTTP listen address, separate from gRPC so that a probe never waits behind a call; port 0 as \
              above.",
         ),
+    Key::new(
+        "http.advertise_addr",
+        Kind::Address,
+        unset("http.listen_addr, or its port at the host of node.advertise_addr where it is 0.0.0.0", "m1.example.com:5691"),
+    )
+    .help(
+        "Address at which browsers reach this node's page; status, members and the pages of other members link to it.",
+    ),
     Key::new("http.max_connections", int(1, 1_000_000), Fallback::Integer(1000)).help(
         "Maximum number of connections, as for gRPC; a few more are reserved for /livez, /readyz and \
          /healthz.",
@@ -306,7 +314,8 @@ pub static KEYS: &[Key] = &[
          for a new one.",
     ),
     Key::new("http.allowed_hosts", Kind::Text, unset("no others", "meta.example.com,meta.example.org")).help(
-        "Host names under which the page may be requested, separated by commas. IP addresses, names without \
+        "Host names under which the page may be requested, separated by commas, besides that of http.advertise_addr. IP \
+         addresses, names without \
          a dot and names of private networks (.local, .internal, .svc, …) always work; others are refused, \
          so that no web site can read this page through the browser of a user who can reach it.",
     ),

@@ -163,6 +163,26 @@ fn the_advertised_address_follows_the_bound_port() {
 }
 
 #[test]
+fn the_page_is_linked_where_a_browser_reaches_it() {
+    let cases = [
+        ("", "127.0.0.1:4322", "127.0.0.1:4322"),
+        ("[node]\nadvertise_addr = \"m1:5690\"", "127.0.0.1:4322", "127.0.0.1:4322"),
+        ("[node]\nadvertise_addr = \"m1:5690\"", "0.0.0.0:4322", "m1:4322"),
+        ("[http]\nadvertise_addr = \"page.example.com:443\"", "0.0.0.0:4322", "page.example.com:443"),
+        (
+            "[http]\nlisten_addr = \"0.0.0.0:0\"\nadvertise_addr = \"m1:0\"\n[auth]\ninsecure = true",
+            "0.0.0.0:4322",
+            "m1:4322",
+        ),
+    ];
+    for (text, bound, expected) in cases {
+        let loaded = from_file(text).unwrap();
+        assert_eq!(loaded.config.page_address(bound.parse().unwrap()), expected, "{text}");
+        assert!(loaded.warnings.is_empty(), "{text}: {:?}", loaded.warnings);
+    }
+}
+
+#[test]
 fn variables_of_others_are_ignored() {
     let env = [("METAD_CONFIG", "x"), ("METAD_META", "y"), ("METAD_SERVICE_PORT", "1"), ("A__B", "z")];
     let loaded = run(None, &env, NODE).unwrap();
@@ -247,6 +267,7 @@ fn warnings_for_what_is_probably_not_meant() {
         (format!("store.kind = \"sqlite\"\n{etcd}"), "store.etcd.endpoints (file "),
         (format!("{etcd}username = \"u\"\npassword_file = \"p\""), "unencrypted"),
         ("rpc.listen_addr = \"0.0.0.0:5690\"\nauth.insecure = true".to_owned(), "--advertise-addr"),
+        ("http.advertise_addr = \"0.0.0.0:5691\"".to_owned(), "no browser can reach its page"),
         (
             format!(
                 "{etcd}[tls]\nca_file = \"a\"\ncert_file = \"c\"\nkey_file = \"k\"\n[auth]\ninsecure = true"

@@ -305,6 +305,7 @@ fn values_that_do_not_fit_together() {
             "http.listen_addr = \"127.0.0.1:5690\"",
             &["http.listen_addr", "is also rpc.listen_addr", "--http-addr"],
         ),
+        ("http.advertise_addr = \"h:0\"", &["\"h:0\": has port 0", "for example 5691"]),
         ("node.advertise_addr = \"h:0\"", &["\"h:0\": has port 0", "for example 5690"]),
         (
             "meta.meta_leader_lease_secs = 5\nmeta.tick_interval_ms = 5001",

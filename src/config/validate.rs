@@ -33,7 +33,8 @@ pub(super) fn values(table: &Table, origins: &Origins) -> Vec<ConfigError> {
 /// Checks the values against each other.
 pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     let rules = Rules { config, origins };
-    let mut results = vec![rules.one_port_each(), rules.advertised(), rules.main_loop_timeout()];
+    let mut results = vec![rules.one_port_each(), rules.main_loop_timeout()];
+    results.extend(rules.advertised());
     results.extend(rules.timings());
     results.extend(rules.tls());
     results.extend([rules.exposed("rpc.listen_addr"), rules.exposed("http.listen_addr")]);
@@ -72,12 +73,19 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
         let insecure = origins.get("auth.insecure");
         warnings.push(format!("auth.insecure ({insecure}) has no effect, because tls.cert_file is set"));
     }
-    if let Some(advertised) = config.node.advertise_addr.as_deref().filter(|text| address::is_wildcard(text))
-    {
-        warnings.push(format!(
-            "node.advertise_addr is {advertised}, where no other machine can reach this node: set it to a \
-             host:port of this machine (--advertise-addr)"
-        ));
+    let advertised = [
+        (
+            "node.advertise_addr (--advertise-addr)",
+            &config.node.advertise_addr,
+            "no other machine can reach this node",
+        ),
+        ("http.advertise_addr", &config.http.advertise_addr, "no browser can reach its page"),
+    ];
+    for (key, address, consequence) in advertised {
+        if let Some(address) = address.as_deref().filter(|text| address::is_wildcard(text)) {
+            let fix = "set it to a host:port of this machine";
+            warnings.push(format!("{key} is {address}, where {consequence}: {fix}"));
+        }
     }
     warnings
 }
@@ -215,15 +223,28 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn advertised(&self) -> Result<(), ConfigError> {
-        let port = address::port(&self.config.rpc.listen_addr);
-        match &self.config.node.advertise_addr {
-            Some(advertised) if address::port(advertised) == 0 && port != 0 => {
-                let fix = format!("name the port that other members connect to, for example {port}");
-                Err(self.invalid("node.advertise_addr", "has port 0, to which no client can connect", &fix))
+    /// An address at which nobody listens cannot be advertised.
+    fn advertised(&self) -> [Result<(), ConfigError>; 2] {
+        let config = self.config;
+        let judge = |key: &'static str, advertised: &Option<String>, listen: &str, who: &str| {
+            let port = address::port(listen);
+            match advertised {
+                Some(advertised) if address::port(advertised) == 0 && port != 0 => {
+                    let fix = format!("name the port that {who} connect to, for example {port}");
+                    Err(self.invalid(key, "has port 0, to which no client can connect", &fix))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        }
+        };
+        [
+            judge(
+                "node.advertise_addr",
+                &config.node.advertise_addr,
+                &config.rpc.listen_addr,
+                "other members",
+            ),
+            judge("http.advertise_addr", &config.http.advertise_addr, &config.http.listen_addr, "browsers"),
+        ]
     }
 
     /// Nothing that is waited for may take longer than the lease it is waited under.

@@ -1,6 +1,5 @@
 //! Where a node listens, and where others are told to reach it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -22,26 +21,16 @@ pub(super) struct Listeners {
 
 /// How this node registers.
 pub(super) fn registration(config: &Config, listeners: &Listeners) -> Registration {
-    let bound = listeners.rpc.local_addr();
+    let (rpc, http) = (listeners.rpc.local_addr(), listeners.http.local_addr());
     Registration {
         // Uuid and incarnation are the data dir's; the driver fills them in.
         member: MemberId { node: config.node.id.clone(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
-        rpc_address: bound.map_or_else(|_| listeners.rpc_address.clone(), |at| config.node.advertised(at)),
-        http_address: http_address(config, &listeners.http_address),
+        rpc_address: rpc.map_or_else(|_| listeners.rpc_address.clone(), |at| config.node.advertised(at)),
+        http_address: http.map_or_else(|_| listeners.http_address.clone(), |at| config.page_address(at)),
         priority: u16::try_from(config.node.priority).unwrap_or(u16::MAX),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: Duration::from_secs(config.meta.meta_leader_lease_secs),
         lease: LeaseId(0),
-    }
-}
-
-/// Where others reach the page: a listener on all addresses is reached at the host that gRPC is advertised at.
-fn http_address(config: &Config, bound: &str) -> String {
-    let bound_at: Option<SocketAddr> = bound.parse().ok();
-    let advertised = config.node.advertise_addr.as_deref().and_then(|address| address.rsplit_once(':'));
-    match (bound_at, advertised) {
-        (Some(at), Some((host, _))) if at.ip().is_unspecified() => format!("{host}:{}", at.port()),
-        _ => bound.to_owned(),
     }
 }
 

@@ -24,9 +24,11 @@ pub struct Hosts(Vec<String>);
 // === impl Hosts ===
 
 impl Hosts {
-    /// From the configuration: names, separated by commas.
-    pub fn new(allowed: Option<&str>) -> Self {
-        let names = allowed.unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase());
+    /// From the configuration: names, separated by commas, and the `host:port` where others are told to look.
+    pub fn new(allowed: Option<&str>, advertised: Option<&str>) -> Self {
+        let advertised = advertised.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host);
+        let names = allowed.unwrap_or_default().split(',').chain(advertised);
+        let names = names.map(|name| name.trim().to_ascii_lowercase());
         Self(names.filter(|name| !name.is_empty()).collect())
     }
 
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_name_that_somebody_else_may_own_is_refused() {
-        let hosts = Hosts::new(Some("meta.example.com, Other.example.org"));
+        let hosts = Hosts::new(Some("meta.example.com, Other.example.org"), Some("Page.example.com:443"));
         for host in [
             "127.0.0.1",
             "10.1.2.3:5691",
@@ -74,6 +76,7 @@ mod tests {
             "metad-0.metad.ns.svc.cluster.local",
             "meta.example.com:5691",
             "META.EXAMPLE.COM",
+            "page.example.com",
             "other.example.org.",
         ] {
             assert!(hosts.allows(host), "{host}");
@@ -88,6 +91,6 @@ mod tests {
         ] {
             assert!(!hosts.allows(host), "{host}");
         }
-        assert!(!Hosts::new(None).allows("meta.example.com"));
+        assert!(!Hosts::new(None, None).allows("meta.example.com"));
     }
 }
