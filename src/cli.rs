@@ -9,6 +9,7 @@ mod asking;
 mod completions;
 mod doctor;
 mod explain;
+mod freezing;
 mod history;
 mod key_flags;
 mod notify;
@@ -84,6 +85,8 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Members(args) => query::on_runtime(query::members(args)),
         Command::Watch(args) => query::on_runtime(watch::watch(args)),
         Command::History(args) => query::on_runtime(history::history(args)),
+        Command::Freeze(args) => query::on_runtime(freezing::freeze(args)),
+        Command::Unfreeze { meta } => query::on_runtime(freezing::unfreeze(meta)),
         Command::StepDown(args) => query::on_runtime(steering::step_down(args)),
         Command::Release(args) => query::on_runtime(release::release(args)),
         Command::Wait(args) => query::on_runtime(query::wait(args)),

@@ -11,6 +11,7 @@
 mod acting;
 pub mod data_dir;
 mod dir_lock;
+mod freezing;
 pub mod fuse;
 mod gone;
 mod handle;
@@ -32,6 +33,7 @@ mod watchdog;
 mod watcher;
 pub mod writes;
 
+pub use freezing::FreezeError;
 pub use handle::{Busy, DriverHandle};
 pub use handover::PREPARE_TIMEOUT;
 
@@ -55,6 +57,7 @@ use crate::store::codec::Keys;
 use crate::store::places::Places;
 use crate::telemetry::Telemetry;
 use data_dir::DataDir;
+use freezing::Freezer;
 use fuse::DeadMansSwitch;
 use main_loop::{MainLoop, Tenure};
 use observer::{Moment, Observer};
@@ -230,6 +233,7 @@ impl Driver {
             status: watched,
             ticked_boot_ns: ticked_boot_ns.clone(),
             shuts_down: Arc::default(),
+            freezer: Freezer::new(parts.store.clone(), parts.keys.clone(), tasks.clone()),
         };
         let shared = Shared {
             store: parts.store,
@@ -280,6 +284,7 @@ impl Driver {
         }
         self.watch_for_loss();
         let status = self.status.subscribe();
+        self.parts.tasks.spawn(Box::pin(freezing::end_when_due(self.parts.clone(), status.clone())));
         self.observers.iter_mut().for_each(|o| o.began(&status));
         loop {
             self.act();

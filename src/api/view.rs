@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Instant, rfc3339, wall_clock_ms};
 use crate::driver::status::Status;
-use member::{Answerer, Foreign, Gone, Leader, Member};
+use member::{Answerer, Foreign, FreezeView, Gone, Leader, Member};
 use tenure::Tenure;
 
 /// The form of the documents. It grows when a field changes its meaning or goes; new fields may come at any time.
@@ -44,6 +44,8 @@ pub struct StatusDocument {
     pub last_known_leader: Option<Leader>,
     /// Who queues where only the leader record belongs.
     pub foreign: Option<Foreign>,
+    /// The freeze, if the election is frozen.
+    pub freeze: Option<FreezeView>,
     /// The registered members.
     pub members: Vec<Member>,
     /// The members that have gone within the last hour.
@@ -63,6 +65,8 @@ pub struct LeaderDocument {
     pub last_known_leader: Option<Leader>,
     /// Who queues where only the leader record belongs.
     pub foreign: Option<Foreign>,
+    /// The freeze, if the election is frozen.
+    pub freeze: Option<FreezeView>,
 }
 
 /// Who may lead: `metad members`.
@@ -91,6 +95,8 @@ pub struct ChangeDocument {
     pub leader: Option<Leader>,
     /// Who led when the store last answered; only where the view is outdated.
     pub last_known_leader: Option<Leader>,
+    /// The freeze, if the election is frozen.
+    pub freeze: Option<FreezeView>,
     /// The registered members.
     pub members: Vec<Member>,
     /// The tenure that ended last, as far as the answerer has read the history.
@@ -151,6 +157,7 @@ impl LeaderDocument {
             leader: Leader::of(status, now),
             last_known_leader: Leader::last_known(status, now),
             foreign: Foreign::of(status, look),
+            freeze: status.freeze().cloned().map(Into::into),
         }
     }
 }

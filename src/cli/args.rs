@@ -41,6 +41,13 @@ pub(super) enum Command {
     History(HistoryArgs),
     /// Ask the leader to hand over to a given member, or to any ready one
     StepDown(StepDownArgs),
+    /// Forbid hand-overs and claims of a vacancy, for maintenance
+    Freeze(FreezeArgs),
+    /// End the freeze
+    Unfreeze {
+        #[command(flatten)]
+        meta: MetaArgs,
+    },
     /// Revoke the lease of a node you have confirmed dead; its registration and leader record go with it
     Release(ReleaseArgs),
     /// Wait until there is a leader, or until a node takes part in the election
@@ -173,6 +180,18 @@ pub(super) struct WatchArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) output: OutputFormat,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FreezeArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// What for, shown wherever the freeze is
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    /// End it by itself after this time, at most 720h; without it, metad unfreeze does
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(super) duration: Option<Duration>,
 }
 
 #[derive(Args, Clone, Debug)]

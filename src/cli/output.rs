@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Failure;
 use crate::api::view::Time;
-use crate::api::view::member::{Answerer, Foreign, Gone, Leader, Member};
+use crate::api::view::member::{Answerer, Foreign, FreezeView, Gone, Leader, Member};
 use crate::clock::millis;
 use crate::election::exit::Exit;
 use crate::telemetry::terminal::{plain, plain_lines};
@@ -148,6 +148,20 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
             plain(&f.look)
         )
     })
+}
+
+/// That nobody takes over, and until when; nothing where the election is not frozen.
+pub(super) fn freeze_line(freeze: Option<&FreezeView>, is_led: bool) -> String {
+    freeze.map_or_else(String::new, |freeze| {
+        let vacancy = if is_led { "" } else { "; nobody claims the vacancy meanwhile" };
+        format!("{}{vacancy}\n", frozen(freeze))
+    })
+}
+
+/// The freeze in one sentence.
+pub(super) fn frozen(FreezeView { reason, by, since, until }: &FreezeView) -> String {
+    let until = until.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {at}"));
+    plain(&format!("frozen {until}, since {since}, by {by}: {reason}")).into_owned()
 }
 
 /// Who said so, and how fresh that is.

@@ -44,7 +44,8 @@ pub(super) fn on_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -
 pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let status = ask_both(&args.meta).await?;
-        let StatusDocument { answerer, leader, last_known_leader, foreign, members, gone, .. } = &status;
+        let StatusDocument { answerer, leader, last_known_leader, foreign, freeze, members, gone, .. } =
+            &status;
         match args.output {
             OutputFormat::Json => output::print_json(&status)?,
             OutputFormat::Table => {
@@ -52,7 +53,8 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
                 let m = output::members_table(members, gone);
                 let (foreign, who) =
                     (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
-                output::print(&format!("{l}{foreign}\n{m}\n{who}"))?;
+                let freeze = output::freeze_line(freeze.as_ref(), leader.is_some());
+                output::print(&format!("{l}{foreign}{freeze}\n{m}\n{who}"))?;
             }
         }
         Ok(code_of(leader.as_ref(), answerer))
@@ -64,12 +66,13 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
 pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
     repeat(args.watch, || async {
         let document = LeaderDocument::from(asking::first(&args.meta).await?.leader);
-        let LeaderDocument { answerer, leader, last_known_leader, foreign, .. } = &document;
+        let LeaderDocument { answerer, leader, last_known_leader, foreign, freeze, .. } = &document;
         match args.output {
             OutputFormat::Json => output::print_json(&document)?,
             OutputFormat::Table => {
                 let table = output::leader_table(leader.as_ref(), last_known_leader.as_ref(), answerer);
-                output::print(&(table + &output::foreign_line(foreign.as_ref())))?
+                let freeze = output::freeze_line(freeze.as_ref(), leader.is_some());
+                output::print(&(table + &output::foreign_line(foreign.as_ref()) + &freeze))?
             }
         }
         Ok(code_of(leader.as_ref(), answerer))

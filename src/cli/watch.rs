@@ -59,5 +59,6 @@ fn line(change: &ChangeDocument, told: Option<&Tenure>) -> String {
     let nodes: Vec<&str> = change.members.iter().map(|m| m.node.as_str()).collect();
     let news = change.last_ended.as_ref().filter(|t| told != Some(*t));
     let ended = news.map(|t| format!("  {}", history::sentence(t))).unwrap_or_default();
-    plain(&format!("{}  {who}  members {}{ended}", change.time, nodes.join(" "))).into_owned()
+    let freeze = change.freeze.as_ref().map(|f| format!("  {}", output::frozen(f))).unwrap_or_default();
+    plain(&format!("{}  {who}  members {}{freeze}{ended}", change.time, nodes.join(" "))).into_owned()
 }

@@ -10,8 +10,9 @@ use tonic::transport::Endpoint;
 use crate::clock::millis;
 use crate::proto::metad::election_service_client::ElectionServiceClient;
 use crate::proto::metad::{
-    HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse, MembersRequest, MembersResponse,
-    ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse,
+    FreezeRequest, FreezeResponse, HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse,
+    MembersRequest, MembersResponse, ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse,
+    StepDownRequest, StepDownResponse, UnfreezeRequest, UnfreezeResponse,
 };
 use crate::tls::client::{Authorized, Credentials, NoConnection};
 
@@ -125,6 +126,28 @@ impl MemberClient {
     ) -> Result<StepDownResponse, CallError> {
         let request = StepDownRequest { to: to.unwrap_or_default().to_owned(), expected_token };
         bounded(&self.address, self.timeout, self.service.step_down(request)).await
+    }
+
+    /// Freezes the election, for so long or until somebody ends it.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn freeze(
+        &mut self,
+        reason: &str,
+        duration: Option<Duration>,
+    ) -> Result<FreezeResponse, CallError> {
+        let for_secs = duration.map_or(0, |duration| duration.as_secs().max(1));
+        let request = FreezeRequest { reason: reason.to_owned(), for_secs };
+        bounded(&self.address, self.timeout, self.service.freeze(request)).await
+    }
+
+    /// Ends the freeze, if there is one.
+    ///
+    /// # Errors
+    /// It does not answer in time, or with an error.
+    pub async fn unfreeze(&mut self) -> Result<UnfreezeResponse, CallError> {
+        bounded(&self.address, self.timeout, self.service.unfreeze(UnfreezeRequest {})).await
     }
 
     /// Asks a candidate whether it would take over the tenure with this token.

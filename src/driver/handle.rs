@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
+use super::freezing::{FreezeError, Freezer};
 use super::status::{Role, Status};
 use crate::clock::Instant;
 use crate::election::event::Event;
 use crate::election::history::Reason;
+use crate::election::record::Freeze;
 
 /// The others' end of a running driver.
 #[derive(Clone)]
@@ -19,6 +21,7 @@ pub struct DriverHandle {
     pub(super) ticked_boot_ns: Arc<AtomicU64>,
     /// Does a request to stop wait for room in the queue?
     pub(super) shuts_down: Arc<AtomicBool>,
+    pub(super) freezer: Freezer,
 }
 
 /// A command was refused: the driver is behind.
@@ -48,6 +51,22 @@ impl DriverHandle {
     /// The driver is behind; nothing was asked.
     pub fn step_down(&self, wanted: Option<String>) -> Result<(), Busy> {
         self.command(Event::StepDown(wanted))
+    }
+
+    /// Freezes the election, for all its members. Returns the freeze that this one replaces.
+    ///
+    /// # Errors
+    /// Without a clear refusal of the store it may be frozen all the same.
+    pub async fn freeze(&self, freeze: Freeze) -> Result<Option<Freeze>, FreezeError> {
+        self.freezer.put(Some(freeze)).await
+    }
+
+    /// Ends the freeze. Returns it, if there was one.
+    ///
+    /// # Errors
+    /// Without a clear refusal of the store it may have ended all the same.
+    pub async fn unfreeze(&self) -> Result<Option<Freeze>, FreezeError> {
+        self.freezer.put(None).await
     }
 
     /// The leader of this tenure asks whether we would take over: why not; `None`: we would. A follower renews its lease

@@ -85,7 +85,7 @@ mod tests {
             revision: Revision(revision),
             leader: Leader::Held(Box::new(tenure)),
             members: vec![],
-            foreign: None,
+            ..View::default()
         }
     }
 

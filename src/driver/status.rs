@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::election::elector::{Elector, State};
 use crate::election::lease::LeaseTiming;
-use crate::election::record::{LeaderRecord, MemberId, Revision, Tenure, Token, View};
+use crate::election::record::{Freeze, LeaderRecord, MemberId, Revision, Tenure, Token, View};
 
 /// How old a view may be where no lease says so: there is no leader in it, and we have no lease either.
 const AGE_MAX: Duration = Duration::from_secs(5);
@@ -138,6 +138,9 @@ impl Status {
         if self.role != Role::Follower {
             return Some(format!("it is {}", self.role.as_str()));
         }
+        if self.view.freeze.is_some() {
+            return Some("the election is frozen".to_owned());
+        }
         (!self.allows_start(now))
             .then(|| "too little of its lease is left, as of its last renewal".to_owned())
     }
@@ -157,6 +160,11 @@ impl Status {
     /// The leader as our view shows it, however old that is. What is told to others says [`Self::known_leader`].
     pub fn leader(&self) -> Option<&Tenure> {
         self.view.leader.tenure()
+    }
+
+    /// The freeze that holds, as our view shows it.
+    pub fn freeze(&self) -> Option<&Freeze> {
+        self.view.freeze.as_ref().map(|(freeze, _)| freeze)
     }
 
     /// The leader's record as we see it.

@@ -87,7 +87,12 @@ mod tests {
             created: Revision(1),
             generation: Revision(1),
         };
-        View { revision: Revision(9), leader, members: members.iter().map(member).collect(), foreign: None }
+        View {
+            revision: Revision(9),
+            leader,
+            members: members.iter().map(member).collect(),
+            ..View::default()
+        }
     }
 
     #[test]

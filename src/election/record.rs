@@ -123,6 +123,19 @@ pub struct Foreign {
     pub value: String,
 }
 
+/// A freeze: while it is there, no leader hands over, and no member claims a vacancy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Freeze {
+    /// What for, as somebody said.
+    pub reason: String,
+    /// Who said so.
+    pub by: String,
+    /// Since when, wall clock milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When it ends by itself, wall clock milliseconds since the Unix epoch; `None`: when somebody ends it.
+    pub until_ms: Option<u64>,
+}
+
 /// Everything the store says about one election at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct View {
@@ -134,6 +147,8 @@ pub struct View {
     pub members: Vec<Member>,
     /// The oldest foreign candidate, whoever leads.
     pub foreign: Option<Foreign>,
+    /// The freeze that holds, if one does, and the revision that it was written at.
+    pub freeze: Option<(Freeze, Revision)>,
 }
 
 // === impl Token ===

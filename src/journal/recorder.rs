@@ -18,7 +18,7 @@ use crate::driver::status::Status;
 use crate::election::departure::Departure;
 use crate::election::history::row::{End, Left, Row, SIGN_EVERY_MS, Seen};
 use crate::election::history::{Ending, Reason};
-use crate::election::record::{LeaderRecord, Member, Token};
+use crate::election::record::{Freeze, LeaderRecord, Member, Token};
 use crate::store::Store;
 use crate::store::codec::Keys;
 use crate::store::places::Health;
@@ -157,6 +157,16 @@ impl Recorder {
         });
     }
 
+    fn tell_freeze(&self, old: &Status, new: &Status) {
+        if old.freeze() == new.freeze() {
+            return;
+        }
+        self.parts.telemetry.emit(match new.freeze().cloned() {
+            Some(Freeze { reason, by, until_ms, .. }) => Event::Frozen { reason, by, until_ms },
+            None => Event::Unfrozen,
+        });
+    }
+
     fn tell_members(&self, old: &Status, new: &Status) {
         let is_in = |view: &[Member], m: &Member| {
             view.iter().any(|o| o.registration.member.node == m.registration.member.node)
@@ -193,6 +203,7 @@ impl Observer for Recorder {
         if token(old) != token(new) {
             self.tell_leader(now, new, left, gap_ms);
         }
+        self.tell_freeze(old, new);
         self.tell_members(old, new);
         if let Some(record) = new.leader_record() {
             self.notes.last_leader = Some(name(record));

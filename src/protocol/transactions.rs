@@ -7,9 +7,9 @@
 
 use crate::election::event::{ClaimAnswer, Event, HandOverAnswer, ReadAnswer, ReadId};
 use crate::election::lease::LeaseId;
-use crate::election::record::{LeaderRecord, Member, Registration, Revision, Tenure, Token};
+use crate::election::record::{Freeze, LeaderRecord, Member, Registration, Revision, Tenure, Token};
 use crate::store::codec::{
-    IdentityRow, Keys, WatchedKeys, encode_identity, encode_leader, encode_registration,
+    IdentityRow, Keys, WatchedKeys, encode_freeze, encode_identity, encode_leader, encode_registration,
 };
 use crate::store::{Guard, Op, Refusal, Response, StoreError, Txn, TxnReply};
 
@@ -24,7 +24,7 @@ pub fn read(keys: &Keys) -> Txn {
 }
 
 fn read_ops(keys: &Keys) -> Vec<Op> {
-    vec![Op::List(keys.election()), Op::List(keys.nodes())]
+    vec![Op::List(keys.election()), Op::List(keys.nodes()), Op::Get(keys.control())]
 }
 
 /// The view that an answer to [`read`] shows.
@@ -102,13 +102,14 @@ pub fn enrol(
 
 // === the leader record ===
 
-/// Claims the record: only if nobody leads or queues there, and our registration is of this generation, so that
-/// the claim of a dead incarnation, or one that was cancelled, can never commit.
+/// Claims the record: only if nobody leads or queues there, nothing freezes the election, and our registration is of this
+/// generation, so that the claim of a dead incarnation, or one that was cancelled, can never commit.
 pub fn claim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, generation: Revision) -> Txn {
     Txn {
         guards: vec![
             Guard::PrefixEmpty(keys.election()),
             Guard::ModRevision(keys.node(&record.holder.node), generation),
+            not_frozen(keys),
         ],
         then: [Op::Put(keys.leader(), encode_leader(record), Some(lease))]
             .into_iter()
@@ -159,11 +160,15 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
 }
 
 /// Puts a candidate into the record, on its own lease: if the record still carries our token and the candidate is
-/// still of the generation that it was ready with.
+/// still of the generation that it was ready with, and nothing freezes the election.
 pub fn hand_over(keys: &Keys, record: &LeaderRecord, successor: &Member, token: Token) -> Txn {
     let r = &successor.registration;
     Txn {
-        guards: vec![holds(keys, token), Guard::ModRevision(keys.node(&r.member.node), successor.generation)],
+        guards: vec![
+            holds(keys, token),
+            Guard::ModRevision(keys.node(&r.member.node), successor.generation),
+            not_frozen(keys),
+        ],
         then: vec![Op::Put(keys.leader(), encode_leader(record), Some(r.lease))],
         otherwise: vec![],
     }
@@ -188,6 +193,31 @@ pub fn release(keys: &Keys, token: Token) -> Txn {
 /// The elector's event for an answer to [`release`]. A refused guard means: not under our name any more.
 pub fn release_event(answer: &Answer) -> Event {
     Event::Released(matches!(answer, Ok(Response::Txn(_))))
+}
+
+// === the freeze ===
+
+/// A claim that was sent before the freeze, and comes after it, does not happen.
+fn not_frozen(keys: &Keys) -> Guard {
+    Guard::ModRevision(keys.control(), Revision(0))
+}
+
+/// Freezes the election, if the freeze before is still that of `expected` (0: there is none).
+pub fn freeze(keys: &Keys, freeze: &Freeze, expected: Revision) -> Txn {
+    Txn {
+        guards: vec![Guard::ModRevision(keys.control(), expected)],
+        then: vec![Op::Put(keys.control(), encode_freeze(freeze), None)],
+        otherwise: vec![],
+    }
+}
+
+/// Ends the freeze that was written at `written`, and no other one.
+pub fn unfreeze(keys: &Keys, written: Revision) -> Txn {
+    Txn {
+        guards: vec![Guard::ModRevision(keys.control(), written)],
+        then: vec![Op::Delete(keys.control())],
+        otherwise: vec![],
+    }
 }
 
 // === the fence ===

@@ -15,8 +15,8 @@ use super::{Change, KeyRange, KeyValue, WatchBatch, after_prefix};
 use crate::clock::rfc3339;
 use crate::election::lease::LeaseId;
 use crate::election::record::{
-    Foreign, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
-    Tenure, Token, View,
+    Foreign, Freeze, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration,
+    Revision, Tenure, Token, View,
 };
 
 /// How much of a foreign candidate's value is shown.
@@ -74,6 +74,14 @@ struct RegistrationJson {
 }
 
 #[derive(Serialize, Deserialize)]
+struct FreezeJson {
+    reason: String,
+    by: String,
+    since: String,
+    until: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct IdentityJson {
     incarnation: u64,
     lease: String,
@@ -114,6 +122,11 @@ impl Keys {
         format!("{}leader", self.election())
     }
 
+    /// `control/<group>`: the freeze.
+    pub fn control(&self) -> String {
+        format!("{}control/{}", self.prefix, self.group)
+    }
+
     /// `identity/<uuid>`.
     pub fn identity(&self, uuid: MemberUuid) -> String {
         format!("{}{uuid}", self.identities())
@@ -134,17 +147,17 @@ impl Keys {
         format!("{}revision", self.prefix)
     }
 
-    /// What a member watches: from `election/` to the end of `nodes/`, in one stream, because two streams are
+    /// What a member watches: from `control/` to the end of `nodes/`, in one stream, because two streams are
     /// not ordered with each other. `state/` lies outside of it.
     pub fn watched(&self) -> KeyRange {
-        KeyRange { from: format!("{}election/", self.prefix), to: after_prefix(&self.nodes()) }
+        KeyRange { from: format!("{}control/", self.prefix), to: after_prefix(&self.nodes()) }
     }
 }
 
 // === impl WatchedKeys ===
 
 impl WatchedKeys {
-    /// The keys that a read of election and nodes shows.
+    /// The keys that a read of election, nodes and control shows.
     pub fn of(revision: Revision, found: &[Vec<KeyValue>]) -> Self {
         let keys = found.iter().flatten().map(|kv| (kv.key.clone(), kv.clone())).collect();
         Self { revision, keys }
@@ -178,7 +191,8 @@ impl WatchedKeys {
             (None, Some(foreign)) => Leader::Foreign(foreign.value.clone()),
             (None, None) => Leader::Vacant,
         };
-        View { revision: self.revision, leader, members, foreign }
+        let freeze = self.keys.get(&keys.control()).map(|kv| (decode_freeze(kv), kv.modified));
+        View { revision: self.revision, leader, members, foreign, freeze }
     }
 
     /// The oldest key that is where only the leader record belongs, and is none.
@@ -267,6 +281,35 @@ pub fn decode_member(keys: &Keys, kv: &KeyValue) -> Option<Member> {
         lease,
     };
     Some(Member { registration, created: kv.created, generation: kv.modified })
+}
+
+/// A freeze as JSON.
+pub fn encode_freeze(freeze: &Freeze) -> Vec<u8> {
+    to_json(&FreezeJson {
+        reason: freeze.reason.clone(),
+        by: freeze.by.clone(),
+        since: rfc3339(freeze.since_ms),
+        until: freeze.until_ms.map(rfc3339),
+    })
+}
+
+/// The freeze in a value. A key that cannot be read freezes as well: no claim passes it.
+pub fn decode_freeze(kv: &KeyValue) -> Freeze {
+    let ms = |text: &str| {
+        text.parse().ok().and_then(|at: jiff::Timestamp| u64::try_from(at.as_millisecond()).ok())
+    };
+    match serde_json::from_slice(&kv.value) {
+        Ok(FreezeJson { reason, by, since, until }) => Freeze {
+            reason,
+            by,
+            since_ms: ms(&since).unwrap_or_default(),
+            until_ms: until.as_deref().and_then(ms),
+        },
+        Err(e) => {
+            let reason = format!("the key {} cannot be read: {e}", kv.key);
+            Freeze { reason, by: String::new(), since_ms: 0, until_ms: None }
+        }
+    }
 }
 
 /// An identity row as JSON.
@@ -361,6 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn a_freeze_survives_the_round_trip_and_one_that_cannot_be_read_freezes_too() {
+        let keys = Keys::new("c", "meta");
+        let freeze = Freeze {
+            reason: "etcd is being moved".into(),
+            by: "admin ana".into(),
+            since_ms: 1_700_000_000_123,
+            until_ms: Some(1_700_000_060_123),
+        };
+        let view = |value: Vec<u8>| {
+            WatchedKeys::of(Revision(9), &[vec![kv(&keys.control(), value, 5, None)]]).view(&keys).freeze
+        };
+        assert_eq!(view(encode_freeze(&freeze)), Some((freeze, Revision(6))));
+        let (unreadable, _) = view(b"junk".to_vec()).expect("a freeze");
+        assert!(
+            unreadable.reason.contains("control/meta") && unreadable.until_ms.is_none(),
+            "{unreadable:?}"
+        );
+        assert_eq!(WatchedKeys::default().view(&keys).freeze, None, "twin");
+    }
+
+    #[test]
     fn changes_are_folded_in() {
         let keys = Keys::new("c", "meta");
         let mut watched = WatchedKeys::default();
@@ -377,7 +441,8 @@ mod tests {
     fn the_watched_range_holds_election_and_nodes_but_no_state() {
         let keys = Keys::new("c", "meta");
         let range = keys.watched();
-        assert!(range.contains(&keys.leader()) && range.contains(&keys.node("n1")));
+        let watched = [keys.leader(), keys.node("n1"), keys.control()];
+        assert!(watched.iter().all(|key| range.contains(key)));
         assert!(!range.contains(&keys.state("tick")));
     }
 }

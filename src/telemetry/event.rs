@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::clock::rfc3339;
 use crate::election::exit::Exit;
 use crate::election::history::Reason;
 use crate::election::lease::LeaseId;
@@ -60,6 +61,17 @@ pub enum Event {
         /// Where it answers gRPC.
         address: String,
     },
+    /// The election is frozen, or for another reason or time than before.
+    Frozen {
+        /// What for.
+        reason: String,
+        /// Who said so.
+        by: String,
+        /// When it ends by itself, wall clock milliseconds since the Unix epoch; `None`: when somebody ends it.
+        until_ms: Option<u64>,
+    },
+    /// The election is frozen no longer.
+    Unfrozen,
     /// A member is gone.
     MemberLeft {
         /// Its node id.
@@ -219,6 +231,8 @@ impl Event {
             Event::LeaderChanged { .. } => "leader_changed",
             Event::TenureEnded(_) => "tenure_ended",
             Event::DataDirLost { .. } => "data_dir_lost",
+            Event::Frozen { .. } => "frozen",
+            Event::Unfrozen => "unfrozen",
             Event::MemberJoined { .. } => "member_joined",
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
@@ -257,6 +271,9 @@ impl Event {
             }),
             Event::TenureEnded(ended) => ended.fields(),
             Event::DataDirLost { path } => json!({ "path": path }),
+            Event::Frozen { reason, by, until_ms } => {
+                json!({ "reason": reason, "by": by, "until": until_ms.map(rfc3339) })
+            }
             Event::MemberJoined { member, address } => json!({ "member": member, "address": address }),
             Event::MemberLeft { member } => json!({ "member": member }),
             Event::LeadershipWon { token }
@@ -280,7 +297,7 @@ impl Event {
             Event::Stopped { reason, detail, code } => {
                 json!({ "reason": reason.as_str(), "detail": detail, "code": code })
             }
-            Event::Rejoining | Event::ClaimLost | Event::OutcomeUnknown => json!({}),
+            Event::Rejoining | Event::ClaimLost | Event::OutcomeUnknown | Event::Unfrozen => json!({}),
         }
     }
 
@@ -310,6 +327,8 @@ impl Event {
                  one's lease has ended; restore the folder, or restart this node with step-down at a \
                  convenient time"
             ),
+            Event::Frozen { reason, by, until_ms } => log_frozen(event, reason, by, *until_ms),
+            Event::Unfrozen => info!(event, "the election is not frozen any more"),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
             Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
@@ -420,4 +439,10 @@ impl Stamped {
         all.insert("boot_ns".into(), self.boot_ns.into());
         Value::Object(all)
     }
+}
+
+/// A freeze that somebody forgets leaves a cluster without a fail-over, so it is a warning.
+fn log_frozen(event: &str, reason: &str, by: &str, until_ms: Option<u64>) {
+    let until = until_ms.map_or_else(|| "metad unfreeze".to_owned(), rfc3339);
+    tracing::warn!(target: TARGET, event, %reason, %by, %until, "the election is frozen: no hand-over, no claim of a vacancy");
 }

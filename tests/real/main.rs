@@ -17,6 +17,7 @@ mod endpoint;
 mod etcd_role;
 mod exhaustion;
 mod fence;
+mod freeze;
 mod guardian;
 mod hang;
 mod history;

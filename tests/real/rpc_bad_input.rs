@@ -14,9 +14,9 @@ use crate::support::fenced;
 use crate::support::node::{Node, NodeBuilder};
 use good::{Services, Stream, block_on, endless, worker};
 use metad::proto::metad::{
-    Change, DeleteRequest, DeregisterRequest, Expectation, GetRequest, HeartbeatRequest, LeaderRequest,
-    ListRequest, PutRequest, RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest,
-    WatchRequest,
+    Change, DeleteRequest, DeregisterRequest, Expectation, FreezeRequest, GetRequest, HeartbeatRequest,
+    LeaderRequest, ListRequest, PutRequest, RangeRequest, RegisterRequest, StateWatchRequest,
+    StepDownRequest, TxnRequest, WatchRequest,
 };
 use raw::{Raw, field, frame};
 use rows::{BARRIERS, Row, put_change};
@@ -103,6 +103,7 @@ fn values_out_of_bounds_are_refused(node: Node) {
         refused_state(&mut services).await;
         refused_workers(&mut services).await;
         refused_step_downs(&mut services).await;
+        refused_freezes(&mut services).await;
         assert_eq!(services.kept().await, before, "nothing was lost, nothing was written");
         services.call_all().await;
         good_at_the_bounds(&mut services).await;
@@ -218,6 +219,22 @@ async fn refused_step_downs(services: &mut Services) {
         assert_eq!((&info.reason[..], &info.metadata["token"]), ("ANOTHER_TOKEN", &token.to_string()));
         assert_refused(refused, Code::FailedPrecondition, &says);
     }
+}
+
+async fn refused_freezes(services: &mut Services) {
+    let election = &mut services.election;
+    let rows = [
+        ("", 0, "reason is empty"),
+        (" \t", 1, "reason is empty"),
+        ("a\nb", 0, "one line"),
+        ("x", u64::MAX, "30 days"),
+    ];
+    for (reason, for_secs, says) in rows {
+        let asked = election.freeze(FreezeRequest { reason: reason.into(), for_secs }).await;
+        assert_refused(asked, Code::InvalidArgument, says);
+    }
+    let long = FreezeRequest { reason: "é".repeat(201), for_secs: 0 };
+    assert_refused(election.freeze(long).await, Code::InvalidArgument, "200 characters");
 }
 
 /// The twins: what is just within the bounds, and what only looks strange.

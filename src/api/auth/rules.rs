@@ -33,7 +33,7 @@ pub(in crate::api) fn named(path: &str) -> Option<Option<AccessRole>> {
         ("metad.v1.StateService", "Get" | "Range" | "Put" | "Delete" | "Txn" | "Watch") => {
             Some(AccessRole::Writer)
         }
-        ("metad.v1.ElectionService", "StepDown") => Some(AccessRole::Admin),
+        ("metad.v1.ElectionService", "StepDown" | "Freeze" | "Unfreeze") => Some(AccessRole::Admin),
         ("metad.v1.ElectionService", "Prepare") => Some(AccessRole::Member),
         _ => return None,
     })

@@ -10,20 +10,21 @@ use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tonic::{Request, Response, Status};
 
-use super::requests::StepDown;
+use super::requests::{FreezeFor, StepDown};
 use super::{RpcParts, authorize, history, refuse, requests, steering};
 use crate::api::auth::AccessRole;
-use crate::api::view::member::{Answerer, Leader, Member};
+use crate::api::view::member::{Answerer, FreezeView, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
-use crate::clock::millis;
+use crate::clock::{millis, wall_clock_ms};
 use crate::driver::status::{self, Role};
+use crate::election::record;
 use crate::limits::rate::Rate;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
-    EventsRequest, EventsResponse, HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse,
-    MembersRequest, MembersResponse, ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse,
-    StepDownRequest, StepDownResponse,
+    EventsRequest, EventsResponse, FreezeRequest, FreezeResponse, HistoryRequest, HistoryResponse,
+    LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
+    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse, UnfreezeRequest, UnfreezeResponse,
 };
 use crate::telemetry::Event;
 
@@ -69,6 +70,19 @@ impl Election {
     }
 }
 
+impl Election {
+    /// A member that has not joined does not know yet which store is the right one.
+    fn may_freeze(&self) -> Result<(), Status> {
+        if !self.parts.driver.status().role.is_ready() {
+            return Err(refuse::not_joined());
+        }
+        match self.step_downs.allows(self.parts.clock.now()) {
+            true => Ok(()),
+            false => Err(refuse::too_often("a request to freeze or unfreeze", STEP_DOWN_EVERY)),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl ElectionService for Election {
     async fn leader(&self, _: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
@@ -94,6 +108,9 @@ impl ElectionService for Election {
         let Some(token) = status.token.filter(|_| status.role == Role::Leader) else {
             return Err(refuse::not_the_leader(&status, self.parts.clock.now()));
         };
+        if let Some(freeze) = status.freeze() {
+            return Err(refuse::frozen(freeze));
+        }
         let StepDown { to, expected_token } = requests::step_down(request.into_inner());
         if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
             return Err(refuse::another_token(token, expected));
@@ -107,6 +124,31 @@ impl ElectionService for Election {
         self.parts.driver.step_down(to.clone()).map_err(refuse::busy)?;
         self.parts.telemetry.emit(Event::AdminAction { action: "step-down", to, by });
         Ok(Response::new(StepDownResponse { token: token.get() }))
+    }
+
+    async fn freeze(&self, request: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
+        let by = authorize::caller(&request)?.who();
+        let FreezeFor { reason, duration } = requests::freeze(request.into_inner())?;
+        self.may_freeze()?;
+        let since_ms = wall_clock_ms();
+        let until_ms = duration.map(|duration| since_ms.saturating_add(millis(duration)));
+        let freeze = record::Freeze { reason, by: by.clone(), since_ms, until_ms };
+        let replaced = self.parts.driver.freeze(freeze.clone()).await.map_err(|e| refuse::not_frozen(&e))?;
+        self.parts.telemetry.emit(Event::AdminAction { action: "freeze", to: None, by });
+        let (freeze, replaced) = (FreezeView::from(freeze), replaced.map(FreezeView::from));
+        let answer = FreezeResponse { freeze: Some(freeze.into()), replaced: replaced.map(Into::into) };
+        Ok(Response::new(answer))
+    }
+
+    async fn unfreeze(
+        &self,
+        request: Request<UnfreezeRequest>,
+    ) -> Result<Response<UnfreezeResponse>, Status> {
+        let by = authorize::caller(&request)?.who();
+        self.may_freeze()?;
+        let ended = self.parts.driver.unfreeze().await.map_err(|e| refuse::not_frozen(&e))?;
+        self.parts.telemetry.emit(Event::AdminAction { action: "unfreeze", to: None, by });
+        Ok(Response::new(UnfreezeResponse { ended: ended.map(FreezeView::from).map(Into::into) }))
     }
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
@@ -151,16 +193,19 @@ impl ElectionService for Election {
             // Renewals change the snapshot all the time; only what an observer can see is a change to it.
             let last_ended = past.last_ended().map(|row| Tenure::of(row, past.before(row)));
             let leaders = (Leader::of(&status, now), Leader::last_known(&status, now));
-            let seen = (leaders, Member::all(&status, now), status.is_outdated(now), status.role, last_ended);
+            let freeze = status.freeze().cloned().map(FreezeView::from);
+            let rest = (status.is_outdated(now), status.role, last_ended, freeze);
+            let seen = (leaders, Member::all(&status, now), rest);
             let fresh = last.as_ref() != Some(&seen);
             last = Some(seen.clone());
-            let ((leader, last_known), members, _, _, last_ended) = seen;
+            let ((leader, last_known), members, (_, _, last_ended, freeze)) = seen;
             let change = ObserveResponse {
                 leader: leader.map(Into::into),
                 members: members.into_iter().map(Into::into).collect(),
                 last_known: last_known.map(Into::into),
                 answerer: Some(Answerer::of(&status, now).into()),
                 last_ended: last_ended.map(Into::into),
+                freeze: freeze.map(Into::into),
             };
             ready(fresh.then_some(Ok(change)))
         });

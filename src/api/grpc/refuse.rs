@@ -12,11 +12,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::RpcParts;
-use crate::clock::Instant;
-use crate::driver::Busy;
+use crate::clock::{Instant, rfc3339};
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
-use crate::election::record::{Revision, Token};
+use crate::driver::{Busy, FreezeError};
+use crate::election::record::{Freeze, Revision, Token};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
@@ -64,6 +64,28 @@ pub(super) fn another_token(token: Token, expected: u64) -> Status {
     let message = format!("the leader's token is {token}, not {expected}; nothing was changed");
     let about = [("token", token.to_string()), ("expected_token", expected.to_string())];
     because(Code::FailedPrecondition, "ANOTHER_TOKEN", message, about)
+}
+
+/// The election is frozen: no planned change.
+pub(super) fn frozen(Freeze { reason, by, until_ms, .. }: &Freeze) -> Status {
+    let until =
+        until_ms.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {}", rfc3339(at)));
+    let message = format!("the election is frozen {until}, by {by}: {reason}; nothing was changed");
+    because(Code::FailedPrecondition, "FROZEN", message, [])
+}
+
+/// Whether the election is frozen now, the store alone knows.
+pub(super) fn not_frozen(error: &FreezeError) -> Status {
+    match error.is_refused {
+        true => because(Code::FailedPrecondition, "STORE_REFUSED", error.to_string(), []),
+        false => because(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), []),
+    }
+}
+
+/// It is not part of the election (yet, or any more).
+pub(super) fn not_joined() -> Status {
+    let message = "this member has not joined the election, or is ending; ask another one".to_owned();
+    because(Code::Unavailable, "NOT_JOINED", message, [])
 }
 
 /// The driver has no room for another command.

@@ -3,6 +3,8 @@
 //! Pure functions, so that each refusal says the same on every member, and so that the fuzz targets run what the
 //! handlers run. A request that is refused here has touched nothing.
 
+use std::time::Duration;
+
 use tonic::Status;
 
 use crate::api::view::tenure::Selection;
@@ -12,12 +14,17 @@ use crate::election::record::Revision;
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
 use crate::proto::metad::{
-    self as proto, BarrierCollected, DeleteRequest, GetRequest, HistoryRequest, ListRequest, PutRequest,
-    RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
+    self as proto, BarrierCollected, DeleteRequest, FreezeRequest, GetRequest, HistoryRequest, ListRequest,
+    PutRequest, RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
 };
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
 const QUOTED_CHARS_MAX: usize = 80;
+
+/// The longest reason of a freeze.
+pub const REASON_CHARS_MAX: usize = 200;
+/// The longest freeze that ends by itself.
+pub const FREEZE_SECS_MAX: u64 = 30 * 86_400;
 
 /// The most workers that one page may have.
 pub const WORKERS_PAGE_MAX: usize = 1000;
@@ -40,6 +47,15 @@ pub struct StepDown {
     pub to: Option<String>,
     /// The tenure that is to end; `None`: whichever it is.
     pub expected_token: Option<u64>,
+}
+
+/// What a request to freeze asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreezeFor {
+    /// What for.
+    pub reason: String,
+    /// For how long; `None`: until somebody ends it.
+    pub duration: Option<Duration>,
 }
 
 /// What a watch of the state asks for.
@@ -193,6 +209,29 @@ pub fn report(worker: WorkerId, report: BarrierCollected) -> std::result::Result
 pub fn step_down(request: StepDownRequest) -> StepDown {
     let StepDownRequest { to, expected_token } = request;
     StepDown { to: Some(to).filter(|to| !to.is_empty()), expected_token }
+}
+
+/// The freeze that is asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn freeze(request: FreezeRequest) -> Result<FreezeFor> {
+    let FreezeRequest { reason, for_secs } = request;
+    let (reason, chars) = (reason.trim().to_owned(), reason.chars().count());
+    if reason.is_empty() {
+        return Err(Status::invalid_argument("reason is empty: say what the election is frozen for"));
+    }
+    if chars > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(format!(
+            "reason must be one line of at most {REASON_CHARS_MAX} characters"
+        )));
+    }
+    if for_secs > FREEZE_SECS_MAX {
+        return Err(Status::invalid_argument(format!(
+            "for_secs is {for_secs}: at most {FREEZE_SECS_MAX} (30 days), or 0: until unfreeze"
+        )));
+    }
+    Ok(FreezeFor { reason, duration: (for_secs > 0).then(|| Duration::from_secs(for_secs)) })
 }
 
 /// The beginning of a caller's text, for a message.

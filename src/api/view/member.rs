@@ -69,6 +69,19 @@ pub struct Foreign {
     pub look: String,
 }
 
+/// A freeze: while it is there, no leader hands over, and no member claims a vacancy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FreezeView {
+    /// What for.
+    pub reason: String,
+    /// Who said so.
+    pub by: String,
+    /// Since when.
+    pub since: Time,
+    /// When it ends by itself; `null`: when somebody ends it.
+    pub until: Option<Time>,
+}
+
 /// A registered member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Member {
@@ -161,6 +174,14 @@ impl Foreign {
     pub fn of(status: &Status, look: &str) -> Option<Self> {
         let record::Foreign { key, value } = status.view.foreign.clone()?;
         Some(Self { key, value, look: look.to_owned() })
+    }
+}
+
+// === impl FreezeView ===
+
+impl From<record::Freeze> for FreezeView {
+    fn from(record::Freeze { reason, by, since_ms, until_ms }: record::Freeze) -> Self {
+        Self { reason, by, since: Time(since_ms), until: until_ms.map(Time) }
     }
 }
 

@@ -62,7 +62,7 @@ fn status(leader: record::Leader) -> Status {
         token: None,
         holds_until: Some(Instant::from_millis(9_930)),
         ttl: Some(Duration::from_secs(10)),
-        view: View { revision: Revision(50), leader, members, foreign: None },
+        view: View { revision: Revision(50), leader, members, ..View::default() },
         confirmed_at: Instant::default(),
     }
 }

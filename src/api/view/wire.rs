@@ -2,7 +2,7 @@
 //!
 //! A message that is absent reads as its default, and an empty text as unknown, as everywhere in protobuf.
 
-use super::member::{Answerer, Foreign, Gone, Leader, Member, role_of_another};
+use super::member::{Answerer, Foreign, FreezeView, Gone, Leader, Member, role_of_another};
 use super::tenure::{HistoryDocument, SaidBy, Seen, Tenure};
 use super::{ChangeDocument, LeaderDocument, MembersDocument, SchemaVersion, StatusDocument, Time};
 use crate::diagnosis::checks::Finding;
@@ -18,6 +18,7 @@ impl From<LeaderDocument> for proto::LeaderResponse {
             foreign: document.foreign.map(Into::into),
             last_known: document.last_known_leader.map(Into::into),
             vacant_for_ms: None, // for members alone
+            freeze: document.freeze.map(Into::into),
         }
     }
 }
@@ -30,6 +31,7 @@ impl From<proto::LeaderResponse> for LeaderDocument {
             leader: answer.leader.map(Into::into),
             last_known_leader: answer.last_known.map(Into::into),
             foreign: answer.foreign.map(Into::into),
+            freeze: answer.freeze.map(Into::into),
         }
     }
 }
@@ -55,13 +57,14 @@ impl From<proto::MembersResponse> for MembersDocument {
 
 impl From<(LeaderDocument, MembersDocument)> for StatusDocument {
     fn from((leader, members): (LeaderDocument, MembersDocument)) -> Self {
-        let LeaderDocument { schema_version, answerer, leader, last_known_leader, foreign } = leader;
+        let LeaderDocument { schema_version, answerer, leader, last_known_leader, foreign, freeze } = leader;
         Self {
             schema_version,
             answerer,
             leader,
             last_known_leader,
             foreign,
+            freeze,
             members: members.members,
             gone: members.gone,
         }
@@ -76,6 +79,7 @@ impl From<proto::ObserveResponse> for ChangeDocument {
             answerer: change.answerer.unwrap_or_default().into(),
             leader: change.leader.map(Into::into),
             last_known_leader: change.last_known.map(Into::into),
+            freeze: change.freeze.map(Into::into),
             members: change.members.into_iter().map(Into::into).collect(),
             last_ended: change.last_ended.map(Into::into),
         }
@@ -179,6 +183,18 @@ impl From<proto::LeaderInfo> for Leader {
 impl From<Foreign> for proto::ForeignCandidate {
     fn from(Foreign { key, value, look }: Foreign) -> Self {
         Self { key, value, look }
+    }
+}
+
+impl From<FreezeView> for proto::FreezeInfo {
+    fn from(FreezeView { reason, by, since, until }: FreezeView) -> Self {
+        Self { reason, by, since_ms: since.0, until_ms: until.map(|at| at.0) }
+    }
+}
+
+impl From<proto::FreezeInfo> for FreezeView {
+    fn from(proto::FreezeInfo { reason, by, since_ms, until_ms }: proto::FreezeInfo) -> Self {
+        Self { reason, by, since: Time(since_ms), until: until_ms.map(Time) }
     }
 }
 

@@ -199,6 +199,11 @@ pub static CHECKS: &[Check] = &[
         .limit("no key but the leader record where it belongs; fail: and nobody leads")
         .why("while there is a key beside the leader record, no member can claim a vacancy")
         .fix("inspect the key with the command that the check names; delete it if it is not needed"),
+    Check::new(Group::Leader, "LEADER_006", "not-frozen", judge::leader::frozen)
+        .title("the election is not frozen")
+        .limit("no freeze; fail: and nobody leads")
+        .why("while it is frozen nobody takes over from a leader that dies")
+        .fix("`metad unfreeze`, when the maintenance is over"),
     Check::new(Group::Cluster, "CLUSTER_001", "members-online", judge::cluster::online)
         .title("every member is registered and answers")
         .limit("all that are registered, and `checks.expected_members`; fail: none answers")

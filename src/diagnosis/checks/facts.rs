@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::changes::Change;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
-use crate::election::record::Foreign;
+use crate::election::record::{Foreign, Freeze};
 use crate::store::etcd::inspect::ListedMember;
 use crate::store::probe::{MemberStatus, Probe};
 
@@ -81,6 +81,8 @@ pub struct MetaFacts {
     pub leader: Option<(String, u64)>,
     /// A key where only the leader record belongs.
     pub foreign: Option<Foreign>,
+    /// The freeze, if the election is frozen.
+    pub freeze: Option<Freeze>,
     /// Who has ever led, as far as the history is known.
     pub led: BTreeSet<String>,
     /// What the members answered, each at its address.
@@ -124,6 +126,8 @@ pub struct Seen {
     pub leader: Option<(String, u64)>,
     /// The foreign candidate that it sees.
     pub foreign: Option<Foreign>,
+    /// The freeze that it sees.
+    pub freeze: Option<Freeze>,
     /// How old its view is.
     pub age: Duration,
     /// Is it older than the lease, so that it says nothing any more?

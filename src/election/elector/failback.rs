@@ -52,6 +52,10 @@ impl Elector {
     /// Keeps its eye on the best member above our own priority. One that restarts has to prove itself anew.
     pub(super) fn look_for_better(&mut self, now: Instant) {
         let Some(delay) = self.settings.failback_delay else { return };
+        if self.view.freeze.is_some() {
+            self.failback.better = None; // looked for anew when the freeze ends
+            return;
+        }
         let Some(ours) = self.view.member(&self.settings.me.node).map(|m| m.registration.priority) else {
             return;
         };

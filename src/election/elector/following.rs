@@ -129,8 +129,8 @@ impl Elector {
             return;
         };
         let rank = match self.view.leader {
-            Leader::Vacant => self.view.rank(&self.settings.me.node),
-            Leader::Held(_) | Leader::Foreign(_) => None,
+            Leader::Vacant if self.view.freeze.is_none() => self.view.rank(&self.settings.me.node),
+            Leader::Vacant | Leader::Held(_) | Leader::Foreign(_) => None,
         };
         let Some(rank) = rank else {
             *claim_at = None;

@@ -133,6 +133,7 @@ impl Elector {
             State::Stopping { token, ending, succession, .. } if ending.reason.gives_record_up() => {
                 let (token, ending) = (*token, ending.clone());
                 match succession.clone() {
+                    _ if self.view.freeze.is_some() => self.resign(now, token, ending),
                     Succession::Successor { successor, at, .. } if now.since(at) < READY_LASTS => {
                         self.hand_over(token, ending, *successor);
                     }
@@ -166,9 +167,13 @@ impl Elector {
             State::Starting { token, .. } => self.resign(now, *token, Ending::of(reason)),
             State::Leading { token } => {
                 let token = *token;
+                let abort_at = now + self.settings.stop_timeout;
+                if self.view.freeze.is_some() {
+                    return self.stop_main_loop(token, Ending::of(reason), abort_at);
+                }
                 // The candidates are asked while the main loop ends.
                 self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
-                self.stop_main_loop(token, Ending::of(reason), now + self.settings.stop_timeout);
+                self.stop_main_loop(token, Ending::of(reason), abort_at);
                 if let State::Stopping { succession, .. } = &mut self.state {
                     *succession = Succession::Asked { wanted, at: now };
                 }
@@ -222,6 +227,9 @@ impl Elector {
     }
 
     fn choose(&mut self, now: Instant, token: Token, ending: Ending, wanted: Option<String>) {
+        if self.view.freeze.is_some() {
+            return self.resign(now, token, ending); // nobody is to take over
+        }
         self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
         self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_TIMEOUT };
     }
@@ -289,8 +297,12 @@ impl Elector {
     }
 }
 
-/// The best of the candidates that are ready: by rank, and of the very incarnation that answered.
+/// The best of the candidates that are ready: by rank, and of the very incarnation that answered. Nobody, while the
+/// election is frozen.
 pub(super) fn successor_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
+    if view.freeze.is_some() {
+        return None;
+    }
     let is_ready = |m: &&Member| ready.iter().any(|r| r.member == m.registration.member);
     let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
     let others = view.members.iter().filter(|m| m.registration.member.node != us);

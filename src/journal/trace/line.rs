@@ -396,7 +396,8 @@ impl From<HandOver> for HandOverAnswer {
 mod tests {
     use super::*;
     use crate::election::record::{
-        Foreign, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Registration, Tenure, View,
+        Foreign, Freeze, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Registration,
+        Tenure, View,
     };
 
     fn view() -> View {
@@ -432,6 +433,10 @@ mod tests {
             leader: Leader::Held(Box::new(tenure)),
             members: vec![member(1), member(2)],
             foreign: Some(Foreign { key: "k".into(), value: "v".into() }),
+            freeze: Some((
+                Freeze { reason: "r".into(), by: "b".into(), since_ms: 1, until_ms: Some(2) },
+                Revision(8),
+            )),
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) struct ElectionMetrics {
     node: String,
     leads: Family<NameLabel, Gauge>,
     token: Gauge<u64, AtomicU64>,
+    frozen: Gauge,
     changes: Family<HowLabel, Counter>,
     failovers: Histogram,
     transitions: Family<TransitionLabels, Counter>,
@@ -59,6 +60,7 @@ impl ElectionMetrics {
             node: node.to_owned(),
             leads: Family::default(),
             token: Gauge::default(),
+            frozen: Gauge::default(),
             changes: Family::default(),
             failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
             transitions: Family::default(),
@@ -78,6 +80,11 @@ impl ElectionMetrics {
             "metad_leader_token",
             "Fencing token of the leader seen last; differs between nodes while one has an outdated view",
             self.token.clone(),
+        );
+        r.register(
+            "metad_election_frozen",
+            "1 while the election is frozen (metad freeze), as this node sees it: nobody takes over",
+            self.frozen.clone(),
         );
         r.register(
             "metad_leader_changes_seen",
@@ -130,6 +137,8 @@ impl ElectionMetrics {
             }
             Event::LeadershipWon { .. } => self.claim("won"),
             Event::ClaimLost => self.claim("lost"),
+            Event::Frozen { .. } => drop(self.frozen.set(1)),
+            Event::Unfrozen => drop(self.frozen.set(0)),
             Event::ClaimRefused { .. } => self.claim("refused"),
             Event::MainLoopStarted { .. } => {
                 self.set_leads(true);

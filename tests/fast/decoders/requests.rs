@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use metad::api::grpc::requests;
+use metad::api::grpc::requests::{self, FREEZE_SECS_MAX, FreezeFor, REASON_CHARS_MAX};
 use metad::clock::Instant;
 use metad::driver::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use metad::meta::workers::{Registry, WorkerId, WorkerSpec};
@@ -25,7 +25,7 @@ pub enum Outcome {
 }
 
 /// How many kinds of requests there are.
-pub const KINDS: u8 = 18;
+pub const KINDS: u8 = 19;
 
 /// The first byte says which request the others are. Panics if anything is wrong.
 pub fn check(data: &[u8]) -> Outcome {
@@ -54,6 +54,7 @@ pub fn check(data: &[u8]) -> Outcome {
         16 => {
             decoded::<proto::StateWatchRequest>(bytes, |r| requests::watch(r).map(|w| check_bound(&w.prefix)))
         }
+        17 => decoded::<proto::FreezeRequest>(bytes, freeze),
         _ => decoded::<meta::MembersRequest>(bytes, |_| Ok(())),
     }
 }
@@ -80,6 +81,13 @@ fn step_down(request: proto::StepDownRequest) -> Result<(), Status> {
     assert!(
         target.as_ref().is_none_or(|to| !to.is_empty() && requests::quoted(to).len() < MESSAGE_BYTES_MAX)
     );
+    Ok(())
+}
+
+fn freeze(request: proto::FreezeRequest) -> Result<(), Status> {
+    let FreezeFor { reason, duration } = requests::freeze(request)?;
+    assert!((1..=REASON_CHARS_MAX).contains(&reason.chars().count()), "{reason:?}");
+    assert!(!reason.contains('\n') && duration.is_none_or(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs())));
     Ok(())
 }
 

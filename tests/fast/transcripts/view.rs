@@ -4,14 +4,14 @@
 //! changed". `leader=` is `vacant`, `foreign:<name>` or `<node>/token=<n>`; a member is
 //! `<node>:<revision of its registration>`, its claim generation the same unless `/gen=` says otherwise. Both
 //! take `/lease=`, `/uuid=` and `/incarnation=`. Unless told, a node's uuid is made from its name, its
-//! incarnation is 1, our own lease is the one we hold, and everybody else's is not.
+//! incarnation is 1, our own lease is the one we hold, and everybody else's is not. `freeze=` is a reason, or `none`.
 
 use std::time::Duration;
 
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure,
-    Token, View,
+    Freeze, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
+    Tenure, Token, View,
 };
 
 use super::args::{Args, number};
@@ -63,7 +63,15 @@ impl Defaults<'_> {
             Some("none") => Vec::new(),
             Some(list) => list.split(',').map(|m| self.member(m)).collect::<Result<_, _>>()?,
         };
-        let view = View { revision, leader, members, foreign: None };
+        let freeze = match args.value("freeze") {
+            None => self.old.freeze.clone(),
+            Some("none") => None,
+            Some(reason) => {
+                let freeze = Freeze { reason: reason.into(), by: String::new(), since_ms: 0, until_ms: None };
+                Some((freeze, revision))
+            }
+        };
+        let view = View { revision, leader, members, freeze, ..View::default() };
         check_revisions(&view)?;
         Ok(view)
     }

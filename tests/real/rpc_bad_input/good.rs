@@ -12,9 +12,10 @@ use metad::proto::metad::cluster_service_client::ClusterServiceClient;
 use metad::proto::metad::election_service_client::ElectionServiceClient;
 use metad::proto::metad::state_service_client::StateServiceClient;
 use metad::proto::metad::{
-    BarrierCollected, BarrierEvent, DeleteRequest, DeregisterRequest, GetRequest, HeartbeatRequest, KeyValue,
-    LeaderRequest, ListRequest, MembersRequest, ObserveRequest, PrepareRequest, PutRequest, RangeRequest,
-    RegisterRequest, StateWatchRequest, TxnRequest, WatchRequest, Worker,
+    BarrierCollected, BarrierEvent, DeleteRequest, DeregisterRequest, FreezeRequest, GetRequest,
+    HeartbeatRequest, KeyValue, LeaderRequest, ListRequest, MembersRequest, ObserveRequest, PrepareRequest,
+    PutRequest, RangeRequest, RegisterRequest, StateWatchRequest, TxnRequest, UnfreezeRequest, WatchRequest,
+    Worker,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -115,6 +116,10 @@ impl Services {
         let mut observed = self.election.observe(ObserveRequest {}).await.expect("Observe").into_inner();
         observed.message().await.expect("a state").expect("one");
         self.election.prepare(PrepareRequest { token: 1 }).await.expect("Prepare");
+        let freeze = FreezeRequest { reason: "a test".into(), for_secs: 60 };
+        self.election.freeze(freeze).await.expect("Freeze");
+        let ended = self.election.unfreeze(UnfreezeRequest {}).await.expect("Unfreeze").into_inner().ended;
+        assert_eq!(ended.map(|freeze| freeze.reason), Some("a test".to_owned()));
         let meta = self.meta.members(MetaMembersRequest {}).await.expect("Members").into_inner().members;
         assert_eq!(meta.len(), members.members.len());
         self.call_cluster().await;

@@ -78,6 +78,7 @@ function since(leader, nowMs, isOld) {
 }
 
 function sinceNobody(state) {
+  if (state.freeze) return "the election is frozen";
   return state.foreign ? `the key ${state.foreign.key} prevents every claim` : "no leader is known";
 }
 

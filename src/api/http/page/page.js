@@ -24,7 +24,7 @@ const FRAME_MS = 250;
 /** Headroom is kept for a day. */
 const HEADROOM_RANGE = { "7d": "24h", "30d": "24h" };
 /** Events after which the picture is another one. */
-const CHANGING = ["leader_changed", "member_joined", "member_left", "leadership_won", "main_loop_started", "main_loop_stopped", "joined"];
+const CHANGING = ["leader_changed", "member_joined", "member_left", "leadership_won", "main_loop_started", "main_loop_stopped", "joined", "frozen", "unfrozen"];
 
 const now = {
   state: null,
@@ -52,7 +52,7 @@ function verdict() {
     const who = storeAnswers() ? "This node has an outdated view" : state.store.kind === "etcd" ? "etcd does not answer" : "The store does not answer";
     return { level: "lost", word: who, text: `${cure(state)}Last known: ${lastKnown(state)}. ${old}` };
   }
-  if (!state.leader) return { level: "bad", word: "No leader", text: state.foreign ? whyNobody(state.foreign) : whoElects(state) };
+  if (!state.leader) return { level: "bad", word: "No leader", text: whyNobody(state) };
   return judged(state);
 }
 
@@ -61,7 +61,14 @@ function whoElects({ members }) {
   return members.some((member) => member.priority > 0) ? "The members are electing one." : "No registered member may lead: each has priority 0.";
 }
 
-const whyNobody = ({ key, value, look }) => `No leader can be elected: the key ${key} with the value “${value}” is where only the leader record belongs. Inspect it: ${look}`;
+function whyNobody(state) {
+  if (state.freeze) return `${frozen(state.freeze)} Nobody claims the vacancy meanwhile; to end it: metad unfreeze`;
+  return state.foreign ? whoQueues(state.foreign) : whoElects(state);
+}
+
+const frozen = ({ reason, by, until }) => `Frozen ${until ? `until ${clock(moment(until), nodeTime())}` : "until it is ended"} by ${by}: ${reason}.`;
+
+const whoQueues = ({ key, value, look }) => `No leader can be elected: the key ${key} with the value “${value}” is where only the leader record belongs. Inspect it: ${look}`;
 
 /** What is wrong with the store, and what to do about it: once, if it is the same everywhere. */
 function cure(state) {
@@ -87,16 +94,18 @@ function judged(state) {
   const counts = tally(now.checks.data?.findings ?? []);
   const gone = state.gone.map((member) => member.node).sort(naturally);
   const words = [];
+  if (state.freeze) words.push("frozen");
   if (counts.fail > 0) words.push(`${count(counts.fail, "check")} failed`);
   if (gone.length > 0) words.push(`${count(gone.length, "member")} gone`);
   if (counts.unknown > 0) words.push(`${count(counts.unknown, "check")} not possible`);
   if (counts.warn > 0) words.push(count(counts.warn, "warning"));
   const level = counts.fail > 0 ? "bad" : words.length > 0 ? "warn" : "good";
-  return { level, word: [`${state.leader.node} leads`, ...words].join(", "), text: explained(gone, counts) };
+  return { level, word: [`${state.leader.node} leads`, ...words].join(", "), text: explained(state.freeze, gone, counts) };
 }
 
-function explained(gone, counts) {
+function explained(freeze, gone, counts) {
   const said = [];
+  if (freeze) said.push(`${frozen(freeze)} Nobody takes over from the leader meanwhile.`);
   if (gone.length > 0) said.push(`${gone.join(", ")} left within the last hour.`);
   if (counts.fail + counts.warn > 0) said.push("Fixes are below, under Checks.");
   else if (counts.unknown > 0) said.push("The reason is below, under Checks.");

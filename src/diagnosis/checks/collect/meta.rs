@@ -12,9 +12,11 @@ use super::TIMEOUT;
 use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::config::{Config, StoreKind};
-use crate::election::record::{Foreign, Member, View};
+use crate::election::record::{Foreign, Freeze, Member, View};
 use crate::journal::rows_prefix;
-use crate::proto::metad::{CheckFinding, CheckReading, MemberBurden, MemberInfo, MembersResponse};
+use crate::proto::metad::{
+    CheckFinding, CheckReading, FreezeInfo, MemberBurden, MemberInfo, MembersResponse,
+};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::codec::history::decode_row;
@@ -54,7 +56,8 @@ pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
 pub fn of_view(view: &View) -> MetaFacts {
     let leader = view.leader.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
     let (registered, foreign) = (Some(registered_in(view)), view.foreign.clone());
-    MetaFacts { registered, leader, foreign, ..MetaFacts::default() }
+    let freeze = view.freeze.clone().map(|(freeze, _)| freeze);
+    MetaFacts { registered, leader, foreign, freeze, ..MetaFacts::default() }
 }
 
 /// Who is registered in a view.
@@ -135,6 +138,12 @@ async fn try_ask(
         role: answerer.role,
         leader: answer.leader.map(|l| (l.node, l.token)),
         foreign: answer.foreign.map(|f| Foreign { key: f.key, value: f.value }),
+        freeze: answer.freeze.map(|FreezeInfo { reason, by, since_ms, until_ms }| Freeze {
+            reason,
+            by,
+            since_ms,
+            until_ms,
+        }),
         age: Duration::from_millis(answerer.age_ms),
         is_outdated: answerer.is_outdated,
         vacant_for: answer.vacant_for_ms.map(Duration::from_millis),

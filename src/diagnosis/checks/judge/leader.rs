@@ -6,6 +6,7 @@ use super::super::changes::unplanned;
 use super::super::facts::{Facts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{list, meta, past, skip};
+use crate::clock::rfc3339;
 use crate::store::open::look_command;
 
 /// A role in which a main loop may run.
@@ -116,6 +117,27 @@ pub fn one(facts: &Facts) -> Judgement {
             Outcome::new(Status::Fail, measured, limit).fix(fix).made()
         }
     }
+}
+
+/// Somebody who goes home and forgets it leaves a cluster without a fail-over.
+pub fn frozen(facts: &Facts) -> Judgement {
+    let meta = meta(facts)?;
+    let seen = || meta.answers.iter().filter_map(|a| a.seen.as_ref().ok());
+    if meta.registered.is_none() && seen().next().is_none() {
+        return skip("neither the store nor a meta node reported a freeze");
+    }
+    let limit = "no freeze";
+    let Some(freeze) = meta.freeze.as_ref().or(seen().find_map(|s| s.freeze.as_ref())) else {
+        return Outcome::new(Status::Pass, "it is not", limit).made();
+    };
+    let is_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some());
+    let (status, then) = match is_led {
+        true => (Status::Warn, "nobody takes over from the present leader"),
+        false => (Status::Fail, "nobody leads, and nobody claims the vacancy"),
+    };
+    let until = freeze.until_ms.map_or_else(|| "somebody ends it".to_owned(), rfc3339);
+    let measured = format!("frozen until {until}, by {}, for {:?}; {then}", freeze.by, freeze.reason);
+    Outcome::new(status, measured, limit).fix("metad unfreeze").made()
 }
 
 /// No key but the leader record is where it belongs. The store knows best; SQLite is seen by the members alone.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{UnreadableTrace, read_token};
 use crate::election::lease::LeaseId;
 use crate::election::record::{
-    Foreign, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration, Revision,
-    Tenure, View,
+    Foreign, Freeze, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Nonce, Registration,
+    Revision, Tenure, View,
 };
 
 /// Mirrors [`MemberId`].
@@ -26,6 +26,8 @@ pub struct TracedView {
     leader: Leads,
     members: Vec<Candidate>,
     foreign: Option<(String, String)>,
+    #[serde(default)]
+    freeze: Option<Frozen>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,15 @@ struct Holds {
     token: u64,
     lease: i64,
     rewritten: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Frozen {
+    reason: String,
+    by: String,
+    since_ms: u64,
+    until_ms: Option<u64>,
+    written: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,11 +90,25 @@ impl Who {
     }
 }
 
+// === impl Frozen ===
+
+impl Frozen {
+    fn of(freeze: &Freeze, written: Revision) -> Self {
+        let Freeze { reason, by, since_ms, until_ms } = freeze.clone();
+        Self { reason, by, since_ms, until_ms, written: written.0 }
+    }
+
+    fn read(self) -> (Freeze, Revision) {
+        let Self { reason, by, since_ms, until_ms, written } = self;
+        (Freeze { reason, by, since_ms, until_ms }, Revision(written))
+    }
+}
+
 // === impl TracedView ===
 
 impl From<&View> for TracedView {
     fn from(view: &View) -> Self {
-        let View { revision, leader, members, foreign } = view;
+        let View { revision, leader, members, foreign, freeze } = view;
         Self {
             revision: revision.0,
             leader: match leader {
@@ -93,13 +118,14 @@ impl From<&View> for TracedView {
             },
             members: members.iter().map(Into::into).collect(),
             foreign: foreign.as_ref().map(|Foreign { key, value }| (key.clone(), value.clone())),
+            freeze: freeze.as_ref().map(|(freeze, written)| Frozen::of(freeze, *written)),
         }
     }
 }
 
 impl TracedView {
     pub(super) fn read(self) -> Result<View, UnreadableTrace> {
-        let Self { revision, leader, members, foreign } = self;
+        let Self { revision, leader, members, foreign, freeze } = self;
         Ok(View {
             revision: Revision(revision),
             leader: match leader {
@@ -109,6 +135,7 @@ impl TracedView {
             },
             members: members.into_iter().map(Candidate::read).collect::<Result<_, _>>()?,
             foreign: foreign.map(|(key, value)| Foreign { key, value }),
+            freeze: freeze.map(Frozen::read),
         })
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use metad::election::event::{ClaimAnswer, Event};
 use metad::election::lease::LeaseId;
 use metad::election::record::{
-    Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure, Token,
-    View,
+    Freeze, Incarnation, Leader, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Tenure,
+    Token, View,
 };
 use metad::protocol::transactions;
 use metad::store::codec::{Keys, decode_identity};
@@ -24,6 +24,7 @@ pub const CASES: &[Case] = cases![
     a_claim_of_a_stale_generation_is_lost,
     a_claim_of_an_unregistered_node_is_lost,
     a_claim_behind_a_foreign_campaigner_is_lost,
+    a_claim_in_a_frozen_election_is_lost,
     a_claim_under_an_ended_lease_is_lost,
     of_many_claims_at_once_one_wins,
     tokens_grow_from_tenure_to_tenure,
@@ -179,6 +180,27 @@ async fn a_claim_behind_a_foreign_campaigner_is_lost(ctx: Ctx) {
     assert_eq!(one.claims(&ctx, &*ctx.there, 1).await, ClaimAnswer::Lost);
     assert_eq!(view(&ctx).await.leader, Leader::Foreign("another tool".into()));
     ctx.write(vec![Op::Delete(foreign)]).await;
+    one.wins(&ctx, 2).await;
+}
+
+async fn a_claim_in_a_frozen_election_is_lost(ctx: Ctx) {
+    let one = Candidate::register(&ctx, 1).await;
+    let until_ms = Some(1_700_000_060_000);
+    let freeze = Freeze { reason: "r".into(), by: "b".into(), since_ms: 1_700_000_000_000, until_ms };
+    assert!(txn_at(&*ctx.here, transactions::freeze(&ctx.keys, &freeze, Revision(0))).await.succeeded);
+    assert_eq!(
+        one.claims(&ctx, &*ctx.there, 1).await,
+        ClaimAnswer::Lost,
+        "it may have left before the freeze"
+    );
+    let (seen, written) = view(&ctx).await.freeze.expect("frozen");
+    assert_eq!(seen, freeze);
+    // Whoever knows an older freeze ends none, and writes none over it.
+    let older = Revision(written.0 - 1);
+    assert!(!txn_at(&*ctx.there, transactions::unfreeze(&ctx.keys, older)).await.succeeded);
+    assert!(!txn_at(&*ctx.there, transactions::freeze(&ctx.keys, &freeze, Revision(0))).await.succeeded);
+    assert!(txn_at(&*ctx.there, transactions::unfreeze(&ctx.keys, written)).await.succeeded);
+    assert_eq!(view(&ctx).await.freeze, None);
     one.wins(&ctx, 2).await;
 }
 
