@@ -171,6 +171,32 @@ fn every_alert_is_seen_to_fire() {
     assert_eq!(fired, all, "every alert fires in {ALERTS_TEST}, and no other is named there");
 }
 
+/// Prometheus scrapes others as well, perhaps under the same job.
+#[test]
+fn what_others_export_too_counts_only_beside_a_metric_of_ours() {
+    let mut shared = 0;
+    for (place, expression) in alerts().into_iter().chain(panels()) {
+        let (own, others): (BTreeSet<_>, BTreeSet<_>) =
+            metrics_in(&expression).into_iter().partition(|name| name.starts_with("metad_"));
+        if !others.is_empty() {
+            shared += 1;
+            let is_joined = expression.contains(" and on (job, instance) ") && !own.is_empty();
+            assert!(is_joined, "{place}: {others:?} may be of other software: {expression}");
+        }
+    }
+    assert!(shared > 5, "the expressions were not understood");
+}
+
+#[test]
+fn the_dashboard_shows_one_job() {
+    for (title, expression) in panels() {
+        let names = metrics_in(&expression);
+        let selectors: usize = names.iter().map(|name| expression.matches(name.as_str()).count()).sum();
+        let of_the_job = expression.matches("{job=\"$job\"").count();
+        assert_eq!(of_the_job, selectors, "{title}: each metric is that of the chosen job: {expression}");
+    }
+}
+
 #[test]
 fn the_dashboard_is_well_formed() {
     let dashboard = dashboard();
