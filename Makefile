@@ -64,9 +64,11 @@ soak: ## Random faults for MINUTES=30, with the history checker, on the newest e
 	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test real soak:: -- --nocapture
 
 .PHONY: kubernetes
-kubernetes: ## Decode the Kubernetes manifest strictly, with the API's own types (needs Go 1.26)
+kubernetes: ## Render and check the Kubernetes manifests, and run their pods' processes (needs Go 1.26)
 	@command -v $(GO) >/dev/null || { echo 'make kubernetes needs Go: https://go.dev/dl' >&2; exit 1; }
-	cd tests/kubernetes && $(GO) run . $(realpath config/kubernetes/metad.yaml)
+	@$(SETUP) test
+	$(CARGO) build --locked
+	cd tests/kubernetes && METAD=$(CURDIR)/target/debug/metad $(GO) test -vet=all -count=1 -v .
 
 .PHONY: containers
 containers: ## Kill, stop and pause real containers (needs podman and runc, and root)

@@ -108,15 +108,19 @@ fn assert_known(variables: &BTreeSet<String>, place: &str) {
 }
 
 #[test]
-fn the_kubernetes_manifest_is_well_formed_and_names_keys_that_exist() {
-    let text = read("config/kubernetes/metad.yaml");
-    let docs = yaml("config/kubernetes/metad.yaml");
-    assert!(docs.iter().any(|d| d["kind"].as_str() == Some("StatefulSet")));
-    let names = text.split_whitespace().filter(|w| w.starts_with("METAD_"));
-    let names: BTreeSet<String> = names.map(|w| w.trim_end_matches([':', ',']).to_owned()).collect();
-    assert!(!names.is_empty());
-    assert_known(&names, "config/kubernetes/metad.yaml");
-    assert!(!text.contains("path: /leader"), "readiness is never leadership: rolling updates would hang");
+fn the_kubernetes_manifests_are_well_formed_and_name_keys_that_exist() {
+    let files = ["base/metad", "base/kustomization", "with-etcd/etcd", "with-etcd/kustomization"];
+    let overlays = ["single-node/kustomization", "three-nodes/kustomization", "tls/kustomization"];
+    let mut names = BTreeSet::new();
+    for file in files.iter().chain(&overlays).map(|file| format!("config/kubernetes/{file}.yaml")) {
+        let text = read(&file);
+        assert!(!yaml(&file).is_empty(), "{file}");
+        assert!(!text.contains("path: /leader"), "{file}: never readiness: rolling updates would hang");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        names.extend(words.filter(|word| word.starts_with("METAD_")).map(str::to_owned));
+    }
+    assert!(names.len() > 10, "{names:?}");
+    assert_known(&names, "config/kubernetes");
 }
 
 #[test]
