@@ -1,9 +1,10 @@
 // Raise the versions and run `go mod tidy` here; `make kubernetes` uses it.
 module metad.test/kubernetes
 
-go 1.26
+go 1.26.0
 
 require (
+	golang.org/x/sync v0.25.0
 	k8s.io/api v0.34.2
 	k8s.io/apimachinery v0.34.2
 	k8s.io/pod-security-admission v0.34.2

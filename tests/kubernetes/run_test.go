@@ -32,6 +32,8 @@ type machine struct {
 	addresses map[string]string
 	replaces  *strings.Replacer
 	running   []*process
+	// A reader's, once there is a Secret.
+	token string
 }
 
 type process struct {
@@ -254,7 +256,7 @@ func (m *machine) startSet(all *objects, name string) []*process {
 }
 
 // The Secret of the component tls, made by the commands that src/docs/deploy.md shows; and a reader's token.
-func (m *machine) makeSecret() string {
+func (m *machine) makeSecret() {
 	made := filepath.Join(m.dir, "certs")
 	run := func(args ...string) string {
 		command := exec.Command(metad(), args...)
@@ -289,7 +291,7 @@ func (m *machine) makeSecret() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return strings.TrimSpace(string(content))
+	m.token = strings.TrimSpace(string(content))
 }
 
 // The certificate is good for the name under which the other pods know this one.
@@ -310,10 +312,10 @@ func (m *machine) verifyNames(file string) {
 }
 
 // Those who say that their main loop runs.
-func (m *machine) leaders(nodes []*process, scheme, token string) []*process {
+func (m *machine) leaders(nodes []*process, scheme string) []*process {
 	var leaders []*process
 	for _, node := range nodes {
-		if code, _, err := m.get(node, scheme, "http", "/leader", token); err == nil && code == http.StatusOK {
+		if code, _, err := m.get(node, scheme, "http", "/leader", m.token); err == nil && code == http.StatusOK {
 			leaders = append(leaders, node)
 		}
 	}
@@ -332,27 +334,28 @@ func TestTheRenderedPodsElectAndAnswerTheKubelet(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := newMachine(t, all)
-			scheme, token := "http", ""
+			scheme := "http"
 			if o.tls {
-				scheme, token = "https", m.makeSecret()
+				scheme = "https"
+				m.makeSecret()
 			}
 			if all.set("etcd") != nil {
 				m.startSet(all, "etcd")
 			}
 			nodes := m.startSet(all, "metad")
-			first := m.oneLeads(nodes, scheme, token)
-			m.strangers(first, scheme, token)
-			nodes = m.deleted(first, nodes, scheme, token)
-			m.killed(m.oneLeads(nodes, scheme, token), nodes, scheme, token)
+			first := m.oneLeads(nodes, scheme)
+			m.strangers(first, scheme)
+			nodes = m.deleted(first, nodes, scheme)
+			m.killed(m.oneLeads(nodes, scheme), nodes, scheme)
 		})
 	}
 }
 
-func (m *machine) oneLeads(nodes []*process, scheme, token string) *process {
+func (m *machine) oneLeads(nodes []*process, scheme string) *process {
 	m.t.Helper()
 	var leaders []*process
 	m.until("one leads", func() error {
-		if leaders = m.leaders(nodes, scheme, token); len(leaders) != 1 {
+		if leaders = m.leaders(nodes, scheme); len(leaders) != 1 {
 			return fmt.Errorf("%d lead", len(leaders))
 		}
 		return nil
@@ -362,18 +365,18 @@ func (m *machine) oneLeads(nodes []*process, scheme, token string) *process {
 }
 
 // With TLS nobody sees anything without a token; what the probes ask for needs none.
-func (m *machine) strangers(node *process, scheme, token string) {
+func (m *machine) strangers(node *process, scheme string) {
 	m.t.Helper()
-	want := map[bool]int{true: http.StatusUnauthorized, false: http.StatusOK}[token != ""]
+	want := map[bool]int{true: http.StatusUnauthorized, false: http.StatusOK}[m.token != ""]
 	for _, path := range []string{"/metrics", "/api/v1/state"} {
 		if code, said, err := m.get(node, scheme, "http", path, ""); err != nil || code != want {
 			m.t.Errorf("%s without a token: %d %s %v", path, code, said, err)
 		}
-		if code, said, err := m.get(node, scheme, "http", path, token); err != nil || code != http.StatusOK {
+		if code, said, err := m.get(node, scheme, "http", path, m.token); err != nil || code != http.StatusOK {
 			m.t.Errorf("%s with a token: %d %s %v", path, code, said, err)
 		}
 	}
-	if token == "" {
+	if m.token == "" {
 		return
 	}
 	if code, said, err := m.get(node, "http", "http", "/livez", ""); err == nil && code < 400 {
@@ -382,22 +385,22 @@ func (m *machine) strangers(node *process, scheme, token string) {
 }
 
 // As when a pod is deleted: SIGTERM. The node hands over, and takes part again when it is there again.
-func (m *machine) deleted(leader *process, nodes []*process, scheme, token string) []*process {
+func (m *machine) deleted(leader *process, nodes []*process, scheme string) []*process {
 	m.t.Helper()
 	_ = leader.command.Process.Signal(syscall.SIGTERM)
 	m.waitEnd(leader)
 	if code := leader.command.ProcessState.ExitCode(); code != 0 {
 		m.t.Errorf("%s ended with %d", leader.name, code)
 	}
-	return m.restart(leader, nodes, scheme, token)
+	return m.restart(leader, nodes, scheme)
 }
 
 // As when a container is killed as a whole: the guardian beside it revokes the lease.
-func (m *machine) killed(leader *process, nodes []*process, scheme, token string) {
+func (m *machine) killed(leader *process, nodes []*process, scheme string) {
 	m.t.Helper()
 	_ = leader.command.Process.Kill()
 	m.waitEnd(leader)
-	m.restart(leader, nodes, scheme, token)
+	m.restart(leader, nodes, scheme)
 	for _, p := range m.running {
 		if p.container.Name == "guardian" && p.name == leader.name {
 			if said, _ := os.ReadFile(p.log.Name()); !bytes.Contains(said, []byte("revoking its lease")) {
@@ -417,7 +420,7 @@ func (m *machine) waitEnd(p *process) {
 }
 
 // One of the others leads, if there are others; then this one is started again, and is ready.
-func (m *machine) restart(ended *process, nodes []*process, scheme, token string) []*process {
+func (m *machine) restart(ended *process, nodes []*process, scheme string) []*process {
 	m.t.Helper()
 	var all []*process
 	for _, node := range nodes {
@@ -426,11 +429,11 @@ func (m *machine) restart(ended *process, nodes []*process, scheme, token string
 		}
 	}
 	if len(all) > 0 {
-		m.oneLeads(all, scheme, token)
+		m.oneLeads(all, scheme)
 	}
 	again := m.start(ended.pod, ended.container)
 	m.until("it is back", func() error { return m.probe(again, again.container.ReadinessProbe) })
 	all = append(all, again)
-	m.oneLeads(all, scheme, token)
+	m.oneLeads(all, scheme)
 	return all
 }
