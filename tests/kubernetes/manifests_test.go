@@ -50,6 +50,42 @@ func TestEachFolderRendersByItself(t *testing.T) {
 	}
 }
 
+// The kustomization.yaml of the documentation, applied to this checkout.
+func TestTheKustomizationOfTheDocumentationFits(t *testing.T) {
+	page, err := os.ReadFile("../../src/docs/deploy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\nnamespace: meta\n")
+	block, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("src/docs/deploy.md has none")
+	}
+	folder, base := place(t)
+	shown := "namespace: " + namespace + "\n" + strings.ReplaceAll(block, "metad/config/kubernetes", base)
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(shown), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	text := build(t, folder)
+	all, err := decode(strings.ReplaceAll(text, "image: registry.example.com/", "image: "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range check(all) {
+		t.Error(fault)
+	}
+	for _, part := range []string{"image: registry.example.com/metad:0.1.0", "http://e1.example.com:2379", "scheme: HTTPS"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("without %s:\n%s", part, text)
+		}
+	}
+	for _, command := range certificates("certs", "meta") {
+		if !strings.Contains(string(page), strings.ReplaceAll(strings.Join(command, " "), "*.metad.meta.svc", "'*.metad.meta.svc'")) {
+			t.Errorf("src/docs/deploy.md lacks metad %v", command)
+		}
+	}
+}
+
 // Every check is seen to fail: `from` is replaced in what was rendered, and `says` is the fault.
 func TestEachFaultIsNoticed(t *testing.T) {
 	whole := overlay{"with-etcd", true}.render(t)

@@ -53,7 +53,7 @@ func (o overlay) String() string {
 	return o.folder
 }
 
-// The kustomization.yaml that src/docs/deploy.md shows, for this overlay.
+// A kustomization.yaml like that of src/docs/deploy.md, for this overlay.
 func (o overlay) kustomization(base string) string {
 	text := fmt.Sprintf("namespace: %s\nresources: [%s/%s]\n", namespace, base, o.folder)
 	if o.tls {
@@ -64,25 +64,28 @@ func (o overlay) kustomization(base string) string {
 
 func (o overlay) render(t *testing.T) string {
 	t.Helper()
-	folder := filepath.Join(t.TempDir(), "overlay")
-	if err := os.Mkdir(folder, 0o755); err != nil {
+	folder, base := place(t)
+	text := []byte(o.kustomization(base))
+	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	base, err := filepath.Abs(manifests)
+	return build(t, folder)
+}
+
+// An empty folder, and the manifests as seen from it: Kustomize takes relative paths only.
+func place(t *testing.T) (folder, base string) {
+	t.Helper()
+	folder, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Kustomize takes relative paths only.
-	if folder, err = filepath.EvalSymlinks(folder); err != nil {
+	if base, err = filepath.Abs(manifests); err != nil {
 		t.Fatal(err)
 	}
 	if base, err = filepath.Rel(folder, base); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(o.kustomization(base)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return build(t, folder)
+	return folder, base
 }
 
 func build(t *testing.T, folder string) string {

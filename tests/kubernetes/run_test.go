@@ -255,20 +255,26 @@ func (m *machine) startSet(all *objects, name string) []*process {
 	return mains
 }
 
-// The Secret of the component tls, made by the commands that src/docs/deploy.md shows; and a reader's token.
+// The arguments of metad in src/docs/deploy.md that make what belongs into the Secret of the component tls.
+func certificates(folder, namespace string) [][]string {
+	return [][]string{
+		{"tls", "init", folder, "--members", "metad-0,metad-1,metad-2", "--hosts", "*.metad." + namespace + ".svc"},
+		{"token", "--role", "reader", "--name", "prometheus", "--token-file", "prometheus.token"},
+	}
+}
+
+// Makes the Secret, and a reader's token.
 func (m *machine) makeSecret() {
-	made := filepath.Join(m.dir, "certs")
-	run := func(args ...string) string {
+	made, token, access := filepath.Join(m.dir, "certs"), filepath.Join(m.dir, "prometheus.token"), ""
+	for _, args := range certificates(made, namespace) {
 		command := exec.Command(metad(), args...)
+		command.Dir = m.dir
 		said, err := command.CombinedOutput()
 		if err != nil {
 			m.t.Fatalf("%v: %s", args, said)
 		}
-		return string(said)
+		access = string(said)
 	}
-	run("tls", "init", made, "--members", "metad-0,metad-1,metad-2", "--hosts", "*.metad."+namespace+".svc")
-	token := filepath.Join(m.dir, "prometheus.token")
-	access := run("token", "--role", "reader", "--name", "prometheus", "--token-file", token)
 	secret := filepath.Join(m.dir, "tls")
 	if err := os.Mkdir(secret, 0o755); err != nil {
 		m.t.Fatal(err)
@@ -344,6 +350,7 @@ func TestTheRenderedPodsElectAndAnswerTheKubelet(t *testing.T) {
 			}
 			nodes := m.startSet(all, "metad")
 			first := m.oneLeads(nodes, scheme)
+			m.status(first)
 			m.strangers(first, scheme)
 			nodes = m.deleted(first, nodes, scheme)
 			m.killed(m.oneLeads(nodes, scheme), nodes, scheme)
@@ -362,6 +369,16 @@ func (m *machine) oneLeads(nodes []*process, scheme string) *process {
 	})
 	m.t.Logf("%s leads", leaders[0].name)
 	return leaders[0]
+}
+
+// `kubectl exec POD -- /metad status`: with the environment of the node, and as itself.
+func (m *machine) status(node *process) {
+	m.t.Helper()
+	command := exec.Command(metad(), "status", "--meta", m.addresses[node.name+":5690"])
+	command.Env, command.Dir = node.command.Env, m.dir
+	if said, err := command.CombinedOutput(); err != nil || !bytes.Contains(said, []byte(node.name)) {
+		m.t.Errorf("metad status: %v\n%s", err, said)
+	}
 }
 
 // With TLS nobody sees anything without a token; what the probes ask for needs none.
