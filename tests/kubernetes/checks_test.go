@@ -285,10 +285,12 @@ func listeners(all *objects) []string {
 			}
 		}
 		set := all.set("metad")
-		grpc, _ := named(c, "grpc")
-		want := fmt.Sprintf("%s.%s.%s.svc:%d", p.name, set.Spec.ServiceName, namespace, grpc)
-		if at := lookup(env, "METAD_NODE__ADVERTISE_ADDR"); at != want {
-			found = append(found, fmt.Sprintf("METAD_NODE__ADVERTISE_ADDR is %s, and the pod's name %s", at, want))
+		for port, key := range map[string]string{"grpc": "METAD_NODE__ADVERTISE_ADDR", "http": "METAD_HTTP__ADVERTISE_ADDR"} {
+			number, _ := named(c, port)
+			want := fmt.Sprintf("%s.%s.%s.svc:%d", p.name, set.Spec.ServiceName, namespace, number)
+			if at := lookup(env, key); at != want {
+				found = append(found, fmt.Sprintf("%s is %s, and the pod's name %s", key, at, want))
+			}
 		}
 		if lookup(env, "METAD_NODE__CLUSTER") != namespace {
 			found = append(found, "METAD_NODE__CLUSTER is not the namespace")
