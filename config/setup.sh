@@ -2,8 +2,8 @@
 # Installs what metad's build, tests and lints need and this machine lacks, on Debian and Ubuntu, as root or with sudo.
 # It says what before it does, and nothing at all when nothing is missing. The Makefile calls it.
 #
-#   config/setup.sh [--dry-run] build|test|lint    install what is missing for it
-#   config/setup.sh cargo ARG...                   run the cargo that the above settled on
+#   config/setup.sh [--dry-run] build|test|containers|lint    install what is missing for it
+#   config/setup.sh cargo ARG...                              run the cargo that the above settled on
 
 # Lists of packages are plain words, PATH is tried in subshells before it is set, and "$1" is another shell's.
 # shellcheck disable=SC2086,SC2030,SC2031,SC2016
@@ -27,8 +27,8 @@ main() {
             find_rust || die "no Rust $rust_min or newer is installed here: 'make run' and 'make test' install it"
             exec cargo "$@"
             ;;
-        build | test | lint) ;;
-        *) die "usage: config/setup.sh [--dry-run] build|test|lint | cargo ARG..." ;;
+        build | test | containers | lint) ;;
+        *) die "usage: config/setup.sh [--dry-run] build|test|containers|lint | cargo ARG..." ;;
     esac
     trap clean_up EXIT
     trap 'exit 130' INT
@@ -79,11 +79,32 @@ look() {
         rust=without-lints
         lack "rustfmt and clippy"
     fi
-    [ "$goal" = test ] || return 0
+    case $goal in
+        test) look_for_tests ;;
+        containers) look_for_containers ;;
+    esac
+}
+
+look_for_etcd() {
     command -v etcd >/dev/null || lack "etcd" etcd-server
     command -v etcdctl >/dev/null || lack "etcdctl" etcd-client
-    # For partitions, which are network namespaces, and for a wall clock that steps.
+    # For network namespaces, which are partitions, and where the containers are.
     command -v ip >/dev/null || lack "iproute2" iproute2
+}
+
+# A Docker client alone is not enough, and a root's PATH may be without sbin.
+look_for_containers() {
+    look_for_etcd
+    (PATH=$PATH:/usr/sbin && command -v dockerd && command -v docker) >/dev/null || lack "Docker Engine" docker.io
+    (PATH=$PATH:/usr/sbin && command -v iptables) >/dev/null || lack "iptables" iptables
+    [ -n "${METAD_TEST_COMPOSE-}" ] || command -v docker-compose >/dev/null || lack "Docker Compose" docker-compose
+    command -v podman >/dev/null || lack "podman" podman
+    command -v runc >/dev/null || lack "runc" runc
+}
+
+look_for_tests() {
+    look_for_etcd
+    # For a wall clock that steps.
     command -v faketime >/dev/null || lack "faketime" faketime
     # For disks that are slow.
     command -v strace >/dev/null || lack "strace" strace
@@ -251,6 +272,9 @@ announce() {
     case $packages in
         *prometheus*) echo "    (Prometheus's own service stays off: the tests only need its promtool)" ;;
     esac
+    case $packages in
+        *docker.io* | *podman*) echo "    (their own services stay off: the tests start a Docker daemon of their own)" ;;
+    esac
     case $rust in
         toolchain) echo "  with rustup: its stable toolchain; the default toolchain stays as it is" ;;
         rustup) echo "  from https://sh.rustup.rs: Rust's stable toolchain, into $cargo_bin" ;;
@@ -263,32 +287,34 @@ announce() {
 install_packages() {
     [ -n "$packages" ] || return 0
     case $packages in
-        *etcd-server* | *prometheus*) hold_services ;;
+        *etcd-server* | *prometheus* | *docker.io* | *podman*) hold_services ;;
     esac
     apt_get install $packages
     case $packages in *etcd-server*) disable_service etcd ;; esac
     case $packages in *prometheus*) disable_service prometheus ;; esac
+    case $packages in *docker.io*) disable_service docker.service docker.socket ;; esac
+    case $packages in *podman*) disable_service podman.socket podman-auto-update.timer ;; esac
 }
 
 # Packages start their services when they are installed; etcd's would take port 2379, and Prometheus's 9090, from whoever
-# wants it. This file is Debian's way to forbid that; one that is here already is somebody's and stays.
+# wants it, and Docker's would change the rules of this machine's network. This file is Debian's way to forbid that; one that is here already is somebody's and stays.
 hold_services() {
     [ ! -e "$policy" ] || return 0
     policy_is_ours=yes
     as_root sh -c 'cat >"$1" && chmod 755 "$1"' sh "$policy" <<'POLICY'
 #!/bin/sh
-# Written by metad's config/setup.sh while it installs etcd-server or prometheus; it removes this file again.
+# Written by metad's config/setup.sh while it installs packages whose services it leaves off; it removes this file again.
 for word; do
-    case $word in etcd | etcd.service | prometheus | prometheus.service) exit 101 ;; esac
+    case $word in etcd | etcd.service | prometheus | prometheus.service | docker* | podman*) exit 101 ;; esac
 done
 exit 0
 POLICY
 }
 
-# The service would start at the next boot all the same.
+# They would start at the next boot all the same.
 disable_service() {
     [ -d /run/systemd/system ] || return 0
-    as_root systemctl --quiet disable --now "$1.service" || echo "could not disable $1.service" >&2
+    as_root systemctl --quiet disable --now "$@" || echo "could not disable $*" >&2
 }
 
 install_rust() {

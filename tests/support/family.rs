@@ -76,6 +76,16 @@ impl Families {
             .env(MEMBERS, members.join(","))
     }
 
+    /// Where the evidence is, for a program that is started by something else than a [`NodeBuilder`].
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// What such a program has to find in its environment.
+    pub fn variables(&self, members: &[&str]) -> [String; 2] {
+        [format!("{FOLDER}={}", self.folder.path().display()), format!("{MEMBERS}={}", members.join(","))]
+    }
+
     /// Nobody of it cares for SIGTERM.
     pub fn stubborn(node: NodeBuilder) -> NodeBuilder {
         node.env(STUBBORN, "1")
@@ -83,7 +93,8 @@ impl Families {
 
     /// All families so far, in the order of their starts.
     pub fn seen(&self) -> Vec<Family> {
-        let mut families: BTreeMap<String, Family> = BTreeMap::new();
+        // Two containers number their processes alike: the token tells their families apart.
+        let mut families: BTreeMap<(String, u64, String), Family> = BTreeMap::new();
         for entry in fs::read_dir(self.folder.path()).expect("the folder").flatten() {
             let name = entry.file_name().into_string().expect("a name that we gave");
             let [node, token, root, role, pid] = name.split('.').collect::<Vec<_>>()[..] else {
@@ -94,8 +105,8 @@ impl Families {
                 text.split_inclusive('\n').filter_map(|l| l.trim_end().parse().ok()).collect();
             // One stamp proves a start, two of them a life.
             let [first_ns, .., last_ns] = stamps[..] else { continue };
-            let (node, token) = (node.to_owned(), token.parse().expect("a token"));
-            let family = families.entry(root.to_owned());
+            let (node, token): (_, u64) = (node.to_owned(), token.parse().expect("a token"));
+            let family = families.entry((node.clone(), token, root.to_owned()));
             let family = family.or_insert(Family { node, token, lives: Vec::new() });
             let (role, pid) = (role.to_owned(), pid.parse().expect("a process id"));
             family.lives.push(Life { role, pid, first_ns, last_ns });

@@ -10,7 +10,8 @@
 //! - [`history`] decides from those events whether two main loops ever ran at once; [`crew`] asks it;
 //! - [`family`] is a program for `metad run` that leaves evidence of when it lived;
 //! - [`traces`] plays the elector of every process again, and compares those of one election;
-//! - [`witness`] measures how long processes had to wait for a CPU; [`sudo`] runs a test as root;
+//! - [`witness`] measures how long processes had to wait for a CPU; [`sudo`] runs a test as root, and [`sealed`] in a
+//!   world of its own, with a Docker daemon of its own;
 //! - [`fenced`] decides from etcd's history whether a write ever landed under an old token;
 //! - the others are what these are made of.
 //!
@@ -41,6 +42,7 @@ pub mod papers;
 pub mod poll;
 pub mod ports;
 pub mod proxy;
+pub mod sealed;
 pub mod slow_disk;
 pub mod spawn;
 pub mod sudo;

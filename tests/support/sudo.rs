@@ -18,25 +18,34 @@ pub fn runs<T>(test: T, needs: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
     }
-    let name = ourselves::name_of(test);
-    say(&format!("{name} needs {needs}, which only root may have: it is run with sudo\n"));
-    let mut command = Command::new("sudo");
-    command.args(["-n", "env"]);
+    again(ourselves::name_of(test), needs, &[], &[], TIMEOUT);
+    true
+}
+
+/// Runs this test once more as root, behind these words, with these variables, and panics if it fails there.
+#[track_caller]
+pub fn again(name: &str, needs: &str, behind: &[&str], variables: &[String], timeout: Duration) {
     let is_kept = |name: &str| KEPT.iter().any(|kept| name.starts_with(kept));
     let kept =
         std::env::vars().filter(|(name, _)| is_kept(name)).map(|(name, value)| format!("{name}={value}"));
-    command.args(kept).arg(ourselves::path()).args(["--exact", name, "--nocapture"]);
-    let output = spawn::output(command, TIMEOUT);
+    let mut command = Command::new("env");
+    if !rustix::process::geteuid().is_root() {
+        say(&format!("{name} needs {needs}, which only root may have: it is run with sudo\n"));
+        command = Command::new("sudo");
+        command.args(["-n", "env"]);
+    }
+    command.args(kept).args(variables).args(behind).arg(ourselves::path());
+    command.args(["--exact", name, "--nocapture", "--include-ignored"]);
+    let output = spawn::output(command, timeout);
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (said, log) = (said(&output.stdout), said(&output.stderr));
     print!("{said}");
     eprint!("{log}");
     assert!(
         output.status.success(),
-        "{name} needs root for {needs}, and did not pass with sudo. If sudo wants a password, call `sudo -v` before"
+        "{name} needs root for {needs}, and did not pass. If sudo wants a password, call `sudo -v` before"
     );
     assert!(said.contains("1 passed"), "twin: it was run there");
-    true
 }
 
 /// May we trace our own processes that are not our children, as strace does? Where Yama forbids it, root may.
