@@ -30,7 +30,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::election::exit::Exit;
 use crate::node::exit_timer;
@@ -41,6 +41,12 @@ use args::{Cli, Command};
 struct Failure {
     code: i32,
     message: String,
+}
+
+/// The commands and their flags, for what is written from them: `examples/man.rs`.
+#[doc(hidden)]
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program.

@@ -373,7 +373,7 @@ pub(super) enum TlsCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct TokenArgs {
-    /// What its bearer may do; src/docs/secure.md has a table
+    /// What its bearer may do: see everything, and be a worker, write the state, make the leader step down, or be a member
     #[arg(long, value_parser = PossibleValuesParser::new(AccessRole::ALL.map(AccessRole::as_str)))]
     pub(super) role: String,
     /// Who that is: a member's node id, a worker's host or host:port; * for any

@@ -5,6 +5,7 @@
 mod decoders;
 mod documents;
 mod generated;
+mod man;
 mod one_place;
 mod tidy;
 mod transcripts;
