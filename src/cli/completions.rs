@@ -18,6 +18,8 @@ use crate::telemetry::terminal::plain;
 
 /// Set by the shell when it asks.
 const VARIABLE: &str = "METAD_COMPLETE";
+/// In a folder of `$fpath` the script is the body of the function `_metad`, whose first call is a Tab that waits for an answer.
+const FIRST_TAB_OF_ZSH: &[u8] = b"[[ $funcstack[1] != _metad ]] || _clap_dynamic_completer_metad \"$@\"\n";
 /// Nobody waits longer for a Tab.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,9 @@ pub(super) fn print(shell: clap_complete::Shell) -> Result<i32, Failure> {
     let mut script = Vec::new();
     let written = completer.write_registration(VARIABLE, "metad", "metad", "metad", &mut script);
     written.map_err(|e| failed(e.to_string()))?;
+    if shell == clap_complete::Shell::Zsh {
+        script.extend(FIRST_TAB_OF_ZSH);
+    }
     output::print(&String::from_utf8_lossy(&script)).map(|()| 0)
 }
 

@@ -269,6 +269,10 @@ fn completions_and_help_exist() {
         let (code, script, _) = metad(&["completions", shell]);
         assert!(code == 0 && script.contains("metad"), "{shell}");
     }
+    // clap names the function, and our last line calls it.
+    let (_, script, _) = metad(&["completions", "zsh"]);
+    assert!(script.contains("function _clap_dynamic_completer_metad()"), "{script}");
+    assert!(script.trim_end().ends_with("|| _clap_dynamic_completer_metad \"$@\""), "{script}");
     let (code, help, _) = metad(&["serve", "--help"]);
     assert_eq!(code, 0);
     let words: Vec<&str> = help.split_whitespace().collect(); // lines are wrapped
