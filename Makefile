@@ -13,7 +13,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Build metad and start one node on the embedded store (more flags: ARGS="--events")
@@ -98,18 +98,38 @@ lint: ## Check formatting, clippy's warnings and rustdoc's
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
 
-DIST := metad-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-$(shell uname -m)-linux
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DIST := metad-$(VERSION)-$(shell uname -m)-linux
 
-.PHONY: dist
-dist: ## Pack a stripped binary with its configuration, its debug information apart, and checksums, into dist/
+# What the tarball and the package have in common: an optimised binary, its completions and its manual pages. The latter are
+# written by an example, unoptimised, so that the binary has nothing of it.
+.PHONY: release
+release:
 	@$(SETUP) build
 	$(CARGO) build --release --locked
-	@rm -rf dist && mkdir -p dist/$(DIST)/completions
+	@rm -rf target/share && mkdir -p target/share/completions target/share/man
+	@for shell in bash zsh fish; do target/release/metad completions $$shell > target/share/completions/metad.$$shell; done
+	$(CARGO) run --quiet --locked --example man target/share/man
+
+.PHONY: deb
+deb: release ## Build a Debian package into dist/ (needs cargo-deb)
+	@$(CARGO) deb --version >/dev/null 2>&1 || { echo 'make deb needs cargo-deb: cargo install cargo-deb --locked' >&2; exit 1; }
+	@mkdir -p dist && rm -f dist/metad_*.deb dist/SHA256SUMS
+	$(CARGO) deb --no-build --locked --strip --output dist/
+
+.PHONY: deb-test
+deb-test: deb ## Install, run, upgrade and purge the package in a Debian 12 of its own (needs debootstrap, and root)
+	@$(SETUP) test
+	@command -v debootstrap >/dev/null || { echo 'make deb-test needs debootstrap: apt-get install debootstrap' >&2; exit 1; }
+	METAD_TEST_PACKAGE=$$(realpath dist/metad_*.deb) $(CARGO) test --locked --test real package:: -- --ignored --nocapture
+
+.PHONY: dist
+dist: deb ## Pack a stripped binary, its debug information, a Debian package and checksums into dist/
+	@rm -rf dist/metad-* && mkdir -p dist/$(DIST)
 	objcopy --only-keep-debug target/release/metad dist/$(DIST).debug
 	objcopy --strip-all --add-gnu-debuglink=dist/$(DIST).debug target/release/metad dist/$(DIST)/metad
-	@for shell in bash zsh fish; do dist/$(DIST)/metad completions $$shell > dist/$(DIST)/completions/metad.$$shell; done
-	@cp -r LICENSE README.md CHANGELOG.md config docker-compose.yml dist/$(DIST)/
-	@cd dist && tar -czf $(DIST).tar.gz --owner 0 --group 0 $(DIST) && rm -r $(DIST) && sha256sum $(DIST)* > SHA256SUMS
+	@cp -r LICENSE README.md CHANGELOG.md config docker-compose.yml target/share/completions target/share/man dist/$(DIST)/
+	@cd dist && tar -czf $(DIST).tar.gz --owner 0 --group 0 $(DIST) && rm -r $(DIST) && sha256sum metad[-_]* > SHA256SUMS
 	@ls -l dist
 
 .PHONY: bench

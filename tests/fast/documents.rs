@@ -135,6 +135,21 @@ fn the_systemd_unit_restarts_on_the_codes_that_ask_for_it() {
 }
 
 #[test]
+fn the_unit_runs_as_the_user_that_the_package_makes_and_purges() {
+    let unit = read("config/systemd/metad.service");
+    let user = unit.lines().find_map(|line| line.strip_prefix("User=")).expect("a user");
+    assert!(read("config/systemd/metad.sysusers").contains(&format!("\nu {user} - ")));
+    assert!(read("config/debian/postrm").contains(&format!("userdel {user}\n")));
+}
+
+#[test]
+fn the_package_has_the_version_of_the_crate() {
+    let changelog = read("config/debian/changelog");
+    let newest = format!("metad ({}-1) ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.starts_with(&newest), "the newest entry of config/debian/changelog is not {newest}");
+}
+
+#[test]
 fn the_page_of_failures_names_tests_that_exist() {
     let page = read("src/docs/failures.md");
     let mut shown = 0;

@@ -24,6 +24,7 @@ mod history;
 mod idle;
 mod init;
 mod output;
+mod package;
 mod page;
 mod partition;
 mod payload;
