@@ -124,11 +124,15 @@ deb-test: deb ## Install, run, upgrade and purge the package in a Debian 12 of i
 	METAD_TEST_PACKAGE=$$(realpath dist/metad_*.deb) $(CARGO) test --locked --test real package:: -- --ignored --nocapture
 
 .PHONY: dist
-dist: deb ## Pack a stripped binary, its debug information, a Debian package and checksums into dist/
+dist: deb ## Pack a stripped binary, its debug information, a Debian package, an SBOM and checksums into dist/ (needs cargo-cyclonedx)
+	@$(CARGO) cyclonedx --version >/dev/null 2>&1 || { echo 'make dist needs cargo-cyclonedx: cargo install cargo-cyclonedx --locked' >&2; exit 1; }
 	@rm -rf dist/metad-* && mkdir -p dist/$(DIST)
 	objcopy --only-keep-debug target/release/metad dist/$(DIST).debug
 	objcopy --strip-all --add-gnu-debuglink=dist/$(DIST).debug target/release/metad dist/$(DIST)/metad
 	@cp -r LICENSE README.md CHANGELOG.md config docker-compose.yml target/share/completions target/share/man dist/$(DIST)/
+	@# It can only write beside Cargo.toml, and it says where that was.
+	$(CARGO) cyclonedx --format json --spec-version 1.5 --override-filename $(DIST).cdx
+	@sed 's|$(CURDIR)|/metad|' $(DIST).cdx.json > dist/$(DIST).cdx.json && rm $(DIST).cdx.json
 	@cd dist && tar -czf $(DIST).tar.gz --owner 0 --group 0 $(DIST) && rm -r $(DIST) && sha256sum metad[-_]* > SHA256SUMS
 	@ls -l dist
 
