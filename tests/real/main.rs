@@ -12,6 +12,7 @@ mod cluster;
 mod containers;
 mod data_dir;
 mod doctor;
+mod documents_run;
 mod election_etcd;
 mod endpoint;
 mod etcd_role;
