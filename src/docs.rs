@@ -21,6 +21,9 @@ pub mod history {}
 #[doc = include_str!("docs/http.md")]
 pub mod http {}
 
+#[doc = include_str!("docs/install.md")]
+pub mod install {}
+
 #[doc = include_str!("docs/lease.md")]
 pub mod lease {}
 
@@ -29,6 +32,9 @@ pub mod limits {}
 
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
+
+#[doc = include_str!("docs/monitor.md")]
+pub mod monitor {}
 
 #[doc = include_str!("docs/protocol.md")]
 pub mod protocol {}
@@ -44,3 +50,9 @@ pub mod steering {}
 
 #[doc = include_str!("docs/store.md")]
 pub mod store {}
+
+#[doc = include_str!("docs/troubleshoot.md")]
+pub mod troubleshoot {}
+
+#[doc = include_str!("docs/upgrade.md")]
+pub mod upgrade {}

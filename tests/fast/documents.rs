@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use metad::config::KEYS;
+use metad::election::exit::EXITS;
 use metad::election::lease::LeaseTiming;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -234,4 +235,61 @@ fn the_page_for_contributors_names_files_that_exist() {
     let root = tidy::root();
     let gone: Vec<_> = paths.iter().filter(|path| !root.join(path).exists()).collect();
     assert!(gone.is_empty(), "CONTRIBUTING.md names {gone:?}");
+}
+
+/// The pages whose commands `tests/real/documents_run.rs` runs.
+const FOR_OPERATORS: [&str; 4] = ["install", "monitor", "upgrade", "troubleshoot"];
+
+#[test]
+fn the_pages_for_operators_name_checks_reasons_exit_codes_and_tests_that_exist() {
+    let known: BTreeSet<String> = read("src/docs/checks.md").split('`').map(str::to_owned).collect();
+    let codes: BTreeSet<i32> = EXITS.iter().map(|(exit, _)| exit.code()).collect();
+    let mut named = 0;
+    for page in FOR_OPERATORS {
+        let text = read(&format!("src/docs/{page}.md"));
+        for code in check_codes(&text) {
+            assert!(known.contains(&code), "{page}.md: there is no check {code}");
+            named += 1;
+        }
+        // Those of commands, and of a process that is killed, are in no enum.
+        let of_commands = [1, 2, 3, 137];
+        for code in exit_codes(&text) {
+            assert!(codes.contains(&code) || of_commands.contains(&code), "{page}.md: exit {code} is none");
+            named += 1;
+        }
+        for shown in text.split("<!-- shown by: ").skip(1) {
+            let (file, test) =
+                shown.split_once(" -->").and_then(|(s, _)| s.split_once(' ')).expect("FILE TEST");
+            assert!(
+                source_of_tests(file).contains(&format!("fn {test}()")),
+                "{page}.md: {file} has no {test}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named >= 60, "the pages were not understood: {named}");
+}
+
+/// Such as `ETCD_003`. META_003 and its like are other people's codes.
+fn check_codes(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let is_code = |word: &&str| {
+        let parts = word.split_once('_').filter(|(group, _)| *group != "META");
+        parts.is_some_and(|(group, number)| {
+            group.chars().all(|c| c.is_ascii_uppercase())
+                && number.len() == 3
+                && number.chars().all(|c| c.is_ascii_digit())
+        })
+    };
+    words.filter(is_code).map(str::to_owned).collect()
+}
+
+/// Of `exit 75`, `exits 75` and `code=75`.
+fn exit_codes(text: &str) -> Vec<i32> {
+    let number = |rest: &str| {
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    let before = ["exit ", "Exit ", "exits ", "code=", "exit code "];
+    before.iter().flat_map(|words| text.split(*words).skip(1)).filter_map(number).collect()
 }

@@ -38,7 +38,7 @@ pub fn run(scene: &Scene, blocks: &[&Block]) -> Result<Told, String> {
     let mut script = PROLOGUE.to_owned();
     for (i, block) in blocks.iter().enumerate() {
         let happens = scene.meanwhile.iter().filter(|(at, _)| *at == i).map(|(_, what)| *what);
-        script.extend(happens.map(|what| format!("{what}\n")));
+        script.extend(happens.map(|what| format!("{{ {what}; }} >/dev/null 2>&1 || :\n")));
         script += &format!("printf '\\001{i}\\n'\n{}", block.commands);
     }
     script += "printf '\\001end\\n'\n";

@@ -53,7 +53,7 @@ LAB_HOST=$1 exec ip netns exec "$1" bash -c '
     exec "$@"' on "${@:2}"
 EOF
 stand_in ssh <<'EOF'
-exec on "$1" bash -c "${*:2}"
+exec env -u METAD_META on "$1" bash -c "${*:2}"
 EOF
 stand_in scp <<'EOF'
 cp "$1" "$LAB/${2%%:/var/lib/*}/var/${2#*:/var/lib/}"
@@ -70,7 +70,9 @@ stand_in unit <<'EOF'
 run=$LAB/$LAB_HOST/run
 echo $$ >"$run/$1.supervisor"
 rule() { sed -n "s/^$1=//p" "$LAB_ROOT/config/systemd/metad.service"; }
-command=$(STATE_DIRECTORY=/var/lib/metad envsubst <<<"$(rule ExecStart)" 2>/dev/null) || command=$(rule ExecStart)
+command=$(rule ExecStart)
+drop_in=$(sed -n 's/^ExecStart=//p' /run/systemd/system/metad.service.d/*.conf 2>/dev/null | tail -1)
+command=${drop_in:-$command}
 command=${command//'${STATE_DIRECTORY}'//var/lib/metad}
 if [ "$1" = etcd ]; then command="etcd --config-file $LAB/$LAB_HOST/etcd.yml"; fi
 while :; do
@@ -207,6 +209,6 @@ export members
 export -f $(declare -F | cut -d' ' -f3)
 cd "$lab/home"
 printf '\001\n'
-on "$host" timeout -k 1 40 bash "$session" </dev/null || :
+on "$host" timeout -k 1 60 bash "$session" </dev/null || :
 printf '\001logs\n'
 cat "$lab"/m?/run/*.log "$lab"/m?/run/*.exits 2>/dev/null || :

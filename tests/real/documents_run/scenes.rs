@@ -115,4 +115,7 @@ pub const INSTALL: [Scene; 1] = [at("The first configuration", "start_etcd 3")];
 
 pub const MONITOR: [Scene; 1] = [at("What to scrape", "start_etcd 1; start_metad 3")];
 
-pub const UPGRADE: [Scene; 1] = [at("Upgrading and changing", "start_etcd 3; start_metad 3")];
+pub const UPGRADE: [Scene; 1] =
+    // What is written after the snapshot is lost with it.
+    [at("Upgrading and changing", "start_etcd 3; start_metad 3")
+        .meanwhile(&[(7, "metad step-down --to m1; sleep 1")])];
