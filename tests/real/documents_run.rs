@@ -38,8 +38,8 @@ pub struct Scene {
 
 /// Blocks that no test can run: where they begin, and why.
 const HOST_ONLY: [(&str, &str); 5] = [
-    ("cargo build --release", "builds what the tests already run, and installs it"),
-    ("sudo install -m 644 config/systemd", "needs systemd; tests/fast/documents.rs reads the unit"),
+    ("make deb\n", "builds a release; make deb-test installs the package in a Debian of its own"),
+    ("sudo install target/release/metad", "needs systemd; tests/fast/documents.rs reads the unit"),
     ("docker-compose up", "needs Docker; make containers runs images"),
     ("kubectl apply", "needs a cluster; make kubernetes decodes the manifests"),
     ("promtool check rules", "tests/real/prometheus.rs runs it"),

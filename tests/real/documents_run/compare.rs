@@ -1,5 +1,8 @@
 //! Is what a page shows what was printed? Words must be the same; times, durations and what `…` stands for may differ.
 
+/// Checks that measure how fast something is: a busy machine has another result than the page.
+const SPEED: [&str; 6] = ["ETCD_005 ", "ETCD_006 ", "ETCD_008 ", "ETCD_009 ", "HOST_003 ", "HOST_005 "];
+
 /// The first line that is shown and was not printed, after those that were.
 pub fn first_missing(shown: &str, printed: &str) -> Option<String> {
     let mut printed = printed.lines();
@@ -9,6 +12,9 @@ pub fn first_missing(shown: &str, printed: &str) -> Option<String> {
 
 /// Is this a line such as the one shown?
 pub fn is_like(shown: &str, printed: &str) -> bool {
+    if let Some(code) = SPEED.iter().find(|code| shown.contains(*code)) {
+        return printed.contains(code);
+    }
     let (shown, printed) = (masked(shown), masked(printed));
     let mut parts = shown.split('…').map(str::trim);
     let Some(rest) = parts.next().and_then(|first| printed.strip_prefix(first)) else { return false };
