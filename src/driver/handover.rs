@@ -35,7 +35,7 @@ pub(super) async fn ask(
         r.priority > 0 && r.member.node != us.node && wanted.as_ref().is_none_or(|w| *w == r.member.node)
     };
     let candidates = || view.members.iter().filter(is_candidate);
-    let best = candidates().min_by_key(|m| view.rank(&m.registration.member.node));
+    let best = candidates().min_by_key(|m| view.precedence(m));
     let best = best.map(|m| m.registration.member.clone());
     let mut asked: FuturesUnordered<_> =
         candidates().map(|m| ask_one(peers.as_ref(), m.clone(), token)).collect();

@@ -223,6 +223,17 @@ impl Leader {
     }
 }
 
+// === impl Registration ===
+
+impl Registration {
+    /// Its version as numbers, to compare it with another one; what is no number counts as 0.
+    pub fn version_order(&self) -> [u64; 3] {
+        let release = self.version.split(['-', '+']).next().unwrap_or_default();
+        let mut parts = release.split('.').map(|part| part.parse().unwrap_or(0));
+        [(); 3].map(|()| parts.next().unwrap_or(0))
+    }
+}
+
 // === impl View ===
 
 impl View {
@@ -238,6 +249,13 @@ impl View {
         let mine = self.member(node).filter(|m| m.registration.priority > 0)?;
         let ahead = self.members.iter().filter(|m| m.registration.priority > 0 && key(m) < key(mine));
         Some(ahead.count())
+    }
+
+    /// The place of a member among those who may be handed the record, the best one lowest: one of the newest version
+    /// first, so that a rolling upgrade changes the leader once; of these by rank. `None`: it never leads.
+    pub fn precedence(&self, member: &Member) -> Option<impl Ord + Copy + use<>> {
+        let r = &member.registration;
+        Some((std::cmp::Reverse(r.version_order()), self.rank(&r.member.node)?))
     }
 }
 
@@ -272,6 +290,17 @@ mod tests {
         let members = vec![member("a", 100, 9), member("b", 100, 3), member("c", 0, 1), member("d", 200, 20)];
         let view = View { members, ..View::default() };
         assert_eq!(["a", "b", "c", "d", "x"].map(|n| view.rank(n)), [Some(2), Some(1), None, Some(0), None]);
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let order = |version: &str| {
+            let mut registration = member("a", 1, 1).registration;
+            registration.version = version.into();
+            registration.version_order()
+        };
+        assert!(order("0.10.0") > order("0.9.12") && order("1.0") > order("0.10.0") && order("") == [0; 3]);
+        assert_eq!((order("1.2.3-rc.1"), order("1.2.3.4+x")), ([1, 2, 3], [1, 2, 3]));
     }
 
     #[test]

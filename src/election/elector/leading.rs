@@ -297,8 +297,7 @@ impl Elector {
     }
 }
 
-/// The best of the candidates that are ready: by rank, and of the very incarnation that answered. Nobody, while the
-/// election is frozen.
+/// The best of the candidates that are ready, and of the very incarnation that answered. Nobody, while the election is frozen.
 pub(super) fn successor_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
     if view.freeze.is_some() {
         return None;
@@ -307,6 +306,6 @@ pub(super) fn successor_of(view: &View, us: &str, wanted: Option<&str>, ready: &
     let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
     let others = view.members.iter().filter(|m| m.registration.member.node != us);
     let candidates = others.filter(is_ready).filter(is_wanted);
-    let ranked = candidates.filter_map(|m| Some((view.rank(&m.registration.member.node)?, m)));
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, m)| m.clone())
+    let ranked = candidates.filter_map(|m| Some((view.precedence(m)?, m)));
+    ranked.min_by_key(|(place, _)| *place).map(|(_, m)| m.clone())
 }

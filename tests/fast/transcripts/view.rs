@@ -101,6 +101,7 @@ impl Defaults<'_> {
         let created = number(created)?;
         let priority = args.or("priority", number, 100)?;
         let generation = Revision(args.or("gen", number, created)?);
+        let version = args.value("version").unwrap_or("1").to_owned();
         let (member, lease) = self.identity(node, &mut args)?;
         args.finish()?;
         let registration = Registration {
@@ -108,7 +109,7 @@ impl Defaults<'_> {
             rpc_address: format!("{node}:5690"),
             http_address: format!("{node}:5691"),
             priority: u16::try_from(priority).map_err(|e| e.to_string())?,
-            version: "1".into(),
+            version,
             ttl: TTL,
             lease,
         };
