@@ -151,9 +151,9 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
 }
 
 /// That nobody takes over, and until when; nothing where the election is not frozen.
-pub(super) fn freeze_line(freeze: Option<&FreezeView>, is_led: bool) -> String {
+pub(super) fn freeze_line(freeze: Option<&FreezeView>, is_vacant: bool) -> String {
     freeze.map_or_else(String::new, |freeze| {
-        let vacancy = if is_led { "" } else { "; nobody claims the vacancy meanwhile" };
+        let vacancy = if is_vacant { "; nobody claims the vacancy meanwhile" } else { "" };
         format!("{}{vacancy}\n", frozen(freeze))
     })
 }

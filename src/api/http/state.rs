@@ -28,6 +28,7 @@ fn document(parts: &HttpParts) -> StateDocument {
         lease: Lease::of(&status, now),
         failover_budget: status
             .known_leader(now)
+            .filter(|_| status.freeze().is_none()) // then nobody would
             .map(|tenure| FailoverBudget::of(tenure, endpoints.values())),
         store: StoreView {
             kind: match parts.store {

@@ -130,8 +130,8 @@ pub fn frozen(facts: &Facts) -> Judgement {
     let Some(freeze) = meta.freeze.as_ref().or(seen().find_map(|s| s.freeze.as_ref())) else {
         return Outcome::new(Status::Pass, "it is not", limit).made();
     };
-    let is_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some());
-    let (status, then) = match is_led {
+    let may_be_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some() || s.is_outdated);
+    let (status, then) = match may_be_led {
         true => (Status::Warn, "nobody takes over from the present leader"),
         false => (Status::Fail, "nobody leads, and nobody claims the vacancy"),
     };
