@@ -361,8 +361,9 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Whose values a node tells: what the checks look at.
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 12] = [
     "node.cluster",
+    "node.advertise_addr",
     "node.data_dir",
     "node.id",
     "meta.",
@@ -425,7 +426,8 @@ impl Config {
     /// them. Paths are whole; a secret is a file, whose path is told.
     pub fn told(&self) -> Vec<(&'static str, String)> {
         let table = toml::Table::try_from(self).unwrap_or_default(); // plain values: this does not fail
-        let is_told = |key: &&Key| TOLD.iter().any(|section| key.path.starts_with(section));
+        let is_used = |key: &Key| key.path != "store.sqlite.path" || self.store.kind == StoreKind::Sqlite;
+        let is_told = |key: &&Key| is_used(key) && TOLD.iter().any(|section| key.path.starts_with(section));
         let told = |key: &Key| Some((key.path, typed(key, layers::lookup(&table, key.path)?)?));
         KEYS.iter().filter(is_told).filter_map(told).collect()
     }

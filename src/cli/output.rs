@@ -169,7 +169,8 @@ pub(super) fn answerer_line(a: &Answerer) -> String {
     let left = format!(", lease left {}", span(a.lease_remaining_ms));
     let lease = if a.role == "leader" { left.as_str() } else { "" };
     let (node, role, cluster) = (plain(&a.node), plain(&a.role), plain(&a.cluster));
-    let outdated = if a.is_outdated { ", older than the lease: outdated" } else { "" };
+    let outdated =
+        if a.is_outdated { ", outdated: the store has confirmed nothing within the lease" } else { "" };
     format!("source {node} ({role}{lease}), age {}{outdated}, cluster {cluster}\n", span(a.age_ms))
 }
 

@@ -36,7 +36,10 @@ fn host(facts: &Facts) -> Result<&HostFacts, Skip> {
 }
 
 fn past(facts: &Facts) -> Result<&PastFacts, Skip> {
-    facts.past.as_ref().ok_or_else(|| Skip::new("only a running node knows, and none has answered"))
+    facts
+        .past
+        .as_ref()
+        .ok_or_else(|| Skip::new("only a running node knows; none has answered, or none has checked yet"))
 }
 
 fn skip(why: impl Into<String>) -> Judgement {

@@ -173,7 +173,8 @@ pub fn flapping(facts: &Facts) -> Judgement {
     let reasons: BTreeSet<&str> = changes.iter().map(|c| c.reason.as_str()).collect();
     let reasons: Vec<String> = reasons.into_iter().map(str::to_owned).collect();
     let why = if n == 0 { String::new() } else { format!(": {}", list(&reasons)) };
-    let measured = format!("{n} unplanned changes of the leader in {window} s{why}");
+    let measured =
+        format!("{} of the leader in {window} s{why}", super::count(changes.len(), "unplanned change"));
     // The last one is the one whose traces are fresh.
     let fix = changes.last().map_or("", |last| last.reason.advice());
     Outcome::new(status, measured, format!("{most} in {window} s"))
