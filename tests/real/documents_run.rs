@@ -160,8 +160,9 @@ fn faults_of(page: &str, blocks: &[&Block], told: &Told) -> Vec<String> {
 fn assert_host_only(page: &str, block: &Block) {
     let known = HOST_ONLY.iter().any(|(begins, _)| block.commands.starts_with(begins));
     assert!(known, "{page}: {:?} is run by no test and not in HOST_ONLY", block.commands);
-    for line in block.commands.replace("\\\n", " ").lines().map(|l| l.trim_start_matches("sudo ")) {
-        let Some(arguments) = line.strip_prefix("metad ") else { continue };
+    for line in block.commands.replace("\\\n", " ").lines().map(|l| format!(" {l}")) {
+        // Also behind `kubectl exec metad-0 -c metad --`.
+        let Some((_, arguments)) = line.rsplit_once(" metad ") else { continue };
         let typed = arguments.split(['|', '>', '#', ';', '&']).next().unwrap_or_default();
         let mut bash = Command::new("bash");
         bash.arg("-c").arg(format!("{} {typed} --help", spawn::metad_program().display()));

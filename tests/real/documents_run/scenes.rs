@@ -118,4 +118,4 @@ pub const MONITOR: [Scene; 1] = [at("What to scrape", "start_etcd 1; start_metad
 pub const UPGRADE: [Scene; 1] =
     // What is written after the snapshot is lost with it.
     [at("Upgrading and changing", "start_etcd 3; start_metad 3")
-        .meanwhile(&[(7, "metad step-down --to m1; sleep 1")])];
+        .meanwhile(&[(7, "for i in 1 2; do ssh m1 'systemctl restart metad; metad wait ready'; done")])];
