@@ -104,6 +104,9 @@ look_for_containers() {
 
 look_for_tests() {
     look_for_etcd
+    # For the pages of src/docs, whose commands are run.
+    command -v curl >/dev/null || lack "curl" curl
+    command -v jq >/dev/null || lack "jq" jq
     # For a wall clock that steps.
     command -v faketime >/dev/null || lack "faketime" faketime
     # For disks that are slow.

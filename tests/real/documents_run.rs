@@ -72,6 +72,9 @@ fn what_troubleshoot_says_can_be_typed() {
         return;
     }
     let told = check("troubleshoot.md", &TROUBLESHOOT);
+    if std::env::var_os("METAD_PAGE_SECTION").is_some() {
+        return; // the index is of the whole page
+    }
     let missing: Vec<_> = pages::first_table("troubleshoot.md")
         .iter()
         .flat_map(|row| symptoms(row))
