@@ -11,6 +11,7 @@ use clap_complete::ArgValueCompleter;
 use super::completions;
 use super::key_flags::KeyFlags;
 use crate::api::auth::AccessRole;
+use crate::api::grpc::requests::FREEZE_SECS_MAX;
 use crate::clock::parse_duration;
 
 /// A leader-election meta daemon: elects exactly one leader and explains every change
@@ -189,8 +190,8 @@ pub(super) struct FreezeArgs {
     /// What for, shown wherever the freeze is
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: String,
-    /// End it by itself after this time, at most 720h; without it, metad unfreeze does
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    /// End it by itself after this time, at most 30d; without it, metad unfreeze does
+    #[arg(long = "for", value_name = "DURATION", value_parser = freeze_duration)]
     pub(super) duration: Option<Duration>,
 }
 
@@ -430,6 +431,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }
 
+/// The same for a freeze, which may be longer and counts in seconds.
+fn freeze_duration(text: &str) -> Result<Duration, String> {
+    let bare = text.parse::<u64>().map(Duration::from_secs);
+    let parsed = bare.ok().or_else(|| parse_duration(text).ok());
+    let bounded = parsed.filter(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs()));
+    bounded.ok_or_else(|| "write a duration from 1s to 30d, such as 30m or 2h".to_owned())
+}
+
 /// An address without a port means metad's own.
 pub(super) fn with_port(address: &str) -> String {
     let address = address.trim();
@@ -472,5 +481,7 @@ mod tests {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("0").is_err() && duration("-1s").is_err() && duration("soon").is_err());
+        assert_eq!(freeze_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert!(["31d", "500ms", "0", "soon"].iter().all(|text| freeze_duration(text).is_err()));
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn another_token(token: Token, expected: u64) -> Status {
 pub(super) fn frozen(Freeze { reason, by, until_ms, .. }: &Freeze) -> Status {
     let until =
         until_ms.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {}", rfc3339(at)));
-    let message = format!("the election is frozen {until}, by {by}: {reason}; nothing was changed");
+    let message = format!("the election is frozen {until}, by {by}: {reason}");
     because(Code::FailedPrecondition, "FROZEN", message, [])
 }
 
