@@ -262,6 +262,17 @@ pub trait Store: Send + Sync + 'static {
     fn location(&self) -> String;
 }
 
+// === impl Op ===
+
+impl Op {
+    fn written_key(&self) -> Option<&str> {
+        match self {
+            Op::Put(key, ..) | Op::Delete(key) => Some(key),
+            Op::Get(_) | Op::List(_) | Op::Page { .. } => None,
+        }
+    }
+}
+
 // === impl Txn ===
 
 impl Txn {
@@ -274,17 +285,18 @@ impl Txn {
     pub fn key_written_twice(&self) -> Option<&str> {
         [&self.then, &self.otherwise].into_iter().find_map(|ops| {
             let mut seen = std::collections::BTreeSet::new();
-            let written = ops.iter().filter_map(|op| match op {
-                Op::Put(key, ..) | Op::Delete(key) => Some(key.as_str()),
-                Op::Get(_) | Op::List(_) | Op::Page { .. } => None,
-            });
-            written.into_iter().find(|key| !seen.insert(*key))
+            ops.iter().filter_map(Op::written_key).find(|key| !seen.insert(*key))
         })
     }
 
     /// Does it write, whatever its guards say?
     pub fn writes(&self) -> bool {
-        self.then.iter().chain(&self.otherwise).any(|op| matches!(op, Op::Put(..) | Op::Delete(_)))
+        self.written_keys().next().is_some()
+    }
+
+    /// The keys that it writes, whatever its guards say.
+    pub fn written_keys(&self) -> impl Iterator<Item = &str> {
+        self.then.iter().chain(&self.otherwise).filter_map(Op::written_key)
     }
 }
 

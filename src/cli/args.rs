@@ -425,18 +425,21 @@ pub(super) enum HealthOf {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let bare = text.parse::<u64>().map(Duration::from_secs);
-    let parsed = bare.ok().or_else(|| parse_duration(text).ok());
-    let bounded = parsed.filter(|d| *d >= Duration::from_millis(100) && *d <= Duration::from_secs(86_400));
+    let bounded =
+        any_duration(text).filter(|d| *d >= Duration::from_millis(100) && *d <= Duration::from_secs(86_400));
     bounded.ok_or_else(|| "write a duration from 100ms to 24h, such as 30s or 2m".to_owned())
 }
 
 /// The same for a freeze, which may be longer and counts in seconds.
 fn freeze_duration(text: &str) -> Result<Duration, String> {
-    let bare = text.parse::<u64>().map(Duration::from_secs);
-    let parsed = bare.ok().or_else(|| parse_duration(text).ok());
-    let bounded = parsed.filter(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs()));
+    let bounded = any_duration(text).filter(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs()));
     bounded.ok_or_else(|| "write a duration from 1s to 30d, such as 30m or 2h".to_owned())
+}
+
+/// A number without a unit is seconds.
+fn any_duration(text: &str) -> Option<Duration> {
+    let bare = text.parse().map(Duration::from_secs).ok();
+    bare.or_else(|| parse_duration(text).ok())
 }
 
 /// An address without a port means metad's own.

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::args::{FreezeArgs, MetaArgs};
-use super::query::CANNOT_ASK;
-use super::{Failure, asking, output, target};
+use super::{Failure, asking, output, steering, target};
 use crate::api::view::member::FreezeView;
 use crate::client::{CallError, MemberClient};
 
@@ -44,6 +43,5 @@ async fn member(meta: &MetaArgs) -> Result<MemberClient, Failure> {
 }
 
 fn not_done(e: CallError) -> Failure {
-    let rest = if e.is_refusal { "nothing was changed" } else { "look at metad status" };
-    Failure::new(CANNOT_ASK, format!("{e}; {rest}"))
+    steering::not_done(&e, "look at metad status")
 }

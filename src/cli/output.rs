@@ -151,7 +151,12 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
 }
 
 /// That nobody takes over, and until when; nothing where the election is not frozen.
-pub(super) fn freeze_line(freeze: Option<&FreezeView>, is_vacant: bool) -> String {
+pub(super) fn freeze_line(
+    freeze: Option<&FreezeView>,
+    leader: Option<&Leader>,
+    answerer: &Answerer,
+) -> String {
+    let is_vacant = leader.is_none() && !answerer.is_outdated;
     freeze.map_or_else(String::new, |freeze| {
         let vacancy = if is_vacant { "; nobody claims the vacancy meanwhile" } else { "" };
         format!("{}{vacancy}\n", frozen(freeze))
@@ -159,8 +164,8 @@ pub(super) fn freeze_line(freeze: Option<&FreezeView>, is_vacant: bool) -> Strin
 }
 
 /// The freeze in one sentence.
-pub(super) fn frozen(FreezeView { reason, by, since, until }: &FreezeView) -> String {
-    let until = until.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {at}"));
+pub(super) fn frozen(freeze: &FreezeView) -> String {
+    let (FreezeView { reason, by, since, .. }, until) = (freeze, freeze.until_words());
     plain(&format!("frozen {until}, since {since}, by {by}: {reason}")).into_owned()
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
                 let m = output::members_table(members, gone);
                 let (foreign, who) =
                     (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
-                let freeze = output::freeze_line(freeze.as_ref(), leader.is_none() && !answerer.is_outdated);
+                let freeze = output::freeze_line(freeze.as_ref(), leader.as_ref(), answerer);
                 output::print(&format!("{l}{foreign}{freeze}\n{m}\n{who}"))?;
             }
         }
@@ -71,7 +71,7 @@ pub(super) async fn leader(args: ViewArgs) -> Result<i32, Failure> {
             OutputFormat::Json => output::print_json(&document)?,
             OutputFormat::Table => {
                 let table = output::leader_table(leader.as_ref(), last_known_leader.as_ref(), answerer);
-                let freeze = output::freeze_line(freeze.as_ref(), leader.is_none() && !answerer.is_outdated);
+                let freeze = output::freeze_line(freeze.as_ref(), leader.as_ref(), answerer);
                 output::print(&(table + &output::foreign_line(foreign.as_ref()) + &freeze))?
             }
         }

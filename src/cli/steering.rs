@@ -61,7 +61,10 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     let all = Addressees { addresses, credentials: target.credentials };
     let mut client =
         MemberClient::connect(&address, &all.credentials, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
-    client.step_down(args.to.as_deref(), Some(leader.token)).await.map_err(not_done)?;
+    client
+        .step_down(args.to.as_deref(), Some(leader.token))
+        .await
+        .map_err(|e| not_done(&e, "it may still step down; see metad leader"))?;
     let next = tokio::time::timeout(HAND_OVER_TIMEOUT, next_leader(&all, &leader)).await.map_err(|_| {
         let message =
             format!("{} is stepping down, but there is no new leader yet; see metad status", leader.node);
@@ -93,9 +96,9 @@ async fn leader_address(target: &Addressees, leader: &LeaderInfo) -> String {
     leader.address.clone()
 }
 
-/// A leader that does not answer may have heard us all the same.
-fn not_done(e: CallError) -> Failure {
-    let rest = if e.is_refusal { "nothing was changed" } else { "it may still step down; see metad leader" };
+/// A member that does not answer may have heard us all the same: then `otherwise`.
+pub(super) fn not_done(e: &CallError, otherwise: &str) -> Failure {
+    let rest = if e.is_refusal { "nothing was changed" } else { otherwise };
     Failure::new(CANNOT_ASK, format!("{e}; {rest}"))
 }
 

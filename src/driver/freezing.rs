@@ -89,27 +89,27 @@ pub(super) async fn end_when_due(shared: Shared, mut status: watch::Receiver<Arc
     loop {
         let freeze = status.borrow_and_update().view.freeze.clone();
         let due = freeze.and_then(|(freeze, written)| Some((freeze.until_ms?, written)));
-        let pause = match due {
-            None => None,
+        let is_over = match due {
+            None => status.changed().await.is_err(),
             Some((until_ms, written)) => {
-                let left = Duration::from_millis(until_ms.saturating_sub(wall_clock_ms()));
-                if left.is_zero() {
-                    let ended =
-                        ask(shared.store.as_ref(), transactions::unfreeze(&shared.keys, written)).await;
-                    if let Err(e) = ended {
-                        shared.trouble.report("unfreeze", &e);
-                    }
-                }
-                Some(if left.is_zero() { LOOK_EVERY } else { left.min(LOOK_EVERY) })
+                let pause = end_if_over(&shared, until_ms, written).await;
+                matches!(tokio::time::timeout(pause, status.changed()).await, Ok(Err(_)))
             }
-        };
-        let changed = status.changed();
-        let is_over = match pause {
-            None => changed.await.is_err(),
-            Some(pause) => matches!(tokio::time::timeout(pause, changed).await, Ok(Err(_))),
         };
         if is_over {
             return; // the driver is
         }
     }
+}
+
+/// When to look again.
+async fn end_if_over(shared: &Shared, until_ms: u64, written: Revision) -> Duration {
+    let left = Duration::from_millis(until_ms.saturating_sub(wall_clock_ms()));
+    if !left.is_zero() {
+        return left.min(LOOK_EVERY);
+    }
+    if let Err(e) = ask(shared.store.as_ref(), transactions::unfreeze(&shared.keys, written)).await {
+        shared.trouble.report("unfreeze", &e);
+    }
+    LOOK_EVERY
 }

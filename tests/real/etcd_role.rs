@@ -1,8 +1,6 @@
 //! What metad may do in etcd: with the commands of `metad doctor --role` everything works, and where one permission is
 //! missing, the error names it.
 
-use std::process::Command;
-
 use crate::support::crew::{PATIENCE, leader, wait_for_leader, wait_until_all_know_all};
 use crate::support::etcd::EtcdCluster;
 use crate::support::login::{Login, USER};
@@ -22,7 +20,7 @@ const NOT_EXAMINED: &str = "HOST_001,HOST_003,HOST_004,HOST_005,HOST_007,CONFIG_
      ETCD_008,ETCD_009,ETCD_016,ETCD_017,ETCD_018,LEASE_002";
 
 fn role_commands(env: &[(&str, &str)]) -> Vec<String> {
-    let mut command = Command::new(spawn::metad_program());
+    let mut command = spawn::metad_command();
     command.args(["doctor", "--role"]).envs(env.iter().copied());
     let output = spawn::output(command, PATIENCE);
     assert!(output.status.success(), "{output:?}");
@@ -39,7 +37,7 @@ fn etcdctl(etcd: &EtcdCluster, line: &str) {
 }
 
 fn doctor(etcd: &EtcdCluster, login: &Login, meta: &[&Node]) -> std::process::Output {
-    let mut command = Command::new(spawn::metad_program());
+    let mut command = spawn::metad_command();
     let addresses: Vec<String> = meta.iter().map(|n| n.rpc_addr().to_string()).collect();
     command.args(["doctor", "--sample", "1s", "--skip"]);
     command.arg(NOT_EXAMINED);

@@ -1,6 +1,5 @@
 //! `metad freeze`: no planned change and no claim of a vacancy meanwhile, shown everywhere, by any member, with no leader too.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,20 +13,16 @@ use crate::support::{http, spawn};
 /// How long nobody is seen to lead, where somebody would within milliseconds.
 const QUIET: Duration = Duration::from_secs(3);
 
-fn metad(nodes: &[&Node], args: &[&str]) -> Output {
+/// Its exit code, and all that it printed.
+fn metad(nodes: &[&Node], args: &[&str]) -> (i32, String) {
     let addresses: Vec<String> = nodes.iter().map(|n| n.rpc_addr().to_string()).collect();
-    let mut command = Command::new(spawn::metad_program());
-    command.args(args).args(["--meta", &addresses.join(",")]);
-    spawn::output(command, PATIENCE)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    let (code, out, errors) = spawn::metad(&[args, &["--meta", &addresses.join(",")]].concat(), PATIENCE);
+    (code, out + &errors)
 }
 
 fn freeze(nodes: &[&Node], more: &[&str]) {
     let output = metad(nodes, &[&["freeze", "--reason", "new disks"], more].concat());
-    assert!(output.status.success() && said(&output).contains("new disks"), "{output:?}");
+    assert!(output.0 == 0 && output.1.contains("new disks"), "{output:?}");
     for node in nodes {
         node.wait_for("frozen", PATIENCE);
     }
@@ -50,14 +45,14 @@ fn a_frozen_election_has_no_new_leader_until_it_is_unfrozen_and_says_why() {
 
     // No planned change.
     let asked = metad(&all, &["step-down", "--yes"]);
-    assert_eq!(asked.status.code(), Some(1), "{asked:?}");
-    assert!(said(&asked).contains("the election is frozen until metad unfreeze"), "{asked:?}");
+    assert_eq!(asked.0, 1, "{asked:?}");
+    assert!(asked.1.contains("the election is frozen until metad unfreeze"), "{asked:?}");
     assert_eq!(leader(&nodes), Some(first), "it leads on");
 
     // Its death is no reason either.
     nodes[first].kill();
     let rest: Vec<&Node> = (0..3).filter(|i| *i != first).map(|i| &nodes[i]).collect();
-    wait_until("the record is gone", PATIENCE, || metad(&rest, &["leader"]).status.code() == Some(2));
+    wait_until("the record is gone", PATIENCE, || metad(&rest, &["leader"]).0 == 2);
     assert!(!holds_within(QUIET, || tenures(&nodes).len() > 1), "somebody claimed");
     shown_everywhere(&rest);
 
@@ -71,26 +66,23 @@ fn a_frozen_election_has_no_new_leader_until_it_is_unfrozen_and_says_why() {
     );
 
     let ended = metad(&rest, &["unfreeze"]);
-    assert!(
-        ended.status.success() && said(&ended).contains("ended: frozen until metad unfreeze"),
-        "{ended:?}"
-    );
+    assert!(ended.0 == 0 && ended.1.contains("ended: frozen until metad unfreeze"), "{ended:?}");
     wait_until("somebody leads", PATIENCE, || {
         leader(&nodes).is_some() || fourth.has_event("main_loop_started")
     });
     rest[0].wait_for("unfrozen", PATIENCE);
     let again = metad(&rest, &["unfreeze"]);
-    assert!(again.status.success() && said(&again).contains("was not frozen"), "{again:?}");
+    assert!(again.0 == 0 && again.1.contains("was not frozen"), "{again:?}");
 }
 
 /// Each channel says that nobody leads because of the freeze.
 fn shown_everywhere(rest: &[&Node]) {
-    let status = said(&metad(rest, &["status"]));
+    let status = metad(rest, &["status"]).1;
     assert!(
         status.contains("frozen until metad unfreeze") && status.contains("nobody claims the vacancy"),
         "{status}"
     );
-    let json: Value = serde_json::from_slice(&metad(rest, &["leader", "-o", "json"]).stdout).expect("JSON");
+    let json: Value = serde_json::from_str(&metad(rest, &["leader", "-o", "json"]).1).expect("JSON");
     assert_eq!((&json["leader"], &json["freeze"]["reason"]), (&Value::Null, &"new disks".into()));
     let (_, state) = http::get(rest[0].http_addr(), "/api/v1/state", PATIENCE).expect("an answer");
     let state: Value = serde_json::from_str(&state).expect("JSON");
@@ -98,8 +90,8 @@ fn shown_everywhere(rest: &[&Node]) {
     let (_, metrics) = http::get(rest[0].http_addr(), "/metrics", PATIENCE).expect("an answer");
     assert!(metrics.contains("\nmetad_election_frozen 1\n"), "{metrics}");
     let check = metad(rest, &["check", "LEADER_006"]);
-    assert_eq!(check.status.code(), Some(2), "{check:?}");
-    assert!(said(&check).contains("nobody claims the vacancy"), "{check:?}");
+    assert_eq!(check.0, 2, "{check:?}");
+    assert!(check.1.contains("nobody claims the vacancy"), "{check:?}");
 }
 
 #[test]
@@ -135,10 +127,7 @@ fn an_election_is_frozen_and_unfrozen_while_nobody_leads_and_on_an_embedded_stor
     assert!(!holds_within(QUIET, || candidate.has_event("leadership_won")), "{}", candidate.report());
     // A second freeze takes the place of the first one, and says so.
     let again = metad(&[&observer], &["freeze", "--reason", "still"]);
-    assert!(
-        said(&again).contains("before: frozen until 20") && said(&again).contains("new disks"),
-        "{again:?}"
-    );
-    assert!(metad(&[&candidate], &["unfreeze"]).status.success());
+    assert!(again.1.contains("before: frozen until 20") && again.1.contains("new disks"), "{again:?}");
+    assert!(metad(&[&candidate], &["unfreeze"]).0 == 0);
     candidate.wait_for("main_loop_started", PATIENCE);
 }

@@ -109,7 +109,7 @@ impl ElectionService for Election {
             return Err(refuse::not_the_leader(&status, self.parts.clock.now()));
         };
         if let Some(freeze) = status.freeze() {
-            return Err(refuse::frozen(freeze));
+            return Err(refuse::frozen(&freeze.clone().into()));
         }
         let StepDown { to, expected_token } = requests::step_down(request.into_inner());
         if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {

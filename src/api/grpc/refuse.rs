@@ -12,11 +12,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::RpcParts;
-use crate::clock::{Instant, rfc3339};
+use crate::api::view::member::FreezeView;
+use crate::clock::Instant;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
 use crate::driver::{Busy, FreezeError};
-use crate::election::record::{Freeze, Revision, Token};
+use crate::election::record::{Revision, Token};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 
@@ -67,9 +68,8 @@ pub(super) fn another_token(token: Token, expected: u64) -> Status {
 }
 
 /// The election is frozen: no planned change.
-pub(super) fn frozen(Freeze { reason, by, until_ms, .. }: &Freeze) -> Status {
-    let until =
-        until_ms.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {}", rfc3339(at)));
+pub(super) fn frozen(freeze: &FreezeView) -> Status {
+    let (FreezeView { reason, by, .. }, until) = (freeze, freeze.until_words());
     let message = format!("the election is frozen {until}, by {by}: {reason}");
     because(Code::FailedPrecondition, "FROZEN", message, [])
 }

@@ -179,6 +179,13 @@ impl Foreign {
 
 // === impl FreezeView ===
 
+impl FreezeView {
+    /// Until when it holds.
+    pub fn until_words(&self) -> String {
+        self.until.map_or_else(|| "until metad unfreeze".to_owned(), |at| format!("until {at}"))
+    }
+}
+
 impl From<record::Freeze> for FreezeView {
     fn from(record::Freeze { reason, by, since_ms, until_ms }: record::Freeze) -> Self {
         Self { reason, by, since: Time(since_ms), until: until_ms.map(Time) }

@@ -30,7 +30,11 @@ impl Shared {
         let (Request::Txn(txn), StoreError::Refused(refusal, why)) = (request, &e) else { return e };
         let asked = self.unreadable(member, txn);
         let Ok(unreadable) = tokio::time::timeout(ASK_TIMEOUT, asked).await else { return e };
-        let (verb, keys) = if unreadable.is_empty() { ("write", written(txn)) } else { ("read", unreadable) };
+        let (verb, keys) = if unreadable.is_empty() {
+            ("write", txn.written_keys().map(str::to_owned).collect())
+        } else {
+            ("read", unreadable)
+        };
         if keys.is_empty() {
             return e;
         }
@@ -65,13 +69,4 @@ fn looks(txn: &Txn) -> Vec<(String, Op)> {
         Op::Put(..) | Op::Delete(_) => None,
     });
     compared.chain(read).collect()
-}
-
-fn written(txn: &Txn) -> BTreeSet<String> {
-    let ops = txn.then.iter().chain(&txn.otherwise);
-    ops.filter_map(|op| match op {
-        Op::Put(key, ..) | Op::Delete(key) => Some(key.clone()),
-        Op::Get(_) | Op::List(_) | Op::Page { .. } => None,
-    })
-    .collect()
 }

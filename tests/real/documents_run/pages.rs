@@ -17,9 +17,12 @@ pub struct Block {
 
 /// All blocks of a page of `src/docs`, in their order.
 pub fn blocks(page: &str) -> Vec<Block> {
+    blocks_of(&read(page))
+}
+
+fn read(page: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs").join(page);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    blocks_of(&text)
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 fn blocks_of(text: &str) -> Vec<Block> {
@@ -54,8 +57,7 @@ fn blocks_of(text: &str) -> Vec<Block> {
 
 /// The rows of the first table of a page, cell by cell, without its head.
 pub fn first_table(page: &str) -> Vec<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs").join(page);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text = read(page);
     let rows = text.lines().skip_while(|l| !l.starts_with("| ")).take_while(|l| l.starts_with("| "));
     let cells = |row: &str| row.trim_matches(['|', ' ']).split(" | ").map(|c| c.trim().to_owned()).collect();
     rows.skip(2).map(cells).collect()

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::super::changes::unplanned;
-use super::super::facts::{Facts, Seen};
+use super::super::facts::{Facts, MetaFacts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
-use super::{list, meta, past, skip};
+use super::{list, meta, past};
 use crate::clock::rfc3339;
 use crate::store::open::look_command;
 
@@ -15,6 +15,16 @@ const LEADS: &str = "leader";
 fn answers(facts: &Facts) -> Result<Vec<&Seen>, Skip> {
     let all: Vec<&Seen> = meta(facts)?.answers.iter().filter_map(|a| a.seen.as_ref().ok()).collect();
     if all.is_empty() { Err(Skip::new("no meta node answers")) } else { Ok(all) }
+}
+
+/// What the store and the members say, and the members that have answered; a skip where nobody has said anything.
+fn heard<'f>(facts: &'f Facts, what: &str) -> Result<(&'f MetaFacts, Vec<&'f Seen>), Skip> {
+    let meta = meta(facts)?;
+    let seen: Vec<&Seen> = meta.answers.iter().filter_map(|a| a.seen.as_ref().ok()).collect();
+    match meta.registered.is_none() && seen.is_empty() {
+        true => Err(Skip::new(format!("neither the store nor a meta node reported {what}"))),
+        false => Ok((meta, seen)),
+    }
 }
 
 /// Somebody leads.
@@ -121,16 +131,12 @@ pub fn one(facts: &Facts) -> Judgement {
 
 /// Somebody who goes home and forgets it leaves a cluster without a fail-over.
 pub fn frozen(facts: &Facts) -> Judgement {
-    let meta = meta(facts)?;
-    let seen = || meta.answers.iter().filter_map(|a| a.seen.as_ref().ok());
-    if meta.registered.is_none() && seen().next().is_none() {
-        return skip("neither the store nor a meta node reported a freeze");
-    }
+    let (meta, seen) = heard(facts, "a freeze")?;
     let limit = "no freeze";
-    let Some(freeze) = meta.freeze.as_ref().or(seen().find_map(|s| s.freeze.as_ref())) else {
+    let Some(freeze) = meta.freeze.as_ref().or(seen.iter().find_map(|s| s.freeze.as_ref())) else {
         return Outcome::new(Status::Pass, "it is not", limit).made();
     };
-    let may_be_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some() || s.is_outdated);
+    let may_be_led = meta.leader.is_some() || seen.iter().any(|s| s.leader.is_some() || s.is_outdated);
     let (status, then) = match may_be_led {
         true => (Status::Warn, "nobody takes over from the present leader"),
         false => (Status::Fail, "nobody leads, and nobody claims the vacancy"),
@@ -142,16 +148,12 @@ pub fn frozen(facts: &Facts) -> Judgement {
 
 /// No key but the leader record is where it belongs. The store knows best; SQLite is seen by the members alone.
 pub fn foreign(facts: &Facts) -> Judgement {
-    let meta = meta(facts)?;
-    let seen = || meta.answers.iter().filter_map(|a| a.seen.as_ref().ok());
-    if meta.registered.is_none() && seen().next().is_none() {
-        return skip("neither the store nor a meta node reported the candidates");
-    }
+    let (meta, seen) = heard(facts, "the candidates")?;
     let limit = "the leader record alone";
-    let Some(foreign) = meta.foreign.as_ref().or(seen().find_map(|s| s.foreign.as_ref())) else {
+    let Some(foreign) = meta.foreign.as_ref().or(seen.iter().find_map(|s| s.foreign.as_ref())) else {
         return Outcome::new(Status::Pass, "there is no other key", limit).made();
     };
-    let is_led = meta.leader.is_some() || seen().any(|s| s.leader.is_some());
+    let is_led = meta.leader.is_some() || seen.iter().any(|s| s.leader.is_some());
     let (status, then) = match is_led {
         true => (Status::Warn, "no member can take over from the present leader"),
         false => (Status::Fail, "no leader can be elected"),
