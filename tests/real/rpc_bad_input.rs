@@ -8,7 +8,7 @@ mod rows;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use crate::support::crew::{PATIENCE, tenures};
+use crate::support::crew::{PATIENCE, tenures, wait_until_all_know_all};
 use crate::support::etcd::EtcdCluster;
 use crate::support::fenced;
 use crate::support::node::{Node, NodeBuilder};
@@ -63,6 +63,7 @@ fn assert_refused<T: Debug>(result: Result<Response<T>, Status>, code: Code, say
 fn what_is_no_request_is_refused_by_every_rpc_of_every_member() {
     let etcd = EtcdCluster::start(1);
     let nodes = [leader(|b| b.etcd(&etcd)), follower(&etcd)];
+    wait_until_all_know_all(&nodes); // the follower may be seen between two of the calls that list the members
     block_on(async {
         let mut services = Services::of(&nodes[0]).await;
         services.register(1).await;
