@@ -245,7 +245,9 @@ impl Background {
     /// What the driver sees in the store.
     fn known(&self) -> MetaFacts {
         let led = self.parts.history.borrow().rows.iter().map(|row| row.holder.node.clone()).collect();
-        MetaFacts { led, ..meta::of_view(&self.parts.snapshots.borrow().view) }
+        let status = self.parts.snapshots.borrow().clone();
+        let is_read = !status.is_outdated(self.parts.clock.now());
+        MetaFacts { led, is_read, ..meta::of_view(&status.view) }
     }
 
     fn see(&mut self) {

@@ -83,6 +83,8 @@ pub struct MetaFacts {
     pub foreign: Option<Foreign>,
     /// The freeze, if the election is frozen.
     pub freeze: Option<Freeze>,
+    /// Was the election read from the store? Else `leader`, `foreign` and `freeze` say nothing.
+    pub is_read: bool,
     /// Who has ever led, as far as the history is known.
     pub led: BTreeSet<String>,
     /// What the members answered, each at its address.

@@ -32,8 +32,16 @@ pub(super) struct ElectionMetrics {
     transitions: Family<TransitionLabels, Counter>,
     terminations: Family<ReasonLabel, Counter>,
     claims: Family<ResultLabel, Counter>,
-    /// Since when nobody leads, and how the last leader left.
-    vacancy: Mutex<Option<(Instant, Departure)>>,
+    /// While nobody leads.
+    vacancy: Mutex<Option<Vacancy>>,
+}
+
+struct Vacancy {
+    since: Instant,
+    /// How the last leader left.
+    how: Departure,
+    /// Was the election frozen meanwhile? Then its length says nothing about fail-overs.
+    is_frozen: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,7 +103,8 @@ impl ElectionMetrics {
         r.register(
             "metad_failover_duration_seconds",
             "Time without a leader record between two leaders, as this node saw it; a hand-over in one write \
-             is 0; a leader whose machine died keeps its record until its lease ends, which is not in here",
+             is 0; a leader whose machine died keeps its record until its lease ends, which is not in here, nor is \
+             a time in which the election was frozen",
             self.failovers.clone(),
         );
         r.register(
@@ -137,7 +146,7 @@ impl ElectionMetrics {
             }
             Event::LeadershipWon { .. } => self.claim("won"),
             Event::ClaimLost => self.claim("lost"),
-            Event::Frozen { .. } => drop(self.frozen.set(1)),
+            Event::Frozen { .. } => self.froze(),
             Event::Unfrozen => drop(self.frozen.set(0)),
             Event::ClaimRefused { .. } => self.claim("refused"),
             Event::MainLoopStarted { .. } => {
@@ -157,14 +166,14 @@ impl ElectionMetrics {
     /// For how long nobody has led, if this node has seen the last leader go.
     pub(super) fn vacant_for(&self, now: Instant) -> Option<Duration> {
         let vacancy = self.vacancy.lock().unwrap_or_else(|e| e.into_inner());
-        vacancy.as_ref().map(|(since, _)| now.since(*since))
+        vacancy.as_ref().map(|vacancy| now.since(vacancy.since))
     }
 
     /// The record has changed: how its holder left (`None`: nobody led), and whether somebody leads now.
     pub(super) fn leader_changed(&self, now: Instant, left: Option<Departure>, is_held: bool) {
         let mut vacancy = self.vacancy.lock().unwrap_or_else(|e| e.into_inner());
         let gap = match left {
-            Some(how) => Some((now, how)),
+            Some(how) => Some(Vacancy { since: now, how, is_frozen: self.frozen.get() == 1 }),
             None => vacancy.take(), // `None` still: the first leader that we see followed nobody
         };
         if !is_held {
@@ -172,9 +181,18 @@ impl ElectionMetrics {
             return;
         }
         *vacancy = None;
-        if let Some((since, how)) = gap {
-            self.failovers.observe(now.since(since).as_secs_f64());
+        if let Some(Vacancy { since, how, is_frozen }) = gap {
+            if !is_frozen {
+                self.failovers.observe(now.since(since).as_secs_f64());
+            }
             self.changes.get_or_create(&HowLabel { how: how.as_str() }).inc();
+        }
+    }
+
+    fn froze(&self) {
+        self.frozen.set(1);
+        if let Some(vacancy) = self.vacancy.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
+            vacancy.is_frozen = true;
         }
     }
 
@@ -220,5 +238,34 @@ mod tests {
         has("metad_leader_changes_seen_total{how=\"handed_over\"} 1");
         has("metad_leader_changes_seen_total{how=\"vanished\"} 1");
         has("metad_leader_changes_seen_total{how=\"reclaimed\"} 0");
+    }
+
+    #[test]
+    fn a_vacancy_in_a_freeze_is_no_fail_over() {
+        let m = ElectionMetrics::new("n");
+        let mut registry = Registry::default();
+        m.register(&mut registry);
+        let frozen = Event::Frozen { reason: "r".into(), by: "b".into(), until_ms: None };
+        let (at, gone) = (Instant::from_millis, Some(Departure::Vanished));
+        // Frozen before the leader goes, or while nobody leads; and the twin: unfrozen before it goes.
+        m.count(&frozen);
+        m.leader_changed(at(1_000), gone, false);
+        m.count(&Event::Unfrozen);
+        m.leader_changed(at(9_000), None, true);
+        m.leader_changed(at(10_000), gone, false);
+        m.count(&frozen);
+        m.count(&Event::Unfrozen);
+        m.leader_changed(at(19_000), None, true);
+        m.leader_changed(at(20_000), gone, false);
+        m.leader_changed(at(20_500), None, true);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).expect("a page");
+        for line in [
+            "metad_failover_duration_seconds_count 1",
+            "metad_failover_duration_seconds_sum 0.5",
+            "metad_leader_changes_seen_total{how=\"vanished\"} 3",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} in {page}");
+        }
     }
 }

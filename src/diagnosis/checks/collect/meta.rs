@@ -57,7 +57,7 @@ pub fn of_view(view: &View) -> MetaFacts {
     let leader = view.leader.tenure().map(|t| (t.record.holder.node.clone(), t.token.get()));
     let (registered, foreign) = (Some(registered_in(view)), view.foreign.clone());
     let freeze = view.freeze.clone().map(|(freeze, _)| freeze);
-    MetaFacts { registered, leader, foreign, freeze, ..MetaFacts::default() }
+    MetaFacts { registered, leader, foreign, freeze, is_read: true, ..MetaFacts::default() }
 }
 
 /// Who is registered in a view.

@@ -7,6 +7,7 @@ use super::super::facts::{Facts, MetaFacts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{list, meta, past};
 use crate::clock::rfc3339;
+use crate::election::record::Freeze;
 use crate::store::open::look_command;
 
 /// A role in which a main loop may run.
@@ -49,6 +50,11 @@ pub fn exists(facts: &Facts) -> Judgement {
         _ => Status::Fail,
     };
     let measured = since.map_or("no leader".to_owned(), |since| format!("no leader for {since:.0?}"));
+    if facts.meta.as_ref().and_then(known_freeze).is_some() {
+        let measured = format!("{measured}; the election is frozen, so nobody claims the vacancy");
+        let fix = "metad unfreeze, when the maintenance is over; metad status says who froze it, and why";
+        return Outcome::new(status, measured, limit).fix(fix).made();
+    }
     let fix = "metad doctor --only LEADER_005,ETCD_001,ETCD_002,ETCD_013 shows whether the store is healthy; \
                then check metad members: a member needs a priority above 0";
     Outcome::new(status, measured, limit).fix(fix).made()
@@ -129,12 +135,22 @@ pub fn one(facts: &Facts) -> Judgement {
     }
 }
 
+/// The freeze, according to the store, or else to a member. One that knew of it before it lost touch is believed, too.
+fn known_freeze(meta: &MetaFacts) -> Option<&Freeze> {
+    let seen = meta.answers.iter().filter(|_| !meta.is_read).filter_map(|a| a.seen.as_ref().ok());
+    meta.freeze.as_ref().or_else(|| seen.filter_map(|s| s.freeze.as_ref()).next())
+}
+
 /// Somebody who goes home and forgets it leaves a cluster without a fail-over.
 pub fn frozen(facts: &Facts) -> Judgement {
     let (meta, seen) = heard(facts, "a freeze")?;
     let limit = "no freeze";
-    let Some(freeze) = meta.freeze.as_ref().or(seen.iter().find_map(|s| s.freeze.as_ref())) else {
-        return Outcome::new(Status::Pass, "it is not", limit).made();
+    let Some(freeze) = known_freeze(meta) else {
+        let is_known = meta.is_read || seen.iter().any(|s| !s.is_outdated);
+        return match is_known {
+            true => Outcome::new(Status::Pass, "it is not", limit).made(),
+            false => Err(Skip::new("no meta node that answers has heard from the store within the lease")),
+        };
     };
     let may_be_led = meta.leader.is_some() || seen.iter().any(|s| s.leader.is_some() || s.is_outdated);
     let (status, then) = match may_be_led {

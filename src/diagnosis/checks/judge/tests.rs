@@ -10,7 +10,7 @@ use super::super::page::{Etcd, Learned};
 use super::super::{CHECKS, Status, catalog};
 use crate::clock::Instant;
 use crate::config;
-use crate::election::record::Foreign;
+use crate::election::record::{Foreign, Freeze};
 use crate::store::StoreError;
 use crate::store::etcd::inspect::ListedMember;
 use crate::store::probe::{Alarm, MemberStatus, Probe};
@@ -79,11 +79,11 @@ fn member(node: &str) -> Registered {
 
 fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
     let seen = Seen {
-        freeze: None,
         node: node.into(),
         role: if leader.is_some_and(|l| l.0 == node) { "leader".into() } else { "follower".into() },
         leader: leader.map(|(n, t)| (n.to_owned(), t)),
         foreign: None,
+        freeze: None,
         age: Duration::ZERO,
         is_outdated: false,
         vacant_for: None,
@@ -417,4 +417,45 @@ fn the_lease_and_the_store_are_judged_by_the_number_of_nodes() {
     assert_judged("STORE_002", &sqlite("1"), Some(Status::Pass));
     assert_judged("STORE_002", &sqlite("3"), Some(Status::Warn));
     assert_judged("CONFIG_001", &sqlite("1"), Some(Status::Warn)); // the endpoints are not used
+}
+
+fn freeze() -> Option<Freeze> {
+    Some(Freeze { reason: "new disks".into(), by: "ops".into(), since_ms: 0, until_ms: None })
+}
+
+#[test]
+fn a_freeze_is_a_warning_and_a_failure_when_nobody_leads() {
+    let frozen = |leads: bool| {
+        with_meta(|m| {
+            for i in 0..3 {
+                seen(m, i).freeze = freeze();
+                seen(m, i).leader = leads.then(|| ("x".into(), 7));
+            }
+        })
+    };
+    assert_judged("LEADER_006", &frozen(true), Some(Status::Warn));
+    assert_judged("LEADER_006", &frozen(false), Some(Status::Fail));
+    assert_judged("LEADER_006", &with_meta(|_| {}), Some(Status::Pass));
+    let vacant = (catalog::find("LEADER_001").unwrap().judge)(&frozen(false)).expect("an outcome");
+    assert!(vacant.measured.contains("frozen") && vacant.fix.contains("metad unfreeze"), "{vacant:?}");
+}
+
+#[test]
+fn only_the_store_or_a_member_that_hears_from_it_knows_that_there_is_no_freeze() {
+    let outdated = |is_read: bool| {
+        with_meta(|m| {
+            m.is_read = is_read;
+            (0..3).for_each(|i| seen(m, i).is_outdated = true);
+        })
+    };
+    assert_judged("LEADER_006", &outdated(false), None);
+    assert_judged("LEADER_006", &outdated(true), Some(Status::Pass));
+    // The store's word counts for more than that of a member that has lost touch with it.
+    let unfrozen = with_meta(|m| {
+        m.is_read = true;
+        (seen(m, 0).freeze, seen(m, 0).is_outdated) = (freeze(), true);
+    });
+    assert_judged("LEADER_006", &unfrozen, Some(Status::Pass));
+    let told = with_meta(|m| (seen(m, 0).freeze, seen(m, 0).is_outdated) = (freeze(), true));
+    assert_judged("LEADER_006", &told, Some(Status::Warn));
 }
