@@ -33,7 +33,7 @@ mod watchdog;
 mod watcher;
 pub mod writes;
 
-pub use freezing::FreezeError;
+pub use freezing::{FreezeError, FreezeOrder};
 pub use handle::{Busy, DriverHandle};
 pub use handover::PREPARE_TIMEOUT;
 

@@ -193,6 +193,9 @@ pub(super) struct FreezeArgs {
     /// End it by itself after this time, at most 30d; without it, metad unfreeze does
     #[arg(long = "for", value_name = "DURATION", value_parser = freeze_duration)]
     pub(super) duration: Option<Duration>,
+    /// Replace a freeze that is there, also another's
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -35,6 +35,12 @@ impl Answer {
     }
 }
 
+/// Does the member that answers take part in the election?
+pub(super) fn takes_part(answer: &LeaderResponse) -> bool {
+    let role = answer.answerer.as_ref().map(|a| a.role.as_str());
+    role.is_some_and(|role| ["follower", "claiming", "starting", "leader"].contains(&role))
+}
+
 /// What these members answer, in the order of their answers.
 pub(super) fn all(target: &Addressees) -> impl Stream<Item = Result<Answer, CallError>> + use<> {
     let asked = target.addresses.iter().map(|address| one(address.clone(), target.credentials.clone()));
@@ -74,15 +80,25 @@ pub(super) async fn first(args: &MetaArgs) -> Result<Answer, Failure> {
 
 /// The first answer of these members.
 pub(super) async fn first_of(target: &Addressees) -> Result<Answer, Failure> {
+    best_of(target, |answer| !answer.is_outdated()).await
+}
+
+/// The first of these members that takes part in the election and hears from the store; if there is none, the first that
+/// answers.
+pub(super) async fn first_that_takes_part(target: &Addressees) -> Result<Answer, Failure> {
+    best_of(target, |answer| !answer.is_outdated() && takes_part(&answer.leader)).await
+}
+
+async fn best_of(target: &Addressees, is_good: impl Fn(&Answer) -> bool) -> Result<Answer, Failure> {
     let mut answers = std::pin::pin!(all(target));
-    let (mut failures, mut outdated) = (Vec::new(), None);
+    let (mut failures, mut other) = (Vec::new(), None);
     loop {
-        match next(&mut answers, outdated.is_some()).await {
-            Some(Ok(answer)) if answer.is_outdated() => outdated = outdated.or(Some(answer)),
-            Some(Ok(answer)) => return Ok(answer),
+        match next(&mut answers, other.is_some()).await {
+            Some(Ok(answer)) if is_good(&answer) => return Ok(answer),
+            Some(Ok(answer)) => other = other.or(Some(answer)),
             Some(Err(e)) => failures.push(e.to_string()),
             None => break,
         }
     }
-    outdated.ok_or_else(|| Failure::new(CANNOT_ASK, failures.join("\n       ")))
+    other.ok_or_else(|| Failure::new(CANNOT_ASK, failures.join("\n       ")))
 }

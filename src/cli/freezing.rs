@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit 0: frozen; 1: refused, or nobody answers.
 pub(super) async fn freeze(args: FreezeArgs) -> Result<i32, Failure> {
     let mut member = member(&args.meta).await?;
-    let said = member.freeze(&args.reason, args.duration).await.map_err(not_done)?;
+    let said = member.freeze(&args.reason, args.duration, args.force).await.map_err(not_done)?;
     let freeze = FreezeView::from(said.freeze.unwrap_or_default());
     let mut text = format!(
         "{}\nno leader hands over and no member claims a vacancy meanwhile\n",
@@ -35,10 +35,10 @@ pub(super) async fn unfreeze(meta: MetaArgs) -> Result<i32, Failure> {
     output::print(&text).map(|()| 0)
 }
 
-/// Any member will do: it writes to the store itself.
+/// Any member that takes part in the election will do: it writes to the store itself.
 async fn member(meta: &MetaArgs) -> Result<MemberClient, Failure> {
     let target = target::target(meta)?;
-    let address = asking::first_of(&target).await?.member.address().to_owned();
+    let address = asking::first_that_takes_part(&target).await?.member.address().to_owned();
     MemberClient::connect(&address, &target.credentials, TIMEOUT).await.map_err(not_done)
 }
 

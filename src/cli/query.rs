@@ -110,8 +110,10 @@ pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
             match asking::first_of(&target).await {
                 Ok(answer) if is_there(args.what, &answer.leader) => return,
                 Ok(answer) => {
-                    let who = answer.leader.answerer;
-                    last = who.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role));
+                    let LeaderResponse { answerer, freeze, .. } = answer.leader;
+                    let freeze = freeze.map(|f| format!("; {}", output::frozen(&f.into())));
+                    last = answerer.map_or_else(String::new, |a| format!("{} is {}", a.node, a.role));
+                    last += &freeze.unwrap_or_default();
                 }
                 Err(e) => last = e.message,
             }
@@ -128,10 +130,7 @@ pub(super) async fn wait(args: WaitArgs) -> Result<i32, Failure> {
 fn is_there(what: WaitFor, answer: &LeaderResponse) -> bool {
     match what {
         WaitFor::Leader => answer.leader.is_some(),
-        WaitFor::Ready => answer
-            .answerer
-            .as_ref()
-            .is_some_and(|a| ["follower", "claiming", "starting", "leader"].contains(&a.role.as_str())),
+        WaitFor::Ready => asking::takes_part(answer),
     }
 }
 

@@ -128,7 +128,7 @@ impl MemberClient {
         bounded(&self.address, self.timeout, self.service.step_down(request)).await
     }
 
-    /// Freezes the election, for so long or until somebody ends it.
+    /// Freezes the election, for so long or until somebody ends it; in the place of another freeze only with `replace`.
     ///
     /// # Errors
     /// It does not answer in time, or with an error.
@@ -136,9 +136,10 @@ impl MemberClient {
         &mut self,
         reason: &str,
         duration: Option<Duration>,
+        replace: bool,
     ) -> Result<FreezeResponse, CallError> {
         let for_secs = duration.map_or(0, |duration| duration.as_secs().max(1));
-        let request = FreezeRequest { reason: reason.to_owned(), for_secs };
+        let request = FreezeRequest { reason: reason.to_owned(), for_secs, replace };
         bounded(&self.address, self.timeout, self.service.freeze(request)).await
     }
 

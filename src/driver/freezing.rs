@@ -1,5 +1,5 @@
-//! Freezing the election, and ending that. Any member does it, whoever leads, and also while nobody does: the compare of
-//! each write is the freeze that it replaces, and a claim's compare is that there is none.
+//! Freezing the election, and ending that. Any member does it, whoever leads, and also while nobody does: each write compares
+//! when the election was last frozen or unfrozen, and a claim compares that it is not frozen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,44 @@ use tokio::sync::{oneshot, watch};
 use super::Shared;
 use super::status::Status;
 use super::tasks::Tasks;
-use crate::clock::wall_clock_ms;
-use crate::election::record::{Freeze, Revision};
+use crate::clock::{Instant, wall_clock_ms};
+use crate::election::record::{Freeze, Revision, View};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::{Store, StoreError, Txn, ask};
+use crate::telemetry::Event;
 
 /// How often a write is tried that comes too late for what it compares with.
 const TRIES_MAX: u32 = 3;
-/// How soon the wall clock is looked at again: it may be set.
+/// How soon the clocks are looked at again: the wall clock may be set, and a sleep does not count a suspended machine.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The freeze was not written, as far as is known.
+/// What is asked of a [`Freezer`].
+#[derive(Clone, Debug)]
+pub enum FreezeOrder {
+    /// Freeze the election.
+    Freeze {
+        /// The freeze.
+        freeze: Freeze,
+        /// Also in the place of another freeze?
+        replaces: bool,
+    },
+    /// End the freeze.
+    Unfreeze,
+}
+
+/// The order was not carried out, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot write the freeze: {why}")]
-pub struct FreezeError {
-    /// What the store says.
-    pub why: String,
-    /// Did it certainly not happen?
-    pub is_refused: bool,
+pub enum FreezeError {
+    /// The election is frozen already, and nobody has said that this freeze is to be replaced.
+    #[error("the election is frozen already")]
+    Frozen(Freeze),
+    /// Nothing was written.
+    #[error("the store refuses it, or does not answer: {0}")]
+    NotWritten(StoreError),
+    /// It may have been written.
+    #[error("the store has not said whether it was written: {0}")]
+    Unknown(StoreError),
 }
 
 /// Writes the freeze, on the driver's runtime and connections.
@@ -38,6 +57,22 @@ pub(super) struct Freezer {
     tasks: Arc<dyn Tasks>,
 }
 
+/// When a freeze ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FreezeEnd {
+    /// We saw it come: our boot clock counts its time, whatever the wall clocks say.
+    Boot(Instant),
+    /// It was there when we came: only the wall clock knows when it began.
+    WallMs(u64),
+}
+
+/// A freeze that ends by itself.
+struct Ends {
+    written: Revision,
+    reason: String,
+    due: FreezeEnd,
+}
+
 // === impl Freezer ===
 
 impl Freezer {
@@ -45,71 +80,174 @@ impl Freezer {
         Self { store, keys, tasks }
     }
 
-    /// Puts this freeze (`None`: none) in the place of what is there, which it returns.
-    pub(super) async fn put(&self, wanted: Option<Freeze>) -> Result<Option<Freeze>, FreezeError> {
+    /// Carries the order out. Returns the freeze that was there before.
+    pub(super) async fn order(&self, order: FreezeOrder) -> Result<Option<Freeze>, FreezeError> {
         let (done, result) = oneshot::channel();
         let this = self.clone();
         self.tasks.spawn(Box::pin(async move {
-            let _ = done.send(this.replace(wanted.as_ref()).await); // whoever asked has gone
+            let _ = done.send(this.carry_out(&order).await); // whoever asked has gone
         }));
-        let replaced =
-            result.await.unwrap_or_else(|_| Err(StoreError::Unknown("this node is ending".into())));
-        replaced.map_err(|e| FreezeError { why: e.to_string(), is_refused: e.refusal().is_some() })
+        let unknown = || FreezeError::Unknown(StoreError::Unknown("this node is ending".into()));
+        result.await.unwrap_or_else(|_| Err(unknown()))
     }
 
-    async fn replace(&self, wanted: Option<&Freeze>) -> Result<Option<Freeze>, StoreError> {
+    async fn carry_out(&self, order: &FreezeOrder) -> Result<Option<Freeze>, FreezeError> {
         let mut before = None;
         for tried in 0..TRIES_MAX {
-            let reply = ask(self.store.as_ref(), transactions::read(&self.keys)).await?;
-            let found = transactions::watched_keys(&reply).view(&self.keys).freeze;
-            let (freeze, written) = found.map_or((None, Revision(0)), |(freeze, at)| (Some(freeze), at));
-            // The answer to an earlier try may have been lost, or have been that of its second copy.
-            let is_done = tried > 0 && freeze.as_ref() == wanted;
-            if is_done || (freeze.is_none() && wanted.is_none()) {
+            // What an earlier try has done, nobody knows until it is read.
+            let failed = if tried == 0 { FreezeError::NotWritten } else { FreezeError::Unknown };
+            let reply =
+                ask(self.store.as_ref(), transactions::read_control(&self.keys)).await.map_err(failed)?;
+            let (found, changed) = transactions::control(&self.keys, &reply);
+            // The refusal of an earlier try may have been that of its second copy.
+            if tried > 0 && order.is_done(found.as_ref()) {
                 return Ok(before);
             }
-            before = freeze;
-            if ask(self.store.as_ref(), self.write(wanted, written)).await?.succeeded {
-                return Ok(before);
+            if let (FreezeOrder::Freeze { replaces: false, .. }, Some(found)) = (order, &found) {
+                return Err(FreezeError::Frozen(found.clone()));
+            }
+            before = found;
+            let written = ask(self.store.as_ref(), order.txn(&self.keys, changed)).await;
+            match written {
+                Ok(reply) if reply.succeeded => return Ok(before),
+                Ok(_) => {}
+                Err(e) if tried == 0 && e.refusal().is_some() => return Err(FreezeError::NotWritten(e)),
+                Err(e) => return Err(FreezeError::Unknown(e)),
             }
         }
-        Err(StoreError::Unknown("others freeze and unfreeze the election at the same time".into()))
+        let others = "others freeze and unfreeze the election at the same time";
+        Err(FreezeError::Unknown(StoreError::Unknown(others.into())))
+    }
+}
+
+// === impl FreezeOrder ===
+
+impl FreezeOrder {
+    fn txn(&self, keys: &Keys, changed: Revision) -> Txn {
+        match self {
+            Self::Freeze { freeze, .. } => transactions::freeze(keys, freeze, changed),
+            Self::Unfreeze => transactions::unfreeze(keys, changed),
+        }
     }
 
-    fn write(&self, wanted: Option<&Freeze>, expected: Revision) -> Txn {
-        match wanted {
-            Some(freeze) => transactions::freeze(&self.keys, freeze, expected),
-            None => transactions::unfreeze(&self.keys, expected),
+    fn is_done(&self, found: Option<&Freeze>) -> bool {
+        match self {
+            Self::Freeze { freeze, .. } => found == Some(freeze),
+            Self::Unfreeze => found.is_none(),
         }
     }
 }
 
-/// Ends each freeze whose time is over, by the wall clock. Every member does; the first one's write counts.
+// === ending by itself ===
+
+/// Ends each freeze whose time is over. Every member does; the first one's write counts.
 pub(super) async fn end_when_due(shared: Shared, mut status: watch::Receiver<Arc<Status>>) {
+    let (mut ends, mut has_seen): (Option<Ends>, bool) = (None, false);
     loop {
-        let freeze = status.borrow_and_update().view.freeze.clone();
-        let due = freeze.and_then(|(freeze, written)| Some((freeze.until_ms?, written)));
-        let is_over = match due {
-            None => status.changed().await.is_err(),
-            Some((until_ms, written)) => {
-                let pause = end_if_over(&shared, until_ms, written).await;
-                matches!(tokio::time::timeout(pause, status.changed()).await, Ok(Err(_)))
-            }
+        let view = status.borrow_and_update().view.clone();
+        ends = Ends::of(ends, &view, has_seen, shared.clock.now());
+        has_seen |= view.revision > Revision(0);
+        let pause = match &ends {
+            None => None,
+            Some(ends) => Some(end_if_over(&shared, ends).await),
         };
-        if is_over {
-            return; // the driver is
+        let changed = match pause {
+            None => status.changed().await.is_ok(),
+            Some(pause) => !matches!(tokio::time::timeout(pause, status.changed()).await, Ok(Err(_))),
+        };
+        if !changed {
+            return; // the driver is over
         }
     }
 }
 
 /// When to look again.
-async fn end_if_over(shared: &Shared, until_ms: u64, written: Revision) -> Duration {
-    let left = Duration::from_millis(until_ms.saturating_sub(wall_clock_ms()));
+async fn end_if_over(shared: &Shared, ends: &Ends) -> Duration {
+    let left = ends.due.left(shared.clock.now(), wall_clock_ms());
     if !left.is_zero() {
         return left.min(LOOK_EVERY);
     }
-    if let Err(e) = ask(shared.store.as_ref(), transactions::unfreeze(&shared.keys, written)).await {
-        shared.trouble.report("unfreeze", &e);
+    match ask(shared.store.as_ref(), transactions::end_freeze(&shared.keys, ends.written)).await {
+        Ok(reply) if reply.succeeded => {
+            shared.telemetry.emit(Event::FreezeOver { reason: ends.reason.clone() });
+        }
+        Ok(_) => {} // another member was faster
+        Err(e) => shared.trouble.report("unfreeze", &e),
     }
     LOOK_EVERY
+}
+
+// === impl FreezeEnd ===
+
+impl FreezeEnd {
+    fn left(self, now: Instant, wall_ms: u64) -> Duration {
+        match self {
+            Self::Boot(at) => now.until(at),
+            Self::WallMs(at) => Duration::from_millis(at.saturating_sub(wall_ms)),
+        }
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// The end of the freeze in this view. `has_seen`: was there a view before it, which did not show this freeze?
+    fn of(known: Option<Self>, view: &View, has_seen: bool, now: Instant) -> Option<Self> {
+        let (freeze, written) = view.freeze.as_ref()?;
+        if let Some(known) = known.filter(|known| known.written == *written) {
+            return Some(known);
+        }
+        let until_ms = freeze.until_ms?;
+        let due = match has_seen {
+            true => FreezeEnd::Boot(now + Duration::from_millis(until_ms.saturating_sub(freeze.since_ms))),
+            false => FreezeEnd::WallMs(until_ms),
+        };
+        Some(Self { written: *written, reason: freeze.reason.clone(), due })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(freeze: Option<(Freeze, Revision)>) -> View {
+        View { revision: Revision(9), freeze, ..View::default() }
+    }
+
+    fn freeze(written: u64) -> Option<(Freeze, Revision)> {
+        let freeze = Freeze { reason: "r".into(), by: "b".into(), since_ms: 5_000, until_ms: Some(65_000) };
+        Some((freeze, Revision(written)))
+    }
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_millis(secs * 1_000)
+    }
+
+    #[test]
+    fn a_freeze_that_is_seen_to_come_ends_by_the_boot_clock_alone() {
+        let ends = Ends::of(None, &view(freeze(7)), true, at(100)).expect("it ends");
+        let a_day_ahead = 86_400_000;
+        assert_eq!(ends.due.left(at(159), a_day_ahead), Duration::from_secs(1));
+        assert_eq!(ends.due.left(at(160), 0), Duration::ZERO, "nor does a slow one keep it");
+        // Another view of the same freeze does not begin it anew; another freeze does.
+        let ends = Ends::of(Some(ends), &view(freeze(7)), true, at(150)).expect("it ends");
+        assert_eq!(ends.due, FreezeEnd::Boot(at(160)));
+        let ends = Ends::of(Some(ends), &view(freeze(8)), true, at(150)).expect("it ends");
+        assert_eq!(ends.due, FreezeEnd::Boot(at(210)));
+        assert!(Ends::of(Some(ends), &view(None), true, at(151)).is_none(), "unfrozen");
+    }
+
+    #[test]
+    fn a_freeze_that_was_there_before_ends_by_the_wall_clock() {
+        let ends = Ends::of(None, &view(freeze(7)), false, at(100)).expect("it ends");
+        assert_eq!(ends.due.left(at(1_000), 64_000), Duration::from_secs(1));
+        assert_eq!(ends.due.left(at(100), 65_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_freeze_without_an_end_never_ends_by_itself() {
+        let (mut forever, written) = freeze(7).expect("one");
+        forever.until_ms = None;
+        assert!(Ends::of(None, &view(Some((forever, written))), true, at(100)).is_none());
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::freezing::{FreezeError, Freezer};
+use super::freezing::{FreezeError, FreezeOrder, Freezer};
 use super::status::{Role, Status};
 use crate::clock::Instant;
 use crate::election::event::Event;
@@ -53,20 +53,12 @@ impl DriverHandle {
         self.command(Event::StepDown(wanted))
     }
 
-    /// Freezes the election, for all its members. Returns the freeze that this one replaces.
+    /// Freezes or unfreezes the election, for all its members. Returns the freeze that was there before.
     ///
     /// # Errors
-    /// Without a clear refusal of the store it may be frozen all the same.
-    pub async fn freeze(&self, freeze: Freeze) -> Result<Option<Freeze>, FreezeError> {
-        self.freezer.put(Some(freeze)).await
-    }
-
-    /// Ends the freeze. Returns it, if there was one.
-    ///
-    /// # Errors
-    /// Without a clear refusal of the store it may have ended all the same.
-    pub async fn unfreeze(&self) -> Result<Option<Freeze>, FreezeError> {
-        self.freezer.put(None).await
+    /// It was not done, as far as is known.
+    pub async fn freeze(&self, order: FreezeOrder) -> Result<Option<Freeze>, FreezeError> {
+        self.freezer.order(order).await
     }
 
     /// The leader of this tenure asks whether we would take over: why not; `None`: we would. A follower renews its lease

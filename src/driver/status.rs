@@ -138,9 +138,6 @@ impl Status {
         if self.role != Role::Follower {
             return Some(format!("it is {}", self.role.as_str()));
         }
-        if self.view.freeze.is_some() {
-            return Some("the election is frozen".to_owned());
-        }
         (!self.allows_start(now))
             .then(|| "too little of its lease is left, as of its last renewal".to_owned())
     }

@@ -350,8 +350,6 @@ impl Elector {
             Event::Fenced(token) => self.on_fenced(now, token),
             Event::StoreChanged(how) => self.on_store_changed(now, how),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
-            // Refused before; this one was on its way when the freeze came.
-            Event::StepDown(_) if self.view.freeze.is_some() => {}
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
             Event::Prepare(token) => self.on_prepare(now, token),
             Event::Prepared(ready) => self.on_prepared(now, &ready),

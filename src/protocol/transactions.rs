@@ -160,15 +160,12 @@ pub fn reclaim(keys: &Keys, record: &LeaderRecord, lease: LeaseId, token: Token)
 }
 
 /// Puts a candidate into the record, on its own lease: if the record still carries our token and the candidate is
-/// still of the generation that it was ready with, and nothing freezes the election.
+/// still of the generation that it was ready with. A freeze is no reason against it: its leader's main loop has ended
+/// already, so without a successor nobody would lead.
 pub fn hand_over(keys: &Keys, record: &LeaderRecord, successor: &Member, token: Token) -> Txn {
     let r = &successor.registration;
     Txn {
-        guards: vec![
-            holds(keys, token),
-            Guard::ModRevision(keys.node(&r.member.node), successor.generation),
-            not_frozen(keys),
-        ],
+        guards: vec![holds(keys, token), Guard::ModRevision(keys.node(&r.member.node), successor.generation)],
         then: vec![Op::Put(keys.leader(), encode_leader(record), Some(r.lease))],
         otherwise: vec![],
     }
@@ -202,17 +199,42 @@ fn not_frozen(keys: &Keys) -> Guard {
     Guard::ModRevision(keys.control(), Revision(0))
 }
 
-/// Freezes the election, if the freeze before is still that of `expected` (0: there is none).
-pub fn freeze(keys: &Keys, freeze: &Freeze, expected: Revision) -> Txn {
+/// Reads the freeze, and when the election was last frozen or unfrozen.
+pub fn read_control(keys: &Keys) -> Txn {
+    Txn::read(vec![Op::Get(keys.control()), Op::Get(keys.control_changed())])
+}
+
+/// The freeze that an answer to [`read_control`] shows, and the revision to freeze or unfreeze at.
+pub fn control(keys: &Keys, reply: &TxnReply) -> (Option<Freeze>, Revision) {
+    let freeze = watched_keys(reply).view(keys).freeze.map(|(freeze, _)| freeze);
+    let changed = reply.found.get(1).and_then(|found| found.first());
+    (freeze, changed.map_or(Revision(0), |kv| kv.modified))
+}
+
+/// Freezes the election, if it was last frozen or unfrozen at `changed` (0: never).
+///
+/// That key is never deleted, so a copy of this write that arrives late does not freeze again what was unfrozen meanwhile.
+pub fn freeze(keys: &Keys, freeze: &Freeze, changed: Revision) -> Txn {
+    change_control(keys, changed, Op::Put(keys.control(), encode_freeze(freeze), None))
+}
+
+/// Ends the freeze, if the election was last frozen or unfrozen at `changed`. Also where there is none: then a freeze of
+/// unknown outcome, which may still be on its way, never comes to be.
+pub fn unfreeze(keys: &Keys, changed: Revision) -> Txn {
+    change_control(keys, changed, Op::Delete(keys.control()))
+}
+
+fn change_control(keys: &Keys, changed: Revision, op: Op) -> Txn {
+    let key = keys.control_changed();
     Txn {
-        guards: vec![Guard::ModRevision(keys.control(), expected)],
-        then: vec![Op::Put(keys.control(), encode_freeze(freeze), None)],
+        guards: vec![Guard::ModRevision(key.clone(), changed)],
+        then: vec![op, Op::Put(key, vec![], None)],
         otherwise: vec![],
     }
 }
 
 /// Ends the freeze that was written at `written`, and no other one.
-pub fn unfreeze(keys: &Keys, written: Revision) -> Txn {
+pub fn end_freeze(keys: &Keys, written: Revision) -> Txn {
     Txn {
         guards: vec![Guard::ModRevision(keys.control(), written)],
         then: vec![Op::Delete(keys.control())],

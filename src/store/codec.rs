@@ -127,6 +127,11 @@ impl Keys {
         format!("{}control/{}", self.prefix, self.group)
     }
 
+    /// `control/<group>/changed`: its revision moves with each freeze and unfreeze. Never deleted.
+    pub fn control_changed(&self) -> String {
+        format!("{}/changed", self.control())
+    }
+
     /// `identity/<uuid>`.
     pub fn identity(&self, uuid: MemberUuid) -> String {
         format!("{}{uuid}", self.identities())

@@ -72,6 +72,11 @@ pub enum Event {
     },
     /// The election is frozen no longer.
     Unfrozen,
+    /// The time of the freeze was over, and this node has ended it.
+    FreezeOver {
+        /// What it was for.
+        reason: String,
+    },
     /// A member is gone.
     MemberLeft {
         /// Its node id.
@@ -233,6 +238,7 @@ impl Event {
             Event::DataDirLost { .. } => "data_dir_lost",
             Event::Frozen { .. } => "frozen",
             Event::Unfrozen => "unfrozen",
+            Event::FreezeOver { .. } => "freeze_over",
             Event::MemberJoined { .. } => "member_joined",
             Event::MemberLeft { .. } => "member_left",
             Event::LeadershipWon { .. } => "leadership_won",
@@ -274,6 +280,7 @@ impl Event {
             Event::Frozen { reason, by, until_ms } => {
                 json!({ "reason": reason, "by": by, "until": until_ms.map(rfc3339) })
             }
+            Event::FreezeOver { reason } => json!({ "reason": reason }),
             Event::MemberJoined { member, address } => json!({ "member": member, "address": address }),
             Event::MemberLeft { member } => json!({ "member": member }),
             Event::LeadershipWon { token }
@@ -327,8 +334,7 @@ impl Event {
                  one's lease has ended; restore the folder, or restart this node with step-down at a \
                  convenient time"
             ),
-            Event::Frozen { reason, by, until_ms } => log_frozen(event, reason, by, *until_ms),
-            Event::Unfrozen => info!(event, "the election is not frozen any more"),
+            Event::Frozen { .. } | Event::Unfrozen | Event::FreezeOver { .. } => log_freeze(event, self),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
             Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
@@ -442,7 +448,17 @@ impl Stamped {
 }
 
 /// A freeze that somebody forgets leaves a cluster without a fail-over, so it is a warning.
-fn log_frozen(event: &str, reason: &str, by: &str, until_ms: Option<u64>) {
-    let until = until_ms.map_or_else(|| "metad unfreeze".to_owned(), rfc3339);
-    tracing::warn!(target: TARGET, event, %reason, %by, %until, "the election is frozen: no hand-over, no claim of a vacancy");
+fn log_freeze(kind: &str, event: &Event) {
+    use tracing::{info, warn};
+    match event {
+        Event::Frozen { reason, by, until_ms } => {
+            let until = until_ms.map_or_else(|| "metad unfreeze".to_owned(), rfc3339);
+            let message = "the election is frozen: no hand-over, no claim of a vacancy";
+            warn!(target: TARGET, event = kind, %reason, %by, %until, "{message}");
+        }
+        Event::FreezeOver { reason } => {
+            info!(target: TARGET, event = kind, %reason, "the time of the freeze is over: this node ends it");
+        }
+        _ => info!(target: TARGET, event = kind, "the election is not frozen any more"),
+    }
 }

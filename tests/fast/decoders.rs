@@ -104,7 +104,8 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
         14 => proto::DeleteRequest { key: b.text(), expected_revision }.encode_to_vec(),
         15 => txn(b).encode_to_vec(),
         16 => proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
-        17 => proto::FreezeRequest { reason: b.text(), for_secs: b.number() % 5_000_000 }.encode_to_vec(),
+        17 => proto::FreezeRequest { reason: b.text(), for_secs: b.number() % 5_000_000, replace: false }
+            .encode_to_vec(),
         _ => vec![],
     }
 }

@@ -8,7 +8,7 @@ use crate::support::crew::{PATIENCE, leader, tenures, wait_for_leader, wait_unti
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder, Signal};
 use crate::support::poll::{holds_within, wait_until};
-use crate::support::{http, spawn};
+use crate::support::{http, install, spawn};
 
 /// How long nobody is seen to lead, where somebody would within milliseconds.
 const QUIET: Duration = Duration::from_secs(3);
@@ -94,6 +94,77 @@ fn shown_everywhere(rest: &[&Node]) {
     assert!(check.1.contains("nobody claims the vacancy"), "{check:?}");
 }
 
+/// The leader's program takes two seconds to end, and the freeze comes meanwhile.
+#[test]
+fn a_step_down_that_began_before_the_freeze_completes() {
+    let etcd = EtcdCluster::start(1);
+    let slow = ["sh", "-c", "trap 'sleep 2; exit 0' TERM; while :; do sleep 0.05; done"];
+    let nodes = ["f0", "f1"].map(|id| NodeBuilder::new(id).etcd(&etcd).payload(&slow).spawn());
+    let first = wait_for_leader(&nodes, PATIENCE);
+    wait_until_all_know_all(&nodes);
+    let all: Vec<&Node> = nodes.iter().collect();
+    let (asked, next) = std::thread::scope(|threads| {
+        let asked = threads.spawn(|| metad(&all, &["step-down", "--yes"]));
+        nodes[first].wait_for("main_loop_stopping", PATIENCE);
+        freeze(&all, &[]);
+        assert!(!nodes[first].has_event("main_loop_stopped"), "the freeze was to come before its end");
+        (asked.join().expect("an answer"), nodes[1 - first].wait_for("main_loop_started", PATIENCE))
+    });
+    assert_eq!(asked.0, 0, "{asked:?}");
+    assert!(next.at_ns() > nodes[1 - first].wait_for("frozen", PATIENCE).at_ns());
+    assert!(!nodes[1 - first].has_event("unfrozen"), "{}", nodes[1 - first].report());
+}
+
+/// The wall clock of one member is a day ahead, and it has seen the freeze come.
+#[test]
+fn a_member_whose_wall_clock_is_ahead_does_not_end_the_freeze() {
+    let etcd = EtcdCluster::start(1);
+    let right = NodeBuilder::new("f0").etcd(&etcd).spawn();
+    right.wait_for("main_loop_started", PATIENCE);
+    let ahead = NodeBuilder::new("f1").etcd(&etcd).env("LD_PRELOAD", install::libfaketime());
+    let ahead = ahead.env("FAKETIME", "+1d").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").spawn();
+    let nodes = [right, ahead];
+    wait_until_all_know_all(&nodes);
+    freeze(&[&nodes[0]], &["--for", "6s"]); // by the right clock
+    let ended = nodes.iter().map(|node| node.wait_for("unfrozen", PATIENCE).at_ns()).max().expect("two");
+    let came = nodes.iter().map(|node| node.wait_for("frozen", PATIENCE).at_ns()).min().expect("two");
+    let lasted = Duration::from_nanos(ended - came);
+    assert!(lasted >= Duration::from_secs(6), "it was to last 6 s, and lasted {lasted:?}");
+    let said = nodes.iter().filter(|node| node.has_event("freeze_over")).count();
+    assert_eq!(said, 1, "the one that has ended it says so");
+}
+
+/// Nobody reaches the store at the time when the freeze is to end.
+#[test]
+fn a_freeze_whose_time_ends_while_etcd_is_away_ends_when_it_is_back() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = ["f0", "f1"].map(|id| NodeBuilder::new(id).lease_secs(30).etcd(&etcd).spawn());
+    wait_for_leader(&nodes, PATIENCE);
+    wait_until_all_know_all(&nodes);
+    let all: Vec<&Node> = nodes.iter().collect();
+    freeze(&all, &["--for", "2s"]);
+    etcd.pause(0);
+    assert!(!holds_within(Duration::from_secs(3), || nodes.iter().any(|n| n.has_event("unfrozen"))));
+    etcd.resume(0);
+    nodes.iter().for_each(|node| drop(node.wait_for("unfrozen", PATIENCE)));
+    assert_eq!(tenures(&nodes).len(), 1, "and it cost nothing");
+}
+
+/// Whatever is under that key freezes, and `metad unfreeze` takes it away.
+#[test]
+fn a_freeze_that_cannot_be_read_is_a_freeze_and_ends_like_one() {
+    let etcd = EtcdCluster::start(1);
+    let nodes = crew(&etcd);
+    let all: Vec<&Node> = nodes.iter().collect();
+    etcd.etcdctl_ok(&["put", "/metad/default/control/meta", "junk"]);
+    all.iter().for_each(|node| drop(node.wait_for("frozen", PATIENCE)));
+    let asked = metad(&all, &["step-down", "--yes"]);
+    assert!(asked.0 == 1 && asked.1.contains("cannot be read"), "{asked:?}");
+    let ended = metad(&all, &["unfreeze"]);
+    assert!(ended.0 == 0 && ended.1.contains("cannot be read"), "{ended:?}");
+    all.iter().for_each(|node| drop(node.wait_for("unfrozen", PATIENCE)));
+}
+
 #[test]
 fn a_leader_that_is_stopped_in_a_freeze_has_no_successor_until_the_freeze_ends_by_itself() {
     let etcd = EtcdCluster::start(1);
@@ -107,7 +178,9 @@ fn a_leader_that_is_stopped_in_a_freeze_has_no_successor_until_the_freeze_ends_b
     wait_until("another one leads", PATIENCE, || leader(&nodes).is_some_and(|i| i != first));
     let next = leader(&nodes).expect("one leads");
     let started = nodes[next].wait_for("main_loop_started", PATIENCE);
+    let came = nodes.iter().map(|node| node.wait_for("frozen", PATIENCE).at_ns()).min().expect("three");
     let ended = nodes[next].wait_for("unfrozen", PATIENCE);
+    assert!(ended.at_ns() - came >= 8_000_000_000, "it was to last 8 s");
     assert!(stopped.at_ns() < ended.at_ns() && ended.at_ns() <= started.at_ns(), "only after the freeze");
     assert_eq!(tenures(&nodes).len(), 2);
 }
@@ -125,8 +198,14 @@ fn an_election_is_frozen_and_unfrozen_while_nobody_leads_and_on_an_embedded_stor
     let candidate = node("c", "100");
     candidate.wait_for("joined", PATIENCE);
     assert!(!holds_within(QUIET, || candidate.has_event("leadership_won")), "{}", candidate.report());
-    // A second freeze takes the place of the first one, and says so.
+    // A second freeze does not take the place of the first one unasked; if it does, it says so.
     let again = metad(&[&observer], &["freeze", "--reason", "still"]);
+    assert!(
+        again.0 == 1 && again.1.contains("new disks; metad unfreeze ends it, --force replaces it"),
+        "{again:?}"
+    );
+    assert!(again.1.contains("nothing was changed"), "{again:?}");
+    let again = metad(&[&observer], &["freeze", "--reason", "still", "--force"]);
     assert!(again.1.contains("before: frozen until 20") && again.1.contains("new disks"), "{again:?}");
     assert!(metad(&[&candidate], &["unfreeze"]).0 == 0);
     candidate.wait_for("main_loop_started", PATIENCE);

@@ -231,10 +231,10 @@ async fn refused_freezes(services: &mut Services) {
         ("x", u64::MAX, "30 days"),
     ];
     for (reason, for_secs, says) in rows {
-        let asked = election.freeze(FreezeRequest { reason: reason.into(), for_secs }).await;
+        let asked = election.freeze(FreezeRequest { reason: reason.into(), for_secs, replace: false }).await;
         assert_refused(asked, Code::InvalidArgument, says);
     }
-    let long = FreezeRequest { reason: "é".repeat(201), for_secs: 0 };
+    let long = FreezeRequest { reason: "é".repeat(201), for_secs: 0, replace: false };
     assert_refused(election.freeze(long).await, Code::InvalidArgument, "200 characters");
 }
 

@@ -18,6 +18,7 @@ use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::clock::{millis, wall_clock_ms};
 use crate::driver::status::{self, Role};
+use crate::driver::{FreezeError, FreezeOrder};
 use crate::election::record;
 use crate::limits::rate::Rate;
 use crate::proto::metad::election_service_server::ElectionService;
@@ -71,6 +72,19 @@ impl Election {
 }
 
 impl Election {
+    /// Freezes or unfreezes the election. What may have been done is recorded like what has been.
+    async fn change(&self, order: FreezeOrder, by: String) -> Result<Option<record::Freeze>, Status> {
+        let action = match order {
+            FreezeOrder::Freeze { .. } => "freeze",
+            FreezeOrder::Unfreeze => "unfreeze",
+        };
+        let done = self.parts.driver.freeze(order).await;
+        if matches!(done, Ok(_) | Err(FreezeError::Unknown(_))) {
+            self.parts.telemetry.emit(Event::AdminAction { action, to: None, by });
+        }
+        done.map_err(refuse::not_done)
+    }
+
     /// A member that has not joined does not know yet which store is the right one.
     fn may_freeze(&self) -> Result<(), Status> {
         if !self.parts.driver.status().role.is_ready() {
@@ -109,7 +123,7 @@ impl ElectionService for Election {
             return Err(refuse::not_the_leader(&status, self.parts.clock.now()));
         };
         if let Some(freeze) = status.freeze() {
-            return Err(refuse::frozen(&freeze.clone().into()));
+            return Err(refuse::frozen(&freeze.clone().into(), ""));
         }
         let StepDown { to, expected_token } = requests::step_down(request.into_inner());
         if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
@@ -128,13 +142,12 @@ impl ElectionService for Election {
 
     async fn freeze(&self, request: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
         let by = authorize::caller(&request)?.who();
-        let FreezeFor { reason, duration } = requests::freeze(request.into_inner())?;
+        let FreezeFor { reason, duration, replaces } = requests::freeze(request.into_inner())?;
         self.may_freeze()?;
         let since_ms = wall_clock_ms();
         let until_ms = duration.map(|duration| since_ms.saturating_add(millis(duration)));
         let freeze = record::Freeze { reason, by: by.clone(), since_ms, until_ms };
-        let replaced = self.parts.driver.freeze(freeze.clone()).await.map_err(|e| refuse::not_frozen(&e))?;
-        self.parts.telemetry.emit(Event::AdminAction { action: "freeze", to: None, by });
+        let replaced = self.change(FreezeOrder::Freeze { freeze: freeze.clone(), replaces }, by).await?;
         let (freeze, replaced) = (FreezeView::from(freeze), replaced.map(FreezeView::from));
         let answer = FreezeResponse { freeze: Some(freeze.into()), replaced: replaced.map(Into::into) };
         Ok(Response::new(answer))
@@ -146,8 +159,7 @@ impl ElectionService for Election {
     ) -> Result<Response<UnfreezeResponse>, Status> {
         let by = authorize::caller(&request)?.who();
         self.may_freeze()?;
-        let ended = self.parts.driver.unfreeze().await.map_err(|e| refuse::not_frozen(&e))?;
-        self.parts.telemetry.emit(Event::AdminAction { action: "unfreeze", to: None, by });
+        let ended = self.change(FreezeOrder::Unfreeze, by).await?;
         Ok(Response::new(UnfreezeResponse { ended: ended.map(FreezeView::from).map(Into::into) }))
     }
 

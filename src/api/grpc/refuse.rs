@@ -67,18 +67,23 @@ pub(super) fn another_token(token: Token, expected: u64) -> Status {
     because(Code::FailedPrecondition, "ANOTHER_TOKEN", message, about)
 }
 
-/// The election is frozen: no planned change.
-pub(super) fn frozen(freeze: &FreezeView) -> Status {
+/// The election is frozen, and that is in the way.
+pub(super) fn frozen(freeze: &FreezeView, fix: &str) -> Status {
     let (FreezeView { reason, by, .. }, until) = (freeze, freeze.until_words());
-    let message = format!("the election is frozen {until}, by {by}: {reason}");
+    let message = format!("the election is frozen {until}, by {by}: {reason}{fix}");
     because(Code::FailedPrecondition, "FROZEN", message, [])
 }
 
-/// Whether the election is frozen now, the store alone knows.
-pub(super) fn not_frozen(error: &FreezeError) -> Status {
-    match error.is_refused {
-        true => because(Code::FailedPrecondition, "STORE_REFUSED", error.to_string(), []),
-        false => because(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), []),
+/// Freezing or unfreezing was not done, as far as is known.
+pub(super) fn not_done(error: FreezeError) -> Status {
+    match error {
+        FreezeError::Frozen(freeze) => {
+            frozen(&freeze.into(), "; metad unfreeze ends it, --force replaces it")
+        }
+        FreezeError::NotWritten(_) => {
+            because(Code::FailedPrecondition, "STORE_REFUSED", error.to_string(), [])
+        }
+        FreezeError::Unknown(_) => because(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), []),
     }
 }
 

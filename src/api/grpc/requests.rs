@@ -56,6 +56,8 @@ pub struct FreezeFor {
     pub reason: String,
     /// For how long; `None`: until somebody ends it.
     pub duration: Option<Duration>,
+    /// Also in the place of a freeze that is there?
+    pub replaces: bool,
 }
 
 /// What a watch of the state asks for.
@@ -216,7 +218,7 @@ pub fn step_down(request: StepDownRequest) -> StepDown {
 /// # Errors
 /// INVALID_ARGUMENT.
 pub fn freeze(request: FreezeRequest) -> Result<FreezeFor> {
-    let FreezeRequest { reason, for_secs } = request;
+    let FreezeRequest { reason, for_secs, replace: replaces } = request;
     let (reason, chars) = (reason.trim().to_owned(), reason.chars().count());
     if reason.is_empty() {
         return Err(Status::invalid_argument("reason is empty: say what the election is frozen for"));
@@ -231,7 +233,7 @@ pub fn freeze(request: FreezeRequest) -> Result<FreezeFor> {
             "for_secs is {for_secs}: at most {FREEZE_SECS_MAX} (30 days), or 0: until unfreeze"
         )));
     }
-    Ok(FreezeFor { reason, duration: (for_secs > 0).then(|| Duration::from_secs(for_secs)) })
+    Ok(FreezeFor { reason, duration: (for_secs > 0).then(|| Duration::from_secs(for_secs)), replaces })
 }
 
 /// The beginning of a caller's text, for a message.

@@ -128,12 +128,14 @@ impl Elector {
                 let ending = Ending { main_loop_code: code, ..Ending::of(Reason::MainLoopEnded) };
                 let token = *token;
                 self.actions.push_back(Action::Report(Transition::Stopping(token, ending.reason)));
-                self.choose(now, token, ending, None);
+                match self.may_have_successor(ending.reason) {
+                    true => self.choose(now, token, ending, None),
+                    false => self.resign(now, token, ending),
+                }
             }
             State::Stopping { token, ending, succession, .. } if ending.reason.gives_record_up() => {
                 let (token, ending) = (*token, ending.clone());
                 match succession.clone() {
-                    _ if self.view.freeze.is_some() => self.resign(now, token, ending),
                     Succession::Successor { successor, at, .. } if now.since(at) < READY_LASTS => {
                         self.hand_over(token, ending, *successor);
                     }
@@ -168,7 +170,7 @@ impl Elector {
             State::Leading { token } => {
                 let token = *token;
                 let abort_at = now + self.settings.stop_timeout;
-                if self.view.freeze.is_some() {
+                if !self.may_have_successor(reason) {
                     return self.stop_main_loop(token, Ending::of(reason), abort_at);
                 }
                 // The candidates are asked while the main loop ends.
@@ -184,6 +186,12 @@ impl Elector {
             | State::Resigning { .. }
             | State::Stopped(_) => {}
         }
+    }
+
+    /// Asked once, when a stop begins: a freeze that comes later does not leave a stop without the successor that it has
+    /// begun to look for. Nor does it a step-down, which was refused before if the freeze was known then.
+    fn may_have_successor(&self, reason: Reason) -> bool {
+        self.view.freeze.is_none() || reason == Reason::ResignedRequest
     }
 }
 
@@ -227,9 +235,6 @@ impl Elector {
     }
 
     fn choose(&mut self, now: Instant, token: Token, ending: Ending, wanted: Option<String>) {
-        if self.view.freeze.is_some() {
-            return self.resign(now, token, ending); // nobody is to take over
-        }
         self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
         self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_TIMEOUT };
     }
@@ -297,11 +302,8 @@ impl Elector {
     }
 }
 
-/// The best of the candidates that are ready, and of the very incarnation that answered. Nobody, while the election is frozen.
+/// The best of the candidates that are ready, and of the very incarnation that answered.
 pub(super) fn successor_of(view: &View, us: &str, wanted: Option<&str>, ready: &[Ready]) -> Option<Member> {
-    if view.freeze.is_some() {
-        return None;
-    }
     let is_ready = |m: &&Member| ready.iter().any(|r| r.member == m.registration.member);
     let is_wanted = |m: &&Member| wanted.is_none_or(|w| w == m.registration.member.node);
     let others = view.members.iter().filter(|m| m.registration.member.node != us);

@@ -85,7 +85,7 @@ fn step_down(request: proto::StepDownRequest) -> Result<(), Status> {
 }
 
 fn freeze(request: proto::FreezeRequest) -> Result<(), Status> {
-    let FreezeFor { reason, duration } = requests::freeze(request)?;
+    let FreezeFor { reason, duration, .. } = requests::freeze(request)?;
     assert!((1..=REASON_CHARS_MAX).contains(&reason.chars().count()), "{reason:?}");
     assert!(!reason.contains('\n') && duration.is_none_or(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs())));
     Ok(())

@@ -116,7 +116,7 @@ impl Services {
         let mut observed = self.election.observe(ObserveRequest {}).await.expect("Observe").into_inner();
         observed.message().await.expect("a state").expect("one");
         self.election.prepare(PrepareRequest { token: 1 }).await.expect("Prepare");
-        let freeze = FreezeRequest { reason: "a test".into(), for_secs: 60 };
+        let freeze = FreezeRequest { reason: "a test".into(), for_secs: 60, replace: false };
         self.election.freeze(freeze).await.expect("Freeze");
         let ended = self.election.unfreeze(UnfreezeRequest {}).await.expect("Unfreeze").into_inner().ended;
         assert_eq!(ended.map(|freeze| freeze.reason), Some("a test".to_owned()));

@@ -25,6 +25,8 @@ pub const CASES: &[Case] = cases![
     a_claim_of_an_unregistered_node_is_lost,
     a_claim_behind_a_foreign_campaigner_is_lost,
     a_claim_in_a_frozen_election_is_lost,
+    a_late_copy_of_a_freeze_or_an_unfreeze_changes_nothing,
+    the_end_of_an_older_freeze_ends_no_other_one,
     a_claim_under_an_ended_lease_is_lost,
     of_many_claims_at_once_one_wins,
     tokens_grow_from_tenure_to_tenure,
@@ -193,15 +195,47 @@ async fn a_claim_in_a_frozen_election_is_lost(ctx: Ctx) {
         ClaimAnswer::Lost,
         "it may have left before the freeze"
     );
-    let (seen, written) = view(&ctx).await.freeze.expect("frozen");
-    assert_eq!(seen, freeze);
-    // Whoever knows an older freeze ends none, and writes none over it.
-    let older = Revision(written.0 - 1);
-    assert!(!txn_at(&*ctx.there, transactions::unfreeze(&ctx.keys, older)).await.succeeded);
-    assert!(!txn_at(&*ctx.there, transactions::freeze(&ctx.keys, &freeze, Revision(0))).await.succeeded);
-    assert!(txn_at(&*ctx.there, transactions::unfreeze(&ctx.keys, written)).await.succeeded);
+    assert_eq!(view(&ctx).await.freeze.expect("frozen").0, freeze);
+    let (_, changed) = control(&ctx).await;
+    assert!(txn_at(&*ctx.there, transactions::unfreeze(&ctx.keys, changed)).await.succeeded);
     assert_eq!(view(&ctx).await.freeze, None);
     one.wins(&ctx, 2).await;
+}
+
+async fn control(ctx: &Ctx) -> (Option<Freeze>, Revision) {
+    transactions::control(&ctx.keys, &txn_at(&*ctx.there, transactions::read_control(&ctx.keys)).await)
+}
+
+/// Each write of a freeze, delivered once more after everything that came later.
+async fn a_late_copy_of_a_freeze_or_an_unfreeze_changes_nothing(ctx: Ctx) {
+    let freeze = |reason: &str| Freeze { reason: reason.into(), by: "b".into(), since_ms: 1, until_ms: None };
+    let mut sent = vec![transactions::freeze(&ctx.keys, &freeze("never delivered in time"), Revision(0))];
+    for wanted in [None, Some(freeze("one")), Some(freeze("two")), None, Some(freeze("one")), None] {
+        let (_, changed) = control(&ctx).await;
+        let txn = match &wanted {
+            Some(freeze) => transactions::freeze(&ctx.keys, freeze, changed),
+            None => transactions::unfreeze(&ctx.keys, changed),
+        };
+        assert!(txn_at(&*ctx.here, txn.clone()).await.succeeded, "twin");
+        sent.push(txn);
+        for late in &sent {
+            assert!(!txn_at(&*ctx.there, late.clone()).await.succeeded, "{late:?}");
+        }
+        assert_eq!(control(&ctx).await.0, wanted);
+    }
+}
+
+async fn the_end_of_an_older_freeze_ends_no_other_one(ctx: Ctx) {
+    let freeze = Freeze { reason: "r".into(), by: "b".into(), since_ms: 1, until_ms: Some(2) };
+    for _ in 0..2 {
+        let (_, changed) = control(&ctx).await;
+        assert!(txn_at(&*ctx.here, transactions::freeze(&ctx.keys, &freeze, changed)).await.succeeded);
+    }
+    let (_, written) = view(&ctx).await.freeze.expect("frozen");
+    let older = transactions::end_freeze(&ctx.keys, Revision(written.0 - 1));
+    assert!(!txn_at(&*ctx.there, older).await.succeeded);
+    assert!(txn_at(&*ctx.there, transactions::end_freeze(&ctx.keys, written)).await.succeeded, "twin");
+    assert_eq!(view(&ctx).await.freeze, None);
 }
 
 async fn a_claim_under_an_ended_lease_is_lost(ctx: Ctx) {
