@@ -11,6 +11,7 @@
 
 mod clock;
 mod faults;
+mod freezes;
 mod guardian;
 mod host;
 mod invariants;
@@ -45,7 +46,7 @@ const THREADS: usize = 2;
 const SEEDS_FOR_TWINS: u64 = 2_000;
 
 /// What must have happened at least once in all seeds: the twins of the invariants.
-const REACHED: [&str; 52] = [
+const REACHED: [&str; 57] = [
     "handed over",
     "handed over, outcome unknown",
     "claims won",
@@ -98,6 +99,11 @@ const REACHED: [&str; 52] = [
     "crashes at a write of the disk",
     "data dirs attached elsewhere",
     "stores restored",
+    "freezes",
+    "freezes ended by their time",
+    "late copies of a freeze",
+    "vacancies in a freeze",
+    "records moved in a freeze",
 ];
 
 /// What a seed that held came to.

@@ -10,7 +10,7 @@ use crate::simulation::plan::Fault;
 use crate::simulation::world::{Event, World};
 
 /// Whoever does something by hand is nobody's guardian.
-const OPERATOR: From = From::Guardian(u64::MAX);
+pub const OPERATOR: From = From::Guardian(u64::MAX);
 
 impl World {
     /// One fault, and the next one a while later.
@@ -44,6 +44,7 @@ impl World {
             }
             Fault::Compact => self.store.state.compact(),
             Fault::StalePrepare => self.prepare_out_of_turn(),
+            Fault::Freeze => self.freeze_or_unfreeze(),
         }
         let next = self.plan.fault_every / 8 + self.dice.below(self.plan.fault_every);
         self.push(next, Event::Fault);
@@ -134,6 +135,8 @@ impl World {
         self.store.leases_changed();
         self.store.out_until = self.until();
         self.oracle.forget();
+        self.drop_late_copies();
+        self.operator_frozen = self.is_frozen();
         self.break_watches();
         self.tell_watches();
     }
@@ -173,6 +176,7 @@ impl World {
         self.trace(|| "the faults stop".into());
         self.calm = true;
         self.drop_faults();
+        self.unfreeze();
         self.store.out_until = 0;
         let last = self.hosts.len() - 1;
         self.end(last, None, "the second data dir goes away");

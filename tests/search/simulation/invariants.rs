@@ -119,7 +119,7 @@ type Check = Result<(), String>;
 
 type Invariant = (&'static str, fn(&World) -> Check);
 
-const INVARIANTS: [Invariant; 20] = [
+const INVARIANTS: [Invariant; 22] = [
     ("at_most_one_main_loop", at_most_one_main_loop),
     ("tokens_strictly_grow", tokens_strictly_grow),
     ("no_write_lands_with_a_stale_token", no_write_lands_with_a_stale_token),
@@ -137,6 +137,8 @@ const INVARIANTS: [Invariant; 20] = [
     ("no_honest_store_is_called_changed", no_honest_store_is_called_changed),
     ("no_view_is_wrong", no_view_is_wrong),
     ("nobody_is_ready_for_another_tenure", nobody_is_ready_for_another_tenure),
+    ("no_claim_lands_in_a_freeze", no_claim_lands_in_a_freeze),
+    ("only_an_operator_freezes", only_an_operator_freezes),
     ("a_main_loop_has_a_fuse", a_main_loop_has_a_fuse),
     ("no_exit_hangs", no_exit_hangs),
     ("no_unbounded_queue", no_unbounded_queue),
@@ -360,6 +362,17 @@ fn no_claim_of_a_dead_incarnation_lands(w: &World) -> Check {
         }
         _ => Ok(()),
     })
+}
+
+/// While the election is frozen nobody claims, however long ago the claim was sent.
+fn no_claim_lands_in_a_freeze(w: &World) -> Check {
+    let claimed = w.moment.iter().any(|m| matches!(m, Happened::ClaimLanded { .. }));
+    ensure(!(claimed && w.is_frozen()), || format!("{:?}", w.moment))
+}
+
+/// A second copy of a freeze that was ended does not freeze again.
+fn only_an_operator_freezes(w: &World) -> Check {
+    ensure(w.operator_frozen || !w.is_frozen(), || "frozen after it was unfrozen".into())
 }
 
 /// Nobody here rolls a data dir back or copies it, so no join may say so (`src/docs/protocol.md`, rule C6).

@@ -233,7 +233,7 @@ impl World {
 
     /// Carries a request out, and notes for the invariants what that did.
     pub fn apply(&mut self, request: &Request, what: &What, from: From) -> Answer {
-        let before = self.record();
+        let (before, was_frozen) = (self.record(), self.is_frozen());
         if let Request::Revoke(lease) = request {
             self.lease_ends(*lease);
             if let From::Guardian(id) = from {
@@ -243,6 +243,7 @@ impl World {
         let now = self.store.clock.now(self.now);
         let answer = self.store.state.apply(now, request);
         self.store.leases_changed();
+        self.tally_freeze(before, was_frozen, from);
         if let Ok(Response::Txn(reply)) = &answer
             && reply.succeeded
         {

@@ -45,9 +45,11 @@ pub enum Fault {
     Compact,
     /// Somebody asks all members to stand ready for a tenure that is long over.
     StalePrepare,
+    /// The operator freezes the election, or unfreezes it.
+    Freeze,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 18] = [
     Fault::Pause,
     Fault::Cut,
     Fault::Outage,
@@ -65,6 +67,7 @@ const FAULTS: [Fault; 17] = [
     Fault::KillGuardian,
     Fault::Compact,
     Fault::StalePrepare,
+    Fault::Freeze,
 ];
 
 /// One seed's world.

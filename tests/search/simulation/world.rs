@@ -12,6 +12,7 @@ use metad::driver::data_dir::Place;
 use metad::election::lease::LeaseId;
 use metad::election::record::Token;
 use metad::protocol::transactions::Answer;
+use metad::store::Txn;
 use metad::store::codec::Keys;
 use metad::store::unreliable::Dice;
 use tokio::sync::oneshot;
@@ -52,6 +53,8 @@ pub enum Event {
     Doom(LeaseId),
     /// The store is restored from its backup.
     Restore,
+    /// Something that an operator has written arrives once more.
+    LateCopy(Box<Txn>),
     /// Something breaks.
     Fault,
 }
@@ -87,6 +90,8 @@ pub struct World {
     pub oracle: Oracle,
     pub tally: Tally,
     pub trace: Trace,
+    /// Has an operator frozen the election, and not unfrozen it? (The freeze may have ended by itself.)
+    pub operator_frozen: bool,
     /// In the liveness phase: who leads, and since when.
     pub leading: (Option<Token>, u64),
     queue: BinaryHeap<Reverse<Entry>>,
@@ -138,6 +143,7 @@ impl World {
             oracle: Oracle::default(),
             tally: Tally::default(),
             trace: Trace::new(trace),
+            operator_frozen: false,
             leading: (None, 0),
             queue: BinaryHeap::new(),
             order: 0,
@@ -229,6 +235,7 @@ impl World {
             Event::ExitTimer(h, pid) => self.exit_timer_fires(h, pid),
             Event::Doom(lease) => self.doom(lease),
             Event::Restore => self.restore(),
+            Event::LateCopy(txn) => self.late_copy(*txn),
             Event::Fault => self.fault(),
         }
     }
@@ -274,6 +281,11 @@ impl World {
     /// Loses all requests in flight.
     pub fn drop_in_flight(&mut self) {
         self.queue.retain(|e| !matches!(e.0.event, Event::Deliver(_)));
+    }
+
+    /// Loses what was sent to a store that is not there any more.
+    pub fn drop_late_copies(&mut self) {
+        self.queue.retain(|e| !matches!(e.0.event, Event::LateCopy(_)));
     }
 
     /// Loses the faults to come, and the starts: the liveness phase has its own.
