@@ -20,6 +20,7 @@ mod main_loop;
 mod network;
 mod plan;
 mod process;
+mod rolling;
 mod trace;
 mod watches;
 mod watching;

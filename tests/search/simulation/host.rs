@@ -25,6 +25,8 @@ pub struct Host {
     pub second: bool,
     /// For vacancies.
     pub priority: u16,
+    /// What is installed there.
+    pub version: &'static str,
     /// Its clocks.
     pub clock: Drift,
     /// Where the data dir is.

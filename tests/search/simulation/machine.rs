@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::simulation::clock::MS;
 use crate::simulation::host::Process;
 use crate::simulation::invariants::Happened;
-use crate::simulation::network::From;
+use crate::simulation::network::{CALM_TRIP_MAX, From};
 use crate::simulation::world::{Sim, World};
 
 /// The contract of a store: an answer after a bounded time, at the latest "unknown".
@@ -220,13 +220,14 @@ impl Peers for Machine {
     fn keep_warm(&self, _addresses: &[&str]) {}
 
     async fn prepare(&self, address: &str, token: Token) -> Option<Prepared> {
-        tokio::time::sleep(nanos(self.dice(60 * MS))).await;
+        let trip_max = if self.sim.lock().calm { CALM_TRIP_MAX } else { 60 * MS };
+        tokio::time::sleep(nanos(self.dice(trip_max))).await;
         let answer = {
             let mut world = self.sim.lock();
             let h = Self::awake(&mut world, address)?;
             world.ask_to_prepare(h, token)
         };
-        tokio::time::sleep(nanos(self.dice(60 * MS))).await;
+        tokio::time::sleep(nanos(self.dice(trip_max))).await;
         answer
     }
 

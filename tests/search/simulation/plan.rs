@@ -156,6 +156,26 @@ impl Plan {
         }
     }
 
+    /// Nothing goes wrong.
+    pub fn quiet(dice: &Dice, members: usize) -> Self {
+        Self {
+            priorities: vec![100; members],
+            lost: 0,
+            slow: 0,
+            doubled: 0,
+            disk_errors: 0,
+            disk_crashes: 0,
+            restored: false,
+            fault_every: u64::MAX / 4,
+            faults: vec![],
+            doom: false,
+            start_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(10),
+            failback_delay: None,
+            ..Self::draw(dice)
+        }
+    }
+
     /// The time to live in nanoseconds.
     pub fn ttl_ns(&self) -> u64 {
         self.ttl.as_millis() as u64 * MS

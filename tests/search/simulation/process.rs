@@ -21,15 +21,17 @@ use metad::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use metad::guardian::Guardianship;
 use metad::guardian::horizon::Horizon;
 use metad::guardian::rules::GuardianRules;
+use metad::store::unreliable::Dice;
 use metad::telemetry::Telemetry;
 use tokio::time::{Instant, Sleep};
 
 use crate::simulation::clock::{MS, MachineClock, SEC};
 use crate::simulation::guardian::Keeper;
-use crate::simulation::host::Process;
+use crate::simulation::host::{Host, Process};
 use crate::simulation::invariants::{self, Happened};
 use crate::simulation::machine::{Machine, nanos};
 use crate::simulation::main_loop::{Loop, Manners, WATCHDOG_TIMEOUT};
+use crate::simulation::plan::Plan;
 use crate::simulation::watching::{NOTHING, Watching};
 use crate::simulation::world::{Event, Sim, Violation, World};
 
@@ -58,6 +60,11 @@ impl Player {
     /// Before anything has happened. On a runtime whose time is paused.
     pub fn new(seed: u64, trace: bool) -> Self {
         Self { sim: Sim::new(seed, trace), began: Instant::now(), running: BTreeMap::new() }
+    }
+
+    /// Of this plan.
+    pub fn with_plan(seed: u64, plan: impl FnOnce(&Dice) -> Plan) -> Self {
+        Self { sim: Sim::with_plan(seed, plan), began: Instant::now(), running: BTreeMap::new() }
     }
 
     /// Plays all that happens until `until`, and checks the invariants after each step.
@@ -227,7 +234,7 @@ impl Player {
             clock: machine.clock.clone(),
             keys: world.keys.clone(),
             cluster: "sim".into(),
-            registration: registration(&host.node, h, host.priority, plan.ttl),
+            registration: registration(host, h, plan.ttl),
             timeouts: Timeouts {
                 stop: plan.stop_timeout,
                 start: plan.start_timeout,
@@ -273,13 +280,13 @@ fn open_data_dir(machine: &Machine) -> Result<DataDir, DataDirError> {
     Ok(dir)
 }
 
-fn registration(node: &str, h: usize, priority: u16, ttl: Duration) -> Registration {
+fn registration(host: &Host, h: usize, ttl: Duration) -> Registration {
     Registration {
-        member: MemberId { node: node.to_owned(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
+        member: MemberId { node: host.node.clone(), uuid: MemberUuid(0), incarnation: Incarnation(0) },
         rpc_address: format!("host{h}:1"),
         http_address: format!("host{h}:2"),
-        priority,
-        version: "1".into(),
+        priority: host.priority,
+        version: host.version.into(),
         ttl,
         lease: LeaseId(0),
     }

@@ -113,7 +113,12 @@ pub struct Violation {
 impl Sim {
     /// The world of a seed, before anything happens.
     pub fn new(seed: u64, trace: bool) -> Self {
-        Self(Arc::new(Mutex::new(World::new(seed, trace))))
+        Self(Arc::new(Mutex::new(World::new(seed, trace, Plan::draw))))
+    }
+
+    /// The world of a seed and a plan.
+    pub fn with_plan(seed: u64, plan: impl FnOnce(&Dice) -> Plan) -> Self {
+        Self(Arc::new(Mutex::new(World::new(seed, true, plan))))
     }
 
     /// Whoever holds this must not run a task, nor drop one.
@@ -123,9 +128,9 @@ impl Sim {
 }
 
 impl World {
-    fn new(seed: u64, trace: bool) -> Self {
+    fn new(seed: u64, trace: bool, plan: impl FnOnce(&Dice) -> Plan) -> Self {
         let dice = Dice::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d65_7461_6400);
-        let plan = Plan::draw(&dice);
+        let plan = plan(&dice);
         let keys = Keys::new("sim", "meta");
         let mut world = Self {
             now: 0,
@@ -177,6 +182,7 @@ impl World {
             node,
             second,
             priority,
+            version: "1",
             clock: Drift::draw(&self.dice),
             place,
             files: BTreeMap::new(),
