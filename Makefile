@@ -63,6 +63,18 @@ soak: ## Random faults for MINUTES=30, with the history checker, on the newest e
 	@$(SETUP) test
 	METAD_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test real soak:: -- --nocapture
 
+OLD ?= HEAD~1
+
+.PHONY: upgrade-test
+upgrade-test: ## Upgrade clusters of 3 and 5 nodes from the commit OLD=HEAD~1, one node after the other
+	@$(SETUP) test
+	@rm -rf target/old && git worktree prune && git worktree add --detach --quiet target/old $(OLD)
+	@# Under an older version, because two commits of one version are not told apart.
+	@sed -i '0,/^version = .*/s//version = "0.0.1"/' target/old/Cargo.toml
+	$(CARGO) build --manifest-path target/old/Cargo.toml --target-dir target/old-build
+	METAD_TEST_OLD_BINARY=$(CURDIR)/target/old-build/debug/metad $(CARGO) test --locked --test real upgrade:: -- --ignored --nocapture
+	@git worktree remove --force target/old
+
 .PHONY: kubernetes
 kubernetes: ## Render and check the Kubernetes manifests, and run their pods' processes (needs Go 1.26)
 	@command -v $(GO) >/dev/null || { echo 'make kubernetes needs Go: https://go.dev/dl' >&2; exit 1; }

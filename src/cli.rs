@@ -25,6 +25,7 @@ mod settings;
 mod sidecar;
 mod steering;
 mod target;
+mod upgrade;
 mod watch;
 mod worker;
 
@@ -95,6 +96,7 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Unfreeze { meta } => query::on_runtime(freezing::unfreeze(meta)),
         Command::StepDown(args) => query::on_runtime(steering::step_down(args)),
         Command::Release(args) => query::on_runtime(release::release(args)),
+        Command::UpgradeOrder(args) => query::on_runtime(upgrade::upgrade_order(args)),
         Command::Wait(args) => query::on_runtime(query::wait(args)),
         Command::Worker(args) => query::on_runtime(worker::worker(args)),
         Command::Doctor(args) => query::on_runtime(doctor::doctor(args)),

@@ -53,6 +53,8 @@ pub(super) enum Command {
     Release(ReleaseArgs),
     /// Wait until there is a leader, or until a node takes part in the election
     Wait(WaitArgs),
+    /// Say which member to restart next, for a rolling upgrade that changes the leader once
+    UpgradeOrder(UpgradeArgs),
     /// Run a sample worker: registers, collects every barrier immediately, prints each committed epoch
     Worker(WorkerArgs),
     /// Check everything that metad depends on, and print a fix for each problem
@@ -252,6 +254,27 @@ pub(super) struct WaitArgs {
     /// Maximum time to wait
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(super) timeout: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct UpgradeArgs {
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+    /// Version that all members are to run; default: that of this command
+    #[arg(long, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"), hide_default_value = true)]
+    pub(super) to: String,
+    /// Print the next node alone, and nothing when all members run the version
+    #[arg(long)]
+    pub(super) next: bool,
+    /// Wait until it is safe to restart one: there is a leader, and every member takes part and sees it
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Maximum time to wait
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// Do not wait for this node, which is not to come back
+    #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(completions::members))]
+    pub(super) without: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]

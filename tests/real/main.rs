@@ -49,3 +49,4 @@ mod strangers;
 mod stray_cluster;
 mod truth;
 mod unprivileged;
+mod upgrade;

@@ -47,6 +47,7 @@ pub struct NodeBuilder {
     place: Option<Place>,
     descriptors: Option<u64>,
     elects_in: Option<(PathBuf, Arc<AtomicBool>)>,
+    program: Option<PathBuf>,
 }
 
 /// A metad process, killed with all its descendants on drop.
@@ -84,7 +85,14 @@ impl NodeBuilder {
             place: None,
             descriptors: None,
             elects_in: None,
+            program: None,
         }
+    }
+
+    /// Another build of metad.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// Its built-in main loop writes nothing by itself.
@@ -243,7 +251,7 @@ impl NodeBuilder {
     }
 
     fn command(&self) -> Command {
-        let mut command = spawn::metad_command();
+        let mut command = self.program.as_deref().map_or_else(spawn::metad_command, spawn::command_of);
         command.arg(if self.payload.is_empty() { "serve" } else { "run" });
         command.arg("--node-id").arg(&self.id);
         command.arg("--data-dir").arg(&self.data_dir);

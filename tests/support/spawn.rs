@@ -7,7 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -78,7 +78,12 @@ pub fn metad_program() -> PathBuf {
 
 /// metad itself, with an environment that does not configure it.
 pub fn metad_command() -> Command {
-    let mut command = Command::new(metad_program());
+    command_of(&metad_program())
+}
+
+/// A build of metad, with an environment that does not configure it.
+pub fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     remove_env(&mut command, "METAD_");
     command
 }

@@ -1,0 +1,135 @@
+//! `metad upgrade-order`: which member to restart next, so that a rolling upgrade changes the leader once.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::args::UpgradeArgs;
+use super::asking::{self, Answer};
+use super::query::{CANNOT_ASK, WAIT_PAUSE};
+use super::target::{self, Addressees};
+use super::{Failure, output};
+use crate::proto::metad::{MemberInfo, MembersResponse};
+use crate::telemetry::terminal::plain;
+
+/// How long one look at all members waits for those that hang.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The cluster, as one member sees it, and why none of it should be restarted now.
+struct Fitness {
+    members: Vec<MemberInfo>,
+    unfit: Option<String>,
+}
+
+/// Exit 0: the order, or that all members run the version; 1: nobody answers, or with --wait not fit in time.
+pub(super) async fn upgrade_order(args: UpgradeArgs) -> Result<i32, Failure> {
+    let target = target::target(&args.meta)?;
+    let mut unfit = String::from("no member has answered yet");
+    let found = async {
+        loop {
+            match look(&target, &args.without).await {
+                Ok(Fitness { members, unfit: None }) => return Ok(members),
+                Ok(Fitness { members, .. }) if !args.wait => return Ok(members),
+                Err(e) if !args.wait => return Err(e),
+                Ok(Fitness { unfit: why, .. }) => unfit = why.unwrap_or_default(),
+                Err(e) => unfit = e.message,
+            }
+            tokio::time::sleep(WAIT_PAUSE).await;
+        }
+    };
+    let members = match tokio::time::timeout(args.timeout, found).await {
+        Ok(members) => members?,
+        Err(_) => {
+            let message = format!("the cluster is not fit for a restart after {:?}: {unfit}", args.timeout);
+            return Err(Failure::new(CANNOT_ASK, message));
+        }
+    };
+    let order = order(&members, &args.to);
+    let text = match (order.first(), args.next) {
+        (None, true) => String::new(),
+        (None, false) => format!("all {} members run {}\n", members.len(), args.to),
+        (Some(next), true) => format!("{}\n", plain(&next.node)),
+        (Some(_), false) => table(&order, &args.to),
+    };
+    output::print(&text).map(|()| 0)
+}
+
+/// Those that do not run this version yet. The leader comes last, when there is an upgraded member to hand over to; before
+/// it those of the lowest priority, which nobody needs.
+fn order<'m>(members: &'m [MemberInfo], version: &str) -> Vec<&'m MemberInfo> {
+    let mut order: Vec<&MemberInfo> = members.iter().filter(|m| m.version != version).collect();
+    order.sort_by_key(|m| (m.is_leader, m.priority, &m.node));
+    order
+}
+
+fn table(order: &[&MemberInfo], version: &str) -> String {
+    let mut t = output::table(&["NODE", "ROLE", "ADDRESS", "VERSION", "TO"]);
+    for m in order {
+        let role = if m.is_leader { "leader" } else { "follower" };
+        t.add_row([plain(&m.node), role.into(), plain(&m.rpc_address), plain(&m.version), version.into()]);
+    }
+    format!("{t}\n")
+}
+
+/// Asks one for the members, and all of those whether they take part.
+async fn look(target: &Addressees, without: &[String]) -> Result<Fitness, Failure> {
+    let Answer { mut member, leader } = asking::first_of(target).await?;
+    let MembersResponse { members, gone, .. } = member.members().await.map_err(super::query::cannot_ask)?;
+    let is_counted = |node: &String| !without.contains(node);
+    let mut unfit =
+        gone.into_iter().map(|g| g.node).find(is_counted).map(|node| {
+            format!("{node} is gone; start it, or name it with --without if it is not to come back")
+        });
+    if leader.leader.is_none() {
+        unfit = Some("there is no leader".to_owned());
+    }
+    let token = leader.leader.map(|l| l.token);
+    let silent = silent(&members, target, token).await;
+    unfit = unfit.or_else(|| {
+        silent.into_iter().find(is_counted).map(|node| format!("{node} does not take part in the election"))
+    });
+    Ok(Fitness { members, unfit })
+}
+
+/// Those members that do not say themselves that they take part, and see this leader.
+async fn silent(members: &[MemberInfo], target: &Addressees, token: Option<u64>) -> Vec<String> {
+    let addresses = members.iter().map(|m| m.rpc_address.clone()).collect();
+    let all = Addressees { addresses, credentials: target.credentials.clone() };
+    let mut answers = std::pin::pin!(asking::all(&all).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
+    let mut silent: Vec<(String, String)> =
+        members.iter().map(|m| (m.uuid.clone(), m.node.clone())).collect();
+    while let Some(answer) = answers.next().await {
+        let Ok(Answer { leader, .. }) = answer else { continue };
+        let is_in = asking::takes_part(&leader) && leader.leader.as_ref().map(|l| l.token) == token;
+        if let Some(who) = leader.answerer.filter(|who| is_in && !who.is_outdated) {
+            silent.retain(|(uuid, _)| *uuid != who.uuid);
+        }
+    }
+    silent.into_iter().map(|(_, node)| node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: &str, priority: u32, version: &str, is_leader: bool) -> MemberInfo {
+        let (node, version) = (node.to_owned(), version.to_owned());
+        MemberInfo { node, priority, version, is_leader, ..MemberInfo::default() }
+    }
+
+    #[test]
+    fn the_leader_comes_last_and_what_is_upgraded_not_at_all() {
+        let members = [
+            member("a", 0, "1", true),
+            member("b", 100, "1", false),
+            member("c", 100, "2", false),
+            member("d", 0, "1", false),
+            member("e", 100, "1", false),
+        ];
+        let nodes =
+            |version| order(&members, version).into_iter().map(|m| m.node.as_str()).collect::<Vec<_>>();
+        assert_eq!(nodes("2"), ["d", "b", "e", "a"]);
+        assert_eq!(nodes("1"), ["c"], "going back is an upgrade as well");
+        assert_eq!(order(&members[2..3], "2"), Vec::<&MemberInfo>::new());
+    }
+}
