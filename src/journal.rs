@@ -2,10 +2,11 @@
 //! node, and what a leader leaves in its data dir for its next start.
 //!
 //! [`recorder::Recorder`] observes the driver and has the rows written; every node reads them, and shows them as [`Past`].
-//! [`trace::Trace`] writes down what the elector was told and asked for, if somebody wants it. Nothing is decided by either.
+//! [`stalls`] is what a leader's lease had to survive. [`trace::Trace`] writes down what the elector was told and asked for, if somebody wants it. Nothing is decided by any of them.
 
 mod reader;
 pub mod recorder;
+pub mod stalls;
 pub mod tenure_file;
 pub mod trace;
 mod writer;

@@ -43,6 +43,11 @@ impl TenureFile {
         Self { dir: dir.to_owned(), said: Arc::default() }
     }
 
+    /// The data dir.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The tenure begins.
     pub fn begin(&self, row: &Row) {
         let mut said = self.said();

@@ -1,6 +1,7 @@
 //! Wires those who record and explain to the driver that they observe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -12,6 +13,8 @@ use crate::election::history::row::Row;
 use crate::election::record::Registration;
 use crate::journal::Past;
 use crate::journal::recorder::{Recorder, RecorderParts};
+use crate::journal::stalls::file::StallLog;
+use crate::journal::stalls::recorder::{self as stalls, StallRecorder};
 use crate::journal::tenure_file::TenureFile;
 use crate::journal::trace::Trace;
 use crate::store::codec::Keys;
@@ -65,6 +68,7 @@ impl Watched {
             credentials,
         });
         let (punctuality, looks) = (monitor.punctuality(), monitor.looks());
+        let stalls = stall_recorder(&file, past.as_ref(), registration.ttl, clock.as_ref());
         let (recorder, past) = Recorder::start(RecorderParts {
             keys,
             health: store.clone(),
@@ -79,7 +83,20 @@ impl Watched {
             worst_delay: Box::new(move |now| punctuality.worst_delay(now)),
         });
         let mut all: Vec<Box<dyn Observer>> = vec![Box::new(monitor), Box::new(recorder)];
+        all.extend(stalls.map(|stalls| Box::new(stalls) as Box<dyn Observer>));
         all.extend(trace.map(|trace| Box::new(trace) as Box<dyn Observer>));
         Observers { all, past, looks }
     }
+}
+
+/// Without it nothing is recorded; the node does its work all the same.
+fn stall_recorder(
+    file: &TenureFile,
+    past: Option<&Row>,
+    ttl: Duration,
+    clock: &dyn Clock,
+) -> Option<StallRecorder> {
+    let log = StallLog::start(file.dir(), stalls::killed(past, ttl));
+    let log = log.inspect_err(|e| tracing::warn!(error = %e, "no thread records the stalls of this node"));
+    log.ok().map(|log| StallRecorder::new(log, clock.now()))
 }
