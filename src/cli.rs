@@ -4,6 +4,7 @@
 //! ask), 2 (no leader) or 3 (unknown); the daemon's codes are [`crate::election::exit::Exit`]'s. Nothing here writes to stdout or stderr
 //! but `output`.
 
+mod advise;
 mod args;
 mod asking;
 mod completions;
@@ -101,6 +102,7 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::Worker(args) => query::on_runtime(worker::worker(args)),
         Command::Doctor(args) => query::on_runtime(doctor::doctor(args)),
         Command::Check(args) => query::on_runtime(doctor::check(args)),
+        Command::Advise(args) => advise::advise(&args),
         Command::Explain { code } => explain::explain(code.as_deref()),
         Command::Tls(args) => secrets::tls(&args),
         Command::Token(args) => secrets::token(&args),

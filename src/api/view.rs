@@ -4,6 +4,7 @@
 //! Points in time are RFC 3339 in UTC, durations end in `_ms` or `_secs`, and what is unknown is `null`, never left out.
 //! What stands in the store has a form of its own, that of its codec.
 
+pub mod advice;
 pub mod checks;
 pub mod headroom;
 pub mod member;

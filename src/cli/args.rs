@@ -61,6 +61,8 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Run selected doctor checks, for monitoring
     Check(CheckArgs),
+    /// Say which setting fits, from what this node has recorded
+    Advise(AdviseArgs),
     /// Explain a check, a reason or an exit code
     Explain {
         /// Such as LEASE_003, renew_deadline or 75; without it, lists all
@@ -339,6 +341,26 @@ pub(super) struct CheckArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = CheckFormat::Text)]
     pub(super) output: CheckFormat,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AdviseArgs {
+    #[command(subcommand)]
+    pub(super) command: AdviseCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AdviseCommand {
+    /// For each lease, how often leadership would have been lost in the last 30 days, and what a fail-over costs
+    ///
+    /// Reads what the node of this data dir has recorded while it led; it may run meanwhile. Ask on each node that has led.
+    Lease {
+        #[command(flatten)]
+        settings: SettingArgs,
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = OutputFormat::Table)]
+        output: OutputFormat,
+    },
 }
 
 #[derive(Args, Clone, Debug)]

@@ -64,6 +64,14 @@ fn metad(node: &Node, args: &[&str]) -> Value {
     parsed(&out)
 }
 
+/// Of a node that has just begun to lead, which is too little for a recommendation.
+fn advice(node: &Node) -> Value {
+    let dir = node.data_dir().display().to_string();
+    let (code, out, said) = spawn::metad(&["advise", "lease", "-o", "json", "--data-dir", &dir], PATIENCE);
+    assert_eq!(code, 1, "{said}");
+    parsed(&out)
+}
+
 /// All documents that a node has, as HTTP and the commands show them.
 fn documents(node: &Node) -> Vec<(&'static str, Value)> {
     vec![
@@ -72,6 +80,7 @@ fn documents(node: &Node) -> Vec<(&'static str, Value)> {
         ("HistoryDocument", get(node, "/api/v1/history")),
         ("ChecksDocument", get(node, "/api/v1/checks")),
         ("HeadroomDocument", get(node, "/api/v1/headroom")),
+        ("AdviceDocument", advice(node)),
         ("StatusDocument", metad(node, &["status"])),
         ("LeaderDocument", metad(node, &["leader"])),
         ("MembersDocument", metad(node, &["members"])),
