@@ -377,4 +377,10 @@ pub static CHECKS: &[Check] = &[
         .why("a third of the lease left is one lost renewal before the end")
         .fix("ETCD_005, ETCD_008, HOST_003")
         .asks_a_node(),
+    Check::new(Group::Lease, "LEASE_006", "lease-would-have-held", judge::lease::recorded)
+        .title("the lease would have survived the recorded stalls")
+        .limit("no loss in the recorded time, 30 days at most; not judged below a day as the leader")
+        .why("what stalled the store or this machine once does it again")
+        .fix("`metad advise lease`")
+        .asks_a_node(),
 ];

@@ -84,7 +84,7 @@ pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Gr
         }
     };
     judge(&[Group::Config], &facts);
-    if plan.wants_any(&[Group::Host]) {
+    if plan.wants_any(&[Group::Host, Group::Lease]) {
         let depth = plan.depth_for(&WRITES_HERE);
         facts.host = Some(HostCollector::new(&plan.config, false, clock.clone()).collect(depth).await);
     }

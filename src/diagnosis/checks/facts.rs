@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::changes::Change;
 use super::page::{Etcd, Learned};
 use crate::config::{Config, StoreKind};
+use crate::diagnosis::advice::LeaseAdvice;
 use crate::election::record::{Foreign, Freeze};
 use crate::store::etcd::inspect::ListedMember;
 use crate::store::probe::{MemberStatus, Probe};
@@ -178,6 +179,8 @@ pub struct HostFacts {
     pub throttled: Option<f64>,
     /// How late timers fire, the slowest of some.
     pub timer_delay: Option<Duration>,
+    /// What the stalls that the data dir has recorded say about the lease; or why they cannot be read.
+    pub lease_advice: Option<Result<LeaseAdvice, String>>,
     /// What only the node's own process can see of itself.
     pub own: Option<OwnFacts>,
 }

@@ -6,18 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::super::facts::{HostFacts, OwnFacts, Syncs};
 use super::Depth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::diagnosis::advice::{self, LeaseAdvice};
 use crate::files;
 use crate::guardian::init;
+use crate::journal::stalls;
 use crate::store::network_fs;
 
 /// How many syncs are measured, of how much, and how long they may take together.
 const SYNCS: usize = 50;
 const SYNC_BYTES: usize = 4096;
 const SYNCS_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long reading a file of the data dir may take.
+const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// How often, and for how long, a timer is tried.
 const TIMERS: u32 = 10;
 const TIMER: Duration = Duration::from_millis(10);
@@ -27,6 +33,10 @@ const PROBE_FILE: &str = ".doctor";
 /// Looks at this machine, and remembers the cgroup's counters for the next time.
 pub struct HostCollector {
     data_dir: PathBuf,
+    ttl: Duration,
+    is_alone: bool,
+    /// The stalls are being read; a disk that hangs keeps it.
+    reading: Option<JoinHandle<Option<Result<LeaseAdvice, String>>>>,
     is_node: bool,
     clock: Arc<dyn Clock>,
     /// Periods of the cgroup, and those in which it was throttled.
@@ -36,7 +46,15 @@ pub struct HostCollector {
 impl HostCollector {
     /// For the machine on which a node of this configuration runs, or would. Is this process that node?
     pub fn new(config: &Config, is_node: bool, clock: Arc<dyn Clock>) -> Self {
-        Self { data_dir: config.node.data_dir.clone(), is_node, clock, periods: throttling() }
+        Self {
+            data_dir: config.node.data_dir.clone(),
+            ttl: Duration::from_secs(config.meta.meta_leader_lease_secs),
+            is_alone: config.checks.expected_members == 1,
+            reading: None,
+            is_node,
+            clock,
+            periods: throttling(),
+        }
     }
 
     /// Looks.
@@ -56,8 +74,24 @@ impl HostCollector {
             pressure: pressure("cpu").zip(pressure("io")),
             throttled,
             timer_delay: Some(timer_delay),
+            lease_advice: self.lease_advice().await,
             own: self.is_node.then(own),
         }
+    }
+
+    /// The file is 2 MB at most, but its disk may hang: nobody waits for that, and one thread at most.
+    async fn lease_advice(&mut self) -> Option<Result<LeaseAdvice, String>> {
+        let (dir, ttl, is_alone) = (self.data_dir.clone(), self.ttl, self.is_alone);
+        let read = move || {
+            let record = stalls::file::read(&dir).map_err(|e| e.to_string()).transpose()?;
+            Some(record.map(|record| advice::advise(&record, ttl, is_alone)))
+        };
+        let reading = self.reading.get_or_insert_with(|| tokio::task::spawn_blocking(read));
+        let Ok(read) = tokio::time::timeout(READ_TIME_MAX, reading).await else {
+            return Some(Err("the disk does not answer".into()));
+        };
+        self.reading = None;
+        read.unwrap_or_default()
     }
 
     async fn late_timers(&self) -> Duration {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::facts::Facts;
 use super::super::{Judgement, Outcome, Skip, Status};
-use super::{count, etcd, millis, ms, p99_ms, past, skip};
+use super::{count, etcd, host, millis, ms, p99_ms, past, skip};
+use crate::diagnosis::advice::words;
 use crate::election::lease::LeaseTiming;
 
 /// A lease of this length suits one node: a day.
@@ -134,4 +135,33 @@ pub fn headroom(facts: &Facts) -> Judgement {
         .reading(left * 100.0, "%", HEADROOM_WARN * 100.0)
         .lower_is_worse()
         .made()
+}
+
+/// The lease against the stalls that this node has recorded while it led.
+pub fn recorded(facts: &Facts) -> Judgement {
+    let advice = match &host(facts)?.lease_advice {
+        None => return skip("no stalls are recorded in the data dir"),
+        Some(Err(why)) => return skip(format!("cannot read the recorded stalls: {why}")),
+        Some(Ok(advice)) => advice,
+    };
+    let lost = advice.of_configured().map_or(0, |c| c.losses[1]);
+    if lost == 0 && !advice.is_enough() {
+        return skip(format!("this node has led for {} only", words(advice.led)));
+    }
+    let status = if lost > 0 { Status::Warn } else { Status::Pass };
+    let times = count(lost, "time");
+    let [of_store, of_process] = advice.longest.map(words);
+    let measured = format!(
+        "a lease of {} would have been lost {times} in {} of leading; the longest stalls: {of_store} of the store, {of_process} of \
+         this process",
+        words(advice.configured),
+        words(advice.led)
+    );
+    let fix = match advice.recommended {
+        Some(ttl) if ttl != advice.configured => {
+            format!("meta.meta_leader_lease_secs = {}; metad advise lease says why", ttl.as_secs())
+        }
+        _ => "metad advise lease; metad doctor shows whether disk, network or CPU is slow".to_owned(),
+    };
+    Outcome::new(status, measured, "no loss in the recorded time").fix(fix).made()
 }

@@ -11,6 +11,8 @@ use super::super::{CHECKS, Status, catalog};
 use crate::clock::Instant;
 use crate::config;
 use crate::election::record::{Foreign, Freeze};
+use crate::diagnosis::advice;
+use crate::journal::stalls::{RecordedHour, RecordedStall, StallLine, StallOf, StallRecord};
 use crate::store::StoreError;
 use crate::store::etcd::inspect::ListedMember;
 use crate::store::probe::{Alarm, MemberStatus, Probe};
@@ -458,4 +460,37 @@ fn only_the_store_or_a_member_that_hears_from_it_knows_that_there_is_no_freeze()
     assert_judged("LEADER_006", &unfrozen, Some(Status::Pass));
     let told = with_meta(|m| (seen(m, 0).freeze, seen(m, 0).is_outdated) = (freeze(), true));
     assert_judged("LEADER_006", &told, Some(Status::Warn));
+}
+
+#[test]
+fn a_lease_that_would_have_been_lost_is_noticed() {
+    let hour = RecordedHour { led_ms: 3_600_000, renewals: 4_000, ..RecordedHour::at(0) };
+    let record = |hours: u64, lasted_ms: u64, lost| {
+        let mut record = StallRecord::default();
+        (0..hours)
+            .for_each(|hour_of| record.take(StallLine::Hour(RecordedHour { hour: hour_of, ..hour.clone() })));
+        record.take(StallLine::Stall(RecordedStall {
+            of: StallOf::Store,
+            ended_ms: 3_600_000,
+            least_ms: lasted_ms,
+            most_ms: Some(lasted_ms),
+            ttl_ms: 5_000,
+            lost,
+        }));
+        record
+    };
+    let with = |record: StallRecord| {
+        let advice = advice::advise(&record, Duration::from_secs(15), false);
+        let host = HostFacts { lease_advice: Some(Ok(advice)), ..HostFacts::default() };
+        Facts { host: Some(host), ..facts(&[]) }
+    };
+    assert_judged("LEASE_006", &with(record(24, 16_000, false)), Some(Status::Warn));
+    assert_judged("LEASE_006", &with(record(1, 16_000, false)), Some(Status::Warn));
+    assert_judged("LEASE_006", &with(record(24, 8_000, false)), Some(Status::Pass));
+    assert_judged("LEASE_006", &with(record(24, 8_000, true)), Some(Status::Pass));
+    assert_judged("LEASE_006", &with(record(23, 8_000, false)), None);
+    let unread = HostFacts { lease_advice: Some(Err("why".into())), ..HostFacts::default() };
+    for host in [HostFacts::default(), unread] {
+        assert_judged("LEASE_006", &Facts { host: Some(host), ..facts(&[]) }, None);
+    }
 }
