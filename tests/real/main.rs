@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod advise;
 mod bad_input;
 mod client;
 mod cluster;

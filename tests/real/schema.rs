@@ -80,7 +80,6 @@ fn documents(node: &Node) -> Vec<(&'static str, Value)> {
         ("HistoryDocument", get(node, "/api/v1/history")),
         ("ChecksDocument", get(node, "/api/v1/checks")),
         ("HeadroomDocument", get(node, "/api/v1/headroom")),
-        ("AdviceDocument", advice(node)),
         ("StatusDocument", metad(node, &["status"])),
         ("LeaderDocument", metad(node, &["leader"])),
         ("MembersDocument", metad(node, &["members"])),
@@ -141,6 +140,7 @@ fn all_that_a_cluster_says_in_json_is_in_the_schema() {
     let examined = ["doctor", "--only", "etcd-endpoints", "--etcd-endpoints", &etcd.endpoint(0)];
     schema.check(&("ReportDocument", metad(next, &examined)));
     schema.check(&("ReportDocument", metad(next, &["check", "foreign-candidate"])));
+    schema.check(&("AdviceDocument", advice(next)));
     let [(_, leader), (_, state), (_, history), _, _, (_, status), (_, command), (_, members), (_, past)] =
         &all[..]
     else {
@@ -162,6 +162,7 @@ fn what_nobody_knows_is_in_the_schema_too() {
     wait_until("it has read the history", PATIENCE, || !get(&node, "/api/v1/history")["age_ms"].is_null());
     let all = documents(&node);
     all.iter().for_each(|shown| schema.check(shown));
+    schema.check(&("AdviceDocument", advice(&node)));
     let (_, state) = &all[1];
     assert_eq!((&state["leader"], &state["store"]["kind"]), (&Value::Null, &json!("sqlite")));
     for (path, wrong) in [

@@ -102,6 +102,8 @@ impl StallWatch {
             (_, lease) => {
                 self.ends(now_ms);
                 self.leading = lease.map(|lease| Leading::begin(lease, now, now_ms));
+                // From the beginning on the file says under which lease.
+                self.lines.extend(self.leading.as_mut().map(|leading| leading.end_part(now_ms)));
             }
         }
     }
