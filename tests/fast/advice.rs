@@ -82,6 +82,11 @@ fn what_a_leader_records_says_what_another_lease_would_have_lost() {
         let lost = record.stalls().iter().filter(|s| s.lost).count();
         assert_eq!(lost, recorded.losses, "each loss is recorded");
         assert!(lost > 3, "{lost}");
+        for of in [StallOf::Store, StallOf::Process] {
+            let recorded = record.stalls().iter().filter(|s| s.of == of).count();
+            let there = outages.iter().filter(|o| o.of == of).count();
+            assert!(recorded <= there, "seed {seed}: {recorded} of {there} of the {of:?}: one counts twice");
+        }
         let noticed = outages.iter().filter(|o| o.to.since(o.from) >= Duration::from_millis(1_500));
         for outage in noticed {
             let lasted = u64::try_from(outage.to.since(outage.from).as_millis()).unwrap();

@@ -2,6 +2,7 @@
 
 pub mod browser;
 mod fixtures;
+mod incident;
 
 use std::time::Duration;
 

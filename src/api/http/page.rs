@@ -31,7 +31,7 @@ macro_rules! asset {
 }
 
 /// All parts; the first one is the page itself.
-static ASSETS: [Asset; 18] = [
+static ASSETS: [Asset; 19] = [
     asset!("index.html", HTML),
     asset!("style.css", CSS),
     asset!("icon.svg", SVG),
@@ -42,6 +42,7 @@ static ASSETS: [Asset; 18] = [
     asset!("leader.js", SCRIPT),
     asset!("members.js", SCRIPT),
     asset!("timeline.js", SCRIPT),
+    asset!("incident.js", SCRIPT),
     asset!("headroom.js", SCRIPT),
     asset!("etcd.js", SCRIPT),
     asset!("checks.js", SCRIPT),

@@ -83,7 +83,7 @@ fn headroom(now_secs: i64) -> Value {
     json!({ "step_secs": 10, "points": points })
 }
 
-fn finding(code: &str, title: &str, status: &str, measured: &str, fix: &str) -> Value {
+pub fn finding(code: &str, title: &str, status: &str, measured: &str, fix: &str) -> Value {
     json!({ "code": code, "name": code.to_lowercase(), "title": title, "status": status, "measured": measured,
             "limit": "10 ms", "why": "a slow disk makes etcd lose its leader", "fix": fix, "doc": "checks.md" })
 }

@@ -37,6 +37,27 @@ export const steps = {
     return page.evaluate(() => ({ content: document.documentElement.scrollWidth, window: innerWidth }));
   },
 
+  /** What is on paper, and how many bytes of it there are as PDF. */
+  async print({ page }) {
+    await page.emulateMedia({ media: "print" });
+    const shown = await page.evaluate(() => [...document.querySelectorAll("main > *, .top, footer")].filter((e) => e.checkVisibility()).map((e) => e.id || e.className || e.tagName));
+    const bytes = (await page.pdf()).length;
+    await page.emulateMedia({ media: "screen" });
+    return { shown, bytes };
+  },
+
+  /** What was copied, as it is pasted into this field. */
+  async paste({ page }, { selector }) {
+    const field = page.locator(selector).first();
+    await field.fill("");
+    await field.focus();
+    await page.keyboard.press("Control+V");
+    return field.inputValue();
+  },
+
+  /** Where the links in this element lead. */
+  links: ({ page }, { selector }) => page.locator(`${selector} a`).evaluateAll((links) => links.map((a) => [a.textContent, a.href])),
+
   count: ({ page }, { selector, text }) => page.locator(selector).filter({ hasText: text }).count(),
 
   click: ({ page }, { selector }) => page.locator(selector).first().click(),

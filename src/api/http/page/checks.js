@@ -18,10 +18,17 @@ export function showChecks(answer, nowMs) {
   const findings = answer.data?.findings ?? [];
   text("checks-text", headline(answer, findings, nowMs));
   text("checks-count", findings.length > 0 ? words(tally(findings)) : "");
-  const key = JSON.stringify(findings);
+  const key = JSON.stringify([findings, !answer.data?.at]);
   if (key === drawn) return;
   drawn = key;
   draw(findings);
+  showAdvice(answer, findings.find((finding) => finding.code === "LEASE_006"));
+}
+
+/** What this node has recorded says about its lease. */
+function showAdvice(answer, finding) {
+  const parts = finding ? [`${stateOf(finding.status).shape} ${finding.measured}. `, explained(finding)] : ["Too little is recorded to say whether the lease fits. On this node’s machine: ", h("code", {}, "metad advise lease")];
+  byId("advice").replaceChildren(...(answer.data?.at ? parts : []));
 }
 
 function headline(answer, findings, nowMs) {

@@ -85,11 +85,24 @@ export function copyable(words, what) {
   return h("div", { class: "fix" }, h("pre", { tabindex: 0, "aria-label": what }, code), button);
 }
 
+/** The buttons in the document, each of which copies what it names. */
+export function copyButtons() {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", () => copy(byId(button.dataset.copy), button));
+  }
+}
+
 async function copy(code, button) {
   const done = (await toClipboard(code.textContent)) || bySelection(code);
+  // What is read out must be what is seen.
+  button.dataset.label ??= button.getAttribute("aria-label");
+  attribute(button, "aria-label", null);
   text(button, done ? "Copied" : "Press Ctrl+C");
   announce(done ? "Copied." : "It is selected; press Ctrl and C.");
-  setTimeout(() => text(button, "Copy"), COPIED_MS);
+  setTimeout(() => {
+    text(button, "Copy");
+    attribute(button, "aria-label", button.dataset.label);
+  }, COPIED_MS);
 }
 
 /** Browsers offer it to pages on https and loopback only. */

@@ -6,6 +6,9 @@ import { clock, local, or, span } from "./format.js";
 /** Older ones make way. */
 const EVENTS_MAX = 100;
 
+/** What is shown of them: { words, alarming }. */
+const wanted = { words: [], alarming: false };
+
 const SAYINGS = {
   listening: () => "listens",
   joined: () => "is registered and may lead",
@@ -54,13 +57,40 @@ export function showStream(condition) {
   text("events-text", words[condition]);
   // A new stream begins with the last events again.
   if (condition === "open") byId("events-list").replaceChildren();
+  showHidden();
 }
 
 export function showEvent(event) {
   const list = byId("events-list");
-  list.prepend(line(event));
+  const fresh = line(event);
+  fresh.hidden = !isWanted(fresh);
+  list.prepend(fresh);
   while (list.children.length > EVENTS_MAX) list.lastChild.remove();
+  showHidden();
 }
+
+/** Those of this time that are still known, oldest first: { at, words, alarming }. */
+export function eventsBetween(from, to) {
+  const known = [...byId("events-list").children].map((li) => ({ at: Number(li.dataset.at), words: li.lastChild.textContent, alarming: li.classList.contains("alarming") }));
+  return known.filter(({ at }) => at >= from && at <= to).reverse();
+}
+
+const isWanted = (li) => (!wanted.alarming || li.classList.contains("alarming")) && wanted.words.every((word) => `${li.title} ${li.textContent}`.toLowerCase().includes(word));
+
+function filter() {
+  wanted.words = byId("events-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  wanted.alarming = byId("events-alarming").checked;
+  for (const li of byId("events-list").children) li.hidden = !isWanted(li);
+  showHidden();
+}
+
+function showHidden() {
+  const all = [...byId("events-list").children];
+  const shown = all.filter((li) => !li.hidden).length;
+  text("events-shown", shown < all.length ? `${shown} of ${all.length} are shown` : "");
+}
+
+for (const id of ["events-filter", "events-alarming"]) byId(id).addEventListener("input", filter);
 
 function line(event) {
   const at = event.time ? Date.parse(event.time) : Date.now();
@@ -68,7 +98,7 @@ function line(event) {
   const alarming = ALARMING.includes(event.type) || (event.type === "leader_changed" && !event.leader);
   return h(
     "li",
-    { class: alarming ? "alarming" : null, title: event.type },
+    { class: alarming ? "alarming" : null, title: event.type, "data-at": at },
     h("time", { datetime: new Date(at).toISOString(), title: local(at) }, clock(at)),
     h("span", { class: "shape", "aria-hidden": "true" }, alarming ? "▲" : "·"),
     h("span", {}, saying(event)),

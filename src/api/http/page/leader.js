@@ -1,7 +1,8 @@
 // The card of the leader: who, since when, how much of the lease is left, and how long a change would take.
 
 import { attribute, byId, copyable, h, text } from "./dom.js";
-import { UNKNOWN, age, clock, moment, or, seconds, span } from "./format.js";
+import { UNKNOWN, age, clock, moment, naturally, or, seconds, span } from "./format.js";
+import { pageOf } from "./members.js";
 
 /** No more members that have gone have a command each. */
 const COMMANDS_MAX = 5;
@@ -10,6 +11,7 @@ const COMMANDS_MAX = 5;
 const LONG = 24;
 
 let drawn = "";
+let linked = "";
 
 /** Draws what does not change by itself. */
 export function showLeader(state) {
@@ -17,6 +19,7 @@ export function showLeader(state) {
   text("leader-node", leader ? leader.node : state.answerer.is_outdated ? UNKNOWN : "none");
   attribute(byId("leader-node"), "class", leader?.node.length > LONG ? "long" : null);
   byId("leader-mine").hidden = !leader || leader.node !== state.answerer.node;
+  showPages(state, leader);
   text("leader-address", or(leader?.address));
   text("leader-token", or(leader?.token));
   text("leader-ttl", leader ? span(leader.lease_ttl_secs * 1000) : UNKNOWN);
@@ -26,6 +29,20 @@ export function showLeader(state) {
   showCommands(state);
 }
 
+/** The ways to the pages of the other members. */
+function showPages(state, leader) {
+  const others = state.members.filter((member) => member.node !== state.answerer.node && pageOf(member)).toSorted((a, b) => naturally(a.node, b.node));
+  const link = byId("leader-page");
+  const leads = others.find((member) => member.node === leader?.node);
+  link.hidden = !leads;
+  if (leads) attribute(link, "href", pageOf(leads));
+  const key = JSON.stringify(others.map((member) => [member.node, pageOf(member)]));
+  if (key === linked) return;
+  linked = key;
+  byId("pages").hidden = others.length === 0;
+  byId("pages").replaceChildren("Other pages: ", ...others.flatMap((member, i) => [i > 0 ? " · " : "", h("a", { href: pageOf(member) }, member.node)]));
+}
+
 /** What an operator would do next, ready to be copied: this page only shows. */
 function showCommands(state) {
   const { leader, gone, answerer } = state;
@@ -33,6 +50,7 @@ function showCommands(state) {
   const meta = leader?.address ?? self?.rpc_address;
   const commands = [];
   if (leader && state.members.length > 1) commands.push(["Hand over to another member", `metad step-down --meta ${meta}`]);
+  if (meta && state.freeze) commands.push(["End the freeze", `metad unfreeze --meta ${meta}`]);
   if (meta) commands.push(["Examine everything", `metad doctor --meta ${meta}`]);
   for (const { node } of gone.slice(0, COMMANDS_MAX)) commands.push([`Free what ${node} still holds, if it is certainly dead${where(state)}`, release(node, state)]);
   const key = JSON.stringify(commands);

@@ -1,12 +1,13 @@
 // The page: asks this node, decides in one place how things stand, and hands each part what it shows.
 
 import { showChecks, tally } from "./checks.js";
-import { announce, attribute, byId, h, text } from "./dom.js";
+import { announce, attribute, byId, copyButtons, h, text } from "./dom.js";
 import { showStore } from "./etcd.js";
 import { showEvent, showStream } from "./events.js";
 import { listen, poll } from "./feed.js";
 import { clock, count, local, moment, naturally, span } from "./format.js";
 import { leastOf, redrawHeadroom, showHeadroom } from "./headroom.js";
+import { serveIncidents } from "./incident.js";
 import { showLeader, showLease } from "./leader.js";
 import { pageOf, showMembers } from "./members.js";
 import { RANGES, draw, fitting, showTimeline } from "./timeline.js";
@@ -283,6 +284,8 @@ function showRange(range) {
 // --- begin
 
 drawRanges();
+copyButtons();
+serveIncidents(() => ({ state: now.state, at: nodeTime() }));
 const askState = poll(() => "/api/v1/state", STATE_MS, onState);
 const askHistory = poll(() => `/api/v1/history?since=${now.range}`, HISTORY_MS, (answer) => {
   // As for the checks: what was known stays known.

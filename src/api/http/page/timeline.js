@@ -2,6 +2,7 @@
 
 import { attribute, byId, h, rows, s, text } from "./dom.js";
 import { clock, count, naturally, or, shortened, span } from "./format.js";
+import { openIncident } from "./incident.js";
 
 const HOUR = 3600_000;
 export const RANGES = { "1h": HOUR, "6h": 6 * HOUR, "24h": 24 * HOUR, "7d": 168 * HOUR, "30d": 720 * HOUR };
@@ -16,7 +17,7 @@ const CROWD = 22;
 const ROWS_MAX = 200;
 const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 10080].map((min) => min * 60_000);
 
-const REASONS = {
+export const REASONS = {
   renew_deadline: "no renewal of the lease was confirmed in time",
   clock_suspended: "the machine was suspended, and the lease ran out meanwhile",
   lease_expired: "the lease was over before the main loop had started",
@@ -57,6 +58,7 @@ export function changesOf(tenures, now) {
     const at = tenure.to_ms ?? next.from_ms;
     changes.push({
       at,
+      tenure,
       from: tenure.node,
       to: next?.node ?? null,
       token: next?.token ?? null,
@@ -214,7 +216,7 @@ function crowd(plot, changes) {
 }
 
 /** What is known only from below says so. */
-const gapOf = (change) => `${change.atLeast ? "≥ " : ""}${span(change.gap)}`;
+export const gapOf = (change) => `${change.atLeast ? "≥ " : ""}${span(change.gap)}`;
 
 const keyOf = (change) => `${change.at} ${change.from}`;
 /** In another width the chosen change may be among others. */
@@ -252,7 +254,7 @@ function markWords(group) {
   return `${clock(first.at, picture.to)}: ${kindOf(first)} change, ${whoToWhom(first)}`;
 }
 
-const kindOf = (change) => (change.planned === true ? "planned" : change.planned === false ? "unplanned" : "unexplained");
+export const kindOf = (change) => (change.planned === true ? "planned" : change.planned === false ? "unplanned" : "unexplained");
 const whoToWhom = (change) => `${or(change.from)} → ${change.to ?? "none"}`;
 
 function walk(event, index) {
@@ -294,10 +296,11 @@ function story(change) {
   const gap = h("p", {}, change.open ? `No leader since, for ${span(change.gap)}.` : `No leader for ${gapOf(change)}.`);
   const detail = change.detail ? h("p", { class: "change-detail" }, change.detail) : null;
   const seen = seenWords(change.seen);
-  return h("div", { class: "story" }, head, reason, gap, detail, seen ? h("p", { class: "muted" }, seen) : null);
+  const sheet = change.tenure ? h("button", { type: "button", onclick: () => openIncident(change) }, "Incident report") : null;
+  return h("div", { class: "story" }, head, reason, gap, detail, seen ? h("p", { class: "muted" }, seen) : null, sheet);
 }
 
-function seenWords(seen) {
+export function seenWords(seen) {
   if (!seen) return "";
   const words = [];
   if (seen.ack_age_ms != null) words.push(`last renewal ${span(seen.ack_age_ms)} before`);
