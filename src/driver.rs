@@ -10,6 +10,7 @@
 
 mod acting;
 pub mod data_dir;
+pub mod deadline;
 mod dir_lock;
 mod freezing;
 pub mod fuse;

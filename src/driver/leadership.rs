@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::deadline::DeadlineWarnings;
 use super::watchdog::Signs;
 use super::writes::{Slots, Write};
 use crate::clock::{Clock, Instant};
@@ -182,6 +183,46 @@ impl Leadership {
         }
     }
 
+    /// How long the main loop may go on, unless a renewal comes: until S, when it is told to stop. Zero exactly when
+    /// [`Leadership::check`] fails: from S on, and once it was told to stop for whatever reason.
+    ///
+    /// It counts from the moment at which the last renewal that the store has confirmed was *sent*, and by the clock on
+    /// which less is left, so it is never too long by what an answer took, by a suspend or by a clock that is slewed. A
+    /// healthy leader has 0.85 to 0.95 of its lease.
+    ///
+    /// Not guaranteed: that so much time is really left. Leadership can be lost before (another process deletes the
+    /// record), it ends before if somebody asks the node to stop, and this process can be paused right after the look:
+    /// what must never happen twice needs [`Leadership::write`], or the token.
+    pub fn remaining(&self) -> Duration {
+        if self.orders.borrow().stop.is_some() {
+            return Duration::ZERO;
+        }
+        self.inner.horizon.step_down_at().map_or(Duration::ZERO, |at| self.inner.clock.now().until(at))
+    }
+
+    /// Warnings before S: one each time that less than this fraction of the granted lease [remains](Self::remaining),
+    /// armed again by each renewal that lifts it above. 0.5 is a good choice; above 0.8 also a healthy leader is warned
+    /// between two renewals. What is below 0 counts as 0 (never), what is above 1 as 1.
+    ///
+    /// ```no_run
+    /// # use metad::driver::leadership::Leadership;
+    /// # async fn main_loop(leadership: Leadership) {
+    /// let mut warnings = leadership.on_deadline(0.5);
+    /// while let Some(left) = warnings.next().await {
+    ///     println!("renewals fail; {left:?} left: finish what is under way, begin nothing long");
+    /// }
+    /// println!("told to stop");
+    /// # }
+    /// ```
+    ///
+    /// Not guaranteed: that a warning comes before every end. There is none where leadership ends from one moment to the
+    /// next (a request, a deleted record), and none where the task that waits for it gets no CPU between the fraction
+    /// and S: a process that is stopped, or a runtime that is blocked, for as long. And a warning is no loss: a renewal
+    /// may still come, so nothing has to be given up.
+    pub fn on_deadline(&self, fraction: f64) -> DeadlineWarnings {
+        DeadlineWarnings::new(self.clone(), fraction)
+    }
+
     /// A sign of life. From the first one on, a main loop that gives none for `main_loop_timeout_secs` counts as
     /// hung: it is ended, the record is given up, and the process exits with code 75. Costs one atomic addition.
     pub fn heartbeat(&self) {
@@ -246,6 +287,11 @@ impl Leadership {
             return Ok(());
         }
         Err(WriteError::Busy(format!("only {left:.1?} of the lease of {:?} is left", self.inner.ttl)))
+    }
+
+    /// The granted time to live.
+    pub(super) fn ttl(&self) -> Duration {
+        self.inner.ttl
     }
 
     pub(super) fn now(&self) -> Instant {

@@ -12,6 +12,7 @@ mod client;
 mod cluster;
 mod containers;
 mod data_dir;
+mod deadline;
 mod doctor;
 mod documents_run;
 mod election_etcd;
