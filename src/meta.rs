@@ -6,6 +6,7 @@
 pub mod barrier;
 pub mod cluster;
 pub mod codec;
+pub mod deadline_page;
 pub mod payload;
 pub mod request_queue;
 pub mod store;

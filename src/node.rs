@@ -44,6 +44,7 @@ use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::barrier::BarrierSettings;
 use crate::meta::cluster::ClusterLoop;
+use crate::meta::deadline_page::DeadlinePage;
 use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
 use crate::meta::tick::TickLoop;
@@ -213,7 +214,8 @@ impl NodeBuilder {
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
-        let Observers { all, past, looks } = watched.observers(&registration, file, past, self.trace);
+        let Observers { mut all, past, looks } = watched.observers(&registration, file, past, self.trace);
+        all.extend(main_loop.observer());
         let parts = DriverParts {
             places: store.clone(),
             store,
@@ -357,8 +359,12 @@ fn payload(
         exit: Exit::Internal,
         message: format!("cannot become a subreaper: {e}"),
     })?;
+    let deadline = DeadlinePage::create().map_err(|e| StartError {
+        exit: Exit::Internal,
+        message: format!("cannot make the page for METAD_DEADLINE_FD: {e}"),
+    })?;
     let watchdog = timeout(config.meta.main_loop_timeout_secs).map(WatchdogSocket::new);
-    Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock })
+    Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock, deadline })
 }
 
 fn cannot_run(refused: Refused) -> StartError {

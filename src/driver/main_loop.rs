@@ -9,6 +9,7 @@ use futures_util::future::abortable;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::leadership::{Leadership, Orders};
+use super::observer::Observer;
 use super::tasks::Tasks;
 use crate::election::event::Event;
 use crate::election::exit::Exit;
@@ -40,6 +41,11 @@ pub trait MainLoop: Send + 'static {
     /// on. One that does not say so within `start_timeout_secs` gives leadership up.
     fn says_when_it_runs(&self) -> bool {
         false
+    }
+
+    /// Who tells it what the driver sees, if it wants to know.
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        None
     }
 }
 

@@ -19,7 +19,9 @@ const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 /// What metad itself adds to the environment, and to a message.
 pub(super) const OWN_BYTES_MAX: usize = 4096;
 /// Standard input, output, error.
-const STREAMS: usize = 3;
+pub(super) const STREAMS: usize = 3;
+/// The same, and what else a program may get.
+const DESCRIPTORS_MAX: usize = STREAMS + 5;
 
 /// A program to run as the main loop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,8 @@ pub struct Program {
     pub command: Vec<String>,
     /// Variables added to its environment.
     pub env: Vec<(String, String)>,
+    /// Variables for the numbers of its further descriptors, which come in this order after the standard streams.
+    pub descriptors: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,7 +94,7 @@ pub struct Refused {
 impl Program {
     /// Does it fit into one message to the guardian? Otherwise how long it is, and how long it may be.
     pub(super) fn fits(command: &[String]) -> Result<(), (usize, usize)> {
-        let program = Program { run: 0, command: command.to_vec(), env: vec![] };
+        let program = Program { run: 0, command: command.to_vec(), env: vec![], descriptors: vec![] };
         let bytes = serde_json::to_vec(&ToGuardian::Run(program)).map_or(usize::MAX, |json| json.len());
         let most = MESSAGE_BYTES_MAX - OWN_BYTES_MAX;
         if bytes <= most { Ok(()) } else { Err((bytes, most)) }
@@ -128,7 +132,7 @@ impl Channel {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(io::Error::other("the program's arguments are too long"));
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
@@ -140,7 +144,7 @@ impl Channel {
     /// The next message; `None` when the other end is closed.
     pub(super) fn receive<T: for<'a> Deserialize<'a>>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let received = rustix::net::recvmsg(&self.0, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -139,15 +139,16 @@ impl Guardian {
         self.said.borrow().lost.is_some()
     }
 
-    /// Has it start a program with our standard streams. Of an earlier run nothing may be left.
+    /// Has it start a program with our standard streams, and these descriptors, which `program` names. Of an earlier run
+    /// nothing may be left.
     ///
     /// # Errors
     /// See [`RunError`].
-    pub async fn run(&self, program: Program) -> Result<u32, RunError> {
+    pub async fn run(&self, program: Program, descriptors: &[BorrowedFd<'_>]) -> Result<u32, RunError> {
         let run = program.run;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        self.link.send_with(&ToGuardian::Run(program), &streams)?;
+        self.link.send_with(&ToGuardian::Run(program), &[&streams[..], descriptors].concat())?;
         let is_this = |s: &Said| s.started.as_ref().is_some_and(|(number, _)| *number == run);
         let said = self.until(|s| is_this(s) || s.lost.is_some()).await;
         match (said.started, said.lost) {
@@ -239,7 +240,7 @@ fn spawn(plan: &GuardianPlan, socket: Channel, us: OwnedFd, page: &OwnedFd) -> i
             restore_limit()?;
             for fd in inherited {
                 // SAFETY: the descriptors are open: the parent holds them until the spawn has returned.
-                let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
+                let fd = BorrowedFd::borrow_raw(fd);
                 rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
             }
             Ok(())

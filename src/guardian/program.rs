@@ -4,15 +4,16 @@
 //! and would lose its parent-death signal.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
+use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, WaitStatus};
 
-use super::channel::{OWN_BYTES_MAX, Program, Refused};
+use super::channel::{OWN_BYTES_MAX, Program, Refused, STREAMS};
 use super::child::FDS_VARIABLE;
 use super::init::UNDER_INIT;
 use super::signals;
@@ -50,7 +51,12 @@ pub(super) fn start(program: &Program, streams: Vec<OwnedFd>) -> Result<Pid, Ref
     spawn(program, streams).map_err(|e| refused(name, &e))
 }
 
-fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
+fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
+    let others = streams.split_off(STREAMS.min(streams.len()));
+    if others.len() != program.descriptors.len() {
+        return Err(io::Error::other("the program's descriptors are missing"));
+    }
+    let numbers: Vec<RawFd> = others.iter().map(AsRawFd::as_raw_fd).collect();
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(streams)
         .map_err(|_| io::Error::other("the standard streams are missing"))?;
     let mut command = Command::new(&program.command[0]);
@@ -60,6 +66,7 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
     command
         .args(&program.command[1..])
         .envs(program.env.iter().cloned())
+        .envs(program.descriptors.iter().zip(numbers.iter().map(RawFd::to_string)))
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
@@ -73,10 +80,15 @@ fn spawn(program: &Program, streams: Vec<OwnedFd>) -> io::Result<Pid> {
             }
             signals::let_through([libc::SIGCHLD])?;
             rustix::thread::set_no_new_privs(true)?;
+            for number in &numbers {
+                // SAFETY: the descriptors are open: the guardian holds them until the spawn has returned.
+                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), FdFlags::empty())?;
+            }
             die_with(guardian)
         });
     }
     let child = command.spawn()?;
+    drop(others);
     Ok(Pid::from_child(&child))
 }
 

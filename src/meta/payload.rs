@@ -18,9 +18,11 @@ use crate::clock::Clock;
 use crate::config::Restart;
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::observer::Observer;
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};
+use crate::meta::deadline_page::{self, DeadlinePage};
 use crate::meta::watchdog::{self, WatchdogSocket};
 use backoff::Backoff;
 
@@ -40,6 +42,8 @@ pub struct Payload {
     pub restart: Restart,
     /// Tells how long it ran.
     pub clock: Arc<dyn Clock>,
+    /// Where it reads its deadline.
+    pub deadline: DeadlinePage,
 }
 
 impl MainLoop for Payload {
@@ -73,6 +77,10 @@ impl MainLoop for Payload {
 
     fn says_when_it_runs(&self) -> bool {
         true
+    }
+
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        Some(Box::new(self.deadline.clone()))
     }
 }
 
@@ -167,7 +175,9 @@ impl Payload {
         ];
         env.extend(self.watchdog.iter().filter(|_| heard).flat_map(WatchdogSocket::env));
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let pid = guardian.run(Program { run, command: self.command.clone(), env }).await?;
+        let descriptors = vec![deadline_page::VARIABLE.to_owned()];
+        let program = Program { run, command: self.command.clone(), env, descriptors };
+        let pid = guardian.run(program, &[self.deadline.reader()]).await?;
         tracing::debug!(pid, run, "the program runs");
         Ok(())
     }

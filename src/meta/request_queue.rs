@@ -13,6 +13,7 @@ use super::store::MetaStore;
 use super::workers::{Change, RegisterError, UnknownWorker, Worker, WorkerId, WorkerSpec};
 use crate::driver::leadership::{Leadership, WriteError};
 use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
+use crate::driver::observer::Observer;
 
 /// How many requests may wait for the main loop.
 pub(super) const REQUESTS_MAX: usize = 1024;
@@ -240,5 +241,9 @@ impl MainLoop for Served {
 
     fn says_when_it_runs(&self) -> bool {
         self.main_loop.says_when_it_runs()
+    }
+
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        self.main_loop.observer()
     }
 }
