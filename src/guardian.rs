@@ -23,6 +23,8 @@ mod channel;
 #[cfg(feature = "node")]
 mod child;
 #[cfg(feature = "node")]
+pub mod dependent;
+#[cfg(feature = "node")]
 pub mod exit_report;
 #[cfg(feature = "node")]
 mod fate;

@@ -60,9 +60,7 @@ fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
     let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(streams)
         .map_err(|_| io::Error::other("the standard streams are missing"))?;
     let mut command = Command::new(&program.command[0]);
-    for name in OURS_ALONE {
-        command.env_remove(name);
-    }
+    remove_ours(&mut command);
     command
         .args(&program.command[1..])
         .envs(program.env.iter().cloned())
@@ -90,6 +88,13 @@ fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
     let child = command.spawn()?;
     drop(others);
     Ok(Pid::from_child(&child))
+}
+
+/// Removes what our own parent tells us alone.
+pub(super) fn remove_ours(command: &mut Command) {
+    for name in OURS_ALONE {
+        command.env_remove(name);
+    }
 }
 
 /// Has this process killed when `parent`, which has forked it, ends. Between fork and exec.
