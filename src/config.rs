@@ -103,6 +103,10 @@ pub struct MetaConfig {
     pub main_loop_timeout_secs: u64,
     /// What becomes of leadership when the program of `metad run` fails.
     pub restart: Restart,
+    /// The shell command that is run at each change of leader; `None`: none.
+    pub on_leader_change: Option<String>,
+    /// How long it may take, in seconds.
+    pub on_leader_change_timeout_secs: u64,
     /// Time between two ticks of the built-in main loop, in milliseconds; 0: none.
     pub tick_interval_ms: u64,
     /// How long a worker may be silent before it expires, in seconds.

@@ -4,6 +4,7 @@
 //! driver, serve. Nothing outside the data dir (and the store) is written.
 
 pub mod exit_timer;
+mod leader_hook;
 mod listeners;
 mod open;
 mod peers;
@@ -55,6 +56,7 @@ use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use crate::tls::files::FileError;
+use leader_hook::LeaderHook;
 use listeners::{Listeners, bind, registration};
 use peers::ConnectedPeers;
 use security::SecurityFiles;
@@ -108,6 +110,8 @@ pub struct Node {
     stop_servers: CancellationToken,
     telemetry: Telemetry,
     reloader: Reloader,
+    /// Runs its command for as long as the node runs.
+    leader_hook: Option<LeaderHook>,
     rpc_address: String,
     http_address: String,
 }
@@ -490,6 +494,7 @@ impl Node {
             }
         });
         watching::register_computed(&telemetry, &driver, &clock);
+        let leader_hook = LeaderHook::start(&reloader.config, driver.subscribe(), &clock, &telemetry);
         let store = reloader.config.store.kind;
         let http_parts = HttpParts {
             driver: driver.clone(),
@@ -516,6 +521,7 @@ impl Node {
             stop_servers,
             telemetry,
             reloader,
+            leader_hook,
             rpc_address,
             http_address,
         }
@@ -583,6 +589,7 @@ impl Node {
         let (reason, detail, code) = (ending.reason, ending.detail.clone(), exit.code());
         self.telemetry.emit(Event::Stopped { reason, detail, code });
         let _ = tokio::time::timeout(FLUSH_LIMIT, self.telemetry.flushed()).await;
+        drop(self.leader_hook.take());
         self.stop_servers.cancel();
         let drained = async { while self.servers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await; // an open stream does not keep us

@@ -193,6 +193,16 @@ pub static KEYS: &[Key] = &[
              after a pause that grows from 0.5 s to 30 s. With no, its end gives leadership up and stops the \
              node.",
         ),
+    Key::new("meta.on_leader_change", Kind::Text, unset("nothing is run", "systemctl reload haproxy"))
+        .flag("--on-leader-change", "CMD", "Shell command that is run at each change of leader this node sees")
+        .help(
+            "Shell command that every node runs at each change of leader it sees, with METAD_LEADER (empty: \
+             nobody), METAD_TOKEN and METAD_ROLE (leader or follower). One at a time; a change that is over \
+             before its turn comes is left out. The election never waits for it.",
+        ),
+    Key::new("meta.on_leader_change_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
+        "A run of meta.on_leader_change that takes longer is killed, with its process group.",
+    ),
     Key::new("meta.tick_interval_ms", int(0, MINUTE_MS), Fallback::Integer(0)).milliseconds().help(
         "Interval at which the built-in main loop writes the key state/tick under its fencing token, as a \
          heartbeat in the store; at most the lease. 0: never, so that an idle leader writes nothing.",

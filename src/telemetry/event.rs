@@ -168,6 +168,8 @@ pub enum Event {
         /// Who has asked, and from where.
         by: String,
     },
+    /// The command of `meta.on_leader_change` was run.
+    LeaderHookEnded(Box<HookEnded>),
     /// A caller may not do what it asks for.
     CallRefused {
         /// What it asked for.
@@ -209,6 +211,25 @@ pub struct Ended {
     pub gap_at_least: bool,
     /// It was said before, and otherwise.
     pub is_correction: bool,
+}
+
+/// The end of one run of `meta.on_leader_change`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookEnded {
+    /// Who leads, as it was told; `None`: nobody.
+    pub leader: Option<String>,
+    /// The leader's token.
+    pub token: Option<Token>,
+    /// ok, failed, timeout or not_started.
+    pub result: &'static str,
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// Why it was not started.
+    pub error: Option<String>,
+    /// How long it ran, in milliseconds.
+    pub took_ms: u64,
+    /// How many lines of its output are not in the log.
+    pub lines_left_out: u64,
 }
 
 /// An event with its time and place.
@@ -255,6 +276,7 @@ impl Event {
             Event::Verdict { .. } => "verdict",
             Event::CheckChanged { .. } => "check_changed",
             Event::AdminAction { .. } => "admin_action",
+            Event::LeaderHookEnded(_) => "leader_hook_ended",
             Event::CallRefused { .. } => "call_refused",
             Event::Stopped { .. } => "stopped",
         }
@@ -298,6 +320,7 @@ impl Event {
                 "code": code, "name": name, "from": from, "status": status, "measured": measured, "fix": fix,
             }),
             Event::AdminAction { action, to, by } => json!({ "action": action, "to": to, "by": by }),
+            Event::LeaderHookEnded(ended) => ended.fields(),
             Event::CallRefused { what, why, left_out } => {
                 json!({ "what": what, "why": why, "left_out": left_out })
             }
@@ -364,6 +387,7 @@ impl Event {
             Event::AdminAction { action, to, by } => {
                 info!(event, action, to = to.as_deref(), %by, "{by} requested a {action}");
             }
+            Event::LeaderHookEnded(ended) => ended.log(event),
             Event::CallRefused { what, why, left_out } => {
                 warn!(event, what, why, left_out, "refused: {what}: {why}")
             }
@@ -423,6 +447,41 @@ impl Ended {
             tracing::info!(event, %token, %leader, %reason, held_ms, "leadership of {leader} ended");
         } else {
             tracing::warn!(event, %token, %leader, %reason, detail, held_ms, "leadership of {leader} ended unplanned");
+        }
+    }
+}
+
+// === impl HookEnded ===
+
+impl HookEnded {
+    fn fields(&self) -> Value {
+        json!({
+            "leader": self.leader,
+            "token": self.token.map(Token::get),
+            "result": self.result,
+            "code": self.code,
+            "error": self.error,
+            "took_ms": self.took_ms,
+            "lines_left_out": self.lines_left_out,
+        })
+    }
+
+    fn log(&self, event: &str) {
+        let Self { result, code, took_ms, lines_left_out, .. } = self;
+        let leader = self.leader.as_deref();
+        match (*result, &self.error) {
+            ("ok", _) => tracing::info!(event, leader, took_ms, lines_left_out, "on_leader_change ended"),
+            ("timeout", _) => tracing::warn!(
+                event,
+                leader,
+                took_ms,
+                lines_left_out,
+                "on_leader_change was killed: it took longer than meta.on_leader_change_timeout_secs"
+            ),
+            (_, Some(error)) => {
+                tracing::warn!(event, leader, %error, "on_leader_change was not started: {error}")
+            }
+            _ => tracing::warn!(event, leader, code, took_ms, lines_left_out, "on_leader_change failed"),
         }
     }
 }

@@ -26,6 +26,7 @@ mod hang;
 mod history;
 mod idle;
 mod init;
+mod leader_hook;
 mod output;
 mod package;
 mod page;

@@ -32,6 +32,7 @@ pub(super) struct ElectionMetrics {
     transitions: Family<TransitionLabels, Counter>,
     terminations: Family<ReasonLabel, Counter>,
     claims: Family<ResultLabel, Counter>,
+    hook_runs: Family<ResultLabel, Counter>,
     /// While nobody leads.
     vacancy: Mutex<Option<Vacancy>>,
 }
@@ -74,6 +75,7 @@ impl ElectionMetrics {
             transitions: Family::default(),
             terminations: Family::default(),
             claims: Family::default(),
+            hook_runs: Family::default(),
             vacancy: Mutex::default(),
         }
     }
@@ -123,6 +125,12 @@ impl ElectionMetrics {
              forbids it)",
             self.claims.clone(),
         );
+        r.register(
+            "metad_leader_hook_runs",
+            "Runs of meta.on_leader_change: ok, failed (another exit code than 0), timeout (killed) or \
+             not_started",
+            self.hook_runs.clone(),
+        );
         self.show_zeros();
     }
 
@@ -136,6 +144,9 @@ impl ElectionMetrics {
         let _ = self.terminations.get_or_create(&ReasonLabel { reason: CANDIDATE_LEASE_LOST });
         for result in ["won", "lost"] {
             let _ = self.claims.get_or_create(&ResultLabel { result });
+        }
+        for result in ["ok", "failed", "timeout", "not_started"] {
+            let _ = self.hook_runs.get_or_create(&ResultLabel { result });
         }
     }
 
@@ -157,6 +168,9 @@ impl ElectionMetrics {
                 self.set_leads(false);
                 self.transition("lost", reason.as_str());
                 self.terminated(reason.as_str());
+            }
+            Event::LeaderHookEnded(ended) => {
+                self.hook_runs.get_or_create(&ResultLabel { result: ended.result }).inc();
             }
             Event::Rejoining => self.terminated(CANDIDATE_LEASE_LOST),
             _ => {}

@@ -34,6 +34,7 @@ const SAYINGS = {
   store_recovered: (e) => `the store answers again, after ${span(e.after_ms)}`,
   check_changed: (e) => `check ${or(e.code ?? e.name)} is ${or(e.status)} now`,
   admin_action: (e) => `${e.by} requested a ${e.action}${e.to ? ` to ${e.to}` : ""}`,
+  leader_hook_ended: (e) => `on_leader_change${e.leader ? ` for ${e.leader}` : ""}: ${e.result}${e.code ? ` (${e.code})` : ""}`,
   call_refused: (e) => `refused ${e.what}: ${e.why}${e.left_out ? `; ${e.left_out} more were refused before` : ""}`,
   stopped: (e) => `stops: ${e.reason}${e.detail ? ` (${e.detail})` : ""}`,
   missed: (e) => `${e.missed} events were missed: this page was too slow`,
