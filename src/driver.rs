@@ -393,6 +393,8 @@ impl Driver {
         if let Action::Read(id) = action {
             self.reads_asked.push((id, self.parts.clock.now()));
         }
+        self.parts.registration.priority =
+            self.elector.priority().unwrap_or(self.parts.registration.priority);
         let here = Here {
             keys: &self.parts.keys,
             registration: &self.parts.registration,

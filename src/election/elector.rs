@@ -12,6 +12,7 @@
 mod failback;
 mod following;
 mod leading;
+mod priority;
 mod store_changed;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
 use failback::Failback;
+use priority::AskedPriority;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -175,6 +177,8 @@ pub struct Elector {
     floor: Option<Token>,
     /// Whom we, the leader, may make way for.
     failback: Failback,
+    /// What somebody has asked for since the start.
+    priority: Option<AskedPriority>,
     nonce: Nonce,
     actions: VecDeque<Action>,
 }
@@ -194,6 +198,7 @@ impl Elector {
             renewal: Renewal::default(),
             floor: None,
             failback: Failback::default(),
+            priority: None,
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
@@ -217,6 +222,11 @@ impl Elector {
     /// The newest view of the election.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The priority to register with, if somebody has asked for another one since the start.
+    pub fn priority(&self) -> Option<u16> {
+        self.priority.map(|asked| asked.now)
     }
 
     /// The lease we rely on.
@@ -351,6 +361,7 @@ impl Elector {
             Event::StoreChanged(how) => self.on_store_changed(now, how),
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
+            Event::SetPriority(priority) => self.on_set_priority(priority),
             Event::Prepare(token) => self.on_prepare(now, token),
             Event::Prepared(ready) => self.on_prepared(now, &ready),
             Event::HandedOver(answer) => self.on_handed_over(now, answer),

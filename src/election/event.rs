@@ -66,6 +66,8 @@ pub enum Event {
     Shutdown(Reason),
     /// An operator asked us to step down, in favour of this candidate or of any.
     StepDown(Option<String>),
+    /// An operator asked for another priority, until the process ends.
+    SetPriority(u16),
     /// The leader of this tenure asks whether we would take over.
     Prepare(Token),
     /// Answers [`Action::Prepare`]: the candidates that are ready.

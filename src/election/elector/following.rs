@@ -109,27 +109,20 @@ impl Elector {
             _ => {}
         }
     }
-
-    /// Somebody deleted a leader's registration by hand: without it the other members cannot see us. Asked for
-    /// after each read, so a lost answer is made good by the next one.
-    pub(super) fn repair_registration(&mut self) {
-        let Some(lease) = self.lease else { return };
-        let missing = self.view.member(&self.settings.me.node).is_none();
-        if missing && matches!(self.state, State::Leading { .. }) {
-            self.actions.push_back(Action::Register { lease: lease.id(), expected: Revision(0) });
-        }
-    }
 }
 
 // === impl Elector: the claim ===
 
 impl Elector {
     pub(super) fn campaign(&mut self, now: Instant) {
+        let observes = self.observes();
         let State::Follower { claim_at } = &mut self.state else {
             return;
         };
         let rank = match self.view.leader {
-            Leader::Vacant if self.view.freeze.is_none() => self.view.rank(&self.settings.me.node),
+            Leader::Vacant if self.view.freeze.is_none() && !observes => {
+                self.view.rank(&self.settings.me.node)
+            }
             Leader::Vacant | Leader::Held(_) | Leader::Foreign(_) => None,
         };
         let Some(rank) = rank else {

@@ -24,6 +24,7 @@ const READY_LASTS: Duration = Duration::from_secs(1);
 impl Elector {
     pub(super) fn begin(&mut self, now: Instant, token: Token) {
         self.floor = Some(token);
+        self.observes_no_longer();
         self.state = State::Starting { token, give_up_at: now + self.settings.start_timeout };
         self.actions.push_back(Action::Report(Transition::Won(token)));
         self.renewal.hurry(now);

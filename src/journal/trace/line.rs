@@ -113,6 +113,8 @@ pub enum Heard {
     Shutdown(String),
     /// See [`Event::StepDown`].
     StepDown(Option<String>),
+    /// See [`Event::SetPriority`].
+    SetPriority(u16),
     /// See [`Event::Prepare`].
     Prepare(u64),
     /// See [`Event::Prepared`].
@@ -235,6 +237,7 @@ impl From<&Event> for Heard {
             Event::StoreChanged(how) => Heard::StoreChanged(how.clone()),
             Event::Shutdown(reason) => Heard::Shutdown(reason.as_str().into()),
             Event::StepDown(wanted) => Heard::StepDown(wanted.clone()),
+            Event::SetPriority(priority) => Heard::SetPriority(*priority),
             Event::Prepare(token) => Heard::Prepare(token.get()),
             Event::Prepared(ready) => Heard::Prepared(ready.iter().map(|r| (&r.member).into()).collect()),
             Event::HandedOver(answer) => Heard::HandedOver((*answer).into()),
@@ -287,6 +290,7 @@ impl TryFrom<Heard> for Event {
             Heard::StoreChanged(how) => Event::StoreChanged(how),
             Heard::Shutdown(reason) => Event::Shutdown(read_reason(&reason)?),
             Heard::StepDown(wanted) => Event::StepDown(wanted),
+            Heard::SetPriority(priority) => Event::SetPriority(priority),
             Heard::Prepare(token) => Event::Prepare(read_token(token)?),
             Heard::Prepared(ready) => {
                 let ready = ready.into_iter().map(|who| Ok(Ready { member: who.read()? }));
@@ -466,6 +470,7 @@ mod tests {
             Event::Fenced(token),
             Event::StoreChanged("how".into()),
             Event::StepDown(Some("n2".into())),
+            Event::SetPriority(7),
             Event::Prepare(token),
             Event::Prepared(vec![Ready { member: view().members[1].registration.member.clone() }]),
         ];

@@ -143,6 +143,9 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
         "released" => Event::Released(yes(args.need_word("yes or no")?)?),
         "main-loop-ended" => Event::MainLoopEnded(args.word().map(code).transpose()?),
         "prepare" => Event::Prepare(token(args.need_word("the token")?)?),
+        "set-priority" => {
+            Event::SetPriority(args.need_word("the priority")?.parse().map_err(|_| "no number")?)
+        }
         "step-down" => Event::StepDown(args.word().map(str::to_owned)),
         "prepared" => Event::Prepared(ready(elector, args)?),
         "handed-over" => Event::HandedOver(match args.need_word("done, refused or unknown")? {
