@@ -4,6 +4,7 @@
 //! driver, serve. Nothing outside the data dir (and the store) is written.
 
 pub mod exit_timer;
+mod guardians;
 mod leader_hook;
 mod listeners;
 mod open;
@@ -13,7 +14,6 @@ mod signals;
 mod watched;
 mod watching;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +35,8 @@ use crate::driver::status::Status;
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::exit::Exit;
 use crate::election::history::{Ending, Reason};
-use crate::guardian::horizon::Horizon;
 use crate::guardian::keeper::Keeper;
-use crate::guardian::sidecar::SidecarClient;
-use crate::guardian::{self, Both, GuardianPlan, Guardianship, NoGuardian, Refused};
+use crate::guardian::{self, NoGuardian, Refused};
 use crate::journal::Past;
 use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
@@ -56,6 +54,7 @@ use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
 use crate::tls::files::FileError;
+use guardians::{guardianship, keeper};
 use leader_hook::LeaderHook;
 use listeners::{Listeners, bind, registration};
 use peers::ConnectedPeers;
@@ -281,38 +280,6 @@ fn check_wall_clock() -> Result<(), StartError> {
     Err(StartError { exit: Exit::Internal, message: message.into() })
 }
 
-/// The guardian; or why there is none, which is said loudly unless the configuration wants it so.
-async fn keeper(
-    config: &Config,
-    program: Option<PathBuf>,
-    horizon: Arc<Horizon>,
-    lock: Arc<File>,
-) -> Result<Keeper, NoGuardian> {
-    if !config.node.guardian {
-        return Err(NoGuardian("node.guardian is false".into()));
-    }
-    let program = program.ok_or_else(|| NoGuardian("guardian_program is not set".into()))?;
-    let plan = GuardianPlan { program, config: config.clone(), lock };
-    Keeper::start(plan, horizon).await.inspect_err(|e| tracing::warn!("{e}"))
-}
-
-/// Those who revoke our leases when we are dead: inside, and beside the container.
-fn guardianship(
-    keeper: Option<Keeper>,
-    config: &Config,
-) -> Result<Option<Arc<dyn Guardianship>>, StartError> {
-    let Some(socket) = &config.node.guardian_socket else {
-        return Ok(keeper.map(|keeper| Arc::new(keeper) as Arc<dyn Guardianship>));
-    };
-    let ttl = Duration::from_secs(config.meta.meta_leader_lease_secs);
-    let sidecar = SidecarClient::start(socket, &config.node.id, ttl)
-        .map_err(|e| StartError { exit: Exit::Config, message: e.to_string() })?;
-    Ok(Some(match keeper {
-        Some(keeper) => Arc::new(Both(keeper, sidecar)),
-        None => Arc::new(sidecar),
-    }))
-}
-
 fn rpc_parts(
     driver: DriverHandle,
     past: watch::Receiver<Arc<Past>>,
@@ -534,7 +501,7 @@ impl Node {
 
     /// The snapshots as they come. What a renewal alone has changed (how long the lease holds, when the store confirmed
     /// the view) is in the latest one, but announced by none.
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<Arc<Status>> {
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
         self.driver.subscribe()
     }
 
