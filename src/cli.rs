@@ -16,6 +16,7 @@ mod key_flags;
 mod notify;
 mod output;
 mod panics;
+mod priority;
 mod query;
 mod release;
 mod reload;
@@ -95,6 +96,7 @@ fn command(command: Command) -> Result<i32, Failure> {
         Command::History(args) => query::on_runtime(history::history(args)),
         Command::Freeze(args) => query::on_runtime(freezing::freeze(args)),
         Command::Unfreeze { meta } => query::on_runtime(freezing::unfreeze(meta)),
+        Command::Priority(args) => query::on_runtime(priority::priority(args)),
         Command::StepDown(args) => query::on_runtime(steering::step_down(args)),
         Command::Release(args) => query::on_runtime(release::release(args)),
         Command::UpgradeOrder(args) => query::on_runtime(upgrade::upgrade_order(args)),

@@ -24,6 +24,7 @@ pub mod main_loop;
 mod members;
 pub mod observer;
 pub mod peers;
+mod priority;
 mod raise;
 pub mod reads;
 mod remember;
@@ -37,6 +38,7 @@ pub mod writes;
 pub use freezing::{FreezeError, FreezeOrder};
 pub use handle::{Busy, DriverHandle};
 pub use handover::PREPARE_TIMEOUT;
+pub use priority::PriorityError;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -505,6 +505,11 @@ impl Node {
         self.driver.subscribe()
     }
 
+    /// What can be asked of the running node.
+    pub fn handle(&self) -> DriverHandle {
+        self.driver.clone()
+    }
+
     /// Where gRPC is served.
     pub fn rpc_address(&self) -> &str {
         &self.rpc_address

@@ -13,6 +13,7 @@ use super::key_flags::KeyFlags;
 use crate::api::auth::AccessRole;
 use crate::api::grpc::requests::FREEZE_SECS_MAX;
 use crate::clock::parse_duration;
+use crate::election::record::PRIORITY_MAX;
 
 /// A leader-election meta daemon: elects exactly one leader and explains every change
 #[derive(Debug, Parser)]
@@ -42,6 +43,8 @@ pub(super) enum Command {
     History(HistoryArgs),
     /// Ask the leader to hand over to a given member, or to any ready one
     StepDown(StepDownArgs),
+    /// Give a running member another priority
+    Priority(PriorityArgs),
     /// Forbid hand-overs and claims of a vacancy, for maintenance
     Freeze(FreezeArgs),
     /// End the freeze
@@ -213,6 +216,18 @@ pub(super) struct StepDownArgs {
     /// Step down even where no other member could lead
     #[arg(long)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) meta: MetaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PriorityArgs {
+    /// Node id of the member
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(completions::members))]
+    pub(super) node: String,
+    /// The higher one leads first; 0: it never leads
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(PRIORITY_MAX)))]
+    pub(super) priority: u16,
     #[command(flatten)]
     pub(super) meta: MetaArgs,
 }

@@ -4,11 +4,13 @@ use super::args::SettingArgs;
 use super::serve::louder;
 use super::settings;
 use crate::config::Config;
+use crate::driver::DriverHandle;
 use crate::node::Reloader;
 use crate::telemetry::log::LogFilter;
 
-/// The keys that are taken over: this one, and all of this section.
+/// The keys that are taken over: these two, and all of this section.
 const FILTER: &str = "log.filter";
+const PRIORITY: &str = "node.priority";
 const LIMITS: &str = "checks.";
 
 /// What a reload needs.
@@ -27,7 +29,7 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Reloads. Whatever is wrong with the new configuration, the node goes on with the old one.
-    pub(super) fn run(&mut self, node: &Reloader) {
+    pub(super) fn run(&mut self, node: &Reloader, handle: &DriverHandle) {
         let certificates = node.reload_certificates();
         match &certificates {
             Ok(true) => tracing::info!(
@@ -38,7 +40,10 @@ impl Reload {
         }
         let old_limits = self.running.checks.clone();
         match settings::load(&self.args) {
-            Ok(loaded) => self.take_over(&loaded.config),
+            Ok(loaded) => {
+                self.take_over(&loaded.config);
+                self.take_priority(loaded.config.node.priority, handle);
+            }
             Err(e) => tracing::error!("SIGHUP: configuration not reloaded: {}", e.message),
         }
         if matches!(certificates, Ok(true)) || self.running.checks != old_limits {
@@ -57,12 +62,30 @@ impl Reload {
             tracing::warn!("SIGHUP: reloaded {}", limits.join(", "));
         }
         let (filter, restart): (Vec<_>, Vec<_>) = others.into_iter().partition(|key| *key == FILTER);
+        let restart: Vec<_> = restart.into_iter().filter(|key| *key != PRIORITY).collect();
         if !filter.is_empty() {
             self.take_filter(&fresh.log.filter);
         }
         if !restart.is_empty() {
             tracing::warn!("SIGHUP: restart the node to apply the new values of {}", restart.join(", "));
         }
+    }
+
+    /// The configuration's priority is the one that counts: it takes the place of what `metad priority` has set meanwhile, too.
+    /// Beside this, because the store is asked.
+    fn take_priority(&mut self, fresh: u32, handle: &DriverHandle) {
+        self.running.node.priority = fresh;
+        let priority = u16::try_from(fresh).unwrap_or(u16::MAX);
+        if handle.status().priority() == Some(priority) {
+            return;
+        }
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            match handle.set_priority(priority).await {
+                Ok(_) => tracing::warn!(priority, "SIGHUP: node.priority reloaded"),
+                Err(e) => tracing::error!(priority, "SIGHUP: node.priority not reloaded: {e}"),
+            }
+        });
     }
 
     fn take_filter(&mut self, fresh: &str) {

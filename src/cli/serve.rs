@@ -97,8 +97,8 @@ async fn run(
     builder = builder.command(command).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
-    let reloader = node.reloader();
-    let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader));
+    let (reloader, handle) = (node.reloader(), node.handle());
+    let caught = node.stop_on_signals_and_reload(move || reload.run(&reloader, &handle));
     caught.map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot catch signals: {e}")))?;
     // Only now: who is told may send a signal at once.
     notify::tell("READY=1");

@@ -10,7 +10,7 @@ use super::args::StepDownArgs;
 use super::asking::{self, Answer};
 use super::query::{CANNOT_ASK, NO_LEADER, WAIT_PAUSE, cannot_ask};
 use super::target::{self, Addressees};
-use super::{Failure, output};
+use super::{Failure, output, priority};
 use crate::client::{CallError, MemberClient};
 use crate::proto::metad::LeaderInfo;
 use crate::telemetry::terminal::plain;
@@ -56,7 +56,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         return Err(Failure::new(CANNOT_ASK, "nothing was changed"));
     }
     // The member that was asked first may be the one that is just ending.
-    let address = leader_address(&target, &leader).await;
+    let address = priority::address_of(&target, &leader.uuid).await.unwrap_or_else(|| leader.address.clone());
     let addresses = [target.addresses, members.into_iter().map(|m| m.rpc_address).collect()].concat();
     let all = Addressees { addresses, credentials: target.credentials };
     let mut client =
@@ -80,20 +80,6 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
         }
         _ => Ok(0),
     }
-}
-
-/// Where the leader is to be asked: at the address that we were given, if that is one of its own; the one that it
-/// advertises may mean nothing where we are.
-async fn leader_address(target: &Addressees, leader: &LeaderInfo) -> String {
-    let mut answers = pin!(asking::all(target));
-    while let Some(answer) = answers.next().await {
-        if let Ok(Answer { member, leader: answer }) = answer
-            && answer.answerer.is_some_and(|a| a.uuid == leader.uuid)
-        {
-            return member.address().to_owned();
-        }
-    }
-    leader.address.clone()
 }
 
 /// A member that does not answer may have heard us all the same: then `otherwise`.

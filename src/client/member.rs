@@ -12,7 +12,7 @@ use crate::proto::metad::election_service_client::ElectionServiceClient;
 use crate::proto::metad::{
     FreezeRequest, FreezeResponse, HistoryRequest, HistoryResponse, LeaderRequest, LeaderResponse,
     MembersRequest, MembersResponse, ObserveRequest, ObserveResponse, PrepareRequest, PrepareResponse,
-    StepDownRequest, StepDownResponse, UnfreezeRequest, UnfreezeResponse,
+    SetPriorityRequest, StepDownRequest, StepDownResponse, UnfreezeRequest, UnfreezeResponse,
 };
 use crate::tls::client::{Authorized, Credentials, NoConnection};
 
@@ -149,6 +149,16 @@ impl MemberClient {
     /// It does not answer in time, or with an error.
     pub async fn unfreeze(&mut self) -> Result<UnfreezeResponse, CallError> {
         bounded(&self.address, self.timeout, self.service.unfreeze(UnfreezeRequest {})).await
+    }
+
+    /// Gives this member, which must be the one of that name, another priority. Returns the one that it had.
+    ///
+    /// # Errors
+    /// It does not answer in time, or refuses.
+    pub async fn set_priority(&mut self, node: &str, priority: u16) -> Result<Option<u32>, CallError> {
+        let request = SetPriorityRequest { node: node.to_owned(), priority: priority.into() };
+        let answer = bounded(&self.address, self.timeout, self.service.set_priority(request)).await?;
+        Ok(answer.before)
     }
 
     /// Asks a candidate whether it would take over the tenure with this token.

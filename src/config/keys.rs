@@ -5,6 +5,8 @@
 //! is generated.
 //! A key that is added to a section's struct must be added here, and the reverse; a test compares the two.
 
+use crate::election::record::PRIORITY_MAX;
+
 /// One configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -142,7 +144,7 @@ pub static KEYS: &[Key] = &[
             "Address at which other members reach this node; set it when rpc.listen_addr is 0.0.0.0 or \
              behind NAT.",
         ),
-    Key::new("node.priority", int(0, 1000), Fallback::Integer(100)).help(
+    Key::new("node.priority", int(0, PRIORITY_MAX as i64), Fallback::Integer(100)).help(
         "At a vacancy the member with the highest priority leads; a node with 0 never leads, which suits an \
          observer.",
     ),

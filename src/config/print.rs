@@ -19,9 +19,10 @@ const REFERENCE_HEAD: &str = "\
 # A value comes from the defaults, then this file, then the environment, then the flags; each later one
 # replaces single keys. `metad config print --origins` shows the effective values and their origins, and
 # `metad config check` reads a file without starting anything. Unknown keys are errors. SIGHUP reloads
-# log.filter, the keys of [checks], and all certificates, tokens and the access file; the files of [tls] and
-# [auth] are also read again by themselves when they change. Every other change needs a restart. Relative
-# paths count from the working directory. The variables of lists take items separated by commas.
+# log.filter, node.priority, the keys of [checks], and all certificates, tokens and the access file; the
+# files of [tls] and [auth] are also read again by themselves when they change. Every other change needs a
+# restart. Relative paths count from the working directory. The variables of lists take items separated by
+# commas.
 ";
 
 /// Longest line of prose in the sample file.

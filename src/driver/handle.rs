@@ -85,7 +85,7 @@ impl DriverHandle {
     }
 
     /// Strangers can ask, so nothing of theirs waits anywhere but in the bounded queue.
-    fn command(&self, event: Event) -> Result<(), Busy> {
+    pub(super) fn command(&self, event: Event) -> Result<(), Busy> {
         match self.commands.try_send(event) {
             Err(TrySendError::Full(_)) => Err(Busy),
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()), // closed: the node is ending

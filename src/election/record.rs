@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use super::lease::LeaseId;
 
+/// The highest priority.
+pub const PRIORITY_MAX: u16 = 1000;
+
 /// A revision of the store: grows with every write, never repeats. 0 means "no such key".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Revision(pub u64);

@@ -106,6 +106,10 @@ fn request(kind: u8, random: &mut Random) -> Vec<u8> {
         16 => proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
         17 => proto::FreezeRequest { reason: b.text(), for_secs: b.number() % 5_000_000, replace: false }
             .encode_to_vec(),
+        18 => {
+            let priority = u32::try_from(b.number() % 1_500).unwrap_or(0);
+            proto::SetPriorityRequest { node: b.text(), priority }.encode_to_vec()
+        }
         _ => vec![],
     }
 }
@@ -143,7 +147,7 @@ fn no_request_panics_and_what_is_accepted_is_within_its_bounds() {
     for (kind, seen) in seen.iter().enumerate() {
         let [no_message, refused, accepted] = *seen;
         assert!(no_message > 0 && accepted > 0, "kind {kind}: {seen:?}");
-        let has_bounds = [5, 10, 11, 12, 13, 14, 15, 16, 17].contains(&kind);
+        let has_bounds = [5, 10, 11, 12, 13, 14, 15, 16, 17, 18].contains(&kind);
         assert_eq!(refused > 0, has_bounds, "kind {kind}: {seen:?}");
     }
     assert_eq!(requests::check(&[]), Outcome::NoMessage);

@@ -32,6 +32,7 @@ mod package;
 mod page;
 mod partition;
 mod payload;
+mod priority;
 mod process;
 mod prometheus;
 mod readme;

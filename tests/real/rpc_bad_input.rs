@@ -15,8 +15,8 @@ use crate::support::node::{Node, NodeBuilder};
 use good::{Services, Stream, block_on, endless, worker};
 use metad::proto::metad::{
     Change, DeleteRequest, DeregisterRequest, Expectation, FreezeRequest, GetRequest, HeartbeatRequest,
-    LeaderRequest, ListRequest, PutRequest, RangeRequest, RegisterRequest, StateWatchRequest,
-    StepDownRequest, TxnRequest, WatchRequest,
+    LeaderRequest, ListRequest, PutRequest, RangeRequest, RegisterRequest, SetPriorityRequest,
+    StateWatchRequest, StepDownRequest, TxnRequest, WatchRequest,
 };
 use raw::{Raw, field, frame};
 use rows::{BARRIERS, Row, put_change};
@@ -105,6 +105,7 @@ fn values_out_of_bounds_are_refused(node: Node) {
         refused_workers(&mut services).await;
         refused_step_downs(&mut services).await;
         refused_freezes(&mut services).await;
+        refused_priorities(&mut services).await;
         assert_eq!(services.kept().await, before, "nothing was lost, nothing was written");
         services.call_all().await;
         good_at_the_bounds(&mut services).await;
@@ -236,6 +237,23 @@ async fn refused_freezes(services: &mut Services) {
     }
     let long = FreezeRequest { reason: "é".repeat(201), for_secs: 0, replace: false };
     assert_refused(election.freeze(long).await, Code::InvalidArgument, "200 characters");
+}
+
+async fn refused_priorities(services: &mut Services) {
+    let election = &mut services.election;
+    let asked = |node: &str, priority| SetPriorityRequest { node: node.into(), priority };
+    for priority in [1001, u32::MAX] {
+        assert_refused(
+            election.set_priority(asked("a", priority)).await,
+            Code::InvalidArgument,
+            "at most 1000",
+        );
+    }
+    for node in ["", "b", "A"] {
+        let refused = election.set_priority(asked(node, 7)).await;
+        assert_refused(refused, Code::FailedPrecondition, &format!("this is a, not {node:?}"));
+    }
+    assert_refused(election.set_priority(asked("a", 0)).await, Code::FailedPrecondition, "only a follower");
 }
 
 /// The twins: what is just within the bounds, and what only looks strange.

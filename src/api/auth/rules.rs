@@ -33,7 +33,9 @@ pub(in crate::api) fn named(path: &str) -> Option<Option<AccessRole>> {
         ("metad.v1.StateService", "Get" | "Range" | "Put" | "Delete" | "Txn" | "Watch") => {
             Some(AccessRole::Writer)
         }
-        ("metad.v1.ElectionService", "StepDown" | "Freeze" | "Unfreeze") => Some(AccessRole::Admin),
+        ("metad.v1.ElectionService", "StepDown" | "Freeze" | "Unfreeze" | "SetPriority") => {
+            Some(AccessRole::Admin)
+        }
         ("metad.v1.ElectionService", "Prepare") => Some(AccessRole::Member),
         _ => return None,
     })

@@ -25,11 +25,13 @@ use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{
     EventsRequest, EventsResponse, FreezeRequest, FreezeResponse, HistoryRequest, HistoryResponse,
     LeaderRequest, LeaderResponse, MembersRequest, MembersResponse, ObserveRequest, ObserveResponse,
-    PrepareRequest, PrepareResponse, StepDownRequest, StepDownResponse, UnfreezeRequest, UnfreezeResponse,
+    PrepareRequest, PrepareResponse, SetPriorityRequest, SetPriorityResponse, StepDownRequest,
+    StepDownResponse, UnfreezeRequest, UnfreezeResponse,
 };
 use crate::telemetry::Event;
 
-/// How often a leader looks into a request to step down: each may ask another member several times.
+/// How often a leader looks into a request to step down (each may ask another member several times), and a member into one for
+/// another priority.
 const STEP_DOWN_EVERY: Duration = Duration::from_secs(1);
 const STEP_DOWN_BURST: u32 = 5;
 /// How often a candidate renews its lease because a leader asks it to stand ready. It answers more often than that.
@@ -42,14 +44,16 @@ const OUTDATED_LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Election {
     parts: RpcParts,
     step_downs: Rate,
+    priorities: Rate,
     prepares: Rate,
 }
 
 impl Election {
     pub(super) fn new(parts: RpcParts) -> Self {
         let step_downs = Rate::new(STEP_DOWN_EVERY, STEP_DOWN_BURST);
+        let priorities = Rate::new(STEP_DOWN_EVERY, STEP_DOWN_BURST);
         let prepares = Rate::new(PREPARE_EVERY, PREPARE_BURST);
-        Self { parts, step_downs, prepares }
+        Self { parts, step_downs, priorities, prepares }
     }
 }
 
@@ -86,13 +90,13 @@ impl Election {
     }
 
     /// A member that has not joined does not know yet which store is the right one.
-    fn may_freeze(&self) -> Result<(), Status> {
+    fn may_steer(&self, rate: &Rate, what: &str) -> Result<(), Status> {
         if !self.parts.driver.status().role.is_ready() {
             return Err(refuse::not_joined());
         }
-        match self.step_downs.allows(self.parts.clock.now()) {
+        match rate.allows(self.parts.clock.now()) {
             true => Ok(()),
-            false => Err(refuse::too_often("a request to freeze or unfreeze", STEP_DOWN_EVERY)),
+            false => Err(refuse::too_often(what, STEP_DOWN_EVERY)),
         }
     }
 }
@@ -143,7 +147,7 @@ impl ElectionService for Election {
     async fn freeze(&self, request: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
         let by = authorize::caller(&request)?.who();
         let FreezeFor { reason, duration, replaces } = requests::freeze(request.into_inner())?;
-        self.may_freeze()?;
+        self.may_steer(&self.step_downs, "a request to freeze or unfreeze")?;
         let since_ms = wall_clock_ms();
         let until_ms = duration.map(|duration| since_ms.saturating_add(millis(duration)));
         let freeze = record::Freeze { reason, by: by.clone(), since_ms, until_ms };
@@ -158,9 +162,26 @@ impl ElectionService for Election {
         request: Request<UnfreezeRequest>,
     ) -> Result<Response<UnfreezeResponse>, Status> {
         let by = authorize::caller(&request)?.who();
-        self.may_freeze()?;
+        self.may_steer(&self.step_downs, "a request to freeze or unfreeze")?;
         let ended = self.change(FreezeOrder::Unfreeze, by).await?;
         Ok(Response::new(UnfreezeResponse { ended: ended.map(FreezeView::from).map(Into::into) }))
+    }
+
+    async fn set_priority(
+        &self,
+        request: Request<SetPriorityRequest>,
+    ) -> Result<Response<SetPriorityResponse>, Status> {
+        let by = authorize::caller(&request)?.who();
+        let (node, priority) = requests::set_priority(request.into_inner())?;
+        let me = &self.parts.driver.status().me.node;
+        if node != *me {
+            return Err(refuse::another_member(me, &node));
+        }
+        self.may_steer(&self.priorities, "a request for another priority")?;
+        let before = self.parts.driver.set_priority(priority).await.map_err(refuse::priority)?;
+        let to = Some(priority.to_string());
+        self.parts.telemetry.emit(Event::AdminAction { action: "change of its priority", to, by });
+        Ok(Response::new(SetPriorityResponse { before: before.map(u32::from) }))
     }
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {

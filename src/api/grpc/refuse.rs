@@ -16,7 +16,7 @@ use crate::api::view::member::FreezeView;
 use crate::clock::Instant;
 use crate::driver::leadership::WriteError;
 use crate::driver::status::{self, Role};
-use crate::driver::{Busy, FreezeError};
+use crate::driver::{Busy, FreezeError, PriorityError};
 use crate::election::record::{Revision, Token};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
@@ -84,6 +84,22 @@ pub(super) fn not_done(error: FreezeError) -> Status {
             because(Code::FailedPrecondition, "STORE_REFUSED", error.to_string(), [])
         }
         FreezeError::Unknown(_) => because(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), []),
+    }
+}
+
+/// Another member was meant.
+pub(super) fn another_member(me: &str, wanted: &str) -> Status {
+    let message = format!("this is {me}, not {}; nothing was changed", super::requests::quoted(wanted));
+    because(Code::FailedPrecondition, "ANOTHER_MEMBER", message, [("node", me.to_owned())])
+}
+
+/// The priority was not changed, as far as is known.
+pub(super) fn priority(error: PriorityError) -> Status {
+    let message = error.to_string();
+    match error {
+        PriorityError::Busy(error) => busy(error),
+        PriorityError::NoFollower(_) => because(Code::FailedPrecondition, "NO_FOLLOWER", message, []),
+        PriorityError::Unconfirmed => because(Code::Unavailable, "STORE_UNAVAILABLE", message, []),
     }
 }
 

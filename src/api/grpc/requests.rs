@@ -10,12 +10,13 @@ use tonic::Status;
 use crate::api::view::tenure::Selection;
 use crate::driver::leadership::WriteError;
 use crate::driver::writes::{Change, NAME_BYTES_MAX, Write, check_name};
-use crate::election::record::Revision;
+use crate::election::record::{PRIORITY_MAX, Revision};
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
 use crate::proto::metad::{
     self as proto, BarrierCollected, DeleteRequest, FreezeRequest, GetRequest, HistoryRequest, ListRequest,
-    PutRequest, RangeRequest, RegisterRequest, StateWatchRequest, StepDownRequest, TxnRequest, change,
+    PutRequest, RangeRequest, RegisterRequest, SetPriorityRequest, StateWatchRequest, StepDownRequest,
+    TxnRequest, change,
 };
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
@@ -211,6 +212,20 @@ pub fn report(worker: WorkerId, report: BarrierCollected) -> std::result::Result
 pub fn step_down(request: StepDownRequest) -> StepDown {
     let StepDownRequest { to, expected_token } = request;
     StepDown { to: Some(to).filter(|to| !to.is_empty()), expected_token }
+}
+
+/// The priority that is asked for, and of which member.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn set_priority(request: SetPriorityRequest) -> Result<(String, u16)> {
+    let SetPriorityRequest { node, priority } = request;
+    let valid = u16::try_from(priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
+    let refused = || {
+        let message = format!("priority is {priority}: at most {PRIORITY_MAX}, or 0: it never leads");
+        Status::invalid_argument(message)
+    };
+    Ok((node, valid.ok_or_else(refused)?))
 }
 
 /// The freeze that is asked for.

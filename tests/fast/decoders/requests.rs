@@ -6,6 +6,7 @@ use std::time::Duration;
 use metad::api::grpc::requests::{self, FREEZE_SECS_MAX, FreezeFor, REASON_CHARS_MAX};
 use metad::clock::Instant;
 use metad::driver::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
+use metad::election::record::PRIORITY_MAX;
 use metad::meta::workers::{Registry, WorkerId, WorkerSpec};
 use metad::meta::{codec, store::PAGE_MAX};
 use metad::proto::{meta, metad as proto};
@@ -25,7 +26,7 @@ pub enum Outcome {
 }
 
 /// How many kinds of requests there are.
-pub const KINDS: u8 = 19;
+pub const KINDS: u8 = 20;
 
 /// The first byte says which request the others are. Panics if anything is wrong.
 pub fn check(data: &[u8]) -> Outcome {
@@ -55,6 +56,7 @@ pub fn check(data: &[u8]) -> Outcome {
             decoded::<proto::StateWatchRequest>(bytes, |r| requests::watch(r).map(|w| check_bound(&w.prefix)))
         }
         17 => decoded::<proto::FreezeRequest>(bytes, freeze),
+        18 => decoded::<proto::SetPriorityRequest>(bytes, set_priority),
         _ => decoded::<meta::MembersRequest>(bytes, |_| Ok(())),
     }
 }
@@ -88,6 +90,13 @@ fn freeze(request: proto::FreezeRequest) -> Result<(), Status> {
     let FreezeFor { reason, duration, .. } = requests::freeze(request)?;
     assert!((1..=REASON_CHARS_MAX).contains(&reason.chars().count()), "{reason:?}");
     assert!(!reason.contains('\n') && duration.is_none_or(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs())));
+    Ok(())
+}
+
+fn set_priority(request: proto::SetPriorityRequest) -> Result<(), Status> {
+    let wanted = request.priority;
+    let (_, priority) = requests::set_priority(request)?;
+    assert_eq!((u32::from(priority), wanted <= u32::from(PRIORITY_MAX)), (wanted, true));
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use metad::proto::metad::state_service_client::StateServiceClient;
 use metad::proto::metad::{
     BarrierCollected, BarrierEvent, DeleteRequest, DeregisterRequest, FreezeRequest, GetRequest,
     HeartbeatRequest, KeyValue, LeaderRequest, ListRequest, MembersRequest, ObserveRequest, PrepareRequest,
-    PutRequest, RangeRequest, RegisterRequest, StateWatchRequest, TxnRequest, UnfreezeRequest, WatchRequest,
-    Worker,
+    PutRequest, RangeRequest, RegisterRequest, SetPriorityRequest, StateWatchRequest, TxnRequest,
+    UnfreezeRequest, WatchRequest, Worker,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -111,7 +111,8 @@ impl Services {
 
     /// One good call of every RPC but StepDown, which would end the test.
     pub async fn call_all(&mut self) {
-        self.election.leader(LeaderRequest {}).await.expect("Leader");
+        let leader = self.election.leader(LeaderRequest {}).await.expect("Leader").into_inner();
+        let me = leader.answerer.expect("who answers").node;
         let members = self.election.members(MembersRequest {}).await.expect("Members").into_inner();
         let mut observed = self.election.observe(ObserveRequest {}).await.expect("Observe").into_inner();
         observed.message().await.expect("a state").expect("one");
@@ -120,6 +121,10 @@ impl Services {
         self.election.freeze(freeze).await.expect("Freeze");
         let ended = self.election.unfreeze(UnfreezeRequest {}).await.expect("Unfreeze").into_inner().ended;
         assert_eq!(ended.map(|freeze| freeze.reason), Some("a test".to_owned()));
+        let me = members.members.iter().find(|m| m.node == me).expect("it is registered");
+        let same = SetPriorityRequest { node: me.node.clone(), priority: me.priority };
+        let before = self.election.set_priority(same).await.expect("SetPriority").into_inner().before;
+        assert_eq!(before, Some(me.priority));
         let meta = self.meta.members(MetaMembersRequest {}).await.expect("Members").into_inner().members;
         assert_eq!(meta.len(), members.members.len());
         self.call_cluster().await;

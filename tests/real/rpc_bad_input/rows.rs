@@ -6,7 +6,7 @@ use tonic::Code;
 use super::raw::{field, frame};
 
 /// Every RPC there is, and the largest message that it reads.
-pub const METHODS: [(&str, usize); 20] = [
+pub const METHODS: [(&str, usize); 21] = [
     ("metad.v1.ElectionService/Leader", SMALL),
     ("metad.v1.ElectionService/Members", SMALL),
     ("metad.v1.ElectionService/Observe", SMALL),
@@ -14,6 +14,7 @@ pub const METHODS: [(&str, usize); 20] = [
     ("metad.v1.ElectionService/Prepare", SMALL),
     ("metad.v1.ElectionService/Freeze", SMALL),
     ("metad.v1.ElectionService/Unfreeze", SMALL),
+    ("metad.v1.ElectionService/SetPriority", SMALL),
     ("metad.v1.ClusterService/Register", SMALL),
     ("metad.v1.ClusterService/Heartbeat", SMALL),
     ("metad.v1.ClusterService/Deregister", SMALL),
@@ -89,6 +90,7 @@ pub fn not_text() -> Vec<Row> {
     let fields: Vec<(&str, &str, Vec<u8>)> = vec![
         ("metad.v1.ElectionService/StepDown", "StepDownRequest.to", field(1, NOT_TEXT)),
         ("metad.v1.ElectionService/Freeze", "FreezeRequest.reason", field(1, NOT_TEXT)),
+        ("metad.v1.ElectionService/SetPriority", "SetPriorityRequest.node", field(1, NOT_TEXT)),
         ("metad.v1.ClusterService/Register", "RegisterRequest.host", field(1, NOT_TEXT)),
         ("metad.v1.ClusterService/Register", "RegisterRequest.kind", field(3, NOT_TEXT)),
         ("metad.v1.ClusterService/Register", "RegisterRequest.labels", label(NOT_TEXT, b"v")),
