@@ -6,7 +6,7 @@ use super::{PATIENCE, assert_accessible, fixtures, start, state};
 use crate::page::browser::Browser;
 use crate::support::etcd::EtcdCluster;
 use crate::support::http;
-use crate::support::node::Signal;
+use crate::support::node::{Node, Signal};
 use crate::support::poll::wait_until;
 
 #[track_caller]
@@ -21,46 +21,60 @@ fn what_ended_a_tenure_is_shown_copied_filtered_and_printed() {
     let left = nodes.remove(first);
     let mut browser = Browser::open(nodes[0].http_addr());
     browser.wait("#leader-node", left.id());
+    go_to_others(&mut browser, &left, &nodes[1]);
+    copy_ids(&mut browser, &state(&nodes[0]));
+    filter_events(&mut browser);
 
-    // To the other nodes, as they advertise themselves; and each of these links works.
-    wait_until("both are linked", PATIENCE, || links(&mut browser, "#pages").len() == 2);
-    let pages = links(&mut browser, "#pages");
+    left.signal(Signal::TERM);
+    left.wait_exit(PATIENCE);
+    read_and_print(&mut browser, left.id());
+    read_advice(&mut browser, &state(&nodes[0]));
+}
+
+/// To the other nodes, as they advertise themselves; and each of these links works.
+#[track_caller]
+fn go_to_others(browser: &mut Browser, leader: &Node, other: &Node) {
+    wait_until("both are linked", PATIENCE, || links(browser, "#pages").len() == 2);
+    let pages = links(browser, "#pages");
     let expected =
-        [&left, &nodes[1]].map(|node| (node.id().to_owned(), format!("http://{}/", node.http_addr())));
+        [leader, other].map(|node| (node.id().to_owned(), format!("http://{}/", node.http_addr())));
     assert!(expected.iter().all(|link| pages.contains(link)), "{pages:?}, not {expected:?}");
-    let links_to_leader = links(&mut browser, "#leader .who");
-    assert_eq!(links_to_leader, [("its page".to_owned(), format!("http://{}/", left.http_addr()))]);
-    let (status, body) = http::get(left.http_addr(), "/", PATIENCE).expect("an answer");
+    let links_to_leader = links(browser, "#leader .who");
+    assert_eq!(links_to_leader, [("its page".to_owned(), format!("http://{}/", leader.http_addr()))]);
+    let (status, body) = http::get(leader.http_addr(), "/", PATIENCE).expect("an answer");
     assert!(status == 200 && body.contains("<title>metad</title>"), "{status}");
+}
 
-    let said = state(&nodes[0]);
+fn copy_ids(browser: &mut Browser, said: &Value) {
     for (id, expected) in [
         ("leader-token", said["leader"]["token"].to_string()),
         ("leader-lease", said["leader"]["lease"].as_str().expect("a lease").to_owned()),
-        ("leader-address", left.rpc_addr().to_string()),
+        ("leader-address", said["leader"]["address"].as_str().expect("an address").to_owned()),
     ] {
         browser.ask("click", json!({ "selector": format!("[data-copy={id}]") }));
         browser.wait(&format!("[data-copy={id}]"), "Copied");
         assert_eq!(browser.ask("paste", json!({ "selector": "#events-filter" })), expected);
     }
+}
 
+fn filter_events(browser: &mut Browser) {
     browser.ask("type", json!({ "selector": "#events-filter", "text": "" }));
-    let all = count(&mut browser, "#events-list li:visible");
+    let all = count(browser, "#events-list li:visible");
     assert!(all > 2, "{all}");
     browser.ask("type", json!({ "selector": "#events-filter", "text": "LEADS now" }));
     browser.wait("#events-shown", &format!("1 of {all} are shown"));
-    assert_eq!(count(&mut browser, "#events-list li:visible"), 1);
+    assert_eq!(count(browser, "#events-list li:visible"), 1);
     browser.ask("type", json!({ "selector": "#events-filter", "text": "member_joined" }));
-    assert!(count(&mut browser, "#events-list li:visible") >= 1, "by type");
+    assert!(count(browser, "#events-list li:visible") >= 1, "by type");
     browser.ask("type", json!({ "selector": "#events-filter", "text": "" }));
+}
 
-    left.signal(Signal::TERM);
-    left.wait_exit(PATIENCE);
+fn read_and_print(browser: &mut Browser, left: &str) {
     browser.wait("#events-list li", "the tenure of");
     browser.wait("#history-summary", "1 change");
     browser.ask("click", json!({ "selector": "#timeline-marks button" }));
     browser.ask("click", json!({ "selector": "#change button:text('Incident report')" }));
-    browser.wait("#incident-title", &format!("the end of {}", left.id()));
+    browser.wait("#incident-title", &format!("the end of {left}"));
     let told = browser.wait("#incident-body", "resigned_signal");
     for words in [
         "a signal asked the node to stop",
@@ -73,7 +87,7 @@ fn what_ended_a_tenure_is_shown_copied_filtered_and_printed() {
     }
     browser.wait("#incident-events tr", "the tenure of");
     browser.wait("#incident-headroom", "in that minute");
-    assert_accessible(&mut browser, "an incident");
+    assert_accessible(browser, "an incident");
 
     let paper = browser.ask("print", Value::Null);
     assert_eq!(paper["shown"], json!(["incident"]), "nothing else is on paper");
@@ -82,7 +96,9 @@ fn what_ended_a_tenure_is_shown_copied_filtered_and_printed() {
     let paper = browser.ask("print", Value::Null);
     let shown = paper["shown"].as_array().expect("a list");
     assert!(shown.contains(&json!("members")) && !shown.contains(&json!("incident")), "twin: {paper}");
+}
 
+fn read_advice(browser: &mut Browser, said: &Value) {
     for (status, words) in [("warn", "▲ would have been lost"), ("pass", "✓ would have been lost")] {
         let finding = fixtures::finding("LEASE_006", "the lease", status, "would have been lost", "");
         let checks = json!({ "at": said["time"], "findings": [finding] });
