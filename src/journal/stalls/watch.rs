@@ -184,3 +184,70 @@ impl Leading {
         StallLine::Hour(std::mem::replace(&mut self.part, RecordedHour::at(now_ms)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::lease::LeaseId;
+
+    const TTL: Duration = Duration::from_secs(15);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    /// A leader that wakes at `ms`, where its lease was renewed by a request that left at `stamp_ms`, and sleeps again.
+    fn wakes(watch: &mut StallWatch, ms: u64, stamp_ms: u64) {
+        watch.woke(at(ms), ms);
+        watch.handled(at(ms), ms, Some(Lease::granted(LeaseId(1), TTL, at(stamp_ms))));
+        watch.sleeps(at(ms), ms, Duration::from_millis(700));
+    }
+
+    fn stalls(watch: &mut StallWatch) -> Vec<(StallOf, u64, Option<u64>)> {
+        let stall = |line| match line {
+            StallLine::Stall(s) => Some((s.of, s.least_ms, s.most_ms)),
+            _ => None,
+        };
+        watch.drain().filter_map(stall).collect()
+    }
+
+    #[test]
+    fn a_stall_of_the_process_is_none_of_the_store_and_hides_none_behind_it() {
+        let mut watch = StallWatch::new(at(0));
+        wakes(&mut watch, 0, 0);
+        watch.asked(at(100)); // under way when the process stops
+        watch.sleeps(at(100), 100, Duration::from_millis(100));
+        wakes(&mut watch, 3_200, 100);
+        assert_eq!(stalls(&mut watch), [(StallOf::Process, 3_000, Some(3_100))], "and no other");
+        watch.asked(at(3_300));
+        (4..=8).for_each(|s| wakes(&mut watch, s * 1_000 - 400, 100));
+        wakes(&mut watch, 8_000, 7_900);
+        let [(StallOf::Store, least, Some(most))] = stalls(&mut watch)[..] else {
+            panic!("one of the store")
+        };
+        assert!(least <= 7_900 - 3_300 && most == 8_000 - 3_200, "{least} to {most}");
+    }
+
+    #[test]
+    fn what_ends_a_tenure_is_recorded_once_and_nothing_after_it() {
+        for (wakes_at, expected) in [(14_700, StallOf::Store), (60_000, StallOf::Process)] {
+            let mut watch = StallWatch::new(at(0));
+            wakes(&mut watch, 0, 0);
+            watch.asked(at(700));
+            if expected == StallOf::Store {
+                (1..=20).for_each(|i| wakes(&mut watch, i * 700, 0));
+            }
+            watch.woke(at(wakes_at), wakes_at);
+            watch.lost(at(wakes_at), wakes_at);
+            wakes(&mut watch, wakes_at + 10, 0);
+            let lost: Vec<_> = watch
+                .drain()
+                .filter_map(|line| match line {
+                    StallLine::Stall(s) => Some((s.of, s.lost)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(lost, [(expected, true)]);
+        }
+    }
+}
