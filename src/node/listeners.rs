@@ -11,6 +11,9 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use crate::telemetry::Event;
 
+/// How many connections may wait until they are accepted; the kernel takes less where `net.core.somaxconn` is lower.
+const BACKLOG: i32 = 1024;
+
 /// Both listeners, bound.
 pub(super) struct Listeners {
     pub(super) rpc: TcpListener,
@@ -47,7 +50,10 @@ pub(super) async fn bind(config: &Config) -> Result<Listeners, StartError> {
 }
 
 async fn bind_one(address: &str, key: &str, flag: &str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| {
+    let bound = TcpListener::bind(address).await;
+    // The library's own backlog is 128: beyond it a burst of clients waits for seconds, until their kernels try again.
+    let bound = bound.and_then(|listener| Ok(rustix::net::listen(&listener, BACKLOG).map(|()| listener)?));
+    bound.map_err(|e| {
         let (exit, fix) = match e.kind() {
             std::io::ErrorKind::AddrInUse => {
                 (Exit::InUse, "stop the process that listens there, or choose another")
