@@ -75,6 +75,11 @@ upgrade-test: ## Upgrade clusters of 3 and 5 nodes from the commit OLD=HEAD~1, o
 	METAD_TEST_OLD_BINARY=$(CURDIR)/target/old-build/debug/metad $(CARGO) test --locked --test real upgrade:: -- --ignored --nocapture
 	@git worktree remove --force target/old
 
+.PHONY: flood
+flood: ## 10,000 idle connections of strangers at a leader, in plain text and inside TLS: its memory, its probes, its lease
+	@$(SETUP) test
+	$(CARGO) test --locked --test real exhaustion::ten_thousand -- --ignored --nocapture --test-threads 1
+
 .PHONY: kubernetes
 kubernetes: ## Render and check the Kubernetes manifests, and run their pods' processes (needs Go 1.26)
 	@command -v $(GO) >/dev/null || { echo 'make kubernetes needs Go: https://go.dev/dl' >&2; exit 1; }

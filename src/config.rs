@@ -199,6 +199,8 @@ pub struct RpcConfig {
     pub max_connections: u64,
     /// The most connections of one address.
     pub max_connections_per_address: u64,
+    /// The most connections on which nobody was let in yet.
+    pub max_unauthenticated_connections: u64,
     /// The most calls and streams at once.
     pub max_requests: u64,
     /// The most calls and streams of one connection.
@@ -227,6 +229,8 @@ pub struct HttpConfig {
     pub max_connections: u64,
     /// The most connections of one address.
     pub max_connections_per_address: u64,
+    /// The most connections on which nobody was let in yet.
+    pub max_unauthenticated_connections: u64,
     /// The most requests per second for what is made anew for each.
     pub max_costly_requests_per_sec: u64,
     /// How long a connection may be without a request, in seconds.

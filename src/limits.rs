@@ -29,6 +29,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::limits::{Limit, Listener};
 use connections::Connections;
 
+pub use connections::Newcomer;
 pub use exchange::Hold;
 pub use handshake::Remote;
 pub use refusals::Refusals;
@@ -54,6 +55,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Connections of one address.
     pub per_address: usize,
+    /// Connections on which nobody was let in yet.
+    pub strangers: usize,
     /// Connections beyond, for probes alone.
     pub probes: usize,
     /// Requests and streams at once.
@@ -101,10 +104,12 @@ pub struct Kinds {
 impl Bounds {
     /// Those of the gRPC listener. `room`: how many descriptors there are for both listeners.
     pub fn rpc(config: &RpcConfig, room: usize) -> Self {
+        let connections = number(config.max_connections).min(room * 2 / 3).max(1);
         Self {
             listener: Listener::Grpc,
-            connections: number(config.max_connections).min(room * 2 / 3).max(1),
+            connections,
             per_address: number(config.max_connections_per_address),
+            strangers: strangers(config.max_unauthenticated_connections, connections),
             probes: 0,
             requests: number(config.max_requests),
             requests_per_connection: u32::try_from(config.max_requests_per_connection).unwrap_or(u32::MAX),
@@ -124,6 +129,7 @@ impl Bounds {
             listener: Listener::Http,
             connections,
             per_address: number(config.max_connections_per_address),
+            strangers: strangers(config.max_unauthenticated_connections, connections),
             probes: PROBES_MAX,
             requests: connections + PROBES_MAX,
             requests_per_connection: 1,
@@ -139,6 +145,11 @@ impl Bounds {
     pub fn readers(&self, wanted: u64) -> usize {
         number(wanted).min(self.connections / 2)
     }
+}
+
+/// They leave half of the connections to those who are known.
+fn strangers(wanted: u64, connections: usize) -> usize {
+    number(wanted).min(connections / 2).max(1)
 }
 
 fn number(n: u64) -> usize {

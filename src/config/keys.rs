@@ -275,6 +275,10 @@ pub static KEYS: &[Key] = &[
     ),
     Key::new("rpc.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(5000))
         .help("Maximum number of connections from one address."),
+    Key::new("rpc.max_unauthenticated_connections", int(1, 1_000_000), Fallback::Integer(500)).help(
+        "Maximum number of connections on which no call was accepted yet, half of them from one address: each takes about 40 \
+         KB. At the limit, the oldest is closed for a new one. At most half of max_connections.",
+    ),
     Key::new("rpc.max_requests", int(1, 1_000_000), Fallback::Integer(20_000)).help(
         "Maximum number of calls in flight, open streams included; more are refused with RESOURCE_EXHAUSTED.",
     ),
@@ -315,6 +319,10 @@ pub static KEYS: &[Key] = &[
     ),
     Key::new("http.max_connections_per_address", int(1, 1_000_000), Fallback::Integer(500))
         .help("Maximum number of connections from one address."),
+    Key::new("http.max_unauthenticated_connections", int(1, 1_000_000), Fallback::Integer(250)).help(
+        "Maximum number of connections on which no request was accepted yet, as for gRPC. Probes and the page itself, which \
+         anybody may ask for, do not count as accepted.",
+    ),
     Key::new("http.max_costly_requests_per_sec", int(1, 1_000_000), Fallback::Integer(200))
         .help("Maximum rate per second of requests for /metrics and below /api/."),
     Key::new("http.idle_timeout_secs", int(1, 86_400), Fallback::Integer(60)).seconds().help(

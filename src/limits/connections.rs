@@ -3,6 +3,10 @@
 //! Where there is no room for a new connection, the one that has been idle for the longest makes way for it; one with a
 //! request under way never does. So whoever asks is served, however many only sit there. When none is idle, a few more
 //! are let in for probes alone.
+//!
+//! A *stranger* is a connection on which nobody has been let in yet: a silent one, one in its handshake, one that asks for
+//! what it may not have. Of these there may be fewer, since each costs memory and anybody can make one; they make way for
+//! each other, whatever they do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -30,6 +34,8 @@ struct Table {
     /// The idle ones, in the order in which they became so. One that was told to make way is not among them.
     idle: BTreeMap<u64, u64>,
     of_address: HashMap<IpAddr, usize>,
+    /// Those within the limit that were not told to make way, by their numbers, and where they come from.
+    strangers: BTreeMap<u64, IpAddr>,
     numbers: u64,
     leaving: usize,
     /// How many are there beyond the limit, and were not told to make way.
@@ -57,6 +63,13 @@ pub(super) struct ConnectionPlace {
     pub(super) close: CancellationToken,
     /// It was let in beyond the limit, and may ask for probes only.
     pub(super) is_beyond: bool,
+}
+
+/// A connection that may be a stranger's: among the extensions of each request.
+#[derive(Clone)]
+pub struct Newcomer {
+    connections: Arc<Connections>,
+    number: u64,
 }
 
 /// A request under way on a connection; over when this is dropped.
@@ -105,9 +118,12 @@ pub(super) fn admit(
     let of_address = table.of_address.get(&from).copied().unwrap_or(0);
     let reached = if of_address >= bounds.per_address && !table.make_way(|open| open.from == from) {
         Some(Limit::ConnectionsPerAddress)
+    } else if table.open.len() - table.leaving - table.beyond >= bounds.connections
+        && !table.make_way(|open| !open.is_beyond)
+    {
+        Some(Limit::Connections)
     } else {
-        let is_full = table.open.len() - table.leaving - table.beyond >= bounds.connections;
-        (is_full && !table.make_way(|open| !open.is_beyond)).then_some(Limit::Connections)
+        (!table.has_room_for_stranger(from, bounds)).then_some(Limit::Strangers)
     };
     if let Some(limit) = reached
         && table.beyond >= bounds.probes
@@ -130,6 +146,9 @@ impl Table {
         self.idle.insert(number, number);
         *self.of_address.entry(from).or_default() += 1;
         self.beyond += usize::from(is_beyond);
+        if !is_beyond {
+            self.strangers.insert(number, from);
+        }
         let (requests, has_asked, is_leaving) = (0, false, false);
         let idle_number = Some(number);
         let idle_since = now;
@@ -150,26 +169,48 @@ impl Table {
     /// Tells the one that has been idle for the longest, among those that fit, to make way. False: there is none, or
     /// too many have been told and are not gone yet.
     fn make_way(&mut self, fits: impl Fn(&OpenConnection) -> bool) -> bool {
-        if self.leaving >= LEAVING_MAX {
-            return false;
-        }
         let is_it = |number: &u64| self.open.get(number).is_some_and(&fits);
-        let Some((idle, number)) = self.idle.iter().find(|(_, number)| is_it(number)).map(|(i, n)| (*i, *n))
-        else {
+        let longest = self.idle.values().copied().find(is_it);
+        longest.is_some_and(|number| self.dismiss(number))
+    }
+
+    /// Is there room for one more stranger, or does another one make way? One address has half of it at most.
+    fn has_room_for_stranger(&mut self, from: IpAddr, bounds: Bounds) -> bool {
+        let of_address = self.strangers.values().filter(|other| **other == from).count();
+        let who = match self.strangers.len() >= bounds.strangers {
+            _ if of_address >= (bounds.strangers / 2).max(1) => Some(from),
+            true => None,
+            false => return true,
+        };
+        self.oldest_stranger(who).is_some_and(|number| self.dismiss(number))
+    }
+
+    /// An idle one if there is one: else strangers with endless requests, which take no role, would keep everybody out.
+    fn oldest_stranger(&self, from: Option<IpAddr>) -> Option<u64> {
+        let strangers = self.strangers.iter().filter(|(_, other)| from.is_none_or(|from| from == **other));
+        let mut numbers = strangers.map(|(number, _)| *number);
+        let oldest = numbers.clone().next();
+        numbers.find(|number| self.open.get(number).is_some_and(|open| open.requests == 0)).or(oldest)
+    }
+
+    /// Tells it to make way, unless too many have been told and are not gone yet.
+    fn dismiss(&mut self, number: u64) -> bool {
+        let Some(open) = self.open.get_mut(&number).filter(|_| self.leaving < LEAVING_MAX) else {
             return false;
         };
-        self.idle.remove(&idle);
-        if let Some(open) = self.open.get_mut(&number) {
-            (open.idle_number, open.is_leaving) = (None, true);
-            open.close.cancel();
-            let (from, is_beyond) = (open.from, open.is_beyond);
-            self.leaving += 1;
-            self.left(from, is_beyond);
+        if let Some(idle) = open.idle_number.take() {
+            self.idle.remove(&idle);
         }
+        open.is_leaving = true;
+        open.close.cancel();
+        let (from, is_beyond) = (open.from, open.is_beyond);
+        self.leaving += 1;
+        self.left(number, from, is_beyond);
         true
     }
 
-    fn left(&mut self, from: IpAddr, is_beyond: bool) {
+    fn left(&mut self, number: u64, from: IpAddr, is_beyond: bool) {
+        self.strangers.remove(&number);
         self.beyond -= usize::from(is_beyond);
         if let Some(n) = self.of_address.get_mut(&from) {
             *n = n.saturating_sub(1);
@@ -187,7 +228,7 @@ impl Table {
         if open.is_leaving {
             self.leaving = self.leaving.saturating_sub(1);
         } else {
-            self.left(open.from, open.is_beyond);
+            self.left(number, open.from, open.is_beyond);
         }
     }
 
@@ -215,6 +256,11 @@ impl Table {
 // === impl ConnectionPlace ===
 
 impl ConnectionPlace {
+    /// What tells the limits that somebody on it is known.
+    pub(super) fn newcomer(&self) -> Newcomer {
+        Newcomer { connections: self.connections.clone(), number: self.number }
+    }
+
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Turn {
         self.connections.table().begin(self.number);
@@ -236,6 +282,13 @@ impl ConnectionPlace {
             Some(left) => IdleCheck::Fine(left),
             None => IdleCheck::Overdue(limit),
         }
+    }
+}
+
+impl Newcomer {
+    /// Somebody on this connection was let in: from now on it is no stranger's.
+    pub fn became_known(&self) {
+        self.connections.table().strangers.remove(&self.number);
     }
 }
 
@@ -262,6 +315,7 @@ mod tests {
         listener: Listener::Http,
         connections: 3,
         per_address: 2,
+        strangers: 100,
         probes: 1,
         requests: 10,
         requests_per_connection: 1,
@@ -320,6 +374,39 @@ mod tests {
         let places = [2, 2].map(|last| admit(&all, from(last), at(0)).unwrap());
         let third = admit(&all, from(2), at(0)).unwrap();
         assert!(places[0].close.is_cancelled() && !other.close.is_cancelled() && !third.is_beyond);
+    }
+
+    #[test]
+    fn strangers_make_way_for_each_other_and_never_one_that_is_known() {
+        let all = Connections::new(Bounds { connections: 100, per_address: 100, strangers: 4, ..BOUNDS });
+        let enter = |last| admit(&all, from(last), at(0)).unwrap();
+        let known = [1, 1, 1, 1, 2, 2].map(|last| {
+            let place = enter(last);
+            place.newcomer().became_known();
+            place
+        });
+        let strangers = [3, 3, 4].map(enter);
+        assert_eq!(all.count(), 9, "whoever is known takes no stranger's place");
+        let of_the_same_address = enter(3);
+        let others = [4, 5].map(enter);
+        let left = strangers.each_ref().map(|place| place.close.is_cancelled());
+        assert_eq!(left, [true, true, false], "half for one address, then the oldest of all");
+        let stay = known.iter().chain([&of_the_same_address]).chain(&others);
+        assert!(stay.into_iter().all(|place| !place.close.is_cancelled()));
+    }
+
+    #[test]
+    fn a_stranger_makes_way_even_with_a_request_under_way_but_an_idle_one_first() {
+        let all = Connections::new(Bounds { strangers: 2, ..BOUNDS });
+        let places = [1, 2].map(|last| admit(&all, from(last), at(0)).unwrap());
+        let first = places[0].begin(clock());
+        let third = admit(&all, from(3), at(0)).unwrap();
+        assert_eq!(places.each_ref().map(|place| place.close.is_cancelled()), [false, true]);
+        let turn = third.begin(clock());
+        let fourth = admit(&all, from(4), at(0)).unwrap();
+        assert!(places[0].close.is_cancelled() && !fourth.is_beyond);
+        drop((first, turn, places));
+        assert_eq!((all.count(), all.table().leaving), (2, 0));
     }
 
     #[test]

@@ -95,6 +95,7 @@ where
             return refuse(&guard, turn, Limit::Requests);
         };
         request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.place.newcomer());
         let request = request.map(|inner| match is_metered {
             true => {
                 Body::new(Metered { inner, budget: guard.bytes.clone(), guard: guard.clone(), held: None })

@@ -16,7 +16,8 @@ use crate::support::crew::{PATIENCE, assert_kept, between, setting, slack, start
 use crate::support::etcd::EtcdCluster;
 use crate::support::node::{Node, NodeBuilder};
 use crate::support::poll::{boot_ns, holds_within, wait_until};
-use crate::support::{http, spawn, usage};
+use crate::support::wire::{Dialer, Net, Speaks, Wire};
+use crate::support::{spawn, usage};
 use metad::client::{BarrierEvent, Barriers, MetaClient, WorkerSpec};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
@@ -32,6 +33,8 @@ const RESETS: usize = 10_000;
 const STAY: Duration = Duration::from_secs(10);
 /// What the node may use meanwhile: 1 s, and twice as much where its libraries are not optimized.
 const CPU_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 1 });
+/// What each handshake, and each connection above the usual number, may cost besides.
+const CPU_OF_CONNECTION_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 5 } else { 2 });
 const RSS_MB_MAX: f64 = 100.0;
 /// How long after the death of a leader with many workers the next main loop starts at the latest.
 const START_MAX: Duration = Duration::from_secs(2);
@@ -57,14 +60,14 @@ struct Probed {
 }
 
 impl Prober {
-    fn start(at: SocketAddr) -> Self {
+    fn start(net: &Arc<Net>, at: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stopped, net) = (stop.clone(), net.clone());
         let thread = thread::spawn(move || {
             let mut probed = Probed::default();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                match http::get(at, "/livez", TIMEOUT) {
+                match net.get(at, "/livez") {
                     Ok((200, _)) => probed.answered += 1,
                     other => probed.failed.push(format!("{other:?} after {:?}", began.elapsed())),
                 }
@@ -101,9 +104,15 @@ fn say(at: SocketAddr, n: usize, what: &[u8]) -> Vec<TcpStream> {
     connected.filter_map(|mut s| s.write_all(what).ok().map(|()| s)).collect()
 }
 
+/// The same of a connection that speaks what the node speaks.
+fn say_in(dialer: &Dialer, at: SocketAddr, n: usize, what: &[u8]) -> Vec<Wire> {
+    let connected = (0..n).filter_map(|_| dialer.dial(at).ok());
+    connected.filter_map(|mut s| s.write_all(what).ok().map(|()| s)).collect()
+}
+
 /// Begins and resets requests on one connection, until the node ends it or all are done. How many it took.
-fn reset_rapidly(at: SocketAddr) -> usize {
-    let Some(mut stream) = connect(at) else { return 0 };
+fn reset_rapidly(dialer: &Dialer, at: SocketAddr) -> usize {
+    let Ok(mut stream) = dialer.dial(at) else { return 0 };
     if stream.write_all(PREFACE).and_then(|()| stream.write_all(&SETTINGS)).is_err() {
         return 0;
     }
@@ -122,20 +131,29 @@ fn reset_rapidly(at: SocketAddr) -> usize {
 
 /// The sum of a metric's samples whose labels contain this.
 fn metric(node: &Node, name: &str, labels: &str) -> f64 {
-    let (_, page) = http::get(node.http_addr(), "/metrics", TIMEOUT).expect("an answer");
+    metric_in(&Net::Plain, node, name, labels)
+}
+
+fn metric_in(net: &Net, node: &Node, name: &str, labels: &str) -> f64 {
+    let (_, page) = net.get(node.http_addr(), "/metrics").expect("an answer");
     let samples = page.lines().filter(|l| l.starts_with(name) && l.contains(labels));
     samples.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 fn reached(node: &Node, limit: &str) -> f64 {
-    metric(node, "metad_limits_reached_total{", &format!("limit=\"{limit}\""))
+    reached_in(&Net::Plain, node, limit)
 }
 
-/// A leader with few descriptors, and one that would take over.
-fn pair(etcd: &EtcdCluster, lease_secs: u64) -> [Node; 2] {
+fn reached_in(net: &Net, node: &Node, limit: &str) -> f64 {
+    metric_in(net, node, "metad_limits_reached_total{", &format!("limit=\"{limit}\""))
+}
+
+/// A leader with so many descriptors, and one that would take over.
+fn pair(net: &Net, etcd: &EtcdCluster, lease_secs: u64, descriptors: Option<u64>) -> [Node; 2] {
     raise_own_limit();
-    let node = |id| NodeBuilder::new(id).lease_secs(lease_secs).etcd(etcd);
-    let first = node("a").descriptors(DESCRIPTORS).env("METAD_RPC__FIRST_REQUEST_TIMEOUT_SECS", "5").spawn();
+    let node = |id| net.of(NodeBuilder::new(id).lease_secs(lease_secs).etcd(etcd));
+    let first = node("a").env("METAD_RPC__FIRST_REQUEST_TIMEOUT_SECS", "5");
+    let first = descriptors.map_or(first.clone(), |limit| first.descriptors(limit)).spawn();
     first.wait_for("main_loop_started", PATIENCE);
     let second = node("b").spawn();
     second.wait_for("joined", PATIENCE);
@@ -143,33 +161,59 @@ fn pair(etcd: &EtcdCluster, lease_secs: u64) -> [Node; 2] {
 }
 
 /// Is everything served?
-fn assert_serves(node: &Node) {
-    let asked = |path| http::get(node.http_addr(), path, TIMEOUT);
+fn assert_serves(net: &Net, node: &Node) {
+    let asked = |path| net.get(node.http_addr(), path);
     for path in ["/livez", "/readyz", "/metrics", "/api/v1/state", "/"] {
         wait_until(path, PATIENCE, || asked(path).is_ok_and(|(code, _)| code == 200));
     }
     let address = node.rpc_addr().to_string();
-    let (code, said, error) = spawn::metad(&["status", "--meta", &address], PATIENCE);
+    let shown = net.shown("admin");
+    let args = ["status", "--meta", &address].into_iter().chain(shown.iter().map(String::as_str));
+    let (code, said, error) = spawn::metad(&args.collect::<Vec<_>>(), PATIENCE);
     assert_eq!(code, 0, "{said}{error}");
 }
 
 #[test]
 fn strangers_cost_neither_the_lease_nor_a_probe() {
+    strangers_cost_nothing(Net::Plain, IDLE, Some(DESCRIPTORS));
+}
+
+/// With as many descriptors as the system gives, so that the memory is bounded by nothing but the node's own limits.
+#[test]
+fn strangers_inside_tls_cost_neither_the_lease_nor_a_probe_nor_memory() {
+    strangers_cost_nothing(Net::tls(), IDLE, None);
+}
+
+#[test]
+#[ignore = "make flood"]
+fn ten_thousand_idle_strangers_in_plain_text() {
+    strangers_cost_nothing(Net::Plain, 10 * IDLE, None);
+}
+
+#[test]
+#[ignore = "make flood"]
+fn ten_thousand_idle_strangers_inside_tls() {
+    strangers_cost_nothing(Net::tls(), 10 * IDLE, None);
+}
+
+fn strangers_cost_nothing(net: Net, idle: usize, descriptors: Option<u64>) {
+    let net = Arc::new(net);
     let etcd = EtcdCluster::start(1);
-    let nodes = pair(&etcd, 5);
+    let nodes = pair(&net, &etcd, 5, descriptors);
     let (rpc, web) = (nodes[0].rpc_addr(), nodes[0].http_addr());
-    let prober = Prober::start(web);
+    let prober = Prober::start(&net, web);
+    let [http1, http2, reader] = [Speaks::Http1, Speaks::Http2, Speaks::ReaderOfHttp1].map(|s| net.dialer(s));
     let events = b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
     let cpu = spawn::cpu_time(nodes[0].pid());
     let began = Instant::now();
-    let mut strangers = say(web, READERS, events);
-    strangers.extend(say(rpc, IDLE / 2, b""));
-    strangers.extend(say(web, IDLE / 2, b""));
-    strangers.extend(say(rpc, HALF_OPEN / 2, &CLIENT_HELLO));
-    strangers.extend(say(rpc, HALF_OPEN / 2, PREFACE));
-    let mut slow = say(web, SLOW, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ");
-    let resets = reset_rapidly(rpc);
-    assert!(strangers.len() > IDLE, "twin: strangers are there: {}", strangers.len());
+    let mut strangers = say_in(&reader, web, READERS, events);
+    strangers.extend(say_in(&http2, rpc, idle / 2, b""));
+    strangers.extend(say_in(&http1, web, idle / 2, b""));
+    let half_open = say(rpc, HALF_OPEN / 2, &CLIENT_HELLO);
+    strangers.extend(say_in(&http2, rpc, HALF_OPEN / 2, PREFACE));
+    let mut slow = say_in(&http1, web, SLOW, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ");
+    let resets = reset_rapidly(&http2, rpc);
+    assert!(strangers.len() > idle, "twin: strangers are there: {}", strangers.len());
     while began.elapsed() < STAY {
         slow.retain_mut(|stream| stream.write_all(b"x").is_ok());
         thread::sleep(Duration::from_millis(500));
@@ -177,23 +221,29 @@ fn strangers_cost_neither_the_lease_nor_a_probe() {
     let (cpu, rss) = (spawn::cpu_time(nodes[0].pid()) - cpu, usage::rss_mb(nodes[0].pid()));
     let probed = prober.stop();
     println!(
-        "{cpu:.2?} of CPU in {:.1?}, {rss:.0} MB, {} probes answered, the slowest after {:.0?}; {resets} resets",
+        "{} strangers: {cpu:.2?} of CPU in {:.1?}, {rss:.0} MB, {} probes answered, the slowest after {:.0?}; {resets} resets",
+        strangers.len(),
         began.elapsed(),
         probed.answered,
         probed.slowest
     );
     assert!(probed.failed.is_empty(), "probes without an answer: {:?}", probed.failed);
     assert!(probed.answered > 0);
-    assert!(cpu < CPU_MAX, "{cpu:?}");
+    let costly = match *net {
+        Net::Plain => idle - IDLE,
+        Net::Tls { .. } => strangers.len() + SLOW + probed.answered,
+    };
+    let costly = u32::try_from(costly).expect("few");
+    assert!(cpu < CPU_MAX + CPU_OF_CONNECTION_MAX * costly, "{cpu:?}");
     assert!(rss < RSS_MB_MAX, "{rss} MB");
     // Everybody who asks is served while the strangers are still there.
-    assert_serves(&nodes[0]);
+    assert_serves(&net, &nodes[0]);
     for limit in ["made_way", "first_request"] {
-        assert!(reached(&nodes[0], limit) > 0.0, "twin: {limit} was reached");
+        assert!(reached_in(&net, &nodes[0], limit) > 0.0, "twin: {limit} was reached");
     }
     assert_kept(&nodes, 0, Duration::ZERO);
-    drop((strangers, slow));
-    assert_serves(&nodes[0]);
+    drop((strangers, half_open, slow));
+    assert_serves(&net, &nodes[0]);
     assert_kept(&nodes, 0, Duration::from_secs(1));
 }
 
@@ -240,7 +290,7 @@ fn a_name_that_is_not_ours_is_refused_and_every_answer_is_hardened() {
 #[test]
 fn idle_clients_do_not_cost_the_lease_when_etcd_comes_back() {
     let etcd = EtcdCluster::start(1);
-    let nodes = pair(&etcd, 10);
+    let nodes = pair(&Net::Plain, &etcd, 10, Some(DESCRIPTORS));
     let clients = [say(nodes[0].rpc_addr(), 700, b""), say(nodes[0].http_addr(), 400, b"")];
     assert_eq!(clients.iter().map(Vec::len).sum::<usize>(), 1100);
     let limits = || reached(&nodes[0], "made_way") + reached(&nodes[0], "connections");

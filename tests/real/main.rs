@@ -28,6 +28,7 @@ mod idle;
 mod init;
 mod leader_hook;
 mod output;
+mod oversized;
 mod package;
 mod page;
 mod partition;

@@ -22,7 +22,7 @@ pub fn get_as(addr: SocketAddr, path: &str, accept: &str, timeout: Duration) -> 
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
 }
 
-fn parse(answer: &str) -> Option<(u16, String)> {
+pub(super) fn parse(answer: &str) -> Option<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
     Some((status, body.to_owned()))

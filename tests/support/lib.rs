@@ -49,4 +49,5 @@ pub mod sudo;
 pub mod tls;
 pub mod traces;
 pub mod usage;
+pub mod wire;
 pub mod witness;

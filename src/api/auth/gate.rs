@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Request, header};
 
 use super::{Access, AccessRole, Caller, Denied};
 use crate::clock::Clock;
-use crate::limits::{Guard, Remote};
+use crate::limits::{Guard, Newcomer, Remote};
 
 /// Which role a request for a path takes; `None`: none.
 type Rule = fn(&str) -> Option<AccessRole>;
@@ -39,7 +39,12 @@ impl Gate {
                 self.tell(path, &denied);
                 return Err(denied);
             }
-            Some(Ok(caller)) => Some(caller.tells(self, request.uri())),
+            Some(Ok(caller)) => {
+                if let Some(newcomer) = request.extensions().get::<Newcomer>() {
+                    newcomer.became_known();
+                }
+                Some(caller.tells(self, request.uri()))
+            }
             None => None,
         };
         self.guard.allows_costly(path).then_some(caller).ok_or(Denied::Overloaded)

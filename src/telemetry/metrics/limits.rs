@@ -22,6 +22,8 @@ pub enum Limit {
     Connections,
     /// Connections of one address: a new one was closed.
     ConnectionsPerAddress,
+    /// Connections on which nobody was let in: a new one was closed.
+    Strangers,
     /// An idle connection made way for a new one.
     MadeWay,
     /// The time until the first request.
@@ -76,9 +78,10 @@ impl Listener {
 // === impl Limit ===
 
 impl Limit {
-    const ALL: [Limit; 12] = [
+    const ALL: [Limit; 13] = [
         Limit::Connections,
         Limit::ConnectionsPerAddress,
+        Limit::Strangers,
         Limit::MadeWay,
         Limit::FirstRequest,
         Limit::Idle,
@@ -96,6 +99,7 @@ impl Limit {
         match self {
             Limit::Connections => "connections",
             Limit::ConnectionsPerAddress => "connections_per_address",
+            Limit::Strangers => "unauthenticated_connections",
             Limit::MadeWay => "made_way",
             Limit::FirstRequest => "first_request",
             Limit::Idle => "idle",
