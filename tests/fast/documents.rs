@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use metad::config::KEYS;
+use metad::config::{Fallback, KEYS};
 use metad::election::exit::EXITS;
 use metad::election::lease::LeaseTiming;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -130,8 +130,23 @@ fn the_systemd_unit_restarts_on_the_codes_that_ask_for_it() {
     let line = |key: &str| {
         unit.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("no {key}")).to_owned()
     };
-    assert!(line("RestartForceExitStatus=").contains("75"));
-    assert!(line("RestartPreventExitStatus=").contains("78"));
+    assert_eq!(line("Restart="), "Restart=on-failure");
+    assert_eq!(line("RestartForceExitStatus="), "RestartForceExitStatus=75 76");
+    assert_eq!(
+        line("RestartPreventExitStatus="),
+        "RestartPreventExitStatus=64 77 78",
+        "what is in use may be free soon"
+    );
+    let number = |key: &str| {
+        let line = line(key);
+        line.rsplit('=').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let (interval, burst) = (number("StartLimitIntervalSec="), number("StartLimitBurst="));
+    let endless = interval / burst;
+    assert!(number("RestartSec=") < endless, "one that ends at once is given up");
+    let start_timeout = KEYS.iter().find(|k| k.path == "store.etcd.start_timeout_secs").expect("a key");
+    let Fallback::Integer(start_timeout) = start_timeout.fallback else { panic!("a number") };
+    assert!(u64::try_from(start_timeout).expect("seconds") > endless, "one that waits for etcd never is");
     assert!(line("KillMode=").contains("control-group"));
 }
 

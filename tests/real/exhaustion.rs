@@ -214,7 +214,8 @@ fn strangers_cost_nothing(net: Net, idle: usize, descriptors: Option<u64>) {
     let mut slow = say_in(&http1, web, SLOW, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ");
     let resets = reset_rapidly(&http2, rpc);
     assert!(strangers.len() > idle, "twin: strangers are there: {}", strangers.len());
-    while began.elapsed() < STAY {
+    let all_are_there = Instant::now();
+    while all_are_there.elapsed() < STAY {
         slow.retain_mut(|stream| stream.write_all(b"x").is_ok());
         thread::sleep(Duration::from_millis(500));
     }
