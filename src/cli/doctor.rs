@@ -12,7 +12,7 @@ use crate::diagnosis::checks::background::AT_ONCE;
 use crate::diagnosis::checks::catalog::Group;
 use crate::diagnosis::checks::collect::{Depth, meta};
 use crate::diagnosis::checks::examine::{self, Plan, UnknownCheck};
-use crate::diagnosis::checks::facts::MetaFacts;
+use crate::diagnosis::checks::facts::{MetaFacts, Seen};
 use crate::diagnosis::checks::render::{self, Colours};
 use crate::diagnosis::checks::{Check, Finding, Outcome, Report, Skipped, Status, catalog};
 use crate::election::exit::Exit;
@@ -40,6 +40,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
         warnings: loaded.warnings,
         addresses: target.addresses,
         credentials: target.credentials,
+        unusable: target.unusable,
         depth,
         only: args.only,
         skip: args.skip,
@@ -73,6 +74,7 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
         warnings: loaded.warnings,
         addresses: target.addresses.clone(),
         credentials: target.credentials.clone(),
+        unusable: target.unusable.clone(),
         depth: Depth { sample: CHECK_SAMPLE, writes: true, reads: READS },
         only: args.codes,
         skip: vec![],
@@ -84,17 +86,23 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
         plan.addresses = answering;
     }
     let clock: Arc<dyn Clock> = Arc::new(OsClock);
-    let told = told_by_a_node(&plan, &clock).await;
+    let (told, looked_ago) = told_by_a_node(&plan, &clock).await;
     plan.only.retain(|name| !told.iter().any(|f| catalog::find(name).is_some_and(|c| c.code == f.code)));
     let mut report = Report::default();
     if !plan.only.is_empty() {
         report = examine::examine(&plan, clock, |_, _| {}).await;
     }
-    report.findings.extend(told);
+    let is_told = |f: &Finding| !AT_ONCE.contains(&f.code.as_str()) && told.iter().any(|t| t.code == f.code);
+    report.findings.extend(told.iter().cloned());
     report.findings.extend(report.skipped.drain(..).filter_map(not_known));
     match args.output {
         CheckFormat::Text => {
-            let lines: String = report.findings.iter().map(|f| render::finding(f, colours())).collect();
+            let dated = |f: &Finding| {
+                let age =
+                    if is_told(f) { format!(" ({} s ago)", looked_ago.as_secs()) } else { String::new() };
+                render::finding(&Finding { measured: f.measured.clone() + &age, ..f.clone() }, colours())
+            };
+            let lines: String = report.findings.iter().map(dated).collect();
             output::print(&format!("{lines}{}", skipped(&report)))
         }
         CheckFormat::Json => output::print_json(&ReportDocument::of(&report)),
@@ -108,12 +116,13 @@ fn code_of(report: &Report) -> i32 {
     if report.findings.is_empty() { 3 } else { report.status().code() }
 }
 
-/// What was asked for, as far as the first node that answers has found it out.
-async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> Vec<Finding> {
+/// What was asked for, as far as the first node that answers has found it out, and how long ago that was.
+async fn told_by_a_node(plan: &Plan, clock: &Arc<dyn Clock>) -> (Vec<Finding>, Duration) {
     let nobody = MetaFacts { registered: Some(vec![]), ..MetaFacts::default() };
     let asked = meta::collect(nobody, &plan.addresses, &plan.credentials, clock).await;
     let first = asked.answers.into_iter().find_map(|a| a.seen.ok());
-    first.map(|seen| usable(seen.findings, seen.looked_ago, &plan.only)).unwrap_or_default()
+    let told = |seen: Seen| (usable(seen.findings, seen.looked_ago, &plan.only), seen.looked_ago);
+    first.map(told).unwrap_or_default()
 }
 
 /// Some it counts all the time; the rest is as old as its last look.

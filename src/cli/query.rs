@@ -141,7 +141,7 @@ pub(super) async fn health(args: HealthArgs) -> Result<i32, Failure> {
         HealthOf::Readiness => ("readiness", "readiness"),
         HealthOf::Leader => ("leader", "leader"),
     };
-    let Addressees { addresses, credentials } = target::target(&args.meta)?;
+    let Addressees { addresses, credentials, .. } = target::target(&args.meta)?;
     let asked = addresses.iter().map(|address| serves(address, &credentials, service));
     let mut answers: FuturesUnordered<_> = asked.collect();
     let mut failures = Vec::new();

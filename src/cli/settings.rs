@@ -38,7 +38,7 @@ pub(super) async fn load_as_a_node_has(
     meta: &MetaArgs,
 ) -> Result<(Loaded, Option<String>, Addressees), Failure> {
     let loaded = load(args)?;
-    let target = target::target_or(meta, security::credential_files(&loaded.config))?;
+    let target = target::target_or_nothing(meta, security::credential_files(&loaded.config))?;
     let is_given = |path: &str| *loaded.origins.get(path) != Origin::Default;
     if ["store.kind", "store.etcd.endpoints", "store.sqlite.path", "node.data_dir"].into_iter().any(is_given)
     {

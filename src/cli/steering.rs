@@ -58,7 +58,7 @@ pub(super) async fn step_down(args: StepDownArgs) -> Result<i32, Failure> {
     // The member that was asked first may be the one that is just ending.
     let address = priority::address_of(&target, &leader.uuid).await.unwrap_or_else(|| leader.address.clone());
     let addresses = [target.addresses, members.into_iter().map(|m| m.rpc_address).collect()].concat();
-    let all = Addressees { addresses, credentials: target.credentials };
+    let all = Addressees { addresses, ..target };
     let mut client =
         MemberClient::connect(&address, &all.credentials, CHECK_TIMEOUT).await.map_err(cannot_ask)?;
     client

@@ -23,6 +23,8 @@ pub(super) struct Addressees {
     pub(super) addresses: Vec<String>,
     /// What they are shown.
     pub(super) credentials: Credentials,
+    /// Why they are shown nothing, although something was named.
+    pub(super) unusable: Option<String>,
 }
 
 /// The profile of a user. Every key may be left out.
@@ -41,14 +43,20 @@ struct Profile {
 /// # Errors
 /// The profile, or a file that is named, cannot be read or used.
 pub(super) fn target(args: &MetaArgs) -> Result<Addressees, Failure> {
-    target_or(args, CredentialFiles::default())
+    let profile = profile()?;
+    let credentials = opened(&args.credentials, &profile, CredentialFiles::default())?;
+    Ok(Addressees { addresses: addresses(args, &profile), credentials, unusable: None })
 }
 
-/// The same; what was not given is as a node with these files has it.
-pub(super) fn target_or(args: &MetaArgs, node: CredentialFiles) -> Result<Addressees, Failure> {
+/// The same for a command that says what is wrong; what was not given is as a node with these files has it. Where a file
+/// cannot be used nothing is shown, and `unusable` says why.
+pub(super) fn target_or_nothing(args: &MetaArgs, node: CredentialFiles) -> Result<Addressees, Failure> {
     let profile = profile()?;
-    let credentials = opened(&args.credentials, &profile, node)?;
-    Ok(Addressees { addresses: addresses(args, &profile), credentials })
+    let (credentials, unusable) = match opened(&args.credentials, &profile, node) {
+        Ok(credentials) => (credentials, None),
+        Err(failure) => (Credentials::default(), Some(failure.message)),
+    };
+    Ok(Addressees { addresses: addresses(args, &profile), credentials, unusable })
 }
 
 /// What is shown by a command that finds its nodes in the store.

@@ -44,7 +44,7 @@ enum StreamEnd {
 
 /// Works until interrupted, or until so many epochs are committed. Fails if nobody registers it at the beginning.
 pub(super) async fn worker(args: WorkerArgs) -> Result<i32, Failure> {
-    let Addressees { addresses, credentials } = target::target(&args.meta)?;
+    let Addressees { addresses, credentials, .. } = target::target(&args.meta)?;
     tokio::spawn(credentials.clone().follow_changes(output::say));
     let client = MetaClient::new(addresses).map_err(|e| failure(&e))?.credentials(credentials);
     let spec = WorkerSpec { host: args.host, port: args.port, kind: args.kind, labels: [].into() };

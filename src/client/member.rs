@@ -228,6 +228,16 @@ pub(crate) fn said_by(status: &tonic::Status) -> String {
     if status.code() == Code::PermissionDenied && message.contains("h2 protocol error") {
         return "TLS is spoken there: set tls.ca_file (--tls-ca) to the CA of its certificate".to_owned();
     }
+    if message.contains("h2 protocol error") {
+        return "no gRPC server answers there: it has just ended, or this is not its gRPC port, which is 5690 by default; 5691 is \
+                HTTP"
+            .to_owned();
+    }
+    // As gRPC servers in Go say it; one of ours that is older has no words for it.
+    if status.code() == Code::Unimplemented && message.contains("unknown service") {
+        return "another gRPC server answers there, as etcd does at its client port; metad's own gRPC port is 5690 by default"
+            .to_owned();
+    }
     match status.code() {
         Code::Unauthenticated => {
             format!("{message}; show who you are: --tls-cert with --tls-key, or --token-file, over TLS")

@@ -27,6 +27,8 @@ pub struct Plan {
     pub addresses: Vec<String>,
     /// What they are shown.
     pub credentials: Credentials,
+    /// Why they are shown nothing, although something was named.
+    pub unusable: Option<String>,
     /// How thoroughly.
     pub depth: Depth,
     /// Codes or names; empty: all.
@@ -69,9 +71,11 @@ impl Plan {
 /// Examines all that is wanted; `tell` gets each group when it is done.
 pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Group, &Report)) -> Report {
     let mut facts = Facts::of(plan.config.clone(), plan.warnings.clone());
+    facts.unusable.clone_from(&plan.unusable);
     let collector =
         (plan.config.store.kind == StoreKind::Etcd).then(|| EtcdCollector::new(&plan.config, clock.clone()));
-    let mut collector = collector.and_then(|c| c.map_err(|e| facts.unusable = Some(e.to_string())).ok());
+    let mut collector = collector
+        .and_then(|c| c.map_err(|e| facts.unusable = facts.unusable.take().or(Some(e.to_string()))).ok());
     let mut whole = Report::default();
     let mut judge = |groups: &[Group], facts: &Facts| {
         for group in groups {

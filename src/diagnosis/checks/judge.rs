@@ -18,6 +18,9 @@ use std::time::Duration;
 use super::facts::{EtcdFacts, Facts, HostFacts, MetaFacts, PastFacts};
 use super::{Judgement, Skip, Status};
 
+/// How many members that did not answer are named with their reasons.
+const SILENT_MAX: usize = 3;
+
 /// etcd's facts, or why there are none.
 fn etcd(facts: &Facts) -> Result<&EtcdFacts, Skip> {
     match &facts.etcd {
@@ -40,6 +43,15 @@ fn past(facts: &Facts) -> Result<&PastFacts, Skip> {
         .past
         .as_ref()
         .ok_or_else(|| Skip::new("only a running node knows; none has answered, or none has checked yet"))
+}
+
+/// That no meta node answers, and why not, of the first few that were asked.
+fn silence(meta: &MetaFacts) -> String {
+    let failed =
+        meta.answers.iter().filter_map(|a| Some(format!("{}: {}", a.address, a.seen.as_ref().err()?)));
+    let why: Vec<String> = failed.take(SILENT_MAX).collect();
+    let colon = if why.is_empty() { "" } else { ": " };
+    format!("no meta node answers{colon}{}", why.join("; "))
 }
 
 fn skip(why: impl Into<String>) -> Judgement {

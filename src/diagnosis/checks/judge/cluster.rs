@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::facts::{Facts, MetaFacts, Registered, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
-use super::{count, list, meta, millis, ms, past, skip};
+use super::{count, list, meta, millis, ms, past, silence, skip};
 
 /// A node that started so often within the window starts in a loop.
 const STARTS_MAX: usize = 3;
@@ -149,7 +149,7 @@ pub fn skew(facts: &Facts) -> Judgement {
     let mut clocks: Vec<&Seen> = seen(meta).collect();
     clocks.sort_by(|a, b| a.ahead_ms.total_cmp(&b.ahead_ms));
     let (Some(first), Some(last)) = (clocks.first(), clocks.last()) else {
-        return skip("no meta node answers");
+        return skip(silence(meta));
     };
     if clocks.len() < 2 {
         return skip("one meta node alone cannot disagree");
@@ -196,7 +196,7 @@ pub fn addresses(facts: &Facts) -> Judgement {
 pub fn rtt(facts: &Facts) -> Judgement {
     let meta = meta(facts)?;
     let Some(slowest) = seen(meta).max_by_key(|s| s.rtt) else {
-        return skip("no meta node answers");
+        return skip(silence(meta));
     };
     let (rtt, warn) = (millis(slowest.rtt), facts.config.checks.rtt_p99_ms as f64);
     let status = super::above(rtt, warn, f64::INFINITY);

@@ -14,7 +14,9 @@ const ROUND_TRIPS: f64 = 10.0;
 /// Every endpoint answers as an etcd.
 pub fn endpoints(facts: &Facts) -> Judgement {
     let etcd = etcd(facts)?;
-    let silent: Vec<&EndpointFacts> = etcd.endpoints.iter().filter(|e| e.probe.status.is_err()).collect();
+    // Its status takes no login, so one that answers may refuse us all the same.
+    let is_bad = |e: &&EndpointFacts| e.probe.status.is_err() || e.probe.refusal().is_some();
+    let silent: Vec<&EndpointFacts> = etcd.endpoints.iter().filter(is_bad).collect();
     let slowest = etcd
         .endpoints
         .iter()
@@ -23,7 +25,9 @@ pub fn endpoints(facts: &Facts) -> Judgement {
     let warn = facts.config.checks.rtt_p99_ms as f64 * ROUND_TRIPS;
     let limit = format!("all, each within {}", ms(warn));
     let up = etcd.endpoints.len() - silent.len();
-    let answer = format!("{up} of {} answer", count(etcd.endpoints.len(), "endpoint"));
+    let refuses =
+        if silent.iter().any(|e| e.probe.refusal().is_some()) { " and let this node in" } else { "" };
+    let answer = format!("{up} of {} answer{refuses}", count(etcd.endpoints.len(), "endpoint"));
     if !silent.is_empty() {
         let told = silent.iter().map(|e| found_at(&e.probe)).collect::<Vec<_>>().join("; ");
         return Outcome::new(Status::Fail, format!("{answer}; {told}"), limit).fix(fixes(&silent)).made();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::changes::unplanned;
 use super::super::facts::{Facts, MetaFacts, Seen};
 use super::super::{Judgement, Outcome, Skip, Status};
-use super::{list, meta, past};
+use super::{list, meta, past, silence};
 use crate::clock::rfc3339;
 use crate::election::record::Freeze;
 use crate::store::open::look_command;
@@ -14,8 +14,9 @@ use crate::store::open::look_command;
 const LEADS: &str = "leader";
 
 fn answers(facts: &Facts) -> Result<Vec<&Seen>, Skip> {
-    let all: Vec<&Seen> = meta(facts)?.answers.iter().filter_map(|a| a.seen.as_ref().ok()).collect();
-    if all.is_empty() { Err(Skip::new("no meta node answers")) } else { Ok(all) }
+    let meta = meta(facts)?;
+    let all: Vec<&Seen> = meta.answers.iter().filter_map(|a| a.seen.as_ref().ok()).collect();
+    if all.is_empty() { Err(Skip::new(silence(meta))) } else { Ok(all) }
 }
 
 /// What the store and the members say, and the members that have answered; a skip where nobody has said anything.

@@ -10,12 +10,12 @@ use super::super::page::{Etcd, Learned};
 use super::super::{CHECKS, Status, catalog};
 use crate::clock::Instant;
 use crate::config;
-use crate::election::record::{Foreign, Freeze};
 use crate::diagnosis::advice;
+use crate::election::record::{Foreign, Freeze};
 use crate::journal::stalls::{RecordedHour, RecordedStall, StallLine, StallOf, StallRecord};
-use crate::store::StoreError;
 use crate::store::etcd::inspect::ListedMember;
 use crate::store::probe::{Alarm, MemberStatus, Probe};
+use crate::store::{Refusal, StoreError};
 
 fn facts(flags: &[(&str, &str)]) -> Facts {
     let mut all = vec![("node.id", "n".to_owned()), ("store.etcd.endpoints", "a:1,b:1,c:1".to_owned())];
@@ -150,6 +150,9 @@ fn what_is_wrong_with_etcd_is_judged() {
     };
     assert_judged("ETCD_001", &with_etcd(|e| offline(e, 1)), Some(Status::Fail));
     assert_judged("ETCD_003", &with_etcd(|e| offline(e, 1)), Some(Status::Warn));
+    let denied = || Err(StoreError::Refused(Refusal::Denied, "authentication failed".into()));
+    let refusing = |e: &mut EtcdFacts| e.endpoints.iter_mut().for_each(|e| e.probe.decided = denied());
+    assert_judged("ETCD_001", &with_etcd(refusing), Some(Status::Fail));
     let undecided = || Err(StoreError::Unknown("no leader".into()));
     let silent = |e: &mut EtcdFacts| e.endpoints.iter_mut().for_each(|e| e.probe.decided = undecided());
     let lost = |e: &mut EtcdFacts| (offline(e, 2), silent(e)).0;
