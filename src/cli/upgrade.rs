@@ -94,7 +94,7 @@ async fn look(target: &Addressees, without: &[String]) -> Result<Fitness, Failur
 /// Those members that do not say themselves that they take part, and see this leader.
 async fn silent(members: &[MemberInfo], target: &Addressees, token: Option<u64>) -> Vec<String> {
     let addresses = members.iter().map(|m| m.rpc_address.clone()).collect();
-    let all = Addressees { addresses, credentials: target.credentials.clone() };
+    let all = Addressees { addresses, credentials: target.credentials.clone(), unusable: None };
     let mut answers = std::pin::pin!(asking::all(&all).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
     let mut silent: Vec<(String, String)> =
         members.iter().map(|m| (m.uuid.clone(), m.node.clone())).collect();
