@@ -26,6 +26,7 @@ pub mod observer;
 pub mod peers;
 mod priority;
 mod raise;
+pub mod readiness;
 pub mod reads;
 mod remember;
 pub mod status;
@@ -65,6 +66,7 @@ use fuse::DeadMansSwitch;
 use main_loop::{MainLoop, Tenure};
 use observer::{Moment, Observer};
 use peers::Peers;
+use readiness::Readiness;
 use remember::Remembered;
 use status::{Role, Status};
 use tasks::Tasks;
@@ -102,6 +104,8 @@ pub struct DriverParts {
     pub guardian: Option<Arc<dyn Guardianship>>,
     /// The other members.
     pub peers: Arc<dyn Peers>,
+    /// Is this member ready to lead?
+    pub readiness: Readiness,
     /// Where to tell.
     pub telemetry: Telemetry,
     /// What runs while we lead.
@@ -258,6 +262,8 @@ impl Driver {
             main_tasks: parts.main_tasks,
             joined_once: Arc::default(),
         };
+        let following = readiness::follow(&parts.readiness, reports.clone());
+        shared.tasks.spawn(Box::pin(following));
         let driver = Self {
             elector,
             parts: shared,

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | Joining | registered under a new lease | Follower |
 //! | Joining | final refusal | Stopped |
-//! | Follower | a vacancy, our rank's turn, lease long enough | Claiming |
+//! | Follower | a vacancy, our rank's turn, lease long enough; not while we are unable to lead, and last while not ready | Claiming |
 //! | Follower | record names us, this incarnation, our current lease, new token (reclaim, hand-over) | Starting |
 //! | Follower, Claiming | `H` (claiming: `S`) passed, or our registration is gone | Joining (new lease) |
 //! | Follower, Claiming | our node id is another data dir's | Stopped |
@@ -58,5 +58,6 @@ pub mod event;
 pub mod exit;
 pub mod history;
 pub mod lease;
+pub mod readiness;
 pub mod record;
 pub mod renewal;

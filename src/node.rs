@@ -31,6 +31,7 @@ use crate::diagnosis::checks::background::{self, BackgroundParts, Latest};
 use crate::driver::fuse::{DeadMansSwitch, Fuse};
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{MainLoop, MainLoopEnd};
+use crate::driver::readiness::Readiness;
 use crate::driver::status::Status;
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::exit::Exit;
@@ -231,6 +232,7 @@ impl NodeBuilder {
             data_dir,
             fuse,
             guardian: guardianship(keeper, &self.config)?,
+            readiness: Readiness::default(),
             peers: Arc::new(ConnectedPeers::new(tools.credentials.clone())),
             telemetry: telemetry.clone(),
             main_loop,

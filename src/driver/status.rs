@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::election::elector::{Elector, State};
 use crate::election::lease::LeaseTiming;
+use crate::election::readiness::Unready;
 use crate::election::record::{Freeze, LeaderRecord, MemberId, Revision, Tenure, Token, View};
 
 /// How old a view may be where no lease says so: there is no leader in it, and we have no lease either.
@@ -46,6 +47,8 @@ pub struct Status {
     pub ttl: Option<Duration>,
     /// The election as we see it.
     pub view: View,
+    /// Why this member is not ready to lead, as it was told; `None`: it is, as far as that goes.
+    pub unready: Option<Unready>,
     /// When the store last confirmed this view.
     pub confirmed_at: Instant,
 }
@@ -101,17 +104,18 @@ impl Status {
             holds_until: elector.lease().map(|l| l.holds_until()),
             ttl: elector.lease().map(|l| l.timing().ttl()),
             view: elector.view().clone(),
+            unready: elector.unready().cloned(),
             confirmed_at,
         }
     }
 
     /// Is the later one the same view, of a lease that was renewed or a store that has confirmed it?
     pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
-        let Self { me, cluster, role, token, holds_until, ttl, view, confirmed_at: _ } = self;
-        let unchanged = (me, cluster, role, token, ttl, view);
+        let Self { me, cluster, role, token, holds_until, ttl, view, unready, confirmed_at: _ } = self;
+        let unchanged = (me, cluster, role, token, ttl, view, unready);
         let has_lease = holds_until.is_some() == later.holds_until.is_some();
-        let Self { me, cluster, role, token, holds_until: _, ttl, view, confirmed_at: _ } = later;
-        has_lease && unchanged == (me, cluster, role, token, ttl, view)
+        let Self { me, cluster, role, token, holds_until: _, ttl, view, unready, confirmed_at: _ } = later;
+        has_lease && unchanged == (me, cluster, role, token, ttl, view, unready)
     }
 
     /// Is enough of our lease left to start a main loop now?
@@ -137,6 +141,9 @@ impl Status {
     pub(super) fn unready(&self, now: Instant) -> Option<String> {
         if self.role != Role::Follower {
             return Some(format!("it is {}", self.role.as_str()));
+        }
+        if let Some(unready) = &self.unready {
+            return Some(unready.why.clone());
         }
         (!self.allows_start(now))
             .then(|| "too little of its lease is left, as of its last renewal".to_owned())

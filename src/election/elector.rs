@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::event::{Action, Event, ReadAnswer, ReadId, RenewAnswer};
 use super::history::{Ending, Reason, Transition};
 use super::lease::{Lease, LeaseId, LeaseTiming};
+use super::readiness::Unready;
 use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
@@ -179,6 +180,8 @@ pub struct Elector {
     failback: Failback,
     /// What somebody has asked for since the start.
     priority: Option<AskedPriority>,
+    /// Why we are not ready to lead; `None`: we are.
+    unready: Option<Unready>,
     nonce: Nonce,
     actions: VecDeque<Action>,
 }
@@ -199,6 +202,7 @@ impl Elector {
             floor: None,
             failback: Failback::default(),
             priority: None,
+            unready: None,
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
@@ -227,6 +231,11 @@ impl Elector {
     /// The priority to register with, if somebody has asked for another one since the start.
     pub fn priority(&self) -> Option<u16> {
         self.priority.map(|asked| asked.now)
+    }
+
+    /// Why we are not ready to lead, as we were told; `None`: we are.
+    pub fn unready(&self) -> Option<&Unready> {
+        self.unready.as_ref()
     }
 
     /// The lease we rely on.
@@ -362,6 +371,7 @@ impl Elector {
             Event::Shutdown(reason) => self.on_shutdown(now, reason, None),
             Event::StepDown(wanted) => self.on_shutdown(now, Reason::ResignedRequest, wanted),
             Event::SetPriority(priority) => self.on_set_priority(priority),
+            Event::Readiness(unready) => self.on_readiness(now, unready),
             Event::Prepare(token) => self.on_prepare(now, token),
             Event::Prepared(ready) => self.on_prepared(now, &ready),
             Event::HandedOver(answer) => self.on_handed_over(now, answer),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::history::{Ending, Reason, Transition};
 use super::lease::LeaseId;
+use super::readiness::Unready;
 use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use crate::clock::Instant;
 
@@ -68,6 +69,8 @@ pub enum Event {
     StepDown(Option<String>),
     /// An operator asked for another priority, until the process ends.
     SetPriority(u16),
+    /// This member is not ready to lead, for this reason; `None`: it is.
+    Readiness(Option<Unready>),
     /// The leader of this tenure asks whether we would take over.
     Prepare(Token),
     /// Answers [`Action::Prepare`]: the candidates that are ready.

@@ -63,6 +63,7 @@ fn status(leader: record::Leader) -> Status {
         holds_until: Some(Instant::from_millis(9_930)),
         ttl: Some(Duration::from_secs(10)),
         view: View { revision: Revision(50), leader, members, ..View::default() },
+        unready: None,
         confirmed_at: Instant::default(),
     }
 }

@@ -7,6 +7,7 @@ use crate::clock::Instant;
 use crate::election::event::{Action, ClaimAnswer, Joined};
 use crate::election::history::{Ending, Reason, Transition};
 use crate::election::lease::{Lease, RANK_DELAY};
+use crate::election::readiness::Unready;
 use crate::election::record::{Leader, Nonce, Revision, Token, View};
 
 /// How soon a claim that the store refuses (it is full, or we have no permission) is tried again.
@@ -115,21 +116,18 @@ impl Elector {
 
 impl Elector {
     pub(super) fn campaign(&mut self, now: Instant) {
-        let observes = self.observes();
+        let place = match self.view.leader {
+            Leader::Vacant if self.view.freeze.is_none() && !self.observes() => self.place(),
+            Leader::Vacant | Leader::Held(_) | Leader::Foreign(_) => None,
+        };
         let State::Follower { claim_at } = &mut self.state else {
             return;
         };
-        let rank = match self.view.leader {
-            Leader::Vacant if self.view.freeze.is_none() && !observes => {
-                self.view.rank(&self.settings.me.node)
-            }
-            Leader::Vacant | Leader::Held(_) | Leader::Foreign(_) => None,
-        };
-        let Some(rank) = rank else {
+        let Some(place) = place else {
             *claim_at = None;
             return;
         };
-        let delay = RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX);
+        let delay = RANK_DELAY * u32::try_from(place).unwrap_or(u32::MAX);
         let due = *claim_at.get_or_insert(now + delay);
         let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
             return;
@@ -145,6 +143,29 @@ impl Elector {
             lease: lease.id(),
             generation: self.generation,
         });
+    }
+
+    /// Our place in the queue for a vacancy. One that is not ready queues behind everybody who might be, or not at all.
+    fn place(&self) -> Option<usize> {
+        let rank = self.view.rank(&self.settings.me.node)?;
+        match &self.unready {
+            None => Some(rank),
+            Some(unready) if unready.claims_last => Some(rank + self.view.members.len()),
+            Some(_) => None,
+        }
+    }
+
+    /// A claim that was sent stays as it is: whoever wins starts its main loop, or hands over after `start_timeout`.
+    pub(super) fn on_readiness(&mut self, now: Instant, unready: Option<Unready>) {
+        let before = self.place();
+        self.unready = unready;
+        if before == self.place() {
+            return;
+        }
+        if let State::Follower { claim_at } = &mut self.state {
+            *claim_at = None;
+            self.campaign(now);
+        }
     }
 
     pub(super) fn on_claimed(

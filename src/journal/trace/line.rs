@@ -15,6 +15,7 @@ use crate::election::event::{
 };
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
+use crate::election::readiness::Unready;
 use crate::election::record::{Nonce, Revision, Token};
 use view::{TracedView, Who};
 
@@ -115,6 +116,8 @@ pub enum Heard {
     StepDown(Option<String>),
     /// See [`Event::SetPriority`].
     SetPriority(u16),
+    /// See [`Event::Readiness`]; why not, and whether it claims last.
+    Readiness(Option<(String, bool)>),
     /// See [`Event::Prepare`].
     Prepare(u64),
     /// See [`Event::Prepared`].
@@ -238,6 +241,9 @@ impl From<&Event> for Heard {
             Event::Shutdown(reason) => Heard::Shutdown(reason.as_str().into()),
             Event::StepDown(wanted) => Heard::StepDown(wanted.clone()),
             Event::SetPriority(priority) => Heard::SetPriority(*priority),
+            Event::Readiness(unready) => {
+                Heard::Readiness(unready.as_ref().map(|u| (u.why.clone(), u.claims_last)))
+            }
             Event::Prepare(token) => Heard::Prepare(token.get()),
             Event::Prepared(ready) => Heard::Prepared(ready.iter().map(|r| (&r.member).into()).collect()),
             Event::HandedOver(answer) => Heard::HandedOver((*answer).into()),
@@ -291,6 +297,9 @@ impl TryFrom<Heard> for Event {
             Heard::Shutdown(reason) => Event::Shutdown(read_reason(&reason)?),
             Heard::StepDown(wanted) => Event::StepDown(wanted),
             Heard::SetPriority(priority) => Event::SetPriority(priority),
+            Heard::Readiness(unready) => {
+                Event::Readiness(unready.map(|(why, claims_last)| Unready { why, claims_last }))
+            }
             Heard::Prepare(token) => Event::Prepare(read_token(token)?),
             Heard::Prepared(ready) => {
                 let ready = ready.into_iter().map(|who| Ok(Ready { member: who.read()? }));
@@ -471,6 +480,8 @@ mod tests {
             Event::StoreChanged("how".into()),
             Event::StepDown(Some("n2".into())),
             Event::SetPriority(7),
+            Event::Readiness(Some(Unready { why: "cold".into(), claims_last: true })),
+            Event::Readiness(None),
             Event::Prepare(token),
             Event::Prepared(vec![Ready { member: view().members[1].registration.member.clone() }]),
         ];

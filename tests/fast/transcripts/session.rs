@@ -13,6 +13,7 @@
 //! | `claimed nonce=1 won=7`, `claimed nonce=1 lost` (or `refused`, `unknown`) | a claim was |
 //! | `registered 9`, `registered failed` | a registration was |
 //! | `released yes`, `released no` | a release was |
+//! | `unready last`, `unready never`, `ready` | it is not ready and claims last, or never; it is |
 //! | `prepare 6` | the leader of this tenure asks whether we would take over |
 //! | `store-changed` | the store went back in time, or is another one |
 //! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
@@ -28,6 +29,7 @@ use metad::election::event::{
 };
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
+use metad::election::readiness::Unready;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Nonce, Revision};
 
 use super::args::{Args, duration, instant, number};
@@ -142,6 +144,15 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
         }),
         "released" => Event::Released(yes(args.need_word("yes or no")?)?),
         "main-loop-ended" => Event::MainLoopEnded(args.word().map(code).transpose()?),
+        "ready" => Event::Readiness(None),
+        "unready" => Event::Readiness(Some(Unready {
+            why: "cold".into(),
+            claims_last: match args.need_word("last or never")? {
+                "last" => true,
+                "never" => false,
+                other => return Err(format!("`{other}` is neither last nor never")),
+            },
+        })),
         "prepare" => Event::Prepare(token(args.need_word("the token")?)?),
         "set-priority" => {
             Event::SetPriority(args.need_word("the priority")?.parse().map_err(|_| "no number")?)

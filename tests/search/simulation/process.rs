@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use metad::driver::data_dir::{DataDir, DataDirError};
+use metad::driver::readiness::Readiness;
 use metad::driver::{self, DriverParts, Timeouts};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
@@ -228,6 +229,7 @@ impl Player {
         let manners = Manners::draw(&world);
         let (sim, h, pid) = (self.sim.clone(), machine.h, machine.pid);
         DriverParts {
+            readiness: Readiness::default(),
             store: shared.clone(),
             main_store: shared.clone(),
             places: shared.clone(),
