@@ -39,6 +39,7 @@ use crate::election::exit::Exit;
 use crate::node::exit_timer;
 use crate::telemetry::log;
 use args::{Cli, Command};
+use serve::Runs;
 
 /// Something that went wrong: for a person, and as a code.
 struct Failure {
@@ -84,8 +85,10 @@ pub fn main() -> ExitCode {
 
 fn command(command: Command) -> Result<i32, Failure> {
     match command {
-        Command::Serve(args) => serve::serve(args, vec![]),
-        Command::Run(args) => serve::serve(args.serve, args.command),
+        Command::Serve(args) => serve::serve(args, Runs::default()),
+        Command::Run(args) => {
+            serve::serve(args.serve, Runs { command: args.command, stands_by: args.standby })
+        }
         Command::Guardian(args) => sidecar::guardian(&args),
         Command::Config(args) => settings::config(&args),
         Command::Completions { shell } => completions::print(shell),

@@ -41,6 +41,8 @@ mod process;
 #[cfg(feature = "node")]
 mod program;
 #[cfg(feature = "node")]
+mod promotion;
+#[cfg(feature = "node")]
 mod revoke;
 pub mod rules;
 #[cfg(feature = "node")]

@@ -3,12 +3,14 @@
 //! It exists only while a [`Leadership`] does, checks it before every effect, and writes only through it. This
 //! module must not know how leadership is won.
 
+mod backoff;
 pub mod barrier;
 pub mod cluster;
 pub mod codec;
 pub mod deadline_page;
 pub mod payload;
 pub mod request_queue;
+pub mod standby;
 pub mod store;
 pub mod tick;
 pub mod watchdog;

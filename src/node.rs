@@ -7,6 +7,7 @@ pub mod exit_timer;
 mod guardians;
 mod leader_hook;
 mod listeners;
+mod main_loops;
 mod open;
 mod peers;
 pub mod security;
@@ -31,24 +32,17 @@ use crate::diagnosis::checks::background::{self, BackgroundParts, Latest};
 use crate::driver::fuse::{DeadMansSwitch, Fuse};
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{MainLoop, MainLoopEnd};
-use crate::driver::readiness::Readiness;
 use crate::driver::status::Status;
 use crate::driver::{self, DriverHandle, DriverParts, Timeouts};
 use crate::election::exit::Exit;
 use crate::election::history::{Ending, Reason};
 use crate::guardian::keeper::Keeper;
-use crate::guardian::{self, NoGuardian, Refused};
 use crate::journal::Past;
 use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
-use crate::meta::barrier::BarrierSettings;
-use crate::meta::cluster::ClusterLoop;
-use crate::meta::deadline_page::DeadlinePage;
-use crate::meta::payload::Payload;
-use crate::meta::request_queue::{RequestQueue, Served};
-use crate::meta::tick::TickLoop;
-use crate::meta::watchdog::WatchdogSocket;
+use crate::meta::request_queue::RequestQueue;
+use crate::meta::standby::Candidate;
 use crate::store;
 use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
@@ -58,6 +52,7 @@ use crate::tls::files::FileError;
 use guardians::{guardianship, keeper};
 use leader_hook::LeaderHook;
 use listeners::{Listeners, bind, registration};
+use main_loops::Wanted;
 use peers::ConnectedPeers;
 use security::SecurityFiles;
 use watched::{Observers, Tools, Watched};
@@ -91,13 +86,18 @@ pub enum ReloadError {
 /// Makes a [`Node`].
 pub struct NodeBuilder {
     config: Config,
-    main_loop: Option<Box<dyn MainLoop>>,
-    command: Vec<String>,
+    wanted: Wanted,
     guardian_program: Option<PathBuf>,
     events: Option<Printer>,
     trace: Option<Trace>,
     accept_new_store: bool,
     on_end: fn(&Ending),
+}
+
+/// Makes a [`Node`] whose main loop is given what was made on every candidate; see [`NodeBuilder::standby`].
+pub struct StandbyBuilder<F> {
+    node: NodeBuilder,
+    warm_up: F,
 }
 
 /// A running member of the cluster.
@@ -143,13 +143,31 @@ impl NodeBuilder {
 
     /// The same for an implementation of [`MainLoop`].
     pub fn boxed_main_loop(mut self, main_loop: Box<dyn MainLoop>) -> Self {
-        self.main_loop = Some(main_loop);
+        self.wanted.own = Some(Box::new(|_, _, _| main_loop));
         self
+    }
+
+    /// Makes what the main loop needs on every candidate, as soon as it starts, so that a new leader works at once. Until it
+    /// is made nobody hands over to this node, and it claims a vacancy after all others. It may do nothing that only a
+    /// leader may do. It is called again, after a pause, if it panics.
+    pub fn standby<F, Fut, W>(self, warm_up: F) -> StandbyBuilder<F>
+    where
+        F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = W> + Send + 'static,
+        W: Send + 'static,
+    {
+        StandbyBuilder { node: self, warm_up }
     }
 
     /// Runs this program while the node leads. It needs a guardian.
     pub fn command(mut self, command: Vec<String>) -> Self {
-        self.command = command;
+        self.wanted.command = command;
+        self
+    }
+
+    /// The program runs on every candidate and stands by; it leads when it is told so.
+    pub fn stands_by(mut self, stands_by: bool) -> Self {
+        self.wanted.stands_by = stands_by;
         self
     }
 
@@ -192,7 +210,7 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
         check_wall_clock()?;
-        check_command(&self.command)?;
+        self.wanted.check()?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let security_files = SecurityFiles::open(&self.config)?;
         let credentials = security_files.credentials.clone();
@@ -205,10 +223,8 @@ impl NodeBuilder {
         let fuse: Arc<dyn DeadMansSwitch> = Arc::new(Fuse::start().map_err(no_thread)?);
         let keeper = keeper(&self.config, self.guardian_program, fuse.horizon(), folder.lock()).await;
         let requests = RequestQueue::default();
-        let runs_program = !self.command.is_empty();
-        let serves_cluster = self.main_loop.is_none() && !runs_program;
-        let main_loop =
-            served_loop(self.main_loop, self.command, &keeper, &self.config, requests.clone(), &tools)?;
+        let (runs_program, serves_cluster) = (self.wanted.runs_program(), self.wanted.serves_cluster());
+        let made = self.wanted.make(&keeper, &self.config, requests.clone(), &tools)?;
         let keeper = keeper.ok();
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
@@ -218,8 +234,9 @@ impl NodeBuilder {
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
-        let Observers { mut all, past, looks } = watched.observers(&registration, file, past, self.trace);
-        all.extend(main_loop.observer());
+        let Observers { mut all, past, looks } =
+            watched.observers(&registration, file, past, self.trace, made.observer);
+        all.extend(made.main_loop.observer());
         let parts = DriverParts {
             places: store.clone(),
             store,
@@ -232,10 +249,10 @@ impl NodeBuilder {
             data_dir,
             fuse,
             guardian: guardianship(keeper, &self.config)?,
-            readiness: Readiness::default(),
+            readiness: made.readiness,
             peers: Arc::new(ConnectedPeers::new(tools.credentials.clone())),
             telemetry: telemetry.clone(),
-            main_loop,
+            main_loop: made.main_loop,
             main_tasks: Arc::new(tokio::runtime::Handle::current()),
             observers: all,
             on_end: Box::new(self.on_end),
@@ -261,16 +278,26 @@ impl NodeBuilder {
     }
 }
 
-fn no_thread(e: std::io::Error) -> StartError {
-    StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") }
+// === impl StandbyBuilder ===
+
+impl<F> StandbyBuilder<F> {
+    /// Runs this while the node leads, with what was made. Otherwise as [`NodeBuilder::main_loop`].
+    pub fn main_loop<Fut, W, M, Main>(self, main_loop: M) -> NodeBuilder
+    where
+        F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = W> + Send + 'static,
+        W: Send + 'static,
+        M: FnOnce(Leadership, W) -> Main + Send + 'static,
+        Main: Future<Output = ()> + Send + 'static,
+    {
+        let mut node = self.node;
+        node.wanted.own = Some(main_loops::warm(self.warm_up, main_loop));
+        node
+    }
 }
 
-/// Could the program be started, if there is one?
-fn check_command(command: &[String]) -> Result<(), StartError> {
-    let Some(program) = command.first() else { return Ok(()) };
-    guardian::look_for(program).map_err(cannot_run)?;
-    let too_long = |message| StartError { exit: Exit::Usage, message };
-    guardian::check_length(command).map_err(too_long)
+fn no_thread(e: std::io::Error) -> StartError {
+    StartError { exit: Exit::Internal, message: format!("cannot start a thread: {e}") }
 }
 
 /// No answer over HTTP can be dated before the epoch.
@@ -294,80 +321,6 @@ fn rpc_parts(
     let Tools { clock, telemetry, credentials } = tools;
     let look_command = store::open::look_command(config).into();
     RpcParts { driver, past, look_command, clock, requests, serves_cluster, telemetry, credentials, checks }
-}
-
-/// The main loop that is wanted, with the request queue in front of it.
-fn served_loop(
-    own: Option<Box<dyn MainLoop>>,
-    command: Vec<String>,
-    keeper: &Result<Keeper, NoGuardian>,
-    config: &Config,
-    requests: RequestQueue,
-    tools: &Tools,
-) -> Result<Box<dyn MainLoop>, StartError> {
-    let Tools { clock, telemetry, .. } = tools.clone();
-    let main_loop: Box<dyn MainLoop> = match own {
-        _ if !command.is_empty() => Box::new(payload(command, keeper, config, clock)?),
-        Some(own) => own,
-        None => Box::new(cluster_loop(config, requests.clone(), clock, telemetry)),
-    };
-    Ok(Box::new(Served { main_loop, requests }))
-}
-
-fn payload(
-    command: Vec<String>,
-    keeper: &Result<Keeper, NoGuardian>,
-    config: &Config,
-    clock: Arc<dyn Clock>,
-) -> Result<Payload, StartError> {
-    let keeper = keeper.as_ref().map_err(|why| StartError {
-        exit: Exit::Config,
-        message: format!(
-            "a program as the main loop needs the guardian: {why}\nfix: set node.guardian = true; in a container run \
-             metad under an init (docker run --init); pidfd needs Linux 5.3, and a seccomp filter must allow it"
-        ),
-    })?;
-    let subreaper = guardian::tree::become_subreaper();
-    subreaper.map_err(|e| StartError {
-        exit: Exit::Internal,
-        message: format!("cannot become a subreaper: {e}"),
-    })?;
-    let deadline = DeadlinePage::create().map_err(|e| StartError {
-        exit: Exit::Internal,
-        message: format!("cannot make the page for METAD_DEADLINE_FD: {e}"),
-    })?;
-    let watchdog = timeout(config.meta.main_loop_timeout_secs).map(WatchdogSocket::new);
-    Ok(Payload { command, keeper: keeper.clone(), watchdog, restart: config.meta.restart, clock, deadline })
-}
-
-fn cannot_run(refused: Refused) -> StartError {
-    let exit = refused.code.map_or(Exit::Internal, Exit::MainLoop);
-    StartError { exit, message: format!("{refused}\nfix: name an executable program, or give its full path") }
-}
-
-fn cluster_loop(
-    config: &Config,
-    requests: RequestQueue,
-    clock: Arc<dyn Clock>,
-    telemetry: Telemetry,
-) -> ClusterLoop {
-    let meta = &config.meta;
-    ClusterLoop {
-        barriers: BarrierSettings {
-            interval: Duration::from_millis(meta.barrier_interval_ms),
-            collect_timeout: Duration::from_millis(meta.barrier_collect_timeout_ms),
-            checkpoint_frequency: meta.checkpoint_frequency,
-            failures_max: u32::try_from(meta.barrier_failures_max).unwrap_or(u32::MAX),
-            in_flight_max: usize::try_from(meta.in_flight_barrier_nums).unwrap_or(usize::MAX),
-        },
-        max_heartbeat_interval: Duration::from_secs(meta.max_heartbeat_interval_secs),
-        start_timeout: Duration::from_secs(meta.start_timeout_secs),
-        tick: (meta.tick_interval_ms > 0)
-            .then(|| TickLoop { interval: Duration::from_millis(meta.tick_interval_ms) }),
-        requests,
-        clock,
-        telemetry,
-    }
 }
 
 fn timeouts(config: &Config) -> Timeouts {
@@ -422,8 +375,7 @@ impl Node {
     pub fn builder(config: Config) -> NodeBuilder {
         NodeBuilder {
             config,
-            main_loop: None,
-            command: Vec::new(),
+            wanted: Wanted::default(),
             guardian_program: None,
             events: None,
             trace: None,

@@ -133,6 +133,9 @@ pub(super) struct GuardianArgs {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) serve: ServeArgs,
+    /// Start the program on every candidate, where it stands by until its node leads (METAD_PROMOTE_FD)
+    #[arg(long)]
+    pub(super) standby: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<String>,

@@ -15,8 +15,17 @@ use crate::telemetry::event;
 use crate::telemetry::log::{self, Format, LogError, LogFilter};
 use crate::telemetry::printer::Printer;
 
-/// Runs a node until it is done. With a command, that is the main loop.
-pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failure> {
+/// What runs as the main loop.
+#[derive(Default)]
+pub(super) struct Runs {
+    /// The program and its arguments; empty: the built-in one.
+    pub(super) command: Vec<String>,
+    /// It stands by until this node leads.
+    pub(super) stands_by: bool,
+}
+
+/// Runs a node until it is done.
+pub(super) fn serve(args: ServeArgs, runs: Runs) -> Result<i32, Failure> {
     if init::is_asked(args.init) {
         return init::run()
             .map_err(|e| Failure::new(Exit::Internal.code(), format!("cannot be an init: {e}")));
@@ -36,7 +45,7 @@ pub(super) fn serve(args: ServeArgs, command: Vec<String>) -> Result<i32, Failur
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
     let trace = trace(args.trace_file)?;
     let reload = Reload { args: args.settings, running: config.clone(), filter, verbose: args.verbose };
-    let done = runtime.block_on(run(config, command, (events, trace), args.accept_new_store, reload));
+    let done = runtime.block_on(run(config, runs, (events, trace), args.accept_new_store, reload));
     exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us
     log::flush();
@@ -81,7 +90,7 @@ fn no_log(e: LogError) -> Failure {
 
 async fn run(
     config: Config,
-    command: Vec<String>,
+    runs: Runs,
     (events, trace): (Option<Printer>, Option<Trace>),
     accept_new_store: bool,
     mut reload: Reload,
@@ -94,7 +103,8 @@ async fn run(
         builder = builder.trace(trace);
     }
     // The kernel's own name for our program: right even after the file was replaced by an upgrade.
-    builder = builder.command(command).guardian_program("/proc/self/exe".into());
+    builder =
+        builder.command(runs.command).stands_by(runs.stands_by).guardian_program("/proc/self/exe".into());
     let refused = |e: StartError| Failure::new(e.exit.code(), e.message);
     let node = builder.start().await.map_err(refused)?;
     let (reloader, handle) = (node.reloader(), node.handle());

@@ -100,8 +100,16 @@ fn host_name() -> Option<String> {
 }
 
 /// Variables of metad that set no key: for its commands, and for the programs that it runs.
-const READ_ELSEWHERE: [&str; 6] =
-    ["METAD_CONFIG", "METAD_META", "METAD_TRACE", "METAD_TOKEN", "METAD_CLUSTER", "METAD_UNDER_INIT"];
+const READ_ELSEWHERE: [&str; 8] = [
+    "METAD_CONFIG",
+    "METAD_META",
+    "METAD_TRACE",
+    "METAD_TOKEN",
+    "METAD_CLUSTER",
+    "METAD_UNDER_INIT",
+    "METAD_ROLE",
+    "METAD_PROMOTE_FD",
+];
 
 /// What Kubernetes sets for a service whose name begins with metad.
 fn is_of_kubernetes(name: &str) -> bool {
@@ -145,7 +153,7 @@ impl Layers {
         let mut unread = Vec::new();
         let env: Vec<_> = env.collect();
         // A program that metad runs has metad's own variables.
-        let is_its_program = env.iter().any(|(name, _)| name == "METAD_TOKEN");
+        let is_its_program = env.iter().any(|(name, _)| name == "METAD_TOKEN" || name == "METAD_PROMOTE_FD");
         for (name, text) in env.into_iter().filter(|(name, _)| name.starts_with("METAD_")) {
             if !name["METAD_".len()..].contains("__") {
                 let is_ours =

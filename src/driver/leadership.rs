@@ -223,6 +223,11 @@ impl Leadership {
         DeadlineWarnings::new(self.clone(), fraction)
     }
 
+    /// When the main loop is told to stop, unless the lease is renewed before; `None`: leadership is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.inner.horizon.step_down_at()
+    }
+
     /// A sign of life. From the first one on, a main loop that gives none for `main_loop_timeout_secs` counts as
     /// hung: it is ended, the record is given up, and the process exits with code 75. Costs one atomic addition.
     pub fn heartbeat(&self) {

@@ -34,6 +34,8 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// Variables for the numbers of its further descriptors, which come in this order after the standard streams.
     pub descriptors: Vec<String>,
+    /// It stands by: it gets a pipe, and may act only when a line arrives there.
+    pub stands_by: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +49,11 @@ pub(super) enum ToGuardian {
     /// To be answered with its number.
     Ping(u64),
     Run(Program),
+    /// This run's program leads from now on: it gets this line.
+    Promote {
+        run: u64,
+        line: String,
+    },
     Terminate,
     Kill,
     /// For the program alone, by its number.
@@ -64,6 +71,11 @@ pub(super) enum FromGuardian {
     Refused {
         run: u64,
         refused: Refused,
+    },
+    /// The line has been written, or why not.
+    Promoted {
+        run: u64,
+        refused: Option<Refused>,
     },
     Ended {
         run: u64,
@@ -94,7 +106,8 @@ pub struct Refused {
 impl Program {
     /// Does it fit into one message to the guardian? Otherwise how long it is, and how long it may be.
     pub(super) fn fits(command: &[String]) -> Result<(), (usize, usize)> {
-        let program = Program { run: 0, command: command.to_vec(), env: vec![], descriptors: vec![] };
+        let program =
+            Program { run: 0, command: command.to_vec(), env: vec![], descriptors: vec![], stands_by: true };
         let bytes = serde_json::to_vec(&ToGuardian::Run(program)).map_or(usize::MAX, |json| json.len());
         let most = MESSAGE_BYTES_MAX - OWN_BYTES_MAX;
         if bytes <= most { Ok(()) } else { Err((bytes, most)) }

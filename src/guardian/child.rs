@@ -157,6 +157,20 @@ impl Guardian {
         }
     }
 
+    /// Has a program that stands by lead: it gets this line once everything is armed that ends it in time.
+    ///
+    /// # Errors
+    /// See [`RunError`]; a program that is refused goes on standing by.
+    pub async fn promote(&self, run: u64, line: String) -> Result<(), RunError> {
+        self.link.send(&ToGuardian::Promote { run, line })?;
+        let is_this = |s: &Said| s.promoted.as_ref().is_some_and(|(number, _)| *number == run);
+        let said = self.until(|s| is_this(s) || s.lost.is_some()).await;
+        match (said.promoted, said.lost) {
+            (Some((number, promoted)), _) if number == run => Ok(promoted?),
+            (_, lost) => Err(io::Error::other(format!("it {}", lost.unwrap_or("died"))).into()),
+        }
+    }
+
     /// Waits until nothing of this run's tree is left: the program's exit code. `Err`: the guardian died, or does not
     /// answer; what is left of the tree becomes ours.
     pub async fn ended(&self, run: u64) -> Result<Option<i32>, NoGuardian> {

@@ -27,6 +27,8 @@ pub(super) struct Said {
     pub(super) ready: bool,
     /// The last run of the program that was started, or could not be.
     pub(super) started: Option<(u64, Result<u32, Refused>)>,
+    /// The last run of a program that was promoted, or could not be.
+    pub(super) promoted: Option<(u64, Result<(), Refused>)>,
     /// The last run of which nothing is left, with the program's own exit code.
     pub(super) ended: Option<(u64, Option<i32>)>,
     /// It is of no use any more, because it did this.
@@ -103,6 +105,9 @@ async fn hear(channel: &AsyncFd<Channel>, tell: &watch::Sender<Said>, pings: &mu
         FromGuardian::Ready => said(&|s| s.ready = true),
         FromGuardian::Started { run, pid } => said(&|s| s.started = Some((run, Ok(pid)))),
         FromGuardian::Refused { run, refused } => said(&|s| s.started = Some((run, Err(refused.clone())))),
+        FromGuardian::Promoted { run, refused } => {
+            said(&|s| s.promoted = Some((run, refused.clone().map_or(Ok(()), Err))));
+        }
         FromGuardian::Ended { run, code } => said(&|s| s.ended = Some((run, code))),
     }
     true

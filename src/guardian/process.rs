@@ -11,11 +11,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::channel::{Channel, FromGuardian, Program, Refused, ToGuardian};
+use super::channel::{Channel, FromGuardian, Program, ToGuardian};
 use super::child::FDS_VARIABLE;
 use super::exit_report::{ExitReport, LAST_TIMEOUT, WRITE_TIMEOUT, Writing};
 use super::horizon::Horizon;
 use super::kernel_timer::KernelTimer;
+use super::promotion::{self, NumberKept};
 use super::revoke::Revoker;
 use super::rules::{self, GuardianRules, KILLING_MAY_TAKE, Last, Timer};
 use super::run::Run;
@@ -46,6 +47,7 @@ struct Process {
     revoker: Option<Revoker>,
     rules: GuardianRules,
     run: Option<Run>,
+    number_kept: NumberKept,
     /// We have killed the main process.
     killed: bool,
 }
@@ -63,6 +65,7 @@ pub fn run_if_asked() {
 
 fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
     rustix::thread::set_name(NAME)?;
+    let number_kept = NumberKept::new()?; // before anything else is opened
     ignore_signals();
     tree::become_subreaper()?;
     // SAFETY: whoever started us left these descriptors open for us, and told nobody else.
@@ -87,6 +90,7 @@ fn run([socket, main_process, page, lock]: [i32; 4]) -> io::Result<()> {
         revoker: None,
         rules: GuardianRules::default(),
         run: None,
+        number_kept,
         killed: false,
     };
     process.watch()?;
@@ -194,6 +198,7 @@ impl Process {
         match &self.run {
             None => rules::ProgramState::None,
             Some(run) if run.is_dying() => rules::ProgramState::Dies,
+            Some(run) if run.stands_by() => rules::ProgramState::Waits,
             Some(_) => rules::ProgramState::Runs,
         }
     }
@@ -242,6 +247,7 @@ impl Process {
             ToGuardian::Moved => {} // the timers are set anew after every message
             ToGuardian::Ping(number) => self.say(&FromGuardian::Pong(number)),
             ToGuardian::Run(program) => self.start(&program, streams),
+            ToGuardian::Promote { run, line } => self.promote(run, &line),
             ToGuardian::Signal(number) => {
                 if let (Some(run), Some(signal)) = (&self.run, Signal::from_named_raw(number)) {
                     run.signal(signal);
@@ -256,12 +262,14 @@ impl Process {
     /// Starts the program, unless its time is over already: the message may be older than a pause of the machine. The
     /// kernel timer first: nothing runs that it does not end.
     fn start(&mut self, program: &Program, streams: Vec<OwnedFd>) {
-        let now = OsClock.now();
-        let refuse = |why: &str| Refused { why: why.into(), code: None, may_pass: false };
-        let may_start = self.rules.may_start(now, &self.horizon, self.program());
-        let started = may_start.map_err(refuse).and_then(|until| {
-            self.kernel_timer.arm(now, until);
-            Run::start(program, streams)
+        let (now, state) = (OsClock.now(), self.program());
+        let may_start = match program.stands_by {
+            true => self.rules.may_stand_by(state).map(|()| None),
+            false => self.rules.may_start(now, &self.horizon, state).map(Some),
+        };
+        let started = may_start.map_err(promotion::refused).and_then(|until| {
+            until.iter().for_each(|until| self.kernel_timer.arm(now, *until));
+            Run::start(program, streams, &mut self.number_kept)
         });
         match started {
             Ok(run) => {
@@ -270,6 +278,23 @@ impl Process {
             }
             Err(refused) => self.say(&FromGuardian::Refused { run: program.run, refused }),
         }
+    }
+
+    /// Tells a program that stands by that it leads, unless its time is over already. As at a start, the kernel timer comes
+    /// first: the program may act as soon as it reads the line.
+    fn promote(&mut self, number: u64, line: &str) {
+        let now = OsClock.now();
+        let may_promote = self.rules.may_promote(now, &self.horizon, self.program());
+        let run = self.run.as_mut().filter(|run| run.number == number);
+        let promoted = match (may_promote, run) {
+            (Ok(until), Some(run)) => {
+                self.kernel_timer.arm(now, until);
+                run.promote(line)
+            }
+            (Err(why), _) => Err(promotion::refused(why)),
+            (Ok(_), None) => Err(promotion::refused("this run has ended")),
+        };
+        self.say(&FromGuardian::Promoted { run: number, refused: promoted.err() });
     }
 
     fn say(&self, message: &FromGuardian) {

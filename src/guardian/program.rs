@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 use super::channel::{OWN_BYTES_MAX, Program, Refused, STREAMS};
 use super::child::FDS_VARIABLE;
 use super::init::UNDER_INIT;
+use super::promotion::{PROMOTE_FD, ROLE, STANDBY};
 use super::signals;
 
 /// There is no such program.
@@ -32,9 +33,11 @@ pub(super) const IGNORED_BY_GUARDIAN: [i32; 6] =
 
 /// What our own parent tells us and nobody else: a program that believed it to be meant for itself would answer our
 /// service manager in our place, take over our sockets, or read our secrets.
-const OURS_ALONE: [&str; 10] = [
+const OURS_ALONE: [&str; 12] = [
     FDS_VARIABLE,
     UNDER_INIT,
+    PROMOTE_FD,
+    ROLE,
     "CREDENTIALS_DIRECTORY",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
@@ -45,13 +48,21 @@ const OURS_ALONE: [&str; 10] = [
     "WATCHDOG_USEC",
 ];
 
-/// Starts it in a process group of its own.
-pub(super) fn start(program: &Program, streams: Vec<OwnedFd>) -> Result<Pid, Refused> {
+/// Starts it in a process group of its own; with the pipe's end by which it is promoted, if it stands by.
+pub(super) fn start(
+    program: &Program,
+    streams: Vec<OwnedFd>,
+    promotion: Option<BorrowedFd<'_>>,
+) -> Result<Pid, Refused> {
     let name = &program.command[0];
-    spawn(program, streams).map_err(|e| refused(name, &e))
+    spawn(program, streams, promotion).map_err(|e| refused(name, &e))
 }
 
-fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
+fn spawn(
+    program: &Program,
+    mut streams: Vec<OwnedFd>,
+    promotion: Option<BorrowedFd<'_>>,
+) -> io::Result<Pid> {
     let others = streams.split_off(STREAMS.min(streams.len()));
     if others.len() != program.descriptors.len() {
         return Err(io::Error::other("the program's descriptors are missing"));
@@ -69,6 +80,10 @@ fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
         .process_group(0);
+    let promotion = promotion.map(|fd| fd.as_raw_fd());
+    if let Some(fd) = promotion {
+        command.env(ROLE, STANDBY).env(PROMOTE_FD, fd.to_string());
+    }
     let guardian = rustix::process::getpid();
     // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
     unsafe {
@@ -81,6 +96,10 @@ fn spawn(program: &Program, mut streams: Vec<OwnedFd>) -> io::Result<Pid> {
             for number in &numbers {
                 // SAFETY: the descriptors are open: the guardian holds them until the spawn has returned.
                 rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(*number), FdFlags::empty())?;
+            }
+            if let Some(fd) = promotion {
+                // SAFETY: the caller holds it until the spawn has returned.
+                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(fd), FdFlags::empty())?;
             }
             die_with(guardian)
         });

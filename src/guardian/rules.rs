@@ -31,6 +31,8 @@ pub struct GuardianRules {
 pub enum ProgramState {
     /// Nothing.
     None,
+    /// It stands by, and does nothing before it is promoted.
+    Waits,
     /// It runs.
     Runs,
     /// It is being killed.
@@ -118,12 +120,40 @@ impl GuardianRules {
         horizon: &Horizon,
         program: ProgramState,
     ) -> Result<Instant, &'static str> {
-        if self.main_is_dead {
-            return Err("the main process is dead");
+        self.may_stand_by(program)?;
+        Self::time_to_lead(now, horizon)
+    }
+
+    /// May a program be started now that does nothing before it is promoted?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_stand_by(&self, program: ProgramState) -> Result<(), &'static str> {
+        match program {
+            _ if self.main_is_dead => Err("the main process is dead"),
+            ProgramState::None => Ok(()),
+            _ => Err("processes of the last run are still alive"),
         }
-        if program != ProgramState::None {
-            return Err("processes of the last run are still alive");
+    }
+
+    /// May the program that stands by be promoted now, and when does the kernel timer end it?
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_promote(
+        &self,
+        now: Instant,
+        horizon: &Horizon,
+        program: ProgramState,
+    ) -> Result<Instant, &'static str> {
+        match program {
+            _ if self.main_is_dead => Err("the main process is dead"),
+            ProgramState::Waits => Self::time_to_lead(now, horizon),
+            _ => Err("no program stands by"),
         }
+    }
+
+    fn time_to_lead(now: Instant, horizon: &Horizon) -> Result<Instant, &'static str> {
         match horizon.guardian_until().zip(horizon.kill_at()) {
             Some((until, kill_at)) if !now.reached(kill_at) => Ok(until),
             _ => Err("leadership had ended before it was started"),
@@ -148,7 +178,7 @@ impl GuardianRules {
     /// Who stands still must not outlive its time with a program: that is what the kernel timer is for.
     pub fn timer(&self, now: Instant, horizon: &Horizon, program: ProgramState) -> Timer {
         match (program, horizon.guardian_until()) {
-            (ProgramState::None, _) => Timer::Off,
+            (ProgramState::None | ProgramState::Waits, _) => Timer::Off,
             (ProgramState::Dies, at) => {
                 let more = now + KILLING_MAY_TAKE;
                 Timer::At(at.map_or(more, |at| at.later(more)))
@@ -161,7 +191,7 @@ impl GuardianRules {
     /// What comes next, once the main process is dead or has dismissed us.
     pub fn last(&self, program: ProgramState) -> Last {
         match program {
-            ProgramState::Runs | ProgramState::Dies => Last::Kill,
+            ProgramState::Waits | ProgramState::Runs | ProgramState::Dies => Last::Kill,
             ProgramState::None if self.dismissed || self.leases.is_empty() => Last::Nothing,
             ProgramState::None => Last::Revoke(self.leases.clone(), self.pinned),
         }
@@ -188,6 +218,7 @@ mod tests {
         rules.main_died();
         assert_eq!(rules.last(ProgramState::Runs), Last::Kill);
         assert_eq!(rules.last(ProgramState::Dies), Last::Kill);
+        assert_eq!(rules.last(ProgramState::Waits), Last::Kill);
         assert_eq!(rules.last(ProgramState::None), Last::Revoke(vec![LeaseId(7)], Some(3)));
         rules.dismiss();
         assert_eq!(
@@ -204,6 +235,23 @@ mod tests {
         assert!(rules.may_start(at(0), &horizon, ProgramState::Dies).is_err(), "the last one still lives");
         rules.main_died();
         assert!(rules.may_start(at(0), &horizon, ProgramState::None).is_err(), "nobody would end it");
+    }
+
+    #[test]
+    fn a_program_that_stands_by_is_promoted_only_in_a_tenure() {
+        let (mut rules, horizon, at) = (GuardianRules::default(), horizon(), Instant::from_millis);
+        assert_eq!(rules.may_promote(at(199), &horizon, ProgramState::Waits), Ok(at(300)));
+        assert_eq!(rules.timer(at(0), &horizon, ProgramState::Waits), Timer::Off, "it does nothing yet");
+        assert!(rules.may_promote(at(200), &horizon, ProgramState::Waits).is_err(), "the time is over");
+        for other in [ProgramState::None, ProgramState::Runs, ProgramState::Dies] {
+            assert!(rules.may_promote(at(0), &horizon, other).is_err(), "{other:?}");
+        }
+        horizon.set(None);
+        assert!(rules.may_promote(at(0), &horizon, ProgramState::Waits).is_err(), "nobody leads");
+        assert_eq!(rules.may_stand_by(ProgramState::None), Ok(()));
+        assert!(rules.may_stand_by(ProgramState::Waits).is_err(), "one at a time");
+        rules.main_died();
+        assert!(rules.may_stand_by(ProgramState::None).is_err(), "nobody would end it");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One run of the program in its guardian: from its start until nothing of its tree is left. Nothing here waits.
+//! One run of the program in its guardian: from its start, or from standing by, until nothing of its tree is left.
+//! Nothing here waits.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use rustix::process::{Pid, Signal};
 
 use super::channel::{Program, Refused};
 use super::program;
+use super::promotion::{self, NumberKept};
 use super::tree::{self, Pauses, Refusal};
 
 /// A program that runs, or dies.
@@ -15,6 +17,10 @@ pub(super) struct Run {
     /// Which start of it this is.
     pub(super) number: u64,
     pid: Pid,
+    /// The pipe by which it is promoted, if it stands by; open for as long as the program lives, so that its end says that
+    /// we are dead.
+    promotion: Option<OwnedFd>,
+    leads: bool,
     /// Its own exit code, once it has ended.
     code: Option<i32>,
     killing: Option<Killing>,
@@ -30,9 +36,33 @@ struct Killing {
 // === impl Run ===
 
 impl Run {
-    pub(super) fn start(program: &Program, streams: Vec<OwnedFd>) -> Result<Self, Refused> {
-        let pid = program::start(program, streams)?;
-        Ok(Self { number: program.run, pid, code: None, killing: None })
+    pub(super) fn start(
+        program: &Program,
+        streams: Vec<OwnedFd>,
+        number_kept: &mut NumberKept,
+    ) -> Result<Self, Refused> {
+        let (pid, promotion) = match program.stands_by {
+            false => (program::start(program, streams, None)?, None),
+            true => {
+                let (ours, theirs) = number_kept.pipe()?;
+                (program::start(program, streams, Some(theirs.end()))?, Some(ours))
+            }
+        };
+        let leads = !program.stands_by;
+        Ok(Self { number: program.run, pid, promotion, leads, code: None, killing: None })
+    }
+
+    /// Does it do nothing yet?
+    pub(super) fn stands_by(&self) -> bool {
+        !self.leads
+    }
+
+    /// Tells it that it leads. What ends it in time must be armed.
+    pub(super) fn promote(&mut self, line: &str) -> Result<(), Refused> {
+        let pipe = self.promotion.as_ref().ok_or_else(|| promotion::refused("it does not stand by"))?;
+        promotion::write(pipe, line)?;
+        self.leads = true;
+        Ok(())
     }
 
     pub(super) fn pid(&self) -> u32 {

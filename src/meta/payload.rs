@@ -7,24 +7,30 @@
 //!
 //! A program that fails may be started again, under the same token, once nothing of its tree is left. Whatever
 //! ends leadership ends the pause before that as well.
+//!
+//! With `--standby` it runs before that as well ([`standby`]).
 
-mod backoff;
+mod standby;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::Restart;
+use crate::config::{Config, Restart};
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::driver::observer::Observer;
 use crate::election::history::Reason;
 use crate::guardian::keeper::Keeper;
 use crate::guardian::{Guardian, NoGuardian, Program, RunError, tree};
+use crate::meta::backoff::Backoff;
 use crate::meta::deadline_page::{self, DeadlinePage};
-use crate::meta::watchdog::{self, WatchdogSocket};
-use backoff::Backoff;
+use crate::meta::watchdog::{Notifications, NotifySocket};
+pub use standby::StandbyEnd;
+use standby::{Found, Standby, Waiting};
 
 /// How long the guardian gets to end the program's tree, once there is no time left.
 const KILL_TIMEOUT: Duration = Duration::from_millis(20);
@@ -33,30 +39,50 @@ const KILL_TIMEOUT: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Payload {
     /// The program and its arguments; never empty.
-    pub command: Vec<String>,
+    command: Vec<String>,
     /// Who looks after it.
-    pub keeper: Keeper,
-    /// Where its signs of life are heard; `None`: they are not asked for.
-    pub watchdog: Option<WatchdogSocket>,
+    keeper: Keeper,
+    /// The node's id.
+    node: String,
+    /// The cluster's name.
+    cluster: String,
+    /// Where it is heard.
+    notify: NotifySocket,
+    /// Are signs of life asked for?
+    is_watched: bool,
     /// What follows when it fails.
-    pub restart: Restart,
+    restart: Restart,
     /// Tells how long it ran.
-    pub clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
     /// Where it reads its deadline.
-    pub deadline: DeadlinePage,
+    deadline: DeadlinePage,
+    /// Where it stands by until this node leads; `None`: it is started then.
+    standby: Option<Standby>,
 }
 
 impl MainLoop for Payload {
     fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
         Box::pin(async move {
             let mut backoff = Backoff::new();
-            for run in 0.. {
-                let guardian = tokio::select! {
-                    guardian = self.keeper.engage() => guardian,
-                    _ = leadership.lost() => break,
+            let found = tokio::select! {
+                found = self.found() => found,
+                () = leadership.aborted() => None,
+            };
+            let Some(Found { mut waiting, mut next_run }) = found else { return MainLoopEnd::default() };
+            loop {
+                let guardian = match &waiting {
+                    Some(waiting) => waiting.guardian.clone(),
+                    None => tokio::select! {
+                        guardian = self.keeper.engage() => guardian,
+                        _ = leadership.lost() => break,
+                    },
                 };
                 let started_at = self.clock.now();
-                let end = self.run_once(run, &guardian, &leadership).await;
+                let end = match &self.standby {
+                    None => self.run_once(next_run, &guardian, &leadership).await,
+                    Some(_) => self.promote_once(waiting.take(), next_run, &guardian, &leadership).await,
+                };
+                next_run += 1;
                 self.keeper.release();
                 let ran_for = self.clock.now().since(started_at);
                 let Some(pause) = self.pause_after(&end, ran_for, &mut backoff, &leadership) else {
@@ -100,6 +126,30 @@ enum RunEnd {
 // === impl Payload ===
 
 impl Payload {
+    /// A program of this node, that is started when the node leads.
+    pub fn new(
+        command: Vec<String>,
+        keeper: Keeper,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        deadline: DeadlinePage,
+    ) -> Self {
+        let silence_max = config.meta.main_loop_timeout_secs;
+        let timeout = (silence_max > 0).then(|| Duration::from_secs(silence_max));
+        Self {
+            command,
+            keeper,
+            node: config.node.id.clone(),
+            cluster: config.node.cluster.clone(),
+            notify: NotifySocket::new(timeout),
+            is_watched: timeout.is_some(),
+            restart: config.meta.restart,
+            clock,
+            deadline,
+            standby: None,
+        }
+    }
+
     /// When it is started again after such an end; `None`: never.
     fn pause_after(
         &self,
@@ -129,14 +179,21 @@ impl Payload {
         }
     }
 
+    async fn found(&self) -> Option<Found> {
+        match &self.standby {
+            None => Some(Found::default()),
+            Some(standby) => standby.take_over().await,
+        }
+    }
+
     async fn run_once(&self, run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> RunEnd {
         if leadership.check().is_err() {
             return RunEnd::NotStarted(None);
         }
         // A socket for each run: what is still in the last one's was said by a program that is dead.
-        let socket = self.watchdog.as_ref().and_then(WatchdogSocket::listen);
+        let notifications = self.is_watched.then(|| self.listen(guardian)).flatten();
         let started = tokio::select! {
-            started = self.start(run, guardian, leadership, socket.is_some()) => started,
+            started = self.start(run, guardian, leadership, notifications.is_some()) => started,
             () = leadership.aborted() => Err(io::Error::other("leadership ended meanwhile").into()),
         };
         match started {
@@ -144,19 +201,48 @@ impl Payload {
                 leadership.started().await;
                 tokio::select! {
                     end = attend(run, guardian, leadership) => end,
-                    end = watchdog::hear(socket, guardian.pid(), leadership) => match end {},
+                    end = pass_on(notifications, leadership) => match end {},
                 }
             }
-            Err(RunError::Refused(refused)) if refused.may_pass => RunEnd::NotYet(refused.why),
-            Err(RunError::Refused(refused)) => {
-                tracing::error!("{refused}");
-                RunEnd::NotStarted(refused.code)
+            Err(e) => not_started(guardian, e).await,
+        }
+    }
+
+    /// Has the program lead that stands by; without one starts it first, as a standby too.
+    async fn promote_once(
+        &self,
+        waiting: Option<Waiting>,
+        next_run: u64,
+        guardian: &Arc<Guardian>,
+        leadership: &Leadership,
+    ) -> RunEnd {
+        let waiting = match waiting {
+            Some(waiting) => waiting,
+            None => {
+                leadership.starting();
+                let started = tokio::select! {
+                    started = self.stand_by(next_run, guardian) => started,
+                    () = leadership.aborted() => Err(io::Error::other("leadership ended meanwhile").into()),
+                };
+                match started {
+                    Ok(waiting) => waiting,
+                    Err(e) => return not_started(guardian, e).await,
+                }
             }
-            Err(RunError::Unknown(e)) => {
-                // The guardian may have started it all the same, and died, or hang. Then nothing of it is left, and
-                // the next guardian may start it.
-                end_ourselves(guardian).await;
-                RunEnd::NotYet(e.to_string())
+        };
+        let (run, may_act) = (waiting.run, AtomicBool::new(false));
+        tokio::select! {
+            biased;
+            end = attend(run, guardian, leadership) => match end {
+                RunEnd::ByItself(code) if !may_act.load(Ordering::Relaxed) => {
+                    RunEnd::NotYet(format!("the standby program ended with code {code}"))
+                }
+                end => end,
+            },
+            refused = promote(waiting, leadership, &may_act) => {
+                guardian.kill();
+                attend(run, guardian, leadership).await;
+                RunEnd::NotYet(refused.to_string())
             }
         }
     }
@@ -168,18 +254,81 @@ impl Payload {
         leadership: &Leadership,
         heard: bool,
     ) -> Result<(), RunError> {
-        let mut env = vec![
-            ("METAD_TOKEN", leadership.token().to_string()),
-            ("METAD_NODE_ID", leadership.node().to_owned()),
-            ("METAD_CLUSTER", leadership.cluster().to_owned()),
-        ];
-        env.extend(self.watchdog.iter().filter(|_| heard).flat_map(WatchdogSocket::env));
-        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let descriptors = vec![deadline_page::VARIABLE.to_owned()];
-        let program = Program { run, command: self.command.clone(), env, descriptors };
-        let pid = guardian.run(program, &[self.deadline.reader()]).await?;
+        let token = ("METAD_TOKEN", leadership.token().to_string());
+        let notify = heard.then(|| self.notify.env()).into_iter().flatten();
+        let env = self.environment([token].into_iter().chain(notify));
+        let pid = self.run_in(guardian, run, env, false).await?;
         tracing::debug!(pid, run, "the program runs");
         Ok(())
+    }
+
+    async fn run_in(
+        &self,
+        guardian: &Arc<Guardian>,
+        run: u64,
+        env: Vec<(String, String)>,
+        stands_by: bool,
+    ) -> Result<u32, RunError> {
+        let descriptors = vec![deadline_page::VARIABLE.to_owned()];
+        let program = Program { run, command: self.command.clone(), env, descriptors, stands_by };
+        guardian.run(program, &[self.deadline.reader()]).await
+    }
+
+    /// What every program finds in its environment, and this.
+    fn environment(&self, more: impl Iterator<Item = (&'static str, String)>) -> Vec<(String, String)> {
+        let every = [("METAD_NODE_ID", self.node.clone()), ("METAD_CLUSTER", self.cluster.clone())];
+        every.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Without the socket the program runs all the same, unwatched, and the log says so.
+    fn listen(&self, guardian: &Arc<Guardian>) -> Option<Notifications> {
+        let listening = self.notify.listen(guardian.pid());
+        listening
+            .inspect_err(|e| {
+                tracing::warn!(error = %e, "heartbeats of the program cannot be received: a hang will not be noticed");
+            })
+            .ok()
+    }
+}
+
+async fn pass_on(notifications: Option<Notifications>, leadership: &Leadership) -> Infallible {
+    match notifications {
+        Some(notifications) => notifications.pass_on_to(leadership).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Promotes the program when it is warm, and passes its signs of life on. It ends only if the program cannot be promoted;
+/// `may_act` is set before the program may have heard of it.
+async fn promote(waiting: Waiting, leadership: &Leadership, may_act: &AtomicBool) -> RunError {
+    let Waiting { run, guardian, notifications, mut is_warm } = waiting;
+    while !is_warm {
+        is_warm = notifications.is_ready().await;
+    }
+    let Some(line) = standby::promotion(leadership).filter(|_| leadership.check().is_ok()) else {
+        return std::future::pending().await; // it is being ended
+    };
+    may_act.store(true, Ordering::Relaxed);
+    if let Err(e) = guardian.promote(run, line).await {
+        return e;
+    }
+    leadership.started().await;
+    match notifications.pass_on_to(leadership).await {}
+}
+
+async fn not_started(guardian: &Arc<Guardian>, why: RunError) -> RunEnd {
+    match why {
+        RunError::Refused(refused) if refused.may_pass => RunEnd::NotYet(refused.why),
+        RunError::Refused(refused) => {
+            tracing::error!("{refused}");
+            RunEnd::NotStarted(refused.code)
+        }
+        RunError::Unknown(e) => {
+            // The guardian may have started it all the same, and died, or hang. Then nothing of it is left, and
+            // the next guardian may start it.
+            end_ourselves(guardian).await;
+            RunEnd::NotYet(e.to_string())
+        }
     }
 }
 

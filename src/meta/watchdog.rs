@@ -1,7 +1,8 @@
-//! Signs of life of a program, over the socket of sd_notify(3): what works under systemd works here.
+//! What a program says over the socket of sd_notify(3): what works under systemd works here.
 //!
 //! A program that finds `NOTIFY_SOCKET` and `WATCHDOG_USEC` in its environment may send `WATCHDOG=1`. From the
-//! first one on it is watched; one that never sends any is not. Other messages are ignored.
+//! first one on, of those that it sends while it leads, it is watched; one that never sends any is not. A program that
+//! stands by says `READY=1` when it is warm. Other messages are ignored.
 //!
 //! The socket has a name, but no file: nobody can delete it, and a program that drops its privileges still reaches it.
 //! Since everybody else on this machine does as well, only what the program's own processes send counts, or what this
@@ -21,45 +22,48 @@ use crate::driver::leadership::Leadership;
 
 /// The longest message that is read; systemd's own limit is the page size.
 const MESSAGE_MAX: usize = 4096;
-/// The message that counts.
+/// The messages that count.
 const ALIVE: &[u8] = b"WATCHDOG=1";
+const READY: &[u8] = b"READY=1";
 
 /// How many generations of processes are looked through.
 const GENERATIONS_MAX: usize = 256;
 
-/// Where a program says that it lives, and how often it must.
+/// Where a program says that it is warm and that it lives, and how often it must.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchdogSocket {
+pub struct NotifySocket {
     /// The socket's name, in the namespace of names without files.
     name: String,
     /// How long it may be silent.
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
-// === impl WatchdogSocket ===
+/// A socket that is open, for one run of the program.
+#[derive(Debug)]
+pub(super) struct Notifications {
+    socket: UnixDatagram,
+    /// Of what this process looks after.
+    guardian: u32,
+}
 
-impl WatchdogSocket {
-    /// One that bites after so long, with a name of its own.
-    pub fn new(timeout: Duration) -> Self {
+// === impl NotifySocket ===
+
+impl NotifySocket {
+    /// One with a name of its own, for a program that may be silent for so long.
+    pub fn new(timeout: Option<Duration>) -> Self {
         Self { name: format!("metad/{}", uuid::Uuid::new_v4().simple()), timeout }
     }
 
     /// What the program must know.
-    pub(super) fn env(&self) -> [(&'static str, String); 2] {
-        [
-            ("NOTIFY_SOCKET", format!("@{}", self.name)),
-            ("WATCHDOG_USEC", self.timeout.as_micros().to_string()),
-        ]
+    pub(super) fn env(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let socket = ("NOTIFY_SOCKET", format!("@{}", self.name));
+        let timeout = self.timeout.map(|timeout| ("WATCHDOG_USEC", timeout.as_micros().to_string()));
+        [socket].into_iter().chain(timeout)
     }
 
-    /// Opens the socket. Without it the program runs all the same, unwatched, and the log says so.
-    pub(super) fn listen(&self) -> Option<UnixDatagram> {
-        bind(&self.name)
-            .inspect_err(|e| {
-                tracing::warn!(name = self.name, error = %e, "heartbeats of the program cannot be received: \
-                    a hang will not be noticed");
-            })
-            .ok()
+    /// Opens the socket, for the program that this guardian looks after.
+    pub(super) fn listen(&self, guardian: u32) -> io::Result<Notifications> {
+        Ok(Notifications { socket: bind(&self.name)?, guardian })
     }
 }
 
@@ -70,17 +74,37 @@ fn bind(name: &str) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
-/// Passes signs of life on that come from what `guardian` looks after; never ends.
-pub(super) async fn hear(socket: Option<UnixDatagram>, guardian: u32, leadership: &Leadership) -> Infallible {
-    let Some(socket) = socket else { return std::future::pending().await };
-    loop {
-        let received = socket.async_io(Interest::READABLE, || receive(&socket)).await;
-        let Ok((message, sender)) = received else { return std::future::pending().await };
-        let is_alive = message.split(|b| *b == b'\n').any(|line| line == ALIVE);
-        if is_alive && sender.is_some_and(|sender| counts(sender, guardian)) {
-            leadership.heartbeat();
+// === impl Notifications ===
+
+impl Notifications {
+    /// Passes signs of life on, and never ends.
+    pub(super) async fn pass_on_to(self, leadership: &Leadership) -> Infallible {
+        loop {
+            if says(&self.next().await, ALIVE) {
+                leadership.heartbeat();
+            }
         }
     }
+
+    /// Waits for the next message; true: the program is warm.
+    pub(super) async fn is_ready(&self) -> bool {
+        says(&self.next().await, READY)
+    }
+
+    /// The next message that counts. A socket that fails says nothing any more.
+    async fn next(&self) -> Vec<u8> {
+        loop {
+            let received = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await;
+            let Ok((message, sender)) = received else { return std::future::pending().await };
+            if sender.is_some_and(|sender| counts(sender, self.guardian)) {
+                return message;
+            }
+        }
+    }
+}
+
+fn says(message: &[u8], wanted: &[u8]) -> bool {
+    message.split(|b| *b == b'\n').any(|line| line == wanted)
 }
 
 fn receive(socket: &UnixDatagram) -> io::Result<(Vec<u8>, Option<UCred>)> {

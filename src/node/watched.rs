@@ -56,6 +56,7 @@ impl Watched {
         file: TenureFile,
         past: Option<Row>,
         trace: Option<Trace>,
+        standby: Option<Box<dyn Observer>>,
     ) -> Observers {
         let Self { keys, stores: [store, main_store], tools } = self;
         let Tools { clock, telemetry, credentials } = tools;
@@ -85,6 +86,7 @@ impl Watched {
         let mut all: Vec<Box<dyn Observer>> = vec![Box::new(monitor), Box::new(recorder)];
         all.extend(stalls.map(|stalls| Box::new(stalls) as Box<dyn Observer>));
         all.extend(trace.map(|trace| Box::new(trace) as Box<dyn Observer>));
+        all.extend(standby);
         Observers { all, past, looks }
     }
 }

@@ -1,0 +1,223 @@
+//! A program that stands by: started on every candidate, so that it is warm when its node leads, and promoted then by a
+//! line. It does nothing before that line arrives; the guardian writes it, once all that ends a leader's program is armed.
+//!
+//! A program that ends before it was promoted is started again, after a pause. Meanwhile its node claims no vacancy; while
+//! it is not warm, the last one of all; and nobody hands over to it in either case.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Payload, end_ourselves};
+use crate::driver::leadership::Leadership;
+use crate::driver::main_loop::BoxFuture;
+use crate::driver::observer::Observer;
+use crate::driver::readiness::Readiness;
+use crate::election::history::Ending;
+use crate::election::readiness::Unready;
+use crate::guardian::{Guardian, Refused, RunError};
+use crate::meta::backoff::Backoff;
+use crate::meta::watchdog::Notifications;
+
+/// Who says that this member is not ready.
+const SOURCE: &str = "standby";
+/// How long a program that stands by gets to end gently when its node stops; then its guardian kills it.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+/// One to lead, one to end.
+const ORDERS_MAX: usize = 2;
+
+/// A program that runs and was not promoted.
+pub(super) struct Waiting {
+    pub(super) run: u64,
+    pub(super) guardian: Arc<Guardian>,
+    pub(super) notifications: Notifications,
+    pub(super) is_warm: bool,
+}
+
+/// What a new leader finds.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) waiting: Option<Waiting>,
+    /// The number of the next start, if it needs another one.
+    pub(super) next_run: u64,
+}
+
+/// Gives orders to who looks after the program that stands by.
+#[derive(Clone, Debug)]
+pub(super) struct Standby(mpsc::Sender<Order>);
+
+/// Ends the program that stands by when its node ends.
+pub struct StandbyEnd(Standby);
+
+enum Order {
+    /// This node leads: hand the program over.
+    Lead(oneshot::Sender<Found>),
+    /// This node ends.
+    End(oneshot::Sender<()>),
+}
+
+/// Looks after the program until somebody takes it over.
+struct Attendant {
+    payload: Payload,
+    readiness: Readiness,
+    orders: mpsc::Receiver<Order>,
+}
+
+// === impl Payload ===
+
+impl Payload {
+    /// Has the program stand by from now on; on a node that never leads (`is_candidate` is false), from its promotion on.
+    /// To be called on a runtime, before the election begins.
+    pub fn standing_by(self, readiness: Readiness, is_candidate: bool) -> (Self, StandbyEnd) {
+        let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let attendant = Attendant { payload: self.clone(), readiness, orders: received };
+        attendant.say_not_running();
+        tokio::spawn(attendant.attend(is_candidate));
+        let standby = Standby(orders);
+        (Self { standby: Some(standby.clone()), ..self }, StandbyEnd(standby))
+    }
+
+    pub(super) async fn stand_by(&self, run: u64, guardian: &Arc<Guardian>) -> Result<Waiting, RunError> {
+        let no_socket = |e: std::io::Error| Refused {
+            why: format!("cannot listen for READY=1: {e}"),
+            code: None,
+            may_pass: true,
+        };
+        let notifications = self.notify.listen(guardian.pid()).map_err(no_socket)?;
+        let env = self.environment(self.notify.env());
+        let pid = self.run_in(guardian, run, env, true).await?;
+        tracing::info!(pid, run, "the program stands by");
+        Ok(Waiting { run, guardian: guardian.clone(), notifications, is_warm: false })
+    }
+}
+
+/// What a program reads when it is promoted; `None`: leadership is over.
+pub(super) fn promotion(leadership: &Leadership) -> Option<String> {
+    let deadline_ms = leadership.deadline()?.boot_ns() / 1_000_000;
+    Some(format!("{{\"token\":{},\"deadline_ms\":{deadline_ms}}}\n", leadership.token()))
+}
+
+// === impl Standby ===
+
+impl Standby {
+    /// The program, if one stands by. `None`: this node is ending.
+    pub(super) async fn take_over(&self) -> Option<Found> {
+        let (reply, found) = oneshot::channel();
+        self.0.send(Order::Lead(reply)).await.ok()?;
+        found.await.ok()
+    }
+}
+
+impl Observer for StandbyEnd {
+    fn ends(&mut self, _ending: &Ending) -> BoxFuture<()> {
+        let (done, ended) = oneshot::channel();
+        // A program that was promoted has ended by now, and its attendant long ago.
+        let told = self.0.0.try_send(Order::End(done));
+        Box::pin(async move {
+            if told.is_ok() {
+                let _ = ended.await; // it is bounded by the attendant
+            }
+        })
+    }
+}
+
+// === impl Attendant ===
+
+impl Attendant {
+    async fn attend(mut self, is_candidate: bool) {
+        if !is_candidate {
+            let order = self.orders.recv().await;
+            return answer(order, 0);
+        }
+        let mut backoff = Backoff::new();
+        for run in 0.. {
+            let guardian = tokio::select! {
+                biased;
+                order = self.orders.recv() => return answer(order, run),
+                guardian = self.payload.keeper.engage() => guardian,
+            };
+            let started_at = self.payload.clock.now();
+            let why = match self.payload.stand_by(run, &guardian).await {
+                Ok(waiting) => match self.until_it_ends(waiting).await {
+                    Some(why) => why,
+                    None => return,
+                },
+                Err(RunError::Refused(refused)) => refused.why,
+                Err(RunError::Unknown(e)) => {
+                    // The guardian may have started it all the same, and died, or hang.
+                    end_ourselves(&guardian).await;
+                    e.to_string()
+                }
+            };
+            self.say_not_running();
+            self.payload.keeper.release();
+            let pause = backoff.after(self.payload.clock.now().since(started_at));
+            tracing::warn!(
+                why,
+                next_try_in = ?pause,
+                "the program does not stand by; this node does not lead meanwhile; restarting it"
+            );
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => return answer(order, run + 1),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How it ended, and nothing is left of it. `None`: somebody else looks after it now, or it ends with its node.
+    async fn until_it_ends(&mut self, mut waiting: Waiting) -> Option<String> {
+        self.say("the standby program is not warm", true);
+        loop {
+            tokio::select! {
+                biased;
+                ended = waiting.guardian.ended(waiting.run) => return Some(match ended {
+                    Ok(code) => format!("it ended with code {}", code.unwrap_or(-1)),
+                    Err(e) => {
+                        end_ourselves(&waiting.guardian).await;
+                        e.to_string()
+                    }
+                }),
+                order = self.orders.recv() => match order {
+                    Some(Order::Lead(reply)) => {
+                        let next_run = waiting.run + 1;
+                        let found = Found { waiting: Some(waiting), next_run };
+                        // Refused: leadership has ended meanwhile. It waits on, for its node's end.
+                        waiting = reply.send(found).err()?.waiting?;
+                    }
+                    Some(Order::End(done)) => {
+                        waiting.guardian.terminate();
+                        let _ = tokio::time::timeout(END_TIMEOUT, waiting.guardian.ended(waiting.run)).await;
+                        let _ = done.send(());
+                        return None;
+                    }
+                    None => return None,
+                },
+                // Each is taken, also when it is warm: a program must not wait for room for its signs of life.
+                is_ready = waiting.notifications.is_ready() => if is_ready && !waiting.is_warm {
+                    waiting.is_warm = true;
+                    tracing::info!("the program is warm");
+                    self.readiness.say(SOURCE, None);
+                },
+            }
+        }
+    }
+
+    fn say_not_running(&self) {
+        self.say("the standby program does not run", false);
+    }
+
+    fn say(&self, why: &str, claims_last: bool) {
+        self.readiness.say(SOURCE, Some(Unready { why: why.into(), claims_last }));
+    }
+}
+
+/// Answers while no program stands by.
+fn answer(order: Option<Order>, next_run: u64) {
+    match order {
+        Some(Order::Lead(reply)) => drop(reply.send(Found { waiting: None, next_run })),
+        Some(Order::End(done)) => drop(done.send(())),
+        None => {}
+    }
+}
