@@ -48,6 +48,7 @@ mod several_members;
 mod sidecar;
 mod soak;
 mod sqlite;
+mod standby;
 mod stopped;
 mod store_conformance;
 mod strangers;

@@ -1,0 +1,340 @@
+//! `metad run --standby`, on real processes: a new leader's program is warm, does nothing before it is told, and nothing of
+//! the last one is left by then. The figures are in `the_figures`, which `make standby` runs.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::FromRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, thread};
+
+use etcd_client::{Client, Compare, CompareOp, Txn, TxnOp};
+use tempfile::TempDir;
+
+use crate::support::etcd::EtcdCluster;
+use crate::support::fenced;
+use crate::support::node::{Node, NodeBuilder, Signal};
+use crate::support::poll::{boot_ns, holds_within, wait_until};
+use crate::support::{ourselves, spawn};
+
+/// Starting processes and etcd on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A lease that no test waits for: whoever leads before it ends was let in.
+const DAY_SECS: u64 = 86_400;
+/// How long nobody is seen to lead, where somebody would within milliseconds.
+const QUIET: Duration = Duration::from_secs(2);
+const LEADER: &str = "/metad/default/election/meta/leader";
+const KEY: &str = "/metad/default/state/program";
+/// A token that a program may believe in that was told none: nobody's.
+const GUESS: i64 = 1;
+
+// === The program ===
+
+const FOLDER: &str = "STANDBY_FOLDER";
+const ETCD: &str = "STANDBY_ETCD";
+/// How long it takes to be warm.
+const START_MS: &str = "STANDBY_START_MS";
+/// What it does that it should not.
+const HABITS: &str = "STANDBY_HABITS";
+/// It ignores SIGTERM.
+const STUBBORN: &str = "stubborn";
+/// It writes before it is told to.
+const HASTY: &str = "hasty";
+/// It ends at once until this file exists, in the folder.
+const MAY_LIVE: &str = "may-live";
+/// It is not warm before this file exists, in the folder.
+const MAY_BE_WARM: &str = "may-be-warm";
+
+/// Writes down what a program does, and when.
+struct Diary(fs::File);
+
+impl Diary {
+    fn note(&mut self, what: &str, token: i64) {
+        let line = format!("{} {what} {token}\n", boot_ns());
+        self.0.write_all(line.as_bytes()).expect("the test is still there");
+    }
+}
+
+#[test]
+#[ignore = "a program that the other tests run, not a test"]
+fn program_that_stands_by() {
+    let folder = PathBuf::from(env::var(FOLDER).expect("a folder"));
+    let habits = env::var(HABITS).unwrap_or_default();
+    let name = format!("{}.{}", env::var("METAD_NODE_ID").expect("metad tells it"), std::process::id());
+    let file = OpenOptions::new().create(true).append(true).open(folder.join(name));
+    let mut diary = Diary(file.expect("a file"));
+    diary.note("begins", 0);
+    if habits.contains(STUBBORN) {
+        // SAFETY: sets a disposition.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+    }
+    if habits.contains(MAY_LIVE) && !folder.join(MAY_LIVE).exists() {
+        std::process::exit(3);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(work(&folder, &habits, diary));
+}
+
+async fn work(folder: &Path, habits: &str, mut diary: Diary) {
+    let etcd = env::var(ETCD).expect("its address");
+    let mut client = Client::connect([etcd], None).await.expect("etcd");
+    client.get(KEY, None).await.expect("a connection that is warm");
+    let start_ms = env::var(START_MS).map_or(0, |ms| ms.parse().expect("a number"));
+    thread::sleep(Duration::from_millis(start_ms));
+    while habits.contains(MAY_BE_WARM) && !folder.join(MAY_BE_WARM).exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let told = tokio::task::spawn_blocking(wait_for_token);
+    if habits.contains(HASTY) {
+        while !told.is_finished() {
+            write(&mut client, &mut diary, GUESS).await;
+        }
+    }
+    let token = told.await.expect("a token");
+    diary.note("told", token);
+    loop {
+        write(&mut client, &mut diary, token).await;
+    }
+}
+
+/// The token, once this program may act.
+fn wait_for_token() -> i64 {
+    let Ok(fd) = env::var("METAD_PROMOTE_FD") else {
+        return env::var("METAD_TOKEN").expect("metad tells it").parse().expect("a number");
+    };
+    assert_eq!(env::var("METAD_ROLE").as_deref(), Ok("standby"));
+    spawn::notify("READY=1");
+    // SAFETY: metad gives us this descriptor, and nobody else here uses it.
+    let promotion = unsafe { fs::File::from_raw_fd(fd.parse().expect("a number")) };
+    let mut line = String::new();
+    BufReader::new(&promotion).read_line(&mut line).expect("a pipe");
+    std::mem::forget(promotion); // its end would say that metad is gone: it stays open
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let deadline_ms = line["deadline_ms"].as_u64().expect("a number");
+    assert!(deadline_ms > boot_ns() / 1_000_000, "{line}");
+    line["token"].as_i64().expect("a number")
+}
+
+/// One write under the fence, and how it ended.
+async fn write(client: &mut Client, diary: &mut Diary, token: i64) {
+    let value = format!("{{\"token\":{token}}}");
+    let fence = Compare::mod_revision(LEADER, CompareOp::Equal, token);
+    let write = Txn::new().when([fence]).and_then([TxnOp::put(KEY, value, None)]);
+    let done = client.txn(write).await.expect("etcd answers");
+    diary.note(if done.succeeded() { "wrote" } else { "refused" }, token);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+// === What is known of it ===
+
+/// A pair of candidates, and what their programs did.
+struct Pair {
+    folder: TempDir,
+    etcd: EtcdCluster,
+}
+
+/// What one start of the program did.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    node: String,
+    pid: u32,
+    began_ns: u64,
+    token: i64,
+    told_ns: Option<u64>,
+    wrote_ns: Vec<u64>,
+    refused: usize,
+    /// Whatever it did last.
+    last_ns: u64,
+}
+
+impl Pair {
+    fn new(etcd: EtcdCluster) -> Self {
+        let folder = tempfile::Builder::new().prefix("standby-").tempdir().expect("a folder");
+        Self { folder, etcd }
+    }
+
+    fn node(&self, id: &str, start: Duration, habits: &[&str]) -> NodeBuilder {
+        self.cold(id, start, habits).arg("--standby")
+    }
+
+    /// The same program, which is started when its node leads.
+    fn cold(&self, id: &str, start: Duration, habits: &[&str]) -> NodeBuilder {
+        let node = NodeBuilder::new(id).etcd(&self.etcd).lease_secs(DAY_SECS);
+        node.env("METAD_META__STOP_TIMEOUT_SECS", "1")
+            .env(FOLDER, self.folder.path())
+            .env(ETCD, self.etcd.urls().concat())
+            .env(START_MS, start.as_millis().to_string())
+            .env(HABITS, habits.join(","))
+            .payload(&ourselves::calling(program_that_stands_by))
+    }
+
+    fn lives(&self) -> Vec<Life> {
+        let files = fs::read_dir(self.folder.path()).expect("the folder").flatten();
+        let mut lives: Vec<Life> = files.filter_map(|file| Life::read(&file.path())).collect();
+        lives.sort_by_key(|life| life.began_ns);
+        lives
+    }
+
+    /// Waits until this node's program has written; that one.
+    #[track_caller]
+    fn wait_for_writes(&self, node: &Node) -> Life {
+        let writes = || self.lives().into_iter().rfind(|l| l.node == node.id() && l.wrote_ns.len() > 1);
+        let found = holds_within(PATIENCE, || writes().is_some());
+        assert!(found, "{} writes nothing: {:?}\n{}", node.id(), self.lives(), node.report());
+        writes().expect("it does not vanish")
+    }
+
+    fn allow(&self, what: &str) {
+        fs::write(self.folder.path().join(what), "").expect("a file");
+    }
+
+    /// No effect before its promotion, none of two programs at once, and none that etcd should have refused.
+    #[track_caller]
+    fn check(&self) -> Vec<Life> {
+        let lives = self.lives();
+        for life in &lives {
+            let early = life.wrote_ns.first().is_some_and(|at| life.told_ns.is_none_or(|told| told > *at));
+            assert!(!early, "it wrote before it was told: {life:?}");
+        }
+        let mut led: Vec<&Life> = lives.iter().filter(|life| life.told_ns.is_some()).collect();
+        led.sort_by_key(|life| life.told_ns);
+        for pair in led.windows(2) {
+            assert!(Some(pair[0].last_ns) < pair[1].told_ns, "two at once: {pair:?}");
+            assert!(pair[0].token < pair[1].token, "tokens went back: {pair:?}");
+        }
+        let writes = fenced::check(&self.etcd, "default", &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert!(writes.fenced > 0, "twin: something was written");
+        lives
+    }
+}
+
+impl Life {
+    fn read(file: &Path) -> Option<Self> {
+        let (node, pid) = file.file_name()?.to_str()?.split_once('.')?;
+        let mut life = Life { node: node.into(), pid: pid.parse().ok()?, ..Life::default() };
+        let text = fs::read_to_string(file).ok()?;
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let [at, what, token] = line.split_whitespace().collect::<Vec<_>>()[..] else { continue };
+            let at = at.parse().expect("a number");
+            life.last_ns = at;
+            match what {
+                "begins" => life.began_ns = at,
+                "told" => (life.told_ns, life.token) = (Some(at), token.parse().expect("a number")),
+                "wrote" => life.wrote_ns.push(at),
+                _ => life.refused += 1,
+            }
+        }
+        Some(life)
+    }
+}
+
+fn wait_until_warm(node: &Node) {
+    wait_until("the program is warm", PATIENCE, || node.stderr().contains("the program is warm"));
+}
+
+fn step_down(leader: &Node, to: &str) -> (i32, String) {
+    let meta = leader.rpc_addr().to_string();
+    let (code, out, errors) = spawn::metad(&["step-down", "--to", to, "--yes", "--meta", &meta], PATIENCE);
+    (code, out + &errors)
+}
+
+// === The tests ===
+
+#[test]
+fn a_warm_program_takes_over_and_nothing_of_the_last_one_is_left() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let second = Duration::from_secs(1);
+    let a = pair.node("a", second, &[STUBBORN]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", second, &[]).spawn();
+    wait_until_warm(&b);
+    let asked = boot_ns();
+    let (code, said) = step_down(&a, "b");
+    assert_eq!(code, 0, "{said}\n{}", a.report());
+    assert_eq!(a.wait_exit(PATIENCE), 75, "{}", a.report());
+    let new = pair.wait_for_writes(&b);
+    assert!(new.began_ns < asked, "it was not started for that: {new:?}");
+    b.kill();
+    let c = pair.node("c", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&c);
+    let lives = pair.check();
+    assert_eq!(lives.len(), 3, "each was started once: {lives:?}");
+    // A standby ends with its node.
+    c.signal(Signal::TERM);
+    assert_eq!(c.wait_exit(PATIENCE), 0, "{}", c.report());
+}
+
+#[test]
+fn a_program_that_acts_before_it_is_told_is_refused_by_the_fence() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let a = pair.node("a", Duration::ZERO, &[HASTY]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", Duration::ZERO, &[HASTY]).spawn();
+    wait_until_warm(&b);
+    thread::sleep(Duration::from_millis(200));
+    a.kill();
+    let new = pair.wait_for_writes(&b);
+    assert!(new.refused > 0, "twin: it tried: {new:?}");
+    pair.check();
+    // The program of a node that dies dies with it, and one that stands by as well.
+    let waits = pair.node("c", Duration::ZERO, &[]).spawn();
+    wait_until_warm(&waits);
+    let program = pair.lives().into_iter().find(|life| life.node == "c").expect("it was started").pid;
+    waits.kill();
+    wait_until("its program is gone", PATIENCE, || !Path::new(&format!("/proc/{program}")).exists());
+}
+
+#[test]
+fn a_program_that_is_not_warm_is_handed_nothing_and_claims_last() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let a = pair.node("a", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", Duration::ZERO, &[MAY_BE_WARM]).spawn();
+    b.wait_for("joined", PATIENCE);
+    wait_until("it runs", PATIENCE, || b.stderr().contains("the program stands by"));
+    let (code, said) = step_down(&a, "b");
+    assert!(code != 0 && said.contains("the standby program is not warm"), "{code}: {said}");
+    assert!(!a.has_event("main_loop_stopping"), "{}", a.report());
+    // Nobody else is there: it wins, and its program is told when it is warm.
+    a.kill();
+    b.wait_for("leadership_won", PATIENCE);
+    thread::sleep(Duration::from_millis(500));
+    assert!(!b.has_event("main_loop_started"), "{}", b.report());
+    assert!(pair.lives().iter().all(|life| life.node != "b" || life.told_ns.is_none()));
+    pair.allow(MAY_BE_WARM);
+    pair.wait_for_writes(&b);
+    pair.check();
+}
+
+#[test]
+fn a_standby_that_ends_is_restarted_and_its_node_does_not_lead_meanwhile() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let a = pair.node("a", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", Duration::ZERO, &[MAY_LIVE]).spawn();
+    b.wait_for("joined", PATIENCE);
+    wait_until("it is started again", PATIENCE, || pair.lives().iter().filter(|l| l.node == "b").count() > 1);
+    assert!(b.messages().contains("it ended with code 3"), "{}", b.report());
+    a.kill();
+    // For milliseconds after each start nobody can know that it will end.
+    assert!(!holds_within(QUIET, || b.has_event("main_loop_started")), "{}", b.report());
+    pair.allow(MAY_LIVE);
+    pair.wait_for_writes(&b);
+    pair.check();
+}
+
+#[test]
+fn a_guardian_that_is_killed_costs_a_standby_its_program_and_nobody_the_leadership() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let a = pair.node("a", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", Duration::ZERO, &[]).spawn();
+    wait_until_warm(&b);
+    spawn::signal(b.guardian(), Signal::KILL);
+    let warm_again = || b.stderr().matches("the program is warm").count() == 2;
+    wait_until("another program is warm", PATIENCE, warm_again);
+    assert!(a.is_alive() && b.is_alive() && !a.has_event("main_loop_stopping"));
+    a.kill();
+    pair.wait_for_writes(&b);
+    pair.check();
+}
