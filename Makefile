@@ -94,6 +94,11 @@ containers: ## Build the image, run docker-compose.yml as shipped, and kill, pau
 	@[ "$$(id -u)" = 0 ] || sudo -v
 	$(CARGO) test --locked --test real containers:: -- --include-ignored --skip program_that_ --nocapture --test-threads 1
 
+.PHONY: standby
+standby: ## Measure hand-over and kill -9 with a program that takes 5 s to start, with and without --standby
+	@$(SETUP) test
+	$(CARGO) test --locked --test real standby::the_figures -- --ignored --nocapture
+
 SEEDS ?= 10000
 SEED ?=
 

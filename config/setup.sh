@@ -107,6 +107,8 @@ look_for_tests() {
     # For the pages of src/docs, whose commands are run.
     command -v curl >/dev/null || lack "curl" curl
     command -v jq >/dev/null || lack "jq" jq
+    # For the example that is a program in it.
+    command -v python3 >/dev/null || lack "Python" python3
     # For a wall clock that steps.
     command -v faketime >/dev/null || lack "faketime" faketime
     # For disks that are slow.

@@ -42,7 +42,7 @@ use crate::journal::trace::Trace;
 use crate::limits::{Bounds, descriptors};
 use crate::meta::FnLoop;
 use crate::meta::request_queue::RequestQueue;
-use crate::meta::standby::Candidate;
+use crate::meta::standby::StandbyNode;
 use crate::store;
 use crate::store::codec::Keys;
 use crate::store::open::{OpenError, OpenStore};
@@ -152,7 +152,7 @@ impl NodeBuilder {
     /// leader may do. It is called again, after a pause, if it panics.
     pub fn standby<F, Fut, W>(self, warm_up: F) -> StandbyBuilder<F>
     where
-        F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+        F: Fn(StandbyNode) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = W> + Send + 'static,
         W: Send + 'static,
     {
@@ -284,7 +284,7 @@ impl<F> StandbyBuilder<F> {
     /// Runs this while the node leads, with what was made. Otherwise as [`NodeBuilder::main_loop`].
     pub fn main_loop<Fut, W, M, Main>(self, main_loop: M) -> NodeBuilder
     where
-        F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+        F: Fn(StandbyNode) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = W> + Send + 'static,
         W: Send + 'static,
         M: FnOnce(Leadership, W) -> Main + Send + 'static,

@@ -30,7 +30,7 @@ use crate::meta::backoff::Backoff;
 use crate::meta::deadline_page::{self, DeadlinePage};
 use crate::meta::watchdog::{Notifications, NotifySocket};
 pub use standby::StandbyEnd;
-use standby::{Found, Standby, Waiting};
+use standby::{Standby, StandingBy, TakenOver};
 
 /// How long the guardian gets to end the program's tree, once there is no time left.
 const KILL_TIMEOUT: Duration = Duration::from_millis(20);
@@ -68,7 +68,7 @@ impl MainLoop for Payload {
                 found = self.found() => found,
                 () = leadership.aborted() => None,
             };
-            let Some(Found { mut waiting, mut next_run }) = found else { return MainLoopEnd::default() };
+            let Some(TakenOver { mut waiting, mut next_run }) = found else { return MainLoopEnd::default() };
             loop {
                 let guardian = match &waiting {
                     Some(waiting) => waiting.guardian.clone(),
@@ -179,9 +179,9 @@ impl Payload {
         }
     }
 
-    async fn found(&self) -> Option<Found> {
+    async fn found(&self) -> Option<TakenOver> {
         match &self.standby {
-            None => Some(Found::default()),
+            None => Some(TakenOver::default()),
             Some(standby) => standby.take_over().await,
         }
     }
@@ -211,7 +211,7 @@ impl Payload {
     /// Has the program lead that stands by; without one starts it first, as a standby too.
     async fn promote_once(
         &self,
-        waiting: Option<Waiting>,
+        waiting: Option<StandingBy>,
         next_run: u64,
         guardian: &Arc<Guardian>,
         leadership: &Leadership,
@@ -300,8 +300,8 @@ async fn pass_on(notifications: Option<Notifications>, leadership: &Leadership) 
 
 /// Promotes the program when it is warm, and passes its signs of life on. It ends only if the program cannot be promoted;
 /// `may_act` is set before the program may have heard of it.
-async fn promote(waiting: Waiting, leadership: &Leadership, may_act: &AtomicBool) -> RunError {
-    let Waiting { run, guardian, notifications, mut is_warm } = waiting;
+async fn promote(waiting: StandingBy, leadership: &Leadership, may_act: &AtomicBool) -> RunError {
+    let StandingBy { run, guardian, notifications, mut is_warm } = waiting;
     while !is_warm {
         is_warm = notifications.is_ready().await;
     }

@@ -19,7 +19,7 @@ const SOURCE: &str = "standby";
 
 /// A node that may lead and does not, for what makes itself warm there.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct StandbyNode {
     pub(crate) node: String,
     pub(crate) cluster: String,
 }
@@ -30,9 +30,9 @@ pub struct WarmLoop<W, M> {
     main_loop: M,
 }
 
-// === impl Candidate ===
+// === impl StandbyNode ===
 
-impl Candidate {
+impl StandbyNode {
     /// This node's id.
     pub fn node(&self) -> &str {
         &self.node
@@ -51,12 +51,12 @@ impl<W: Send + 'static, M> WarmLoop<W, M> {
     pub fn start<F, Fut>(
         warm_up: F,
         main_loop: M,
-        candidate: Candidate,
+        candidate: StandbyNode,
         readiness: Readiness,
         clock: Arc<dyn Clock>,
     ) -> Self
     where
-        F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+        F: Fn(StandbyNode) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = W> + Send + 'static,
     {
         let (made, warm) = oneshot::channel();
@@ -95,9 +95,14 @@ where
 }
 
 /// Until it is made: a panic costs a pause, and no leadership meanwhile.
-async fn make<F, Fut, W>(warm_up: F, candidate: Candidate, readiness: &Readiness, clock: Arc<dyn Clock>) -> W
+async fn make<F, Fut, W>(
+    warm_up: F,
+    candidate: StandbyNode,
+    readiness: &Readiness,
+    clock: Arc<dyn Clock>,
+) -> W
 where
-    F: Fn(Candidate) -> Fut,
+    F: Fn(StandbyNode) -> Fut,
     Fut: Future<Output = W>,
 {
     let mut backoff = Backoff::new();

@@ -19,7 +19,7 @@ use crate::meta::cluster::ClusterLoop;
 use crate::meta::deadline_page::DeadlinePage;
 use crate::meta::payload::Payload;
 use crate::meta::request_queue::{RequestQueue, Served};
-use crate::meta::standby::{Candidate, WarmLoop};
+use crate::meta::standby::{StandbyNode, WarmLoop};
 use crate::meta::tick::TickLoop;
 use crate::telemetry::Telemetry;
 
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
 }
 
 /// What has become of it.
-pub(super) struct Made {
+pub(super) struct MadeLoop {
     pub(super) main_loop: Box<dyn MainLoop>,
     /// Where it says that it is not warm.
     pub(super) readiness: Readiness,
@@ -69,7 +69,7 @@ impl Wanted {
         config: &Config,
         requests: RequestQueue,
         tools: &Tools,
-    ) -> Result<Made, StartError> {
+    ) -> Result<MadeLoop, StartError> {
         let Tools { clock, telemetry, .. } = tools.clone();
         let (readiness, mut observer) = (Readiness::default(), None::<Box<dyn Observer>>);
         let main_loop: Box<dyn MainLoop> = match self.own {
@@ -86,21 +86,21 @@ impl Wanted {
             Some(own) => own(config, readiness.clone(), clock),
             None => Box::new(cluster_loop(config, requests.clone(), clock, telemetry)),
         };
-        Ok(Made { main_loop: Box::new(Served { main_loop, requests }), readiness, observer })
+        Ok(MadeLoop { main_loop: Box::new(Served { main_loop, requests }), readiness, observer })
     }
 }
 
 /// A main loop that is given what was made for it before.
 pub(super) fn warm<F, Fut, W, M, Main>(warm_up: F, main_loop: M) -> MakeLoop
 where
-    F: Fn(Candidate) -> Fut + Send + Sync + 'static,
+    F: Fn(StandbyNode) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = W> + Send + 'static,
     W: Send + 'static,
     M: FnOnce(Leadership, W) -> Main + Send + 'static,
     Main: Future<Output = ()> + Send + 'static,
 {
     Box::new(move |config, readiness, clock| {
-        let candidate = Candidate { node: config.node.id.clone(), cluster: config.node.cluster.clone() };
+        let candidate = StandbyNode { node: config.node.id.clone(), cluster: config.node.cluster.clone() };
         Box::new(WarmLoop::start(warm_up, main_loop, candidate, readiness, clock))
     })
 }

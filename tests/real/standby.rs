@@ -77,7 +77,7 @@ fn program_that_stands_by() {
 
 async fn work(folder: &Path, habits: &str, mut diary: Diary) {
     let etcd = env::var(ETCD).expect("its address");
-    let mut client = Client::connect([etcd], None).await.expect("etcd");
+    let mut client = Client::connect(etcd.split(',').collect::<Vec<_>>(), None).await.expect("etcd");
     client.get(KEY, None).await.expect("a connection that is warm");
     let start_ms = env::var(START_MS).map_or(0, |ms| ms.parse().expect("a number"));
     thread::sleep(Duration::from_millis(start_ms));
@@ -162,7 +162,7 @@ impl Pair {
         let node = NodeBuilder::new(id).etcd(&self.etcd).lease_secs(DAY_SECS);
         node.env("METAD_META__STOP_TIMEOUT_SECS", "1")
             .env(FOLDER, self.folder.path())
-            .env(ETCD, self.etcd.urls().concat())
+            .env(ETCD, self.etcd.urls().join(","))
             .env(START_MS, start.as_millis().to_string())
             .env(HABITS, habits.join(","))
             .payload(&ourselves::calling(program_that_stands_by))
@@ -175,10 +175,11 @@ impl Pair {
         lives
     }
 
-    /// Waits until this node's program has written; that one.
+    /// Waits until this node's newest program has written; that one.
     #[track_caller]
     fn wait_for_writes(&self, node: &Node) -> Life {
-        let writes = || self.lives().into_iter().rfind(|l| l.node == node.id() && l.wrote_ns.len() > 1);
+        let newest = || self.lives().into_iter().rfind(|life| life.node == node.id());
+        let writes = || newest().filter(|life| life.wrote_ns.len() > 1);
         let found = holds_within(PATIENCE, || writes().is_some());
         assert!(found, "{} writes nothing: {:?}\n{}", node.id(), self.lives(), node.report());
         writes().expect("it does not vanish")
@@ -337,4 +338,122 @@ fn a_guardian_that_is_killed_costs_a_standby_its_program_and_nobody_the_leadersh
     a.kill();
     pair.wait_for_writes(&b);
     pair.check();
+}
+
+// === The examples ===
+
+#[path = "../../examples/standby.rs"]
+mod example;
+
+#[test]
+#[ignore = "a program that the other tests run, not a test"]
+fn program_that_is_an_example() {
+    example::main().expect("it ends the process");
+}
+
+#[test]
+fn the_example_in_rust_is_warm_before_it_leads() {
+    let etcd = EtcdCluster::start(1);
+    let node = |id| NodeBuilder::new(id).env("METAD_STORE__ETCD__ENDPOINTS", etcd.endpoints().join(","));
+    let spawn = |id| {
+        let [program, args @ ..] = ourselves::calling(program_that_is_an_example);
+        let mut command = std::process::Command::new(program);
+        command.args(args);
+        node(id).lease_secs(5).spawn_program(command)
+    };
+    let a = spawn("a");
+    wait_until("a leads", PATIENCE, || a.stdout().contains("a leads with token"));
+    let b = spawn("b");
+    wait_until("b is warm", PATIENCE, || b.stdout().contains("b is warm"));
+    assert!(!b.stdout().contains("leads"), "{}", b.report());
+    a.signal(Signal::TERM);
+    assert_eq!(a.wait_exit(PATIENCE), 0, "{}", a.report());
+    wait_until("b leads", PATIENCE, || b.stdout().contains("b leads with token"));
+    assert_eq!(b.stdout().matches("b is warm").count(), 1, "{}", b.report());
+}
+
+#[test]
+fn the_example_in_python_is_warm_before_it_leads() {
+    let etcd = EtcdCluster::start(1);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/standby.py");
+    let spawn = |id| {
+        let node = NodeBuilder::new(id).etcd(&etcd).lease_secs(DAY_SECS).arg("--standby");
+        node.payload(&["python3", example]).spawn()
+    };
+    let a = spawn("a");
+    wait_until("a works", PATIENCE, || a.stdout().contains("a works under token"));
+    let b = spawn("b");
+    wait_until_warm(&b);
+    assert_eq!(b.stdout(), "", "{}", b.report());
+    a.signal(Signal::TERM);
+    assert_eq!(a.wait_exit(PATIENCE), 0, "{}", a.report());
+    wait_until("b works", PATIENCE, || b.stdout().contains("b works under token"));
+}
+
+// === The figures ===
+
+const ROUNDS: usize = 20;
+const START: Duration = Duration::from_secs(5);
+
+/// How the old leader ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    HandOver,
+    Kill,
+}
+
+/// Milliseconds from the last write of the old program (or from its death) to the first one of the new program, in turn.
+fn gaps(pair: &Pair, stands_by: bool, end: End) -> Vec<f64> {
+    let ids = ["a", "b"];
+    let spawn = |id| if stands_by { pair.node(id, START, &[]) } else { pair.cold(id, START, &[]) }.spawn();
+    let mut old = spawn(ids[0]);
+    pair.wait_for_writes(&old);
+    let mut gaps = Vec::new();
+    for round in 1..=ROUNDS {
+        let new = spawn(ids[round % 2]);
+        match stands_by {
+            true => wait_until_warm(&new),
+            false => drop(new.wait_for("joined", PATIENCE)),
+        }
+        thread::sleep(Duration::from_millis(500));
+        let killed = boot_ns();
+        match end {
+            End::HandOver => old.signal(Signal::TERM),
+            End::Kill => old.kill(),
+        }
+        let first = *pair.wait_for_writes(&new).wrote_ns.first().expect("it has written");
+        old.wait_exit(PATIENCE);
+        let last = pair.lives().into_iter().filter(|life| life.node == old.id());
+        let last = last.filter_map(|life| life.wrote_ns.last().copied()).max().expect("it has written");
+        let since = if end == End::Kill { killed } else { last };
+        gaps.push((first - since) as f64 / 1e6);
+        old = new;
+    }
+    pair.check();
+    gaps.sort_by(f64::total_cmp);
+    gaps
+}
+
+#[test]
+#[ignore = "takes minutes: make standby"]
+fn the_figures() {
+    let etcd = || EtcdCluster::builder().members(3).syncs().start();
+    let rows = [
+        ("hand-over to a standby", true, End::HandOver, 0.0..20.0),
+        ("kill -9 with a standby", true, End::Kill, 0.0..50.0),
+        ("hand-over without one", false, End::HandOver, 5_000.0..f64::MAX),
+    ];
+    println!(
+        "from the last write of a program to the first one of the next, which takes {START:?} to start; ms"
+    );
+    let mut wrong = Vec::new();
+    for (what, stands_by, end, wanted) in rows {
+        let gaps = gaps(&Pair::new(etcd()), stands_by, end);
+        let (best, median, worst) = (gaps[0], gaps[ROUNDS / 2], gaps[ROUNDS - 1]);
+        println!("{what}: median of {ROUNDS} {median:.1}, {best:.1} to {worst:.1}");
+        if !wanted.contains(&median) {
+            wrong.push(what);
+        }
+    }
+    assert!(wrong.is_empty(), "not as promised: {wrong:?}");
 }

@@ -28,7 +28,7 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 const ORDERS_MAX: usize = 2;
 
 /// A program that runs and was not promoted.
-pub(super) struct Waiting {
+pub(super) struct StandingBy {
     pub(super) run: u64,
     pub(super) guardian: Arc<Guardian>,
     pub(super) notifications: Notifications,
@@ -37,22 +37,22 @@ pub(super) struct Waiting {
 
 /// What a new leader finds.
 #[derive(Default)]
-pub(super) struct Found {
-    pub(super) waiting: Option<Waiting>,
+pub(super) struct TakenOver {
+    pub(super) waiting: Option<StandingBy>,
     /// The number of the next start, if it needs another one.
     pub(super) next_run: u64,
 }
 
 /// Gives orders to who looks after the program that stands by.
 #[derive(Clone, Debug)]
-pub(super) struct Standby(mpsc::Sender<Order>);
+pub(super) struct Standby(mpsc::Sender<StandbyOrder>);
 
 /// Ends the program that stands by when its node ends.
 pub struct StandbyEnd(Standby);
 
-enum Order {
+enum StandbyOrder {
     /// This node leads: hand the program over.
-    Lead(oneshot::Sender<Found>),
+    Lead(oneshot::Sender<TakenOver>),
     /// This node ends.
     End(oneshot::Sender<()>),
 }
@@ -61,7 +61,7 @@ enum Order {
 struct Attendant {
     payload: Payload,
     readiness: Readiness,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<StandbyOrder>,
 }
 
 // === impl Payload ===
@@ -78,7 +78,7 @@ impl Payload {
         (Self { standby: Some(standby.clone()), ..self }, StandbyEnd(standby))
     }
 
-    pub(super) async fn stand_by(&self, run: u64, guardian: &Arc<Guardian>) -> Result<Waiting, RunError> {
+    pub(super) async fn stand_by(&self, run: u64, guardian: &Arc<Guardian>) -> Result<StandingBy, RunError> {
         let no_socket = |e: std::io::Error| Refused {
             why: format!("cannot listen for READY=1: {e}"),
             code: None,
@@ -88,7 +88,7 @@ impl Payload {
         let env = self.environment(self.notify.env());
         let pid = self.run_in(guardian, run, env, true).await?;
         tracing::info!(pid, run, "the program stands by");
-        Ok(Waiting { run, guardian: guardian.clone(), notifications, is_warm: false })
+        Ok(StandingBy { run, guardian: guardian.clone(), notifications, is_warm: false })
     }
 }
 
@@ -102,9 +102,9 @@ pub(super) fn promotion(leadership: &Leadership) -> Option<String> {
 
 impl Standby {
     /// The program, if one stands by. `None`: this node is ending.
-    pub(super) async fn take_over(&self) -> Option<Found> {
+    pub(super) async fn take_over(&self) -> Option<TakenOver> {
         let (reply, found) = oneshot::channel();
-        self.0.send(Order::Lead(reply)).await.ok()?;
+        self.0.send(StandbyOrder::Lead(reply)).await.ok()?;
         found.await.ok()
     }
 }
@@ -113,7 +113,7 @@ impl Observer for StandbyEnd {
     fn ends(&mut self, _ending: &Ending) -> BoxFuture<()> {
         let (done, ended) = oneshot::channel();
         // A program that was promoted has ended by now, and its attendant long ago.
-        let told = self.0.0.try_send(Order::End(done));
+        let told = self.0.0.try_send(StandbyOrder::End(done));
         Box::pin(async move {
             if told.is_ok() {
                 let _ = ended.await; // it is bounded by the attendant
@@ -167,7 +167,7 @@ impl Attendant {
     }
 
     /// How it ended, and nothing is left of it. `None`: somebody else looks after it now, or it ends with its node.
-    async fn until_it_ends(&mut self, mut waiting: Waiting) -> Option<String> {
+    async fn until_it_ends(&mut self, mut waiting: StandingBy) -> Option<String> {
         self.say("the standby program is not warm", true);
         loop {
             tokio::select! {
@@ -180,13 +180,13 @@ impl Attendant {
                     }
                 }),
                 order = self.orders.recv() => match order {
-                    Some(Order::Lead(reply)) => {
+                    Some(StandbyOrder::Lead(reply)) => {
                         let next_run = waiting.run + 1;
-                        let found = Found { waiting: Some(waiting), next_run };
+                        let found = TakenOver { waiting: Some(waiting), next_run };
                         // Refused: leadership has ended meanwhile. It waits on, for its node's end.
                         waiting = reply.send(found).err()?.waiting?;
                     }
-                    Some(Order::End(done)) => {
+                    Some(StandbyOrder::End(done)) => {
                         waiting.guardian.terminate();
                         let _ = tokio::time::timeout(END_TIMEOUT, waiting.guardian.ended(waiting.run)).await;
                         let _ = done.send(());
@@ -214,10 +214,10 @@ impl Attendant {
 }
 
 /// Answers while no program stands by.
-fn answer(order: Option<Order>, next_run: u64) {
+fn answer(order: Option<StandbyOrder>, next_run: u64) {
     match order {
-        Some(Order::Lead(reply)) => drop(reply.send(Found { waiting: None, next_run })),
-        Some(Order::End(done)) => drop(done.send(())),
+        Some(StandbyOrder::Lead(reply)) => drop(reply.send(TakenOver { waiting: None, next_run })),
+        Some(StandbyOrder::End(done)) => drop(done.send(())),
         None => {}
     }
 }
