@@ -244,6 +244,11 @@ impl Leadership {
         self.inner.signs.starting();
     }
 
+    /// What should run has been started, and takes the time that it needs until [`Leadership::started`].
+    pub fn warming_up(&self) {
+        self.inner.signs.warming_up();
+    }
+
     /// The main loop runs. Called the first time, it says so (`main_loop_started`), and returns when it has been said.
     /// Only a main loop with [`says_when_it_runs`](super::main_loop::MainLoop::says_when_it_runs) calls it.
     pub async fn started(&self) {

@@ -19,7 +19,7 @@ const STEP_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     heartbeats: AtomicU64,
-    /// It runs, or has a reason why it does not at the moment.
+    /// It runs, is warming up, or has a reason why it does not at the moment.
     is_settled: AtomicBool,
     has_started: AtomicBool,
 }
@@ -51,6 +51,11 @@ impl Signs {
     /// What should run is being started, and has `start_timeout` for it.
     pub(super) fn starting(&self) {
         self.is_settled.store(false, Ordering::Relaxed);
+    }
+
+    /// It has been started, and takes the time that it needs until it runs.
+    pub(super) fn warming_up(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
     }
 
     /// It runs. True: for the first time.

@@ -80,7 +80,10 @@ impl MainLoop for Payload {
                 let started_at = self.clock.now();
                 let end = match &self.standby {
                     None => self.run_once(next_run, &guardian, &leadership).await,
-                    Some(_) => self.promote_once(waiting.take(), next_run, &guardian, &leadership).await,
+                    Some(standby) => {
+                        let waiting = waiting.take();
+                        self.promote_once(standby, waiting, next_run, &guardian, &leadership).await
+                    }
                 };
                 next_run += 1;
                 self.keeper.release();
@@ -211,6 +214,7 @@ impl Payload {
     /// Has the program lead that stands by; without one starts it first, as a standby too.
     async fn promote_once(
         &self,
+        standby: &Standby,
         waiting: Option<StandingBy>,
         next_run: u64,
         guardian: &Arc<Guardian>,
@@ -221,7 +225,7 @@ impl Payload {
             None => {
                 leadership.starting();
                 let started = tokio::select! {
-                    started = self.stand_by(next_run, guardian) => started,
+                    started = self.stand_by(next_run, guardian, &standby.readiness) => started,
                     () = leadership.aborted() => Err(io::Error::other("leadership ended meanwhile").into()),
                 };
                 match started {
@@ -230,6 +234,7 @@ impl Payload {
                 }
             }
         };
+        leadership.warming_up();
         let (run, may_act) = (waiting.run, AtomicBool::new(false));
         tokio::select! {
             biased;
@@ -300,11 +305,9 @@ async fn pass_on(notifications: Option<Notifications>, leadership: &Leadership) 
 
 /// Promotes the program when it is warm, and passes its signs of life on. It ends only if the program cannot be promoted;
 /// `may_act` is set before the program may have heard of it.
-async fn promote(waiting: StandingBy, leadership: &Leadership, may_act: &AtomicBool) -> RunError {
-    let StandingBy { run, guardian, notifications, mut is_warm } = waiting;
-    while !is_warm {
-        is_warm = notifications.is_ready().await;
-    }
+async fn promote(mut waiting: StandingBy, leadership: &Leadership, may_act: &AtomicBool) -> RunError {
+    waiting.until_warm().await;
+    let StandingBy { run, guardian, notifications, .. } = waiting;
     let Some(line) = standby::promotion(leadership).filter(|_| leadership.check().is_ok()) else {
         return std::future::pending().await; // it is being ended
     };

@@ -78,6 +78,7 @@ where
 {
     fn run(self: Box<Self>, leadership: Leadership) -> BoxFuture<MainLoopEnd> {
         Box::pin(async move {
+            leadership.warming_up();
             let warm = tokio::select! {
                 warm = self.warm => warm,
                 _ = leadership.lost() => return MainLoopEnd::default(),

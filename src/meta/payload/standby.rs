@@ -32,7 +32,8 @@ pub(super) struct StandingBy {
     pub(super) run: u64,
     pub(super) guardian: Arc<Guardian>,
     pub(super) notifications: Notifications,
-    pub(super) is_warm: bool,
+    is_warm: bool,
+    readiness: Readiness,
 }
 
 /// What a new leader finds.
@@ -45,7 +46,10 @@ pub(super) struct TakenOver {
 
 /// Gives orders to who looks after the program that stands by.
 #[derive(Clone, Debug)]
-pub(super) struct Standby(mpsc::Sender<StandbyOrder>);
+pub(super) struct Standby {
+    orders: mpsc::Sender<StandbyOrder>,
+    pub(super) readiness: Readiness,
+}
 
 /// Ends the program that stands by when its node ends.
 pub struct StandbyEnd(Standby);
@@ -71,14 +75,19 @@ impl Payload {
     /// To be called on a runtime, before the election begins.
     pub fn standing_by(self, readiness: Readiness, is_candidate: bool) -> (Self, StandbyEnd) {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let standby = Standby { orders, readiness: readiness.clone() };
+        say(&readiness, "the standby program does not run", false);
         let attendant = Attendant { payload: self.clone(), readiness, orders: received };
-        attendant.say_not_running();
         tokio::spawn(attendant.attend(is_candidate));
-        let standby = Standby(orders);
         (Self { standby: Some(standby.clone()), ..self }, StandbyEnd(standby))
     }
 
-    pub(super) async fn stand_by(&self, run: u64, guardian: &Arc<Guardian>) -> Result<StandingBy, RunError> {
+    pub(super) async fn stand_by(
+        &self,
+        run: u64,
+        guardian: &Arc<Guardian>,
+        readiness: &Readiness,
+    ) -> Result<StandingBy, RunError> {
         let no_socket = |e: std::io::Error| Refused {
             why: format!("cannot listen for READY=1: {e}"),
             code: None,
@@ -88,7 +97,9 @@ impl Payload {
         let env = self.environment(self.notify.env());
         let pid = self.run_in(guardian, run, env, true).await?;
         tracing::info!(pid, run, "the program stands by");
-        Ok(StandingBy { run, guardian: guardian.clone(), notifications, is_warm: false })
+        say(readiness, "the standby program is not warm", true);
+        let (guardian, readiness) = (guardian.clone(), readiness.clone());
+        Ok(StandingBy { run, guardian, notifications, is_warm: false, readiness })
     }
 }
 
@@ -98,13 +109,33 @@ pub(super) fn promotion(leadership: &Leadership) -> Option<String> {
     Some(format!("{{\"token\":{},\"deadline_ms\":{deadline_ms}}}\n", leadership.token()))
 }
 
+// === impl StandingBy ===
+
+impl StandingBy {
+    /// Waits until the program has said that it is warm.
+    pub(super) async fn until_warm(&mut self) {
+        while !self.is_warm {
+            self.hear().await;
+        }
+    }
+
+    /// Takes one message. Each is taken, also when it is warm: a program must not wait for room for its signs of life.
+    async fn hear(&mut self) {
+        if self.notifications.is_ready().await && !self.is_warm {
+            self.is_warm = true;
+            tracing::info!("the program is warm");
+            self.readiness.say(SOURCE, None);
+        }
+    }
+}
+
 // === impl Standby ===
 
 impl Standby {
     /// The program, if one stands by. `None`: this node is ending.
     pub(super) async fn take_over(&self) -> Option<TakenOver> {
         let (reply, found) = oneshot::channel();
-        self.0.send(StandbyOrder::Lead(reply)).await.ok()?;
+        self.orders.send(StandbyOrder::Lead(reply)).await.ok()?;
         found.await.ok()
     }
 }
@@ -113,7 +144,7 @@ impl Observer for StandbyEnd {
     fn ends(&mut self, _ending: &Ending) -> BoxFuture<()> {
         let (done, ended) = oneshot::channel();
         // A program that was promoted has ended by now, and its attendant long ago.
-        let told = self.0.0.try_send(StandbyOrder::End(done));
+        let told = self.0.orders.try_send(StandbyOrder::End(done));
         Box::pin(async move {
             if told.is_ok() {
                 let _ = ended.await; // it is bounded by the attendant
@@ -138,7 +169,7 @@ impl Attendant {
                 guardian = self.payload.keeper.engage() => guardian,
             };
             let started_at = self.payload.clock.now();
-            let why = match self.payload.stand_by(run, &guardian).await {
+            let why = match self.payload.stand_by(run, &guardian, &self.readiness).await {
                 Ok(waiting) => match self.until_it_ends(waiting).await {
                     Some(why) => why,
                     None => return,
@@ -150,7 +181,7 @@ impl Attendant {
                     e.to_string()
                 }
             };
-            self.say_not_running();
+            say(&self.readiness, "the standby program does not run", false);
             self.payload.keeper.release();
             let pause = backoff.after(self.payload.clock.now().since(started_at));
             tracing::warn!(
@@ -168,49 +199,39 @@ impl Attendant {
 
     /// How it ended, and nothing is left of it. `None`: somebody else looks after it now, or it ends with its node.
     async fn until_it_ends(&mut self, mut waiting: StandingBy) -> Option<String> {
-        self.say("the standby program is not warm", true);
+        let (guardian, run) = (waiting.guardian.clone(), waiting.run);
         loop {
             tokio::select! {
                 biased;
-                ended = waiting.guardian.ended(waiting.run) => return Some(match ended {
+                ended = guardian.ended(run) => return Some(match ended {
                     Ok(code) => format!("it ended with code {}", code.unwrap_or(-1)),
                     Err(e) => {
-                        end_ourselves(&waiting.guardian).await;
+                        end_ourselves(&guardian).await;
                         e.to_string()
                     }
                 }),
                 order = self.orders.recv() => match order {
                     Some(StandbyOrder::Lead(reply)) => {
-                        let next_run = waiting.run + 1;
-                        let found = TakenOver { waiting: Some(waiting), next_run };
+                        let found = TakenOver { waiting: Some(waiting), next_run: run + 1 };
                         // Refused: leadership has ended meanwhile. It waits on, for its node's end.
                         waiting = reply.send(found).err()?.waiting?;
                     }
                     Some(StandbyOrder::End(done)) => {
-                        waiting.guardian.terminate();
-                        let _ = tokio::time::timeout(END_TIMEOUT, waiting.guardian.ended(waiting.run)).await;
+                        guardian.terminate();
+                        let _ = tokio::time::timeout(END_TIMEOUT, guardian.ended(run)).await;
                         let _ = done.send(());
                         return None;
                     }
                     None => return None,
                 },
-                // Each is taken, also when it is warm: a program must not wait for room for its signs of life.
-                is_ready = waiting.notifications.is_ready() => if is_ready && !waiting.is_warm {
-                    waiting.is_warm = true;
-                    tracing::info!("the program is warm");
-                    self.readiness.say(SOURCE, None);
-                },
+                () = waiting.hear() => {}
             }
         }
     }
+}
 
-    fn say_not_running(&self) {
-        self.say("the standby program does not run", false);
-    }
-
-    fn say(&self, why: &str, claims_last: bool) {
-        self.readiness.say(SOURCE, Some(Unready { why: why.into(), claims_last }));
-    }
+fn say(readiness: &Readiness, why: &str, claims_last: bool) {
+    readiness.say(SOURCE, Some(Unready { why: why.into(), claims_last }));
 }
 
 /// Answers while no program stands by.
