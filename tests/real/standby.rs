@@ -259,6 +259,8 @@ fn a_warm_program_takes_over_and_nothing_of_the_last_one_is_left() {
     let (code, said) = step_down(&a, "b");
     assert_eq!(code, 0, "{said}\n{}", a.report());
     assert_eq!(a.wait_exit(PATIENCE), 75, "{}", a.report());
+    let (old, stopped) = (&pair.lives()[0], a.wait_for("main_loop_stopped", PATIENCE).at_ns());
+    assert!(old.last_ns < stopped, "it outlives its main loop: {old:?}");
     let new = pair.wait_for_writes(&b);
     assert!(new.began_ns < asked, "it was not started for that: {new:?}");
     b.kill();
@@ -320,11 +322,12 @@ fn a_standby_that_ends_is_restarted_and_its_node_does_not_lead_meanwhile() {
     pair.wait_for_writes(&a);
     let b = pair.node("b", Duration::ZERO, &[MAY_LIVE]).spawn();
     b.wait_for("joined", PATIENCE);
-    wait_until("it is started again", PATIENCE, || pair.lives().iter().filter(|l| l.node == "b").count() > 1);
-    assert!(b.messages().contains("it ended with code 3"), "{}", b.report());
+    // The pauses are 0.5, 1, 2 and 4 s: after the fourth end there is time to see that nothing happens.
+    wait_until("it has ended four times", PATIENCE, || {
+        b.messages().matches("it ended with code 3").count() == 4
+    });
     a.kill();
-    // For milliseconds after each start nobody can know that it will end.
-    assert!(!holds_within(QUIET, || b.has_event("main_loop_started")), "{}", b.report());
+    assert!(!holds_within(QUIET, || b.has_event("leadership_won")), "{}", b.report());
     pair.allow(MAY_LIVE);
     pair.wait_for_writes(&b);
     pair.check();
@@ -343,6 +346,25 @@ fn a_guardian_that_is_killed_costs_a_standby_its_program_and_nobody_the_leadersh
     assert!(a.is_alive() && b.is_alive() && !a.has_event("main_loop_stopping"));
     a.kill();
     pair.wait_for_writes(&b);
+    pair.check();
+}
+
+/// What ends a leader's program ends one that was promoted, whoever stands still.
+#[test]
+fn a_promoted_program_ends_with_its_lease_although_metad_and_the_guardian_are_stopped() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let node = |id| pair.node(id, Duration::ZERO, &[]).lease_secs(5).spawn();
+    let a = node("a");
+    pair.wait_for_writes(&a);
+    let b = node("b");
+    wait_until_warm(&b);
+    let guardian = a.guardian();
+    for pid in [a.pid(), guardian] {
+        spawn::signal(pid, Signal::STOP);
+        spawn::wait_stopped(pid);
+    }
+    pair.wait_for_writes(&b);
+    thread::sleep(Duration::from_millis(500));
     pair.check();
 }
 
