@@ -8,7 +8,7 @@
 //! A program that fails may be started again, under the same token, once nothing of its tree is left. Whatever
 //! ends leadership ends the pause before that as well.
 //!
-//! With `--standby` it runs before that as well ([`standby`]).
+//! With `--standby` it runs before that as well (`payload/standby.rs`).
 
 mod standby;
 
