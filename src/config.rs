@@ -101,6 +101,16 @@ pub struct MetaConfig {
     pub start_timeout_secs: u64,
     /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever.
     pub main_loop_timeout_secs: u64,
+    /// A program and its arguments, which tells whether this node could lead; empty: none.
+    pub probe_command: Vec<String>,
+    /// Is the disk of the data dir probed?
+    pub probe_disk: bool,
+    /// From the beginning of one probe to that of the next, in seconds.
+    pub probe_interval_secs: u64,
+    /// What a probe may take, in seconds.
+    pub probe_timeout_secs: u64,
+    /// How long a leader's probe fails before it hands over, in seconds.
+    pub probe_failure_secs: u64,
     /// What becomes of leadership when the program of `metad run` fails.
     pub restart: Restart,
     /// The shell command that is run at each change of leader; `None`: none.
@@ -458,6 +468,19 @@ impl Config {
             (None, Some((host, _))) if bound.ip().is_unspecified() => format!("{host}:{}", bound.port()),
             _ => bound.to_string(),
         }
+    }
+}
+
+// === impl MetaConfig ===
+
+impl MetaConfig {
+    /// Takes over what `fresh` says of probes.
+    pub fn take_probes(&mut self, fresh: &Self) {
+        self.probe_command.clone_from(&fresh.probe_command);
+        self.probe_disk = fresh.probe_disk;
+        self.probe_interval_secs = fresh.probe_interval_secs;
+        self.probe_timeout_secs = fresh.probe_timeout_secs;
+        self.probe_failure_secs = fresh.probe_failure_secs;
     }
 }
 

@@ -409,6 +409,7 @@ impl Driver {
             ttl: self.elector.lease().map_or(Duration::ZERO, |l| l.timing().ttl()),
             newest: self.newest(),
             transitions: self.last_leader.as_ref().map_or(0, |r| r.transitions + 1),
+            probe_handed_ms: self.last_leader.as_ref().map_or(0, |r| r.probe_handed_ms),
             wall_ms: wall_clock_ms(),
         };
         match effects::effect(&here, action) {

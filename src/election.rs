@@ -23,6 +23,7 @@
 //! | Leading | `S` passed, record gone or foreign, write fenced | Stopping (forced) |
 //! | Leading | asked to stop | Stopping (planned) |
 //! | Leading | a member of a higher priority is back and ready | Stopping (planned) |
+//! | Leading | its probe has failed, and a healthy member is ready | Stopping (planned) |
 //! | Leading | the main loop hangs | Stopping |
 //! | Leading | the main loop ended by itself | Choosing |
 //! | Stopping | the main loop has ended, and a candidate said that it is ready | HandingOver |
@@ -58,6 +59,7 @@ pub mod event;
 pub mod exit;
 pub mod history;
 pub mod lease;
+pub mod probe;
 pub mod readiness;
 pub mod record;
 pub mod renewal;

@@ -10,6 +10,8 @@ mod listeners;
 mod main_loops;
 mod open;
 mod peers;
+mod probing;
+mod reloader;
 pub mod security;
 mod signals;
 mod watched;
@@ -27,7 +29,7 @@ use crate::api::http::events::Readers;
 use crate::api::http::hosts::Hosts;
 use crate::api::http::{self, HttpParts};
 use crate::clock::{Clock, OsClock, wall_clock_ms};
-use crate::config::{ChecksConfig, Config};
+use crate::config::Config;
 use crate::diagnosis::checks::background::{self, BackgroundParts, Latest};
 use crate::driver::fuse::{DeadMansSwitch, Fuse};
 use crate::driver::leadership::Leadership;
@@ -45,15 +47,14 @@ use crate::meta::request_queue::RequestQueue;
 use crate::meta::standby::StandbyNode;
 use crate::store;
 use crate::store::codec::Keys;
-use crate::store::open::{OpenError, OpenStore};
 use crate::telemetry::printer::Printer;
 use crate::telemetry::{Event, Telemetry};
-use crate::tls::files::FileError;
 use guardians::{guardianship, keeper};
 use leader_hook::LeaderHook;
 use listeners::{Listeners, bind, registration};
-use main_loops::Wanted;
+use main_loops::{Wanted, check_command};
 use peers::ConnectedPeers;
+pub use reloader::{ReloadError, Reloader};
 use security::SecurityFiles;
 use watched::{Observers, Tools, Watched};
 
@@ -70,17 +71,6 @@ pub struct StartError {
     pub exit: Exit,
     /// For a person.
     pub message: String,
-}
-
-/// Why files were not taken over; the old ones stay in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// One of those for etcd.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// One of our own.
-    #[error(transparent)]
-    File(#[from] FileError),
 }
 
 /// Makes a [`Node`].
@@ -114,15 +104,6 @@ pub struct Node {
     leader_hook: Option<LeaderHook>,
     rpc_address: String,
     http_address: String,
-}
-
-/// What can change while a node runs.
-#[derive(Clone)]
-pub struct Reloader {
-    config: Arc<Config>,
-    stores: Arc<[Arc<dyn OpenStore>]>,
-    security_files: SecurityFiles,
-    limits: watch::Sender<ChecksConfig>,
 }
 
 // === impl NodeBuilder ===
@@ -211,6 +192,7 @@ impl NodeBuilder {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
         check_wall_clock()?;
         self.wanted.check()?;
+        check_command(&self.config.meta.probe_command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let security_files = SecurityFiles::open(&self.config)?;
         let credentials = security_files.credentials.clone();
@@ -229,8 +211,7 @@ impl NodeBuilder {
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let following = security_files.clone().follow_changes();
-        let reloader = Reloader::new(&self.config, &stores, security_files, limits);
+        let open_stores = stores.clone();
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
@@ -259,6 +240,8 @@ impl NodeBuilder {
         };
         telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
+        let probing = probing::start(&driver, &tools, &folder, &self.config.meta)?;
+        let reloader = Reloader::new(&self.config, &open_stores, security_files, limits, probing);
         let (checks, checking) = background::start(BackgroundParts {
             config: self.config,
             limits: limited,
@@ -273,7 +256,8 @@ impl NodeBuilder {
         let mut node = Node { program, ..Node::serve(listeners, rpc_parts, ending, reloader) };
         node.serve_beside(held);
         node.serve_beside(checking);
-        node.serve_beside(following);
+        let security_files = node.reloader.security_files.clone();
+        node.serve_beside(security_files.follow_changes());
         Ok(node)
     }
 }
@@ -336,36 +320,6 @@ fn timeouts(config: &Config) -> Timeouts {
 /// A time that 0 switches off.
 fn timeout(secs: u64) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs))
-}
-
-// === impl Reloader ===
-
-impl Reloader {
-    fn new(
-        config: &Config,
-        stores: &[Arc<dyn OpenStore>; 2],
-        security_files: SecurityFiles,
-        limits: watch::Sender<ChecksConfig>,
-    ) -> Self {
-        Self { config: Arc::new(config.clone()), stores: Arc::new(stores.clone()), security_files, limits }
-    }
-
-    /// Has the checks go by these limits from now on, and look anew at once, with the present certificates.
-    pub fn set_limits(&self, limits: &ChecksConfig) {
-        self.limits.send_replace(limits.clone());
-    }
-
-    /// Reads the files that the configuration names again; new connections use them. `false`: it names none. The
-    /// guardian reads them when it needs them.
-    ///
-    /// # Errors
-    /// A file that cannot be read or used; the old certificates stay.
-    pub fn reload_certificates(&self) -> Result<bool, ReloadError> {
-        // Both in any case: what is wrong with one must not keep the other from being read.
-        let own = self.security_files.reload();
-        let of_etcd = store::open::reload_certificates(&self.config, &self.stores)?;
-        Ok(own? || of_etcd)
-    }
 }
 
 // === impl Node ===

@@ -150,6 +150,13 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
     })
 }
 
+/// That the probe of the node that answers fails; nothing where it does not.
+pub(super) fn probe_line(answerer: &Answerer) -> String {
+    answerer.probe.as_ref().map_or_else(String::new, |measured| {
+        format!("the probe of {} fails: {}\n", plain(&answerer.node), plain(measured))
+    })
+}
+
 /// That nobody takes over, and until when; nothing where the election is not frozen.
 pub(super) fn freeze_line(
     freeze: Option<&FreezeView>,

@@ -8,10 +8,12 @@ use crate::driver::DriverHandle;
 use crate::node::Reloader;
 use crate::telemetry::log::LogFilter;
 
-/// The keys that are taken over: these two, and all of this section.
+/// The keys that are taken over: these two, all of this section,
 const FILTER: &str = "log.filter";
 const PRIORITY: &str = "node.priority";
 const LIMITS: &str = "checks.";
+/// and those that begin so.
+const PROBES: &str = "meta.probe_";
 
 /// What a reload needs.
 pub(super) struct Reload {
@@ -41,7 +43,7 @@ impl Reload {
         let old_limits = self.running.checks.clone();
         match settings::load(&self.args) {
             Ok(loaded) => {
-                self.take_over(&loaded.config);
+                self.take_over(&loaded.config, node);
                 self.take_priority(loaded.config.node.priority, handle);
             }
             Err(e) => tracing::error!("SIGHUP: configuration not reloaded: {}", e.message),
@@ -51,7 +53,7 @@ impl Reload {
         }
     }
 
-    fn take_over(&mut self, fresh: &Config) {
+    fn take_over(&mut self, fresh: &Config, node: &Reloader) {
         let changed = self.running.differences(fresh);
         if changed.is_empty() {
             tracing::info!("SIGHUP: no setting changed");
@@ -65,6 +67,11 @@ impl Reload {
         let restart: Vec<_> = restart.into_iter().filter(|key| *key != PRIORITY).collect();
         if !filter.is_empty() {
             self.take_filter(&fresh.log.filter);
+        }
+        let (probes, restart): (Vec<_>, Vec<_>) =
+            restart.into_iter().partition(|key| key.starts_with(PROBES));
+        if !probes.is_empty() {
+            self.take_probes(fresh, node, &probes.join(", "));
         }
         if !restart.is_empty() {
             tracing::warn!("SIGHUP: restart the node to apply the new values of {}", restart.join(", "));
@@ -86,6 +93,16 @@ impl Reload {
                 Err(e) => tracing::error!(priority, "SIGHUP: node.priority not reloaded: {e}"),
             }
         });
+    }
+
+    fn take_probes(&mut self, fresh: &Config, node: &Reloader, changed: &str) {
+        match node.set_probes(&fresh.meta) {
+            Err(e) => tracing::error!("SIGHUP: {changed} not reloaded: {e}"),
+            Ok(()) => {
+                self.running.meta.take_probes(&fresh.meta);
+                tracing::warn!("SIGHUP: reloaded {changed}");
+            }
+        }
     }
 
     fn take_filter(&mut self, fresh: &str) {

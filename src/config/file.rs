@@ -75,14 +75,14 @@ fn convert(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             parsed.map(Value::Integer).map_err(|_| number.to_string())
         }
         (Kind::Integer { .. }, _) => Err(describe(value)),
-        (Kind::Endpoints, DeValue::Array(items)) => {
+        (Kind::Endpoints | Kind::Command, DeValue::Array(items)) => {
             let items = items.iter().map(|item| match item.get_ref() {
                 DeValue::String(text) => Ok(Value::String(text.to_string())),
                 other => Err(format!("{} in the list", describe(other))),
             });
             items.collect::<Result<_, _>>().map(Value::Array)
         }
-        (Kind::Endpoints, _) => Err(describe(value)),
+        (Kind::Endpoints | Kind::Command, _) => Err(describe(value)),
         (_, DeValue::String(text)) => Ok(Value::String(text.to_string())),
         (_, _) => Err(describe(value)),
     }

@@ -55,6 +55,8 @@ pub enum Kind {
     Address,
     /// A list of `host:port`, `http://host:port` or `https://host:port`.
     Endpoints,
+    /// A program and its arguments: a list of strings, or, typed, words between blanks.
+    Command,
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// `true` or `false`.
@@ -187,6 +189,24 @@ pub static KEYS: &[Key] = &[
         "A main loop that sends no heartbeat for this long counts as hung: it is ended and leadership is \
          given up. The built-in loop sends heartbeats; a program is watched from its first WATCHDOG=1 \
          (sd_notify) on, a library's loop from its first heartbeat() on. 0: no main loop is watched.",
+    ),
+    Key::new("meta.probe_command", Kind::Command, Fallback::EmptyList).help(
+        "A program that tells whether this node could lead: it ends with exit code 0 while it could. A leader that fails \
+         hands over to a member that does not; a candidate that fails takes over last. Empty: none. Read again on SIGHUP, \
+         as all of meta.probe_*.",
+    ),
+    Key::new("meta.probe_disk", Kind::Switch, Fallback::Switch(false)).help(
+        "The same for the disk of the data dir: a small file is written and synced there, on a thread of its own.",
+    ),
+    Key::new("meta.probe_interval_secs", int(1, HOUR_SECS), Fallback::Integer(5))
+        .seconds()
+        .help("From the beginning of one probe to that of the next."),
+    Key::new("meta.probe_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(5)).seconds().help(
+        "A probe that takes longer fails from then on; the program is killed, with its process group.",
+    ),
+    Key::new("meta.probe_failure_secs", int(1, HOUR_SECS), Fallback::Integer(30)).seconds().help(
+        "How long a leader fails before it hands over: time in which its probe fails counts up, time in which it \
+         succeeds counts down, twice as fast. More than probe_interval_secs.",
     ),
     Key::new("meta.restart", Kind::Choice(&["no", "on-failure"]), Fallback::Text("no"))
         .flag("--restart", "WHEN", "When metad run restarts its program, no or on-failure")
@@ -482,6 +502,7 @@ impl Key {
             Kind::Path => "a path".to_owned(),
             Kind::Address => "host:port".to_owned(),
             Kind::Endpoints => "a list of host:port, http://host:port or https://host:port".to_owned(),
+            Kind::Command => "a program and its arguments, as a list of strings".to_owned(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Switch => "true or false".to_owned(),
         }
@@ -493,6 +514,9 @@ impl Key {
             Fallback::Integer(number) => number.to_string(),
             Fallback::Text(text) => text.to_owned(),
             Fallback::Switch(on) => on.to_string(),
+            Fallback::EmptyList if self.kind == Kind::Command => {
+                "/usr/local/bin/is-healthy --quick".to_owned()
+            }
             Fallback::EmptyList => "10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379".to_owned(),
             Fallback::Computed { example, .. } | Fallback::Unset { example, .. } => example.to_owned(),
         }

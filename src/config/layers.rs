@@ -87,10 +87,21 @@ fn parse_text(key: &Key, text: &str) -> Option<Value> {
             let items = text.strip_suffix(',').unwrap_or(text).split(',');
             Some(Value::Array(items.map(|item| Value::String(item.trim().to_owned())).collect()))
         }
+        Kind::Command => {
+            let words = || text.split_whitespace().map(|word| Value::String(word.to_owned())).collect();
+            match text.trim_start().starts_with('[') {
+                true => text.trim().parse().ok().filter(is_command),
+                false => Some(Value::Array(words())),
+            }
+        }
         Kind::Name | Kind::Text | Kind::Path | Kind::Address | Kind::Choice(_) => {
             Some(Value::String(text.to_owned()))
         }
     }
+}
+
+fn is_command(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().all(Value::is_str))
 }
 
 /// The host name, as this process's namespace has it.

@@ -33,7 +33,7 @@ pub(super) fn values(table: &Table, origins: &Origins) -> Vec<ConfigError> {
 /// Checks the values against each other.
 pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     let rules = Rules { config, origins };
-    let mut results = vec![rules.one_port_each(), rules.main_loop_timeout()];
+    let mut results = vec![rules.one_port_each(), rules.main_loop_timeout(), rules.probe_failure()];
     results.extend(rules.advertised());
     results.extend(rules.timings());
     results.extend(rules.tls());
@@ -112,7 +112,28 @@ fn check_value(key: &'static Key, value: &Value, origin: &Origin) -> Vec<ConfigE
         let texts = items.iter().filter_map(Value::as_str).enumerate();
         return texts.filter_map(|(i, text)| check_endpoint(key, text, &origin.of_item(i)).err()).collect();
     }
+    if let (Kind::Command, Value::Array(items)) = (key.kind, value) {
+        return check_command(key, items, origin).err().into_iter().collect();
+    }
     check_scalar(key, value, origin).err().into_iter().collect()
+}
+
+/// Empty arguments are allowed; a program without a name is not.
+fn check_command(key: &'static Key, items: &[Value], origin: &Origin) -> Result<(), ConfigError> {
+    let has_no_name = items.first().and_then(Value::as_str).is_some_and(str::is_empty);
+    let has_nul = items.iter().filter_map(Value::as_str).any(|item| item.contains('\0'));
+    let problem = match (has_no_name, has_nul) {
+        (true, _) => "names no program",
+        (_, true) => "contains a NUL character, which no argument can",
+        (false, false) => return Ok(()),
+    };
+    Err(ConfigError::Invalid {
+        origin: origin.clone(),
+        key: key.path,
+        value: value_text(&Value::Array(items.to_vec())),
+        problem: problem.to_owned(),
+        fix: format!("give {}, for example {}", key.expected(), origin.assignment(key, &key.example())),
+    })
 }
 
 fn check_scalar(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), ConfigError> {
@@ -172,9 +193,8 @@ fn check_text(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Name => check_name(text),
         Kind::Address => address::parse(text).map(|_| ()),
         Kind::Choice(words) if !words.contains(&text) => Err(format!("is not one of {}", words.join(", "))),
-        Kind::Choice(_) | Kind::Switch | Kind::Text | Kind::Path | Kind::Integer { .. } | Kind::Endpoints => {
-            Ok(())
-        }
+        Kind::Choice(_) | Kind::Switch | Kind::Text | Kind::Path | Kind::Integer { .. } => Ok(()),
+        Kind::Endpoints | Kind::Command => Ok(()),
     }
 }
 
@@ -272,6 +292,19 @@ impl Rules<'_> {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// One probe alone must not be a failure, whatever it says.
+    fn probe_failure(&self) -> Result<(), ConfigError> {
+        let (failure, interval) = (self.config.meta.probe_failure_secs, self.config.meta.probe_interval_secs);
+        if failure > interval {
+            return Ok(());
+        }
+        let problem = format!(
+            "is not more than meta.probe_interval_secs ({interval}), so that one failed probe would change the leader"
+        );
+        let fix = format!("set it to {} or more, or meta.probe_interval_secs lower", interval + 1);
+        Err(self.invalid("meta.probe_failure_secs", &problem, &fix))
     }
 
     fn at_most(&self, path: &'static str, value: u64, most: u64, what: &str) -> Result<(), ConfigError> {

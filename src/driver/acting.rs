@@ -132,6 +132,10 @@ impl Driver {
                 self.tell(now, |o, moment| o.won(moment, token));
                 Some(telemetry::Event::LeadershipWon { token })
             }
+            Transition::LeadsOn(token, why) => {
+                let measured = self.elector.health().failing().map(|f| f.told(now)).unwrap_or_default();
+                Some(telemetry::Event::LeadsOn { token, measured, why })
+            }
             Transition::Stopping(token, reason) => {
                 self.tell(now, |o, moment| o.main_loop_stopping(moment));
                 Some(telemetry::Event::MainLoopStopping { token, reason })

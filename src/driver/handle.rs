@@ -11,6 +11,7 @@ use super::status::{Role, Status};
 use crate::clock::Instant;
 use crate::election::event::Event;
 use crate::election::history::Reason;
+use crate::election::probe::MemberHealth;
 use crate::election::record::Freeze;
 
 /// The others' end of a running driver.
@@ -84,12 +85,25 @@ impl DriverHandle {
         Ok(status.unready(now))
     }
 
+    /// What the probes of this node have come to. Returns at once.
+    ///
+    /// # Errors
+    /// The driver is behind, and has not heard it.
+    pub fn probed(&self, health: MemberHealth) -> Result<(), Busy> {
+        self.command(Event::Probed(health))
+    }
+
     /// Strangers can ask, so nothing of theirs waits anywhere but in the bounded queue.
     pub(super) fn command(&self, event: Event) -> Result<(), Busy> {
         match self.commands.try_send(event) {
             Err(TrySendError::Full(_)) => Err(Busy),
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()), // closed: the node is ending
         }
+    }
+
+    /// Has the driver ended?
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// The newest snapshot.

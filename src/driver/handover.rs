@@ -8,6 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::peers::Peers;
 use crate::election::event::{Event, Ready};
+use crate::election::probe::APART;
 use crate::election::record::{Member, MemberId, Token, View};
 
 /// How long all candidates together get.
@@ -42,9 +43,10 @@ pub(super) async fn ask(
     let mut ready = Vec::new();
     let collect = async {
         while let Some(answer) = asked.next().await {
-            let Some(member) = answer else { continue };
-            let is_best = best.as_ref() == Some(&member);
-            ready.push(Ready { member });
+            let Some(answer) = answer else { continue };
+            // One that has not been healthy for long may not be good enough for a leader whose probe fails.
+            let is_best = best.as_ref() == Some(&answer.member) && answer.healthy_for >= APART;
+            ready.push(answer);
             if is_best {
                 break; // nobody can answer better
             }
@@ -54,10 +56,10 @@ pub(super) async fn ask(
     Event::Prepared(ready)
 }
 
-async fn ask_one(peers: &dyn Peers, candidate: Member, token: Token) -> Option<MemberId> {
+async fn ask_one(peers: &dyn Peers, candidate: Member, token: Token) -> Option<Ready> {
     let r = candidate.registration;
     let answer = peers.prepare(&r.rpc_address, token).await?;
     // Behind a shared address may be somebody else, or a later start.
     let same = answer.uuid == r.member.uuid && answer.incarnation == r.member.incarnation;
-    (answer.is_ready && same).then_some(r.member)
+    (answer.is_ready && same).then_some(Ready { member: r.member, healthy_for: answer.healthy_for })
 }

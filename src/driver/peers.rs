@@ -1,5 +1,7 @@
 //! What the driver asks of the other members. Whoever is asked may be slow, silent, or somebody else.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::election::record::{Incarnation, MemberUuid, Token};
@@ -27,4 +29,6 @@ pub struct Prepared {
     pub incarnation: Incarnation,
     /// It would start at once.
     pub is_ready: bool,
+    /// How long its probes have succeeded.
+    pub healthy_for: Duration,
 }

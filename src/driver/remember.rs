@@ -78,6 +78,7 @@ mod tests {
             ttl: Duration::from_secs(5),
             acquired_ms: 0,
             transitions: 0,
+            probe_handed_ms: 0,
         };
         let token = Token::new(Revision(token)).expect("not zero");
         let tenure = Tenure { record, token, lease: LeaseId(1), rewritten: false };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::election::elector::{Elector, State};
 use crate::election::lease::LeaseTiming;
+use crate::election::probe::MemberHealth;
 use crate::election::readiness::Unready;
 use crate::election::record::{Freeze, LeaderRecord, MemberId, Revision, Tenure, Token, View};
 
@@ -49,6 +50,8 @@ pub struct Status {
     pub view: View,
     /// Why this member is not ready to lead, as it was told; `None`: it is, as far as that goes.
     pub unready: Option<Unready>,
+    /// What our own probes have come to.
+    pub health: MemberHealth,
     /// When the store last confirmed this view.
     pub confirmed_at: Instant,
 }
@@ -105,17 +108,19 @@ impl Status {
             ttl: elector.lease().map(|l| l.timing().ttl()),
             view: elector.view().clone(),
             unready: elector.unready().cloned(),
+            health: elector.health().clone(),
             confirmed_at,
         }
     }
 
     /// Is the later one the same view, of a lease that was renewed or a store that has confirmed it?
     pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
-        let Self { me, cluster, role, token, holds_until, ttl, view, unready, confirmed_at: _ } = self;
-        let unchanged = (me, cluster, role, token, ttl, view, unready);
+        let Self { me, cluster, role, token, holds_until, ttl, view, unready, health, confirmed_at: _ } = self;
+        let unchanged = (me, cluster, role, token, ttl, view, unready, health);
         let has_lease = holds_until.is_some() == later.holds_until.is_some();
-        let Self { me, cluster, role, token, holds_until: _, ttl, view, unready, confirmed_at: _ } = later;
-        has_lease && unchanged == (me, cluster, role, token, ttl, view, unready)
+        let Self { me, cluster, role, token, holds_until: _, ttl, view, unready, health, confirmed_at: _ } =
+            later;
+        has_lease && unchanged == (me, cluster, role, token, ttl, view, unready, health)
     }
 
     /// Is enough of our lease left to start a main loop now?
@@ -145,8 +150,8 @@ impl Status {
         if let Some(unready) = &self.unready {
             return Some(unready.why.clone());
         }
-        (!self.allows_start(now))
-            .then(|| "too little of its lease is left, as of its last renewal".to_owned())
+        let too_little = "too little of its lease is left, as of its last renewal";
+        self.health.unready().or_else(|| (!self.allows_start(now)).then(|| too_little.to_owned()))
     }
 
     /// Is our view older than the lease that it is about, or has the store never confirmed one? Then nothing is known any

@@ -77,8 +77,15 @@ mod tests {
     fn view(leader: Option<(MemberId, u64, bool)>, members: &[MemberId]) -> View {
         let leader = leader.map_or(Leader::Vacant, |(holder, token, rewritten)| {
             let (ttl, address) = (Duration::from_secs(5), String::new());
-            let record =
-                LeaderRecord { holder, address, nonce: Nonce(1), ttl, acquired_ms: 0, transitions: 0 };
+            let record = LeaderRecord {
+                holder,
+                address,
+                nonce: Nonce(1),
+                ttl,
+                acquired_ms: 0,
+                transitions: 0,
+                probe_handed_ms: 0,
+            };
             let token = Token::new(Revision(token)).expect("not zero");
             Leader::Held(Box::new(Tenure { record, token, lease: LeaseId(1), rewritten }))
         });

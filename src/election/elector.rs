@@ -13,6 +13,7 @@ mod failback;
 mod following;
 mod leading;
 mod priority;
+mod probing;
 mod store_changed;
 
 use std::collections::VecDeque;
@@ -21,12 +22,14 @@ use std::time::Duration;
 use super::event::{Action, Event, ReadAnswer, ReadId, RenewAnswer};
 use super::history::{Ending, Reason, Transition};
 use super::lease::{Lease, LeaseId, LeaseTiming};
+use super::probe::MemberHealth;
 use super::readiness::Unready;
 use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use super::renewal::Renewal;
 use crate::clock::Instant;
 use failback::Failback;
 use priority::AskedPriority;
+use probing::OwnHealth;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -182,6 +185,8 @@ pub struct Elector {
     priority: Option<AskedPriority>,
     /// Why we are not ready to lead; `None`: we are.
     unready: Option<Unready>,
+    /// Our own health, and what follows from it.
+    probing: OwnHealth,
     nonce: Nonce,
     actions: VecDeque<Action>,
 }
@@ -203,6 +208,7 @@ impl Elector {
             failback: Failback::default(),
             priority: None,
             unready: None,
+            probing: OwnHealth::default(),
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
         }
@@ -236,6 +242,11 @@ impl Elector {
     /// Why we are not ready to lead, as we were told; `None`: we are.
     pub fn unready(&self) -> Option<&Unready> {
         self.unready.as_ref()
+    }
+
+    /// What our own probes have come to.
+    pub fn health(&self) -> &MemberHealth {
+        self.probing.health()
     }
 
     /// The lease we rely on.
@@ -280,7 +291,7 @@ impl Elector {
             State::Follower { claim_at } => [*claim_at, None],
             State::Claiming { look_at, .. } => [*look_at, None],
             State::Starting { give_up_at, .. } => [Some(*give_up_at), self.step_down_at()],
-            State::Leading { .. } => [self.step_down_at(), self.failback.due_at()],
+            State::Leading { .. } => [self.step_down_at(), self.asks_at()],
             State::Choosing { until, .. } => [Some(*until), None],
             State::HandingOver { .. } => [None, None],
             State::Stopping { pressure: Pressure::Told { abort_at }, .. } => {
@@ -308,6 +319,11 @@ impl Elector {
     /// A main loop that does not end even when it is ended must not keep the record: its lease runs out.
     fn renews(&self) -> bool {
         !matches!(self.state, State::Stopped(_) | State::Stopping { pressure: Pressure::Aborted { .. }, .. })
+    }
+
+    /// When a leader asks whether somebody would take over from it.
+    fn asks_at(&self) -> Option<Instant> {
+        self.failback.due_at().into_iter().chain(self.probing.due_at()).reduce(Instant::earlier)
     }
 
     fn is_candidate(&self) -> bool {
@@ -340,12 +356,17 @@ impl Elector {
             State::Starting { token, give_up_at } if now.reached(*give_up_at) => {
                 self.resign(now, *token, Ending::of(Reason::StartTimeout));
             }
-            State::Leading { token } => self.fail_back_when_due(now, *token),
+            State::Leading { token } => self.ask_when_due(now, *token),
             State::Choosing { until, .. } if now.reached(*until) => self.on_prepared(now, &[]),
             State::Resigning { retry_at, give_up_at, .. } => self.keep_resigning(now, *retry_at, *give_up_at),
             _ => {}
         }
         self.renew_when_due(now);
+    }
+
+    fn ask_when_due(&mut self, now: Instant, token: Token) {
+        self.fail_back_when_due(now, token);
+        self.ask_for_healthy_when_due(now, token);
     }
 
     /// Takes in one event.
@@ -375,6 +396,7 @@ impl Elector {
             Event::Prepare(token) => self.on_prepare(now, token),
             Event::Prepared(ready) => self.on_prepared(now, &ready),
             Event::HandedOver(answer) => self.on_handed_over(now, answer),
+            Event::Probed(health) => self.on_probed(now, health),
         }
         self.renew_when_due(now);
     }

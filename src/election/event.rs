@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::history::{Ending, Reason, Transition};
 use super::lease::LeaseId;
+use super::probe::MemberHealth;
 use super::readiness::Unready;
 use super::record::{Member, MemberId, Nonce, Revision, Token, View};
 use crate::clock::Instant;
@@ -77,6 +78,8 @@ pub enum Event {
     Prepared(Vec<Ready>),
     /// Answers [`Action::HandOver`].
     HandedOver(HandOverAnswer),
+    /// Our own probes have come to this.
+    Probed(MemberHealth),
 }
 
 /// A registration that holds.
@@ -137,6 +140,8 @@ pub enum ClaimAnswer {
 pub struct Ready {
     /// Who, in which incarnation.
     pub member: MemberId,
+    /// How long its probes have succeeded.
+    pub healthy_for: Duration,
 }
 
 /// How a hand-over ended.
@@ -198,6 +203,8 @@ pub enum Action {
         token: Token,
         /// Who gets it.
         successor: Box<Member>,
+        /// Why the tenure has ended.
+        reason: Reason,
     },
     /// Delete the record, if it still carries this token.
     Release(Token),

@@ -87,6 +87,7 @@ impl Exit {
             | Reason::ResignedRequest
             | Reason::FailedBack
             | Reason::MainLoopHung
+            | Reason::ProbeFailed
             | Reason::StartTimeout
             | Reason::GuardianLost
             | Reason::DataDirStale => Exit::LeadershipLost,

@@ -32,6 +32,8 @@ pub enum Reason {
     MainLoopEnded,
     /// The main loop gave no sign of life for longer than it may.
     MainLoopHung,
+    /// Its probe had failed, and a healthy member was ready.
+    ProbeFailed,
     /// The main loop could not be started in time.
     StartTimeout,
     /// The guardian died, or did not answer, while it looked after the program.
@@ -80,6 +82,8 @@ pub enum Transition {
     Rejoining,
     /// The record is ours; the main loop is about to start.
     Won(Token),
+    /// Our probe has failed, and we lead on, for this reason.
+    LeadsOn(Token, &'static str),
     /// The main loop was told to stop.
     Stopping(Token, Reason),
     /// The record was given up.
@@ -94,7 +98,7 @@ pub enum Transition {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 24] = [
+    pub const ALL: [Reason; 25] = [
         Reason::RenewDeadline,
         Reason::ClockSuspended,
         Reason::LeaseExpired,
@@ -106,6 +110,7 @@ impl Reason {
         Reason::FailedBack,
         Reason::MainLoopEnded,
         Reason::MainLoopHung,
+        Reason::ProbeFailed,
         Reason::StartTimeout,
         Reason::GuardianLost,
         Reason::NodeIdInUse,
@@ -140,6 +145,7 @@ impl Reason {
             Reason::FailedBack => "failed_back",
             Reason::MainLoopEnded => "main_loop_ended",
             Reason::MainLoopHung => "main_loop_hung",
+            Reason::ProbeFailed => "probe_failed",
             Reason::StartTimeout => "start_timeout",
             Reason::GuardianLost => "guardian_lost",
             Reason::NodeIdInUse => "node_id_in_use",
@@ -173,6 +179,7 @@ impl Reason {
             Reason::FailedBack => "a member of a higher priority is back",
             Reason::MainLoopEnded => "the main loop, or the program, ended by itself",
             Reason::MainLoopHung => "it sent no heartbeat",
+            Reason::ProbeFailed => "its probe failed, and a healthy member was ready",
             Reason::StartTimeout => "it could not be started in time",
             Reason::GuardianLost => "the guardian died, or did not answer, while it supervised the program",
             Reason::NodeIdInUse => "another data dir is registered under the node's id",
@@ -217,6 +224,10 @@ impl Reason {
             Reason::MainLoopHung => {
                 "its log says what it did last; `meta.main_loop_timeout_secs` is what it may take"
             }
+            Reason::ProbeFailed => {
+                "the detail says what was measured: run `meta.probe_command` by hand there, or look at the disk of \
+                 `node.data_dir`"
+            }
             Reason::StartTimeout => {
                 "run the program by hand; `meta.start_timeout_secs` is what its start may take"
             }
@@ -259,7 +270,11 @@ impl Reason {
     pub fn gives_record_up(self) -> bool {
         let ours = matches!(
             self,
-            Reason::MainLoopEnded | Reason::MainLoopHung | Reason::StartTimeout | Reason::GuardianLost
+            Reason::MainLoopEnded
+                | Reason::MainLoopHung
+                | Reason::ProbeFailed
+                | Reason::StartTimeout
+                | Reason::GuardianLost
         );
         self.is_wish() || ours
     }

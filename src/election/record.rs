@@ -59,6 +59,8 @@ pub struct LeaderRecord {
     pub acquired_ms: u64,
     /// How many tenures there were before.
     pub transitions: u64,
+    /// When a leader last handed over because its probe had failed, as `acquired_ms`; 0: not that anybody knows.
+    pub probe_handed_ms: u64,
 }
 
 /// The leader record together with what the store says about it.

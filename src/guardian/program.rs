@@ -116,6 +116,28 @@ pub(super) fn remove_ours(command: &mut Command) {
     }
 }
 
+/// For a helper of ours that is no main loop: in a process group of its own, with none of our descriptors, signal
+/// dispositions and secrets, and killed when the thread that starts it ends.
+pub fn isolate(command: &mut Command) {
+    remove_ours(command);
+    command.process_group(0);
+    let (parent, restore_limit) = (rustix::process::getpid(), crate::limits::descriptors::restore_in_child());
+    // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            for signal in IGNORED_BY_GUARDIAN {
+                libc::signal(signal, libc::SIG_DFL); // ignoring is inherited
+            }
+            signals::let_all_through()?;
+            restore_limit()?;
+            // Whoever has opened one without close-on-exec; before Linux 5.11 they stay open.
+            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            rustix::thread::set_no_new_privs(true)?;
+            die_with(parent)
+        });
+    }
+}
+
 /// Has this process killed when `parent`, which has forked it, ends. Between fork and exec.
 pub(super) fn die_with(parent: Pid) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

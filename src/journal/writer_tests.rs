@@ -61,6 +61,7 @@ fn left(row: &Row) -> Left {
         ttl: Duration::from_secs(5),
         acquired_ms: 5,
         transitions: 0,
+        probe_handed_ms: 0,
     };
     Left { record, token: row.token, how: Departure::Vanished, at_ms: 8 }
 }

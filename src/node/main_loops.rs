@@ -56,10 +56,7 @@ impl Wanted {
 
     /// Could the program be started, if there is one?
     pub(super) fn check(&self) -> Result<(), StartError> {
-        let Some(program) = self.command.first() else { return Ok(()) };
-        guardian::look_for(program).map_err(cannot_run)?;
-        let too_long = |message| StartError { exit: Exit::Usage, message };
-        guardian::check_length(&self.command).map_err(too_long)
+        check_command(&self.command)
     }
 
     /// The main loop, with the request queue in front of it. To be called on its runtime.
@@ -103,6 +100,14 @@ where
         let candidate = StandbyNode { node: config.node.id.clone(), cluster: config.node.cluster.clone() };
         Box::new(WarmLoop::start(warm_up, main_loop, candidate, readiness, clock))
     })
+}
+
+/// Could the program be started, if there is one?
+pub(super) fn check_command(command: &[String]) -> Result<(), StartError> {
+    let Some(program) = command.first() else { return Ok(()) };
+    guardian::look_for(program).map_err(cannot_run)?;
+    let too_long = |message| StartError { exit: Exit::Usage, message };
+    guardian::check_length(command).map_err(too_long)
 }
 
 fn payload(

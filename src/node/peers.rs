@@ -61,7 +61,9 @@ impl Peers for ConnectedPeers {
     async fn prepare(&self, address: &str, token: Token) -> Option<Prepared> {
         let answer = self.client(address).await?.prepare(token.get()).await.ok()?;
         let (uuid, incarnation) = (answer.uuid.parse().ok()?, Incarnation(answer.incarnation));
-        Some(Prepared { uuid, incarnation, is_ready: answer.ready })
+        // A member of an older version has no probe, and does not say.
+        let healthy_for = Duration::from_millis(answer.healthy_for_ms.unwrap_or_default());
+        Some(Prepared { uuid, incarnation, is_ready: answer.ready, healthy_for })
     }
 
     async fn who_answers(&self, address: &str) -> Option<MemberUuid> {

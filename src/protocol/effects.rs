@@ -26,6 +26,8 @@ pub struct Here<'a> {
     pub newest: Revision,
     /// How many tenures we know of; display only.
     pub transitions: u64,
+    /// When the last leader that we know of says that the last one handed over because of its probe; 0: never.
+    pub probe_handed_ms: u64,
     /// The wall clock; display only.
     pub wall_ms: u64,
 }
@@ -100,8 +102,8 @@ pub fn effect(here: &Here<'_>, action: Action) -> Effect {
             let txn = transactions::claim(keys, &record, lease, generation);
             ask(txn, Purpose::Claim(Box::new(record), here.newest))
         }
-        Action::HandOver { token, successor } => {
-            let record = handed_record(here, &successor);
+        Action::HandOver { token, successor, reason } => {
+            let record = handed_record(here, &successor, reason);
             ask(transactions::hand_over(keys, &record, &successor, token), Purpose::HandOver(token))
         }
         Action::Release(token) => ask(transactions::release(keys, token), Purpose::Release(token)),
@@ -127,11 +129,13 @@ fn claimed_record(here: &Here<'_>, nonce: Nonce) -> LeaderRecord {
         ttl: here.ttl,
         acquired_ms: here.wall_ms,
         transitions: here.transitions,
+        probe_handed_ms: here.probe_handed_ms,
     }
 }
 
 /// The record as the successor would have written it.
-fn handed_record(here: &Here<'_>, successor: &Member) -> LeaderRecord {
+fn handed_record(here: &Here<'_>, successor: &Member, reason: Reason) -> LeaderRecord {
+    let probe_handed_ms = if reason == Reason::ProbeFailed { here.wall_ms } else { here.probe_handed_ms };
     LeaderRecord {
         holder: successor.registration.member.clone(),
         address: successor.registration.rpc_address.clone(),
@@ -139,6 +143,7 @@ fn handed_record(here: &Here<'_>, successor: &Member) -> LeaderRecord {
         ttl: successor.registration.ttl,
         acquired_ms: here.wall_ms,
         transitions: here.transitions,
+        probe_handed_ms,
     }
 }
 

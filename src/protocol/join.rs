@@ -271,6 +271,7 @@ impl Join {
             ttl: self.plan.registration.ttl,
             acquired_ms: self.plan.wall_ms,
             transitions: old.record.transitions + 1,
+            probe_handed_ms: old.record.probe_handed_ms,
         }
     }
 

@@ -58,6 +58,8 @@ struct LeaderJson {
     incarnation: u64,
     address: String,
     nonce: u64,
+    #[serde(default)]
+    probe_handed_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,6 +225,7 @@ pub fn encode_leader(record: &LeaderRecord) -> Vec<u8> {
         incarnation: record.holder.incarnation.0,
         address: record.address.clone(),
         nonce: record.nonce.0,
+        probe_handed_ms: record.probe_handed_ms,
     })
 }
 
@@ -242,6 +245,7 @@ pub fn decode_tenure(kv: &KeyValue) -> Option<Tenure> {
         ttl: Duration::from_secs(json.lease_duration_seconds),
         acquired_ms: u64::try_from(acquired.as_millisecond()).unwrap_or(0),
         transitions: json.lease_transitions,
+        probe_handed_ms: json.probe_handed_ms,
     };
     // A record without a lease would be immortal; it is none of ours.
     let rewritten = kv.created != kv.modified;
@@ -357,6 +361,7 @@ mod tests {
             ttl: Duration::from_secs(5),
             acquired_ms: 1_700_000_000_123,
             transitions: 4,
+            probe_handed_ms: 5,
         }
     }
 

@@ -106,6 +106,22 @@ pub enum Event {
         /// The tenure's token.
         token: Token,
     },
+    /// The probe of this node fails: it is not ready to lead, or soon makes way.
+    ProbeFailing {
+        /// What was measured.
+        measured: String,
+    },
+    /// It has succeeded for a while.
+    ProbeRecovered,
+    /// The probe of this leader has failed, and it leads on all the same.
+    LeadsOn {
+        /// The tenure's token.
+        token: Token,
+        /// What was measured.
+        measured: String,
+        /// Why nobody takes over.
+        why: &'static str,
+    },
     /// The main loop was told to stop.
     MainLoopStopping {
         /// The tenure's token.
@@ -268,6 +284,9 @@ impl Event {
             Event::WriteFenced { .. } => "write_fenced",
             Event::OutcomeUnknown => "outcome_unknown",
             Event::MainLoopStarted { .. } => "main_loop_started",
+            Event::ProbeFailing { .. } => "probe_failing",
+            Event::ProbeRecovered => "probe_recovered",
+            Event::LeadsOn { .. } => "leads_on",
             Event::MainLoopStopping { .. } => "main_loop_stopping",
             Event::MainLoopStopped { .. } => "main_loop_stopped",
             Event::LeadershipResigned { .. } => "leadership_resigned",
@@ -312,6 +331,10 @@ impl Event {
             Event::MainLoopStopping { token, reason } | Event::MainLoopStopped { token, reason } => {
                 json!({ "token": token.get(), "reason": reason.as_str() })
             }
+            Event::ProbeFailing { measured } => json!({ "measured": measured }),
+            Event::LeadsOn { token, measured, why } => {
+                json!({ "token": token.get(), "measured": measured, "why": why })
+            }
             Event::StoreTrouble { what, error } => json!({ "what": what, "error": error }),
             Event::ClaimRefused { error } => json!({ "error": error }),
             Event::StoreRecovered { after_ms } => json!({ "after_ms": after_ms }),
@@ -327,7 +350,11 @@ impl Event {
             Event::Stopped { reason, detail, code } => {
                 json!({ "reason": reason.as_str(), "detail": detail, "code": code })
             }
-            Event::Rejoining | Event::ClaimLost | Event::OutcomeUnknown | Event::Unfrozen => json!({}),
+            Event::Rejoining
+            | Event::ClaimLost
+            | Event::OutcomeUnknown
+            | Event::ProbeRecovered
+            | Event::Unfrozen => json!({}),
         }
     }
 
@@ -370,6 +397,9 @@ impl Event {
             }
             Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
             Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),
+            Event::ProbeFailing { .. } | Event::ProbeRecovered | Event::LeadsOn { .. } => {
+                self.log_probe(event)
+            }
             Event::MainLoopStopping { token, reason } => log_stopping(*token, *reason),
             Event::MainLoopStopped { token, reason } => info!(event, %token, %reason, "main loop stopped"),
             Event::LeadershipResigned { token } => info!(event, %token, "leadership given up"),
@@ -391,15 +421,21 @@ impl Event {
             Event::CallRefused { what, why, left_out } => {
                 warn!(event, what, why, left_out, "refused: {what}: {why}")
             }
-            Event::Stopped { reason, detail, code } => {
-                if *code == 0 || reason.is_planned() {
-                    info!(event, %reason, detail, code, "stopped");
-                } else if *code == Exit::LeadershipLost.code() && !never_led(*reason) {
-                    warn!(event, %reason, detail, code, "stopped"); // the loss was the error
-                } else {
-                    tracing::error!(event, %reason, detail, code, "stopped");
-                }
+            Event::Stopped { reason, detail, code } => log_stopped(event, *reason, detail, *code),
+        }
+    }
+}
+
+impl Event {
+    fn log_probe(&self, event: &str) {
+        match self {
+            Event::ProbeFailing { measured } => {
+                tracing::warn!(event, measured, "this node fails its probe: {measured}");
             }
+            Event::LeadsOn { token, measured, why } => {
+                tracing::warn!(event, %token, measured, why, "this node fails its probe, and leads on: {why}");
+            }
+            _ => tracing::info!(event, "this node passes its probe again"),
         }
     }
 }
@@ -407,6 +443,16 @@ impl Event {
 /// Does it end before a main loop has started?
 fn never_led(reason: Reason) -> bool {
     matches!(reason, Reason::LeaseExpired | Reason::DataDirStale)
+}
+
+fn log_stopped(event: &str, reason: Reason, detail: &str, code: i32) {
+    if code == 0 || reason.is_planned() {
+        tracing::info!(event, %reason, detail, code, "stopped");
+    } else if code == Exit::LeadershipLost.code() && !never_led(reason) {
+        tracing::warn!(event, %reason, detail, code, "stopped"); // the loss was the error
+    } else {
+        tracing::error!(event, %reason, detail, code, "stopped");
+    }
 }
 
 /// The words that operators of such systems know, where they apply.
@@ -417,6 +463,7 @@ fn log_stopping(token: Token, reason: Reason) {
             tracing::error!(event, %token, %reason, "lease timeout: keep alive failed, stopping main loop");
         }
         Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop ended on its own"),
+        Reason::ProbeFailed => tracing::error!(event, %token, %reason, "the probe has failed, handing over"),
         Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
         _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),
         _ => tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop"),

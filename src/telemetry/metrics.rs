@@ -192,6 +192,11 @@ impl Metrics {
         self.election.leader_changed(now, left, is_held);
     }
 
+    /// Does a probe of this node fail?
+    pub fn set_probe_failing(&self, fails: bool) {
+        self.election.set_probe_failing(fails);
+    }
+
     /// Takes in the granted time to live.
     pub fn set_lease_ttl(&self, ttl: Duration) {
         self.lease.set_ttl(ttl);

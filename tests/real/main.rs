@@ -34,6 +34,7 @@ mod page;
 mod partition;
 mod payload;
 mod priority;
+mod probe;
 mod process;
 mod prometheus;
 mod readme;

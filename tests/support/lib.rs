@@ -45,6 +45,7 @@ pub mod proxy;
 pub mod sealed;
 pub mod slow_disk;
 pub mod spawn;
+pub mod stall;
 pub mod sudo;
 pub mod tls;
 pub mod traces;

@@ -192,7 +192,8 @@ impl ElectionService for Election {
         let why = asked.map_err(refuse::busy)?;
         let (uuid, incarnation) = (status.me.uuid.to_string(), status.me.incarnation.0);
         let (ready, why) = (why.is_none(), why.unwrap_or_default());
-        Ok(Response::new(PrepareResponse { ready, uuid, incarnation, why }))
+        let healthy_for_ms = Some(millis(status.health.healthy_for(now)));
+        Ok(Response::new(PrepareResponse { ready, uuid, incarnation, why, healthy_for_ms }))
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {

@@ -32,6 +32,8 @@ pub struct Answerer {
     pub revision: u64,
     /// Is its view older than the lease, or was it never confirmed? Then nobody knows who leads, or who is a member.
     pub is_outdated: bool,
+    /// What its own probe has measured, while that fails; `null`: it does not.
+    pub probe: Option<String>,
 }
 
 /// The leader, by its record.
@@ -133,6 +135,7 @@ impl Answerer {
             age_ms: millis(now.since(status.confirmed_at)),
             lease_remaining_ms: millis(remaining.unwrap_or_default()),
             revision: status.revision().0,
+            probe: status.health.failing().map(|failing| failing.told(now)),
             is_outdated: status.is_outdated(now),
         }
     }

@@ -13,6 +13,7 @@ use crate::driver::status::Role;
 use crate::election::history::Reason;
 use crate::election::history::row::{End, Row, Seen};
 use crate::election::lease::LeaseId;
+use crate::election::probe::MemberHealth;
 use crate::election::record::{
     self, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
 };
@@ -44,6 +45,7 @@ fn tenure(holder: MemberId) -> record::Tenure {
         ttl: Duration::from_secs(10),
         acquired_ms: 1_700_000_000_000,
         transitions: 3,
+        probe_handed_ms: 0,
     };
     let token = Token::new(Revision(42)).expect("not zero");
     record::Tenure { record, token, lease: LeaseId(0xcd), rewritten: false }
@@ -64,6 +66,7 @@ fn status(leader: record::Leader) -> Status {
         ttl: Some(Duration::from_secs(10)),
         view: View { revision: Revision(50), leader, members, ..View::default() },
         unready: None,
+        health: MemberHealth::default(),
         confirmed_at: Instant::default(),
     }
 }

@@ -126,8 +126,10 @@ impl From<Answerer> for proto::Answerer {
             lease_remaining_ms,
             revision,
             is_outdated,
+            probe,
         } = a;
-        Self { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision, is_outdated }
+        let probe = probe.unwrap_or_default();
+        Self { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision, is_outdated, probe }
     }
 }
 
@@ -143,8 +145,10 @@ impl From<proto::Answerer> for Answerer {
             lease_remaining_ms,
             revision,
             is_outdated,
+            probe,
         } = a;
-        Self { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision, is_outdated }
+        let probe = known(probe);
+        Self { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision, is_outdated, probe }
     }
 }
 

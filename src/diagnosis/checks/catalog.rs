@@ -204,6 +204,11 @@ pub static CHECKS: &[Check] = &[
         .limit("no freeze; fail: and nobody leads")
         .why("while it is frozen nobody takes over from a leader that dies")
         .fix("`metad unfreeze`, when the maintenance is over"),
+    Check::new(Group::Leader, "LEADER_007", "probes-pass", judge::leader::probed)
+        .title("no member fails its probe")
+        .limit("none; fail: the leader does, and nobody is better")
+        .why("a leader that fails its probe cannot do its work, and a member that does is no good successor")
+        .fix("there: `meta.probe_command` by hand, or HOST_005 for the disk of the data dir"),
     Check::new(Group::Cluster, "CLUSTER_001", "members-online", judge::cluster::online)
         .title("every member is registered and answers")
         .limit("all that are registered, and `checks.expected_members`; fail: none answers")

@@ -131,6 +131,8 @@ pub struct Seen {
     pub foreign: Option<Foreign>,
     /// The freeze that it sees.
     pub freeze: Option<Freeze>,
+    /// What its probe has measured, while that fails.
+    pub probe: Option<String>,
     /// How old its view is.
     pub age: Duration,
     /// Is it older than the lease, so that it says nothing any more?

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::DataDirError;
 use super::place::Place;
@@ -36,6 +37,8 @@ pub trait Disk: Send + 'static {
 pub struct Folder {
     path: PathBuf,
     lock: Arc<File>,
+    /// How often a file was replaced: each time, the disk has confirmed it.
+    syncs: Arc<AtomicU64>,
 }
 
 impl Folder {
@@ -53,7 +56,7 @@ impl Folder {
             LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
             LockError::Io(what, source) => io(what)(source),
         })?;
-        Ok(Self { path: path.to_owned(), lock: Arc::new(lock) })
+        Ok(Self { path: path.to_owned(), lock: Arc::new(lock), syncs: Arc::default() })
     }
 
     /// Where it is.
@@ -64,6 +67,11 @@ impl Folder {
     /// The lock, for who must keep it a little longer than we live.
     pub fn lock(&self) -> Arc<File> {
         self.lock.clone()
+    }
+
+    /// How often the disk has confirmed a write so far.
+    pub fn syncs(&self) -> Arc<AtomicU64> {
+        self.syncs.clone()
     }
 
     pub(super) fn place(&self) -> Result<Place, DataDirError> {
@@ -88,7 +96,9 @@ impl Disk for Folder {
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&temporary, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
+        File::open(&self.path)?.sync_all()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn location(&self) -> &Path {

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
+use super::Elector;
 use super::leading::successor_of;
-use super::{Elector, State, Succession};
 use crate::clock::Instant;
 use crate::election::event::{Action, Ready};
 use crate::election::history::{Ending, Reason};
@@ -81,11 +81,6 @@ impl Elector {
         let Some(wanted) = self.failback.better.as_ref().map(|b| b.member.node.clone()) else { return };
         let successor = successor_of(&self.view, &self.settings.me.node, Some(&wanted), ready);
         let Some(successor) = successor else { return };
-        let abort_at = now + self.settings.stop_timeout;
-        self.stop_main_loop(token, Ending::of(Reason::FailedBack), abort_at);
-        if let State::Stopping { succession, .. } = &mut self.state {
-            *succession =
-                Succession::Successor { successor: Box::new(successor), wanted: Some(wanted), at: now };
-        }
+        self.stop_for(now, token, Ending::of(Reason::FailedBack), successor, Some(wanted));
     }
 }

@@ -6,7 +6,7 @@ use super::{Elector, RETRY_PAUSE, State};
 use crate::clock::Instant;
 use crate::election::event::{Action, ClaimAnswer, Joined};
 use crate::election::history::{Ending, Reason, Transition};
-use crate::election::lease::{Lease, RANK_DELAY};
+use crate::election::lease::Lease;
 use crate::election::readiness::Unready;
 use crate::election::record::{Leader, Nonce, Revision, Token, View};
 
@@ -120,14 +120,14 @@ impl Elector {
             Leader::Vacant if self.view.freeze.is_none() && !self.observes() => self.place(),
             Leader::Vacant | Leader::Held(_) | Leader::Foreign(_) => None,
         };
+        let delay = place.map(|place| self.claim_delay(place));
         let State::Follower { claim_at } = &mut self.state else {
             return;
         };
-        let Some(place) = place else {
+        let Some(delay) = delay else {
             *claim_at = None;
             return;
         };
-        let delay = RANK_DELAY * u32::try_from(place).unwrap_or(u32::MAX);
         let due = *claim_at.get_or_insert(now + delay);
         let Some(lease) = self.lease.filter(|_| now.reached(due)) else {
             return;

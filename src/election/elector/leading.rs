@@ -39,6 +39,7 @@ impl Elector {
         } else if self.lease.is_some_and(|l| l.allows_start(now)) {
             self.state = State::Leading { token };
             self.failback.may_begin_after(now);
+            self.probing.leads(now, self.view.leader.tenure().map(|t| &t.record));
             self.actions.push_back(Action::StartMainLoop(token));
             self.look_for_better(now);
         }
@@ -58,6 +59,21 @@ impl Elector {
             }
             State::Stopping { .. } => self.press_when_due(now),
             _ => {}
+        }
+    }
+
+    /// A planned end: the main loop ends, and this one takes over. It has said, just now, that it is ready.
+    pub(super) fn stop_for(
+        &mut self,
+        now: Instant,
+        token: Token,
+        ending: Ending,
+        successor: Member,
+        wanted: Option<String>,
+    ) {
+        self.stop_main_loop(token, ending, now + self.settings.stop_timeout);
+        if let State::Stopping { succession, .. } = &mut self.state {
+            *succession = Succession::Successor { successor: Box::new(successor), wanted, at: now };
         }
     }
 
@@ -214,7 +230,9 @@ impl Elector {
         match &mut self.state {
             State::Leading { token } => {
                 let token = *token;
-                self.make_way(now, token, ready);
+                if !self.hand_over_to_healthy(now, token, ready) {
+                    self.make_way(now, token, ready);
+                }
             }
             State::Stopping { succession, .. } => {
                 let Succession::Asked { wanted, at } = succession.clone() else { return };
@@ -244,8 +262,9 @@ impl Elector {
     /// ended, and whatever becomes of it, no main loop runs under this token again
     /// (`src/docs/protocol.md`, rule C1).
     fn hand_over(&mut self, token: Token, ending: Ending, successor: Member) {
+        let reason = ending.reason;
         self.state = State::HandingOver { token, ending };
-        self.actions.push_back(Action::HandOver { token, successor: Box::new(successor) });
+        self.actions.push_back(Action::HandOver { token, successor: Box::new(successor), reason });
     }
 
     pub(super) fn on_handed_over(&mut self, now: Instant, answer: HandOverAnswer) {

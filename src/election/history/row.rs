@@ -247,6 +247,7 @@ mod tests {
             ttl: std::time::Duration::from_secs(5),
             acquired_ms: n * 100,
             transitions: 0,
+            probe_handed_ms: 0,
         };
         Left { record, token: token(n), how, at_ms: n * 100 + 50 }
     }

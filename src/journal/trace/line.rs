@@ -2,6 +2,7 @@
 //!
 //! The election itself knows no serde, so its values are mirrored here; the compiler sees to it that none is forgotten.
 
+mod health;
 mod view;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::election::history::{Ending, Reason};
 use crate::election::lease::LeaseId;
 use crate::election::readiness::Unready;
 use crate::election::record::{Nonce, Revision, Token};
+use health::TracedHealth;
 use view::{TracedView, Who};
 
 /// One line.
@@ -121,9 +123,18 @@ pub enum Heard {
     /// See [`Event::Prepare`].
     Prepare(u64),
     /// See [`Event::Prepared`].
-    Prepared(Vec<Who>),
+    Prepared(Vec<TracedReady>),
     /// See [`Event::HandedOver`].
     HandedOver(HandOver),
+    /// See [`Event::Probed`].
+    Probed(TracedHealth),
+}
+
+/// Mirrors [`Ready`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TracedReady {
+    member: Who,
+    healthy_for: Duration,
 }
 
 /// Mirrors [`Joined`].
@@ -245,8 +256,9 @@ impl From<&Event> for Heard {
                 Heard::Readiness(unready.as_ref().map(|u| (u.why.clone(), u.claims_last)))
             }
             Event::Prepare(token) => Heard::Prepare(token.get()),
-            Event::Prepared(ready) => Heard::Prepared(ready.iter().map(|r| (&r.member).into()).collect()),
+            Event::Prepared(ready) => Heard::Prepared(ready.iter().map(Into::into).collect()),
             Event::HandedOver(answer) => Heard::HandedOver((*answer).into()),
+            Event::Probed(health) => Heard::Probed(health.into()),
         }
     }
 }
@@ -302,10 +314,10 @@ impl TryFrom<Heard> for Event {
             }
             Heard::Prepare(token) => Event::Prepare(read_token(token)?),
             Heard::Prepared(ready) => {
-                let ready = ready.into_iter().map(|who| Ok(Ready { member: who.read()? }));
-                Event::Prepared(ready.collect::<Result<_, _>>()?)
+                Event::Prepared(ready.into_iter().map(TracedReady::read).collect::<Result<_, _>>()?)
             }
             Heard::HandedOver(answer) => Event::HandedOver(answer.into()),
+            Heard::Probed(health) => Event::Probed(health.into()),
         })
     }
 }
@@ -320,6 +332,18 @@ fn read_reason(name: &str) -> Result<Reason, UnreadableTrace> {
 }
 
 // === impl of the smaller ones ===
+
+impl From<&Ready> for TracedReady {
+    fn from(Ready { member, healthy_for }: &Ready) -> Self {
+        Self { member: member.into(), healthy_for: *healthy_for }
+    }
+}
+
+impl TracedReady {
+    fn read(self) -> Result<Ready, UnreadableTrace> {
+        Ok(Ready { member: self.member.read()?, healthy_for: self.healthy_for })
+    }
+}
 
 impl From<&Joined> for TracedJoin {
     fn from(joined: &Joined) -> Self {
@@ -408,6 +432,7 @@ impl From<HandOver> for HandOverAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::election::probe::{Failing, MemberHealth};
     use crate::election::record::{
         Foreign, Freeze, Incarnation, Leader, LeaderRecord, Member, MemberId, MemberUuid, Registration,
         Tenure, View,
@@ -438,6 +463,7 @@ mod tests {
             ttl,
             acquired_ms: 11,
             transitions: 12,
+            probe_handed_ms: 13,
         };
         let token = Token::new(Revision(6)).expect("positive");
         let tenure = Tenure { record, token, lease: LeaseId(5), rewritten: true };
@@ -483,7 +509,18 @@ mod tests {
             Event::Readiness(Some(Unready { why: "cold".into(), claims_last: true })),
             Event::Readiness(None),
             Event::Prepare(token),
-            Event::Prepared(vec![Ready { member: view().members[1].registration.member.clone() }]),
+            Event::Prepared(vec![Ready {
+                member: view().members[1].registration.member.clone(),
+                healthy_for: Duration::from_secs(7),
+            }]),
+            Event::Probed(MemberHealth::Unprobed),
+            Event::Probed(MemberHealth::Untried),
+            Event::Probed(MemberHealth::Healthy { since: stamp }),
+            Event::Probed(MemberHealth::Failing(Failing {
+                since: stamp,
+                measured: "why".into(),
+                has_failed: true,
+            })),
         ];
         events.extend(Reason::ALL.map(Event::Shutdown));
         let answers =

@@ -27,6 +27,7 @@ pub(super) struct ElectionMetrics {
     leads: Family<NameLabel, Gauge>,
     token: Gauge<u64, AtomicU64>,
     frozen: Gauge,
+    probe_failing: Gauge,
     changes: Family<HowLabel, Counter>,
     failovers: Histogram,
     transitions: Family<TransitionLabels, Counter>,
@@ -70,6 +71,7 @@ impl ElectionMetrics {
             leads: Family::default(),
             token: Gauge::default(),
             frozen: Gauge::default(),
+            probe_failing: Gauge::default(),
             changes: Family::default(),
             failovers: Histogram::new(FAILOVER_BUCKETS_SECS),
             transitions: Family::default(),
@@ -95,6 +97,12 @@ impl ElectionMetrics {
             "metad_election_frozen",
             "1 while the election is frozen (metad freeze), as this node sees it: nobody takes over",
             self.frozen.clone(),
+        );
+        r.register(
+            "metad_probe_failing",
+            "1 while a probe of this node fails (meta.probe_command, meta.probe_disk): it does not take over, and as the \
+             leader makes way once it has failed for meta.probe_failure_secs",
+            self.probe_failing.clone(),
         );
         r.register(
             "metad_leader_changes_seen",
@@ -208,6 +216,10 @@ impl ElectionMetrics {
         if let Some(vacancy) = self.vacancy.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
             vacancy.is_frozen = true;
         }
+    }
+
+    pub(super) fn set_probe_failing(&self, fails: bool) {
+        self.probe_failing.set(i64::from(fails));
     }
 
     fn claim(&self, result: &'static str) {

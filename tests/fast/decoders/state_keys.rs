@@ -60,6 +60,7 @@ fn check_records(bytes: &mut Bytes<'_>) {
         ttl,
         acquired_ms: bytes.number(),
         transitions: bytes.number(),
+        probe_handed_ms: bytes.number(),
     };
     let tenure = codec::decode_tenure(&kv("k", codec::encode_leader(&leader), Some(lease)));
     let leader = LeaderRecord { acquired_ms: leader.acquired_ms.min(LAST_MS), ..leader };

@@ -15,6 +15,8 @@
 //! | `released yes`, `released no` | a release was |
 //! | `unready last`, `unready never`, `ready` | it is not ready and claims last, or never; it is |
 //! | `prepare 6` | the leader of this tenure asks whether we would take over |
+//! | `prepared b c/20s` | these have said that they are ready, and for how long they have been healthy (for ever) |
+//! | `probed failing`, `probed failed` (or `untried`, `healthy`) | our own probes have come to this |
 //! | `store-changed` | the store went back in time, or is another one |
 //! | `main-loop-ended [code]`, `main-loop-hung`, `fenced 7`, `shutdown signal`, `shutdown request` | as they say |
 //!
@@ -29,6 +31,7 @@ use metad::election::event::{
 };
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
+use metad::election::probe::{Failing, MemberHealth};
 use metad::election::readiness::Unready;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Nonce, Revision};
 
@@ -165,6 +168,7 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
             "unknown" => HandOverAnswer::Unknown,
             other => return Err(format!("`{other}` is not an answer")),
         }),
+        "probed" => Event::Probed(health(args)?),
         "store-changed" => Event::StoreChanged("it went back".into()),
         "main-loop-hung" => Event::MainLoopHung,
         "fenced" => Event::Fenced(token(args.need_word("the token")?)?),
@@ -180,11 +184,36 @@ fn event(elector: &Elector, verb: &str, args: &mut Args) -> Result<Event, String
 /// The members of the view that are named, as they are registered.
 fn ready(elector: &Elector, args: &mut Args) -> Result<Vec<Ready>, String> {
     let mut ready = Vec::new();
-    while let Some(node) = args.word() {
-        let member = elector.view().member(node).ok_or_else(|| format!("no member {node}"))?;
-        ready.push(Ready { member: member.registration.member.clone() });
+    while let Some(text) = args.word() {
+        ready.push(ready_one(elector, text)?);
     }
     Ok(ready)
+}
+
+/// `c` or `c/20s`.
+fn ready_one(elector: &Elector, text: &str) -> Result<Ready, String> {
+    let mut args = Args::split(text, '/')?;
+    let node = args.need_word("the member")?;
+    let healthy_for = args.word().map_or(Ok(Duration::MAX), duration)?;
+    args.finish()?;
+    let member = elector.view().member(node).ok_or_else(|| format!("no member {node}"))?;
+    Ok(Ready { member: member.registration.member.clone(), healthy_for })
+}
+
+/// Since the beginning of time.
+fn health(args: &mut Args) -> Result<MemberHealth, String> {
+    let since = Instant::default();
+    let failing = |has_failed| {
+        let measured = "the probe command ended with exit code 1".to_owned();
+        MemberHealth::Failing(Failing { since, measured, has_failed })
+    };
+    Ok(match args.need_word("untried, healthy, failing or failed")? {
+        "untried" => MemberHealth::Untried,
+        "healthy" => MemberHealth::Healthy { since },
+        "failing" => failing(false),
+        "failed" => failing(true),
+        other => return Err(format!("`{other}` is not a health")),
+    })
 }
 
 /// `joining`: the lease that is about to become ours.

@@ -137,7 +137,7 @@ pub fn action(action: &Action) -> String {
         Action::Prepare { token, wanted } => {
             format!("prepare token={token}{}", wanted.as_ref().map_or(String::new(), |w| format!(" to={w}")))
         }
-        Action::HandOver { token, successor } => {
+        Action::HandOver { token, successor, .. } => {
             let r = &successor.registration;
             format!(
                 "hand over token={token} to={} lease={} generation={}",
@@ -167,6 +167,7 @@ fn transition(transition: &Transition) -> String {
         Transition::Joined => "joined".into(),
         Transition::Rejoining => "rejoining".into(),
         Transition::Won(token) => format!("won token={token}"),
+        Transition::LeadsOn(token, why) => format!("leads on token={token}: {why}"),
         Transition::Stopping(token, reason) => format!("stopping token={token} reason={reason}"),
         Transition::Resigned(token) => format!("resigned token={token}"),
         Transition::ClaimLost => "claim lost".into(),

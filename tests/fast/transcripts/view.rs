@@ -3,7 +3,8 @@
 //! What is left out is as in the elector's own newest view, so `read id=3` alone means "nothing has
 //! changed". `leader=` is `vacant`, `foreign:<name>` or `<node>/token=<n>`; a member is
 //! `<node>:<revision of its registration>`, its claim generation the same unless `/gen=` says otherwise. Both
-//! take `/lease=`, `/uuid=` and `/incarnation=`. Unless told, a node's uuid is made from its name, its
+//! take `/lease=`, `/uuid=` and `/incarnation=`; a leader also `/acquired=` and `/probed=`, when it got the record, and when
+//! one last handed over because of its probe, in milliseconds. Unless told, a node's uuid is made from its name, its
 //! incarnation is 1, our own lease is the one we hold, and everybody else's is not. `freeze=` is a reason, or `none`.
 
 use std::time::Duration;
@@ -80,6 +81,7 @@ impl Defaults<'_> {
         let mut args = Args::split(text, '/')?;
         let node = args.need_word("the leader's name")?;
         let token = args.need("token", token)?;
+        let (acquired_ms, probed) = (args.or("acquired", number, 0)?, args.or("probed", number, 0)?);
         let (holder, lease) = self.identity(node, &mut args)?;
         args.finish()?;
         let record = LeaderRecord {
@@ -87,8 +89,9 @@ impl Defaults<'_> {
             address: format!("{node}:5690"),
             nonce: Nonce(0),
             ttl: TTL,
-            acquired_ms: 0,
+            acquired_ms,
             transitions: 0,
+            probe_handed_ms: probed,
         };
         Ok(Tenure { record, token, lease, rewritten: false })
     }

@@ -115,7 +115,15 @@ impl Run<'_> {
         let keys = keys();
         let registration = self.world.nodes[n].registration(LeaseId(0));
         let (newest, transitions, wall_ms) = (Revision(0), 0, 0);
-        let here = Here { keys: &keys, registration: &registration, ttl: TTL, newest, transitions, wall_ms };
+        let here = Here {
+            keys: &keys,
+            registration: &registration,
+            ttl: TTL,
+            newest,
+            transitions,
+            probe_handed_ms: 0,
+            wall_ms,
+        };
         match effect(&here, action) {
             Effect::Join => self.join(n),
             Effect::Renew(lease) => self.send(n, Purpose::Renew(lease), Some(Request::Renew(lease))),

@@ -4,6 +4,7 @@
 //! renewal under way at most: a retry of the same compare changes nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metad::clock::Instant;
 use metad::election::elector::State;
@@ -165,7 +166,7 @@ impl Run<'_> {
         }
         let member = self.world.nodes[other].me();
         self.feed(other, Some(Heard::Prepare(token)));
-        vec![Ready { member }]
+        vec![Ready { member, healthy_for: Duration::MAX }]
     }
 }
 

@@ -250,6 +250,6 @@ impl World {
         if is_ready {
             self.moment.push(Happened::SaidReady { h, token, sees });
         }
-        Some(Prepared { uuid, incarnation, is_ready })
+        Some(Prepared { uuid, incarnation, is_ready, healthy_for: Duration::MAX })
     }
 }

@@ -96,16 +96,18 @@ function judged(state) {
   const gone = state.gone.map((member) => member.node).sort(naturally);
   const words = [];
   if (state.freeze) words.push("frozen");
+  if (state.answerer.probe) words.push("this node’s probe fails");
   if (counts.fail > 0) words.push(`${count(counts.fail, "check")} failed`);
   if (gone.length > 0) words.push(`${count(gone.length, "member")} gone`);
   if (counts.unknown > 0) words.push(`${count(counts.unknown, "check")} not possible`);
   if (counts.warn > 0) words.push(count(counts.warn, "warning"));
   const level = counts.fail > 0 ? "bad" : words.length > 0 ? "warn" : "good";
-  return { level, word: [`${state.leader.node} leads`, ...words].join(", "), text: explained(state.freeze, gone, counts) };
+  return { level, word: [`${state.leader.node} leads`, ...words].join(", "), text: explained(state, gone, counts) };
 }
 
-function explained(freeze, gone, counts) {
+function explained({ freeze, answerer }, gone, counts) {
   const said = [];
+  if (answerer.probe) said.push(`This node’s probe fails: ${answerer.probe}.`);
   if (freeze) said.push(`${frozen(freeze)} Nobody takes over from the leader meanwhile.`);
   if (gone.length > 0) said.push(`${gone.join(", ")} left within the last hour.`);
   if (counts.fail + counts.warn > 0) said.push("Fixes are below, under Checks.");

@@ -26,6 +26,7 @@ export const REASONS = {
   fenced: "the store refused a write under the old token",
   resigned_signal: "a signal asked the node to stop",
   resigned_request: "an operator asked the node to step down",
+  probe_failed: "its probe failed",
   failed_back: "a member of a higher priority is back",
   handed_over: "the record was handed over",
   main_loop_ended: "the main loop ended by itself",

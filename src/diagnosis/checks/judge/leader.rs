@@ -163,6 +163,24 @@ pub fn frozen(facts: &Facts) -> Judgement {
     Outcome::new(status, measured, limit).fix("metad unfreeze").made()
 }
 
+/// A leader that fails its probe leads on only while nobody is better.
+pub fn probed(facts: &Facts) -> Judgement {
+    let seen = answers(facts)?;
+    let limit = "no member fails its probe";
+    let failing: Vec<&&Seen> = seen.iter().filter(|s| s.probe.is_some()).collect();
+    if failing.is_empty() {
+        return Outcome::new(Status::Pass, "none does", limit).made();
+    }
+    let (status, then) = match failing.iter().any(|s| s.role == LEADS) {
+        true => (Status::Fail, "a leader that does makes way as soon as a healthy member is ready"),
+        false => (Status::Warn, "a member that does takes over last"),
+    };
+    let one = |s: &&&Seen| format!("{} ({}): {}", s.node, s.role, s.probe.as_deref().unwrap_or_default());
+    let measured = format!("{}; {then}", list(&failing.iter().map(one).collect::<Vec<_>>()));
+    let fix = "there, run meta.probe_command by hand, or look at the disk of node.data_dir: metad doctor --only HOST_005";
+    Outcome::new(status, measured, limit).fix(fix).made()
+}
+
 /// No key but the leader record is where it belongs. The store knows best; SQLite is seen by the members alone.
 pub fn foreign(facts: &Facts) -> Judgement {
     let (meta, seen) = heard(facts, "the candidates")?;

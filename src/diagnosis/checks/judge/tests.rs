@@ -81,6 +81,7 @@ fn member(node: &str) -> Registered {
 
 fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
     let seen = Seen {
+        probe: None,
         node: node.into(),
         role: if leader.is_some_and(|l| l.0 == node) { "leader".into() } else { "follower".into() },
         leader: leader.map(|(n, t)| (n.to_owned(), t)),

@@ -46,6 +46,8 @@ struct Holds {
     ttl: Duration,
     acquired_ms: u64,
     transitions: u64,
+    #[serde(default)]
+    probe_handed_ms: u64,
     token: u64,
     lease: i64,
     rewritten: bool,
@@ -143,7 +145,7 @@ impl TracedView {
 impl From<&Tenure> for Holds {
     fn from(tenure: &Tenure) -> Self {
         let Tenure { record, token, lease, rewritten } = tenure;
-        let LeaderRecord { holder, address, nonce, ttl, acquired_ms, transitions } = record;
+        let LeaderRecord { holder, address, nonce, ttl, acquired_ms, transitions, probe_handed_ms } = record;
         Self {
             holder: holder.into(),
             address: address.clone(),
@@ -151,6 +153,7 @@ impl From<&Tenure> for Holds {
             ttl: *ttl,
             acquired_ms: *acquired_ms,
             transitions: *transitions,
+            probe_handed_ms: *probe_handed_ms,
             token: token.get(),
             lease: lease.0,
             rewritten: *rewritten,
@@ -160,10 +163,21 @@ impl From<&Tenure> for Holds {
 
 impl Holds {
     pub(super) fn read(self) -> Result<Tenure, UnreadableTrace> {
-        let Self { holder, address, nonce, ttl, acquired_ms, transitions, token, lease, rewritten } = self;
+        let Self {
+            holder,
+            address,
+            nonce,
+            ttl,
+            acquired_ms,
+            transitions,
+            probe_handed_ms,
+            token,
+            lease,
+            rewritten,
+        } = self;
         let (holder, nonce) = (holder.read()?, Nonce(nonce));
         Ok(Tenure {
-            record: LeaderRecord { holder, address, nonce, ttl, acquired_ms, transitions },
+            record: LeaderRecord { holder, address, nonce, ttl, acquired_ms, transitions, probe_handed_ms },
             token: read_token(token)?,
             lease: LeaseId(lease),
             rewritten,

@@ -77,6 +77,7 @@ impl Candidate {
             ttl: LONG,
             acquired_ms: 1_700_000_000_000,
             transitions: 0,
+            probe_handed_ms: 0,
         }
     }
 
