@@ -57,6 +57,7 @@ faults: etcd ## Faults at leases of 5 and 10 s (stalls: 30), hangs of 60 s, thre
 	done
 
 MINUTES ?= 30
+ROUNDS ?= 50
 
 .PHONY: soak
 soak: ## Random faults for MINUTES=30, with the history checker, on the newest etcd (or METAD_TEST_ETCD=path)
@@ -79,6 +80,12 @@ upgrade-test: ## Upgrade clusters of 3 and 5 nodes from the commit OLD=HEAD~1, o
 flood: ## 10,000 idle connections of strangers at a leader, in plain text and inside TLS: its memory, its probes, its lease
 	@$(SETUP) test
 	$(CARGO) test --locked --test real exhaustion::ten_thousand -- --ignored --nocapture --test-threads 1
+
+.PHONY: probes
+probes: ## Leaders whose probe fails or disk hangs, ROUNDS=50 each; probes that flap, and busy CPUs, for MINUTES=30
+	@$(SETUP) test
+	METAD_PROBE_ROUNDS=$(ROUNDS) METAD_PROBE_BUSY_SECS=$$(($(MINUTES) * 60)) \
+	  $(CARGO) test --locked --test real probe::series:: -- --ignored --nocapture --test-threads 1
 
 .PHONY: kubernetes
 kubernetes: ## Render and check the Kubernetes manifests, and run their pods' processes (needs Go 1.26)

@@ -124,6 +124,19 @@ fn every_key_can_be_set_by_its_variable_and_by_its_path() {
 }
 
 #[test]
+fn a_command_is_typed_as_words_or_as_a_list() {
+    let command = |text: &str| {
+        let loaded = run(None, &[("METAD_META__PROBE_COMMAND", text)], NODE);
+        loaded.map(|l| l.config.meta.probe_command).map_err(|e| e.to_string())
+    };
+    assert_eq!(command(" /bin/p  -x "), Ok(vec!["/bin/p".into(), "-x".into()]));
+    assert_eq!(command(r#"["/bin/p", "a b", ""]"#), Ok(vec!["/bin/p".into(), "a b".into(), String::new()]));
+    assert_eq!(command(""), Ok(vec![]));
+    let wrong = command(r#"["p", 1]"#).expect_err("a number");
+    assert!(wrong.contains("a program and its arguments, as a list of strings"), "{wrong}");
+}
+
+#[test]
 fn defaults_that_follow_from_others() {
     let etcd = from_file("[store.etcd]\nendpoints = [\"a:1\", \"https://b:2\"]\n").unwrap();
     assert_eq!(etcd.config.store.kind, StoreKind::Etcd);

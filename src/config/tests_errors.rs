@@ -312,6 +312,16 @@ fn values_that_do_not_fit_together() {
             &["metad.toml:2:25", "= 5001: is more than the lease", "= 5)", "set it to 5000 or less"],
         ),
         (
+            "meta.probe_interval_secs = 7\nmeta.probe_failure_secs = 7",
+            &[
+                "meta.probe_failure_secs = 7",
+                "one failed probe would change the leader",
+                "set it to 8 or more",
+            ],
+        ),
+        ("meta.probe_command = [\"\", \"x\"]", &["meta.probe_command = [\"\", \"x\"]", "names no program"]),
+        ("meta.probe_command = \"p x\"", &["a list of strings", "the string \"p x\""]),
+        (
             "meta.main_loop_timeout_secs = 4",
             &["meta.main_loop_timeout_secs = 4", "would look hung", "5 or more, or to 0"],
         ),

@@ -171,7 +171,12 @@ impl SelfProbe {
 
     /// Is it time for the next run?
     pub fn is_due(&self, times: &ProbeTimes) -> bool {
-        self.running.is_none() && self.began_ago.is_none_or(|ago| ago >= times.interval)
+        !self.is_running() && self.began_ago.is_none_or(|ago| ago >= times.interval)
+    }
+
+    /// Has a run begun that has not ended?
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     /// A run begins.

@@ -156,6 +156,31 @@ fn time_in_which_this_process_did_not_run_does_not_count() {
     assert!(!patient.has_failed(), "one failure, an hour ago by the clock");
 }
 
+/// Looks come late, and runs take nearly as long as they may: an hour of that, in many ways.
+#[test]
+fn an_hour_on_a_starved_cpu_is_no_failure() {
+    for seed in 1..20_u64 {
+        let (mut patient, mut random) = (Patient::new(), seed);
+        let mut next = move |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % most
+        };
+        let mut ends_at = 0;
+        while patient.tenths < 3600 * LOOKS {
+            patient.tenths += next(25); // up to 2.5 s late
+            patient.look();
+            if patient.probe.is_running() && patient.tenths >= ends_at {
+                patient.end(true);
+            }
+            if patient.probe.is_due(&TIMES) {
+                patient.probe.began();
+                ends_at = patient.tenths + next(TIMES.timeout.as_secs() * LOOKS - 2);
+            }
+            assert!(!patient.has_failed(), "seed {seed}, after {} s", patient.tenths / LOOKS);
+        }
+    }
+}
+
 #[test]
 fn of_two_probes_the_worse_one_counts() {
     let (early, late) = (Instant::from_millis(1), Instant::from_millis(2));

@@ -1,6 +1,8 @@
 //! `meta.probe_command` and `meta.probe_disk`: a leader that could not do its work makes way for a member that can, once, and
 //! says what was measured.
 
+mod series;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::support::{http, spawn, stall};
 /// `meta.probe_failure_secs`, which no busy machine reaches by chance: a probe has its timeout, too.
 const FAILURE: Duration = Duration::from_secs(2);
 /// In which nothing happens that should not.
-const QUIET: Duration = Duration::from_secs(8);
+const QUIET: Duration = Duration::from_secs(4);
 
 /// Nodes, and what is wrong with each of them.
 struct Ward {
@@ -74,7 +76,11 @@ impl Ward {
     ) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         ill.iter().for_each(|i| fs::write(file(&dir, *i), "").expect("a file"));
-        let builders: Vec<_> = (0..3).map(|i| with(builder(etcd, &dir, i, probed))).collect();
+        Self::of((0..3).map(|i| with(builder(etcd, &dir, i, probed))).collect(), dir)
+    }
+
+    /// These, once one of them leads and all know each other.
+    fn of(builders: Vec<NodeBuilder>, dir: TempDir) -> Self {
         let nodes: Vec<_> = builders.iter().map(NodeBuilder::spawn).collect();
         wait_for_leader(&nodes, PATIENCE);
         wait_until_all_know_all(&nodes);

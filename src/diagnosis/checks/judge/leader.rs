@@ -166,7 +166,7 @@ pub fn frozen(facts: &Facts) -> Judgement {
 /// A leader that fails its probe leads on only while nobody is better.
 pub fn probed(facts: &Facts) -> Judgement {
     let seen = answers(facts)?;
-    let limit = "no member fails its probe";
+    let limit = "every probe passes";
     let failing: Vec<&&Seen> = seen.iter().filter(|s| s.probe.is_some()).collect();
     if failing.is_empty() {
         return Outcome::new(Status::Pass, "none does", limit).made();

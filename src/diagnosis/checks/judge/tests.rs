@@ -235,6 +235,15 @@ fn what_etcd_counts_is_judged_by_its_growth() {
 }
 
 #[test]
+fn a_member_that_fails_its_probe_is_judged_by_whether_it_leads() {
+    let fails =
+        |i: usize| with_meta(|m| seen(m, i).probe = Some("the probe command ended with exit code 1".into()));
+    assert_judged("LEADER_007", &with_meta(|_| {}), Some(Status::Pass));
+    assert_judged("LEADER_007", &fails(1), Some(Status::Warn));
+    assert_judged("LEADER_007", &fails(0), Some(Status::Fail));
+}
+
+#[test]
 fn what_is_wrong_with_the_members_is_judged() {
     assert_judged("LEADER_001", &with_meta(|m| m.answers = vec![answer("x", None)]), Some(Status::Fail));
     let short = Facts {
