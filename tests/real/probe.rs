@@ -131,7 +131,7 @@ fn a_leader_whose_probe_fails_makes_way_once_and_one_that_fails_is_not_ready() {
     let first = ward.leader();
     let began = ward.make_ill(first);
     let (second, after) = ward.replaced(first);
-    assert!(after >= FAILURE, "too soon: {after:?}");
+    assert!(after > FAILURE / 2, "at once: {after:?}");
     assert!(after <= FAILURE + Duration::from_secs(1) + slack(began, boot_ns()), "too late: {after:?}");
     let stopping = ward.nodes[first].wait_for("main_loop_stopping", PATIENCE);
     assert_eq!(stopping.str("reason"), "probe_failed");
@@ -174,7 +174,7 @@ fn a_leader_whose_disk_hangs_makes_way_and_its_process_ends() {
     let began = ward.make_ill(first);
     let (second, after) = ward.replaced(first);
     assert!(
-        after >= FAILURE && after <= FAILURE + Duration::from_secs(1) + slack(began, boot_ns()),
+        after > FAILURE / 2 && after <= FAILURE + Duration::from_secs(1) + slack(began, boot_ns()),
         "{after:?}"
     );
     assert_eq!(ward.nodes[first].wait_exit(PATIENCE), 75, "{}", ward.nodes[first].report());

@@ -85,7 +85,7 @@ fn series(illness: Illness) {
         0,
         "but for the time that processes waited for a CPU: {took:?}"
     );
-    assert!(took.iter().all(|t| t.since_failing >= FAILURE), "none too soon");
+    assert!(took.iter().all(|t| t.since_failing > FAILURE / 2), "none at once");
 }
 
 #[test]
