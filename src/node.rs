@@ -52,7 +52,7 @@ use crate::telemetry::{Event, Telemetry};
 use guardians::{guardianship, keeper};
 use leader_hook::LeaderHook;
 use listeners::{Listeners, bind, registration};
-use main_loops::{Wanted, check_command};
+use main_loops::Wanted;
 use peers::ConnectedPeers;
 pub use reloader::{ReloadError, Reloader};
 use security::SecurityFiles;
@@ -191,8 +191,7 @@ impl NodeBuilder {
     pub async fn start(self) -> Result<Node, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(OsClock);
         check_wall_clock()?;
-        self.wanted.check()?;
-        check_command(&self.config.meta.probe_command)?;
+        self.wanted.check(&self.config.meta.probe_command)?;
         let telemetry = Telemetry::new(&self.config.node.id, clock.clone(), self.events);
         let security_files = SecurityFiles::open(&self.config)?;
         let credentials = security_files.credentials.clone();
@@ -215,9 +214,8 @@ impl NodeBuilder {
         let registration = registration(&self.config, &listeners);
         let [store, main_store] = stores.clone();
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
-        let Observers { mut all, past, looks } =
-            watched.observers(&registration, file, past, self.trace, made.observer);
-        all.extend(made.main_loop.observer());
+        let Observers { all, past, looks } =
+            watched.observers(&registration, file, past, self.trace, made.observers);
         let parts = DriverParts {
             places: store.clone(),
             store,

@@ -115,7 +115,8 @@ impl Status {
 
     /// Is the later one the same view, of a lease that was renewed or a store that has confirmed it?
     pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
-        let Self { me, cluster, role, token, holds_until, ttl, view, unready, health, confirmed_at: _ } = self;
+        let Self { me, cluster, role, token, holds_until, ttl, view, unready, health, confirmed_at: _ } =
+            self;
         let unchanged = (me, cluster, role, token, ttl, view, unready, health);
         let has_lease = holds_until.is_some() == later.holds_until.is_some();
         let Self { me, cluster, role, token, holds_until: _, ttl, view, unready, health, confirmed_at: _ } =

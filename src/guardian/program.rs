@@ -58,11 +58,7 @@ pub(super) fn start(
     spawn(program, streams, promotion).map_err(|e| refused(name, &e))
 }
 
-fn spawn(
-    program: &Program,
-    mut streams: Vec<OwnedFd>,
-    promotion: Option<BorrowedFd<'_>>,
-) -> io::Result<Pid> {
+fn spawn(program: &Program, mut streams: Vec<OwnedFd>, promotion: Option<BorrowedFd<'_>>) -> io::Result<Pid> {
     let others = streams.split_off(STREAMS.min(streams.len()));
     if others.len() != program.descriptors.len() {
         return Err(io::Error::other("the program's descriptors are missing"));

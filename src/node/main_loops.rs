@@ -39,8 +39,8 @@ pub(super) struct MadeLoop {
     pub(super) main_loop: Box<dyn MainLoop>,
     /// Where it says that it is not warm.
     pub(super) readiness: Readiness,
-    /// Ends what runs already.
-    pub(super) observer: Option<Box<dyn Observer>>,
+    /// One ends what runs already, one moves its deadline.
+    pub(super) observers: Vec<Box<dyn Observer>>,
 }
 
 // === impl Wanted ===
@@ -54,9 +54,10 @@ impl Wanted {
         self.own.is_none() && !self.runs_program()
     }
 
-    /// Could the program be started, if there is one?
-    pub(super) fn check(&self) -> Result<(), StartError> {
-        check_command(&self.command)
+    /// Could the program be started, if there is one, and this probe?
+    pub(super) fn check(&self, probe: &[String]) -> Result<(), StartError> {
+        check_command(&self.command)?;
+        check_command(probe)
     }
 
     /// The main loop, with the request queue in front of it. To be called on its runtime.
@@ -68,13 +69,13 @@ impl Wanted {
         tools: &Tools,
     ) -> Result<MadeLoop, StartError> {
         let Tools { clock, telemetry, .. } = tools.clone();
-        let (readiness, mut observer) = (Readiness::default(), None::<Box<dyn Observer>>);
+        let (readiness, mut observers) = (Readiness::default(), Vec::<Box<dyn Observer>>::new());
         let main_loop: Box<dyn MainLoop> = match self.own {
             _ if !self.command.is_empty() => {
                 let program = payload(self.command, keeper, config, clock)?;
                 if self.stands_by {
                     let (program, end) = program.standing_by(readiness.clone(), config.node.priority > 0);
-                    observer = Some(Box::new(end));
+                    observers.push(Box::new(end));
                     Box::new(program)
                 } else {
                     Box::new(program)
@@ -83,7 +84,8 @@ impl Wanted {
             Some(own) => own(config, readiness.clone(), clock),
             None => Box::new(cluster_loop(config, requests.clone(), clock, telemetry)),
         };
-        Ok(MadeLoop { main_loop: Box::new(Served { main_loop, requests }), readiness, observer })
+        observers.extend(main_loop.observer());
+        Ok(MadeLoop { main_loop: Box::new(Served { main_loop, requests }), readiness, observers })
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::probing::Probing;
-use super::security::SecurityFiles;
 use super::StartError;
 use super::main_loops::check_command;
+use super::probing::Probing;
+use super::security::SecurityFiles;
 use crate::config::{ChecksConfig, Config, MetaConfig};
 use crate::store;
 use crate::store::open::{OpenError, OpenStore};

@@ -56,7 +56,7 @@ impl Watched {
         file: TenureFile,
         past: Option<Row>,
         trace: Option<Trace>,
-        standby: Option<Box<dyn Observer>>,
+        of_main_loop: Vec<Box<dyn Observer>>,
     ) -> Observers {
         let Self { keys, stores: [store, main_store], tools } = self;
         let Tools { clock, telemetry, credentials } = tools;
@@ -86,7 +86,7 @@ impl Watched {
         let mut all: Vec<Box<dyn Observer>> = vec![Box::new(monitor), Box::new(recorder)];
         all.extend(stalls.map(|stalls| Box::new(stalls) as Box<dyn Observer>));
         all.extend(trace.map(|trace| Box::new(trace) as Box<dyn Observer>));
-        all.extend(standby);
+        all.extend(of_main_loop);
         Observers { all, past, looks }
     }
 }

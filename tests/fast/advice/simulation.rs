@@ -248,6 +248,7 @@ impl Simulation<'_> {
             ttl: self.timing.ttl(),
             acquired_ms: 0,
             transitions: 0,
+            probe_handed_ms: 0,
         };
         let tenure = Tenure { record, token: token(), lease: LEASE, rewritten: false };
         let registration = Registration {
