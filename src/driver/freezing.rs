@@ -21,7 +21,7 @@ const TRIES_MAX: u32 = 3;
 /// How soon the clocks are looked at again: the wall clock may be set, and a sleep does not count a suspended machine.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is asked of a [`Freezer`].
+/// What an operator asks for.
 #[derive(Clone, Debug)]
 pub enum FreezeOrder {
     /// Freeze the election.
