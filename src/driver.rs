@@ -418,7 +418,8 @@ impl Driver {
             Effect::Ask(question) => self.ask(question),
             Effect::Prepare { token, wanted } => {
                 let (peers, view) = (self.parts.peers.clone(), self.elector.view().clone());
-                self.spawn(handover::ask(peers, view, self.me(), token, wanted));
+                let probe_fails = self.elector.health().failing().is_some();
+                self.spawn(handover::ask(peers, view, self.me(), token, wanted, probe_fails));
             }
             Effect::StartMainLoop(token) => self.start_main_loop(token),
             Effect::StopMainLoop(reason) => {

@@ -63,7 +63,7 @@ pub use child::{Guardian, GuardianPlan, NoGuardian, RunError};
 #[cfg(feature = "node")]
 pub use process::run_if_asked;
 #[cfg(feature = "node")]
-pub use program::{check_length, isolate, look_for};
+pub use program::{check_length, look_for};
 
 /// What a member tells its guardian, whichever it is at the moment.
 pub trait Guardianship: Send + Sync + 'static {

@@ -150,11 +150,12 @@ pub(super) fn foreign_line(foreign: Option<&Foreign>) -> String {
     })
 }
 
-/// That the probe of the node that answers fails; nothing where it does not.
-pub(super) fn probe_line(answerer: &Answerer) -> String {
-    answerer.probe.as_ref().map_or_else(String::new, |measured| {
-        format!("the probe of {} fails: {}\n", plain(&answerer.node), plain(measured))
-    })
+/// That the probe of the node that answers fails, or that its standby is not warm; nothing where all is well.
+pub(super) fn readiness_lines(answerer: &Answerer) -> String {
+    let Answerer { node, probe, unready, .. } = answerer;
+    let probe = probe.as_ref().map(|measured| format!("the probe of {node} fails: {measured}"));
+    let unready = unready.as_ref().map(|why| format!("{node} is not ready to lead: {why}"));
+    probe.into_iter().chain(unready).map(|line| format!("{}\n", plain(&line))).collect()
 }
 
 /// That nobody takes over, and until when; nothing where the election is not frozen.

@@ -54,8 +54,8 @@ pub(super) async fn status(args: ViewArgs) -> Result<i32, Failure> {
                 let (foreign, who) =
                     (output::foreign_line(foreign.as_ref()), output::answerer_line(answerer));
                 let freeze = output::freeze_line(freeze.as_ref(), leader.as_ref(), answerer);
-                let probe = output::probe_line(answerer);
-                output::print(&format!("{l}{foreign}{freeze}{probe}\n{m}\n{who}"))?;
+                let ready = output::readiness_lines(answerer);
+                output::print(&format!("{l}{foreign}{freeze}{ready}\n{m}\n{who}"))?;
             }
         }
         Ok(code_of(leader.as_ref(), answerer))

@@ -25,6 +25,8 @@ pub(super) struct Reload {
     pub(super) filter: LogFilter,
     /// How much more is logged than the filter says.
     pub(super) verbose: u8,
+    /// The priority that is being put in force.
+    pub(super) setting: Option<tokio::task::JoinHandle<()>>,
 }
 
 // === impl Reload ===
@@ -83,16 +85,20 @@ impl Reload {
     fn take_priority(&mut self, fresh: u32, handle: &DriverHandle) {
         self.running.node.priority = fresh;
         let priority = u16::try_from(fresh).unwrap_or(u16::MAX);
-        if handle.status().priority() == Some(priority) {
-            return;
-        }
-        let handle = handle.clone();
-        tokio::spawn(async move {
+        let (handle, before) = (handle.clone(), self.setting.take());
+        // Also where that is in force already: an earlier one may be under way. One after the other: the last one counts.
+        self.setting = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await; // it has said how it ended
+            }
+            if handle.status().priority() == Some(priority) {
+                return;
+            }
             match handle.set_priority(priority).await {
                 Ok(_) => tracing::warn!(priority, "SIGHUP: node.priority reloaded"),
                 Err(e) => tracing::error!(priority, "SIGHUP: node.priority not reloaded: {e}"),
             }
-        });
+        }));
     }
 
     fn take_probes(&mut self, fresh: &Config, node: &Reloader, changed: &str) {

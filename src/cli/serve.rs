@@ -44,7 +44,8 @@ pub(super) fn serve(args: ServeArgs, runs: Runs) -> Result<i32, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let events = args.events.then(|| Printer::start(std::io::stdout())).transpose().map_err(internal)?;
     let trace = trace(args.trace_file)?;
-    let reload = Reload { args: args.settings, running: config.clone(), filter, verbose: args.verbose };
+    let reload =
+        Reload { args: args.settings, running: config.clone(), filter, verbose: args.verbose, setting: None };
     let done = runtime.block_on(run(config, runs, (events, trace), args.accept_new_store, reload));
     exit_timer::arm(done.as_ref().map_or_else(|failure| failure.code, |code| *code));
     runtime.shutdown_background(); // a main loop that blocks a thread must not keep us

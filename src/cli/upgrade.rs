@@ -80,32 +80,38 @@ async fn look(target: &Addressees, without: &[String]) -> Result<Fitness, Failur
         gone.into_iter().map(|g| g.node).find(is_counted).map(|node| {
             format!("{node} is gone; start it, or name it with --without if it is not to come back")
         });
+    if leader.freeze.is_some() {
+        unfit = Some("the election is frozen, so a leader that is restarted has no successor".to_owned());
+    }
     if leader.leader.is_none() {
         unfit = Some("there is no leader".to_owned());
     }
     let token = leader.leader.map(|l| l.token);
     let silent = silent(&members, target, token).await;
     unfit = unfit.or_else(|| {
-        silent.into_iter().find(is_counted).map(|node| format!("{node} does not take part in the election"))
+        silent
+            .into_iter()
+            .find(is_counted)
+            .map(|node| format!("{node} does not take part in the election, or is not ready"))
     });
     Ok(Fitness { members, unfit })
 }
 
-/// Those members that do not say themselves that they take part, and see this leader.
+/// Those members that do not say themselves that they take part, see this leader and, where they may lead, are ready to.
 async fn silent(members: &[MemberInfo], target: &Addressees, token: Option<u64>) -> Vec<String> {
     let addresses = members.iter().map(|m| m.rpc_address.clone()).collect();
     let all = Addressees { addresses, credentials: target.credentials.clone(), unusable: None };
     let mut answers = std::pin::pin!(asking::all(&all).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
-    let mut silent: Vec<(String, String)> =
-        members.iter().map(|m| (m.uuid.clone(), m.node.clone())).collect();
+    let mut silent: Vec<&MemberInfo> = members.iter().collect();
     while let Some(answer) = answers.next().await {
         let Ok(Answer { leader, .. }) = answer else { continue };
         let is_in = asking::takes_part(&leader) && leader.leader.as_ref().map(|l| l.token) == token;
-        if let Some(who) = leader.answerer.filter(|who| is_in && !who.is_outdated) {
-            silent.retain(|(uuid, _)| *uuid != who.uuid);
-        }
+        let Some(who) = leader.answerer.filter(|who| is_in && !who.is_outdated) else { continue };
+        let is_ready =
+            |member: &MemberInfo| member.priority == 0 || who.unready.is_empty() && who.probe.is_empty();
+        silent.retain(|member| member.uuid != who.uuid || !is_ready(member));
     }
-    silent.into_iter().map(|(_, node)| node).collect()
+    silent.into_iter().map(|member| member.node.clone()).collect()
 }
 
 #[cfg(test)]

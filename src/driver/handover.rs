@@ -30,6 +30,7 @@ pub(super) async fn ask(
     us: MemberId,
     token: Token,
     wanted: Option<String>,
+    probe_fails: bool,
 ) -> Event {
     let is_candidate = |m: &&Member| {
         let r = &m.registration;
@@ -45,7 +46,8 @@ pub(super) async fn ask(
         while let Some(answer) = asked.next().await {
             let Some(answer) = answer else { continue };
             // One that has not been healthy for long may not be good enough for a leader whose probe fails.
-            let is_best = best.as_ref() == Some(&answer.member) && answer.healthy_for >= APART;
+            let will_do = !probe_fails || answer.healthy_for >= APART;
+            let is_best = best.as_ref() == Some(&answer.member) && will_do;
             ready.push(answer);
             if is_best {
                 break; // nobody can answer better

@@ -181,6 +181,8 @@ pub struct Elector {
     floor: Option<Token>,
     /// Whom we, the leader, may make way for.
     failback: Failback,
+    /// How often the candidates were asked without an answer yet.
+    questions: u32,
     /// What somebody has asked for since the start.
     priority: Option<AskedPriority>,
     /// Why we are not ready to lead; `None`: we are.
@@ -206,6 +208,7 @@ impl Elector {
             renewal: Renewal::default(),
             floor: None,
             failback: Failback::default(),
+            questions: 0,
             priority: None,
             unready: None,
             probing: OwnHealth::default(),
@@ -357,7 +360,9 @@ impl Elector {
                 self.resign(now, *token, Ending::of(Reason::StartTimeout));
             }
             State::Leading { token } => self.ask_when_due(now, *token),
-            State::Choosing { until, .. } if now.reached(*until) => self.on_prepared(now, &[]),
+            State::Choosing { token, ending, until, .. } if now.reached(*until) => {
+                self.resign(now, *token, ending.clone());
+            }
             State::Resigning { retry_at, give_up_at, .. } => self.keep_resigning(now, *retry_at, *give_up_at),
             _ => {}
         }

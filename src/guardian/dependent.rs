@@ -1,12 +1,11 @@
-//! A shell command that this process runs by itself, beside the main loop: bounded in time and output, in a process group of
-//! its own, of which nothing is left when its time is over.
+//! A command that this process runs by itself, beside the main loop: bounded in time and output, in a process group of its
+//! own, of which nothing is left when it has ended or its time is over.
 //!
 //! Nothing of it may reach the election: it runs on the thread of whoever asks, which nobody waits for. It dies when that
 //! thread does (parent-death signal), so that thread must live as long as it may run.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,12 +16,10 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::time::Timespec;
 
-use super::{program, signals};
+use super::program;
 use crate::clock::{Clock, Instant};
 
-/// How many lines of its output are passed on.
-pub const LINES_MAX: usize = 100;
-/// How long each of them may be; the rest of it is left out.
+/// How long a line of its output may be; the rest of it is left out.
 pub const LINE_BYTES_MAX: usize = 1024;
 /// How long killed processes may take to be dead. One in uninterruptible sleep is left to the kernel.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,8 +59,6 @@ struct State {
 struct OutputLines<F> {
     pipe: OwnedFd,
     line: Vec<u8>,
-    passed_on: usize,
-    left_out: u64,
     pass_on: F,
     is_open: bool,
 }
@@ -71,19 +66,19 @@ struct OutputLines<F> {
 // === impl Dependent ===
 
 impl Dependent {
-    /// Runs the command by `/bin/sh`, with these variables, and returns when nothing of its group is left. Every line that it
-    /// says goes to `pass_on`, within bounds; with how many were left out.
+    /// Runs this program with its arguments and these variables, and returns when nothing of its group is left. Every line
+    /// that it says goes to `pass_on`.
     pub fn run(
         &self,
-        command: &str,
+        command: &[String],
         env: Vec<(&'static str, String)>,
         (clock, timeout): (&dyn Clock, Duration),
         pass_on: impl FnMut(&str),
-    ) -> (DependentEnd, u64) {
+    ) -> DependentEnd {
         let until = clock.now() + timeout;
         let (group, mut lines) = match self.start(command, env, pass_on) {
             Ok(started) => started,
-            Err(e) => return (DependentEnd::NotStarted(e), 0),
+            Err(e) => return DependentEnd::NotStarted(e),
         };
         let ended = rustix::process::pidfd_open(group, PidfdFlags::empty());
         let in_time = ended.as_ref().is_ok_and(|ended| lines.pass_until(ended, clock, until));
@@ -91,12 +86,11 @@ impl Dependent {
         let _ = rustix::process::kill_process_group(group, Signal::KILL); // it has ended, and left nobody
         let code = self.bury(group, clock);
         lines.pass_rest();
-        let end = match code {
+        match code {
             _ if self.state().is_over => DependentEnd::Cut,
             Some(code) if in_time => DependentEnd::Exited(code),
             _ => DependentEnd::TimedOut,
-        };
-        (end, lines.left_out)
+        }
     }
 
     /// Kills what runs. Nothing is started any more.
@@ -110,7 +104,7 @@ impl Dependent {
 
     fn start<F: FnMut(&str)>(
         &self,
-        command: &str,
+        command: &[String],
         env: Vec<(&'static str, String)>,
         pass_on: F,
     ) -> io::Result<(Pid, OutputLines<F>)> {
@@ -123,7 +117,7 @@ impl Dependent {
         let child = spawn(command, env, theirs)?;
         let group = Pid::from_child(&child);
         state.group = Some(group);
-        let lines = OutputLines { pipe, line: Vec::new(), passed_on: 0, left_out: 0, pass_on, is_open: true };
+        let lines = OutputLines { pipe, line: Vec::new(), pass_on, is_open: true };
         Ok((group, lines))
     }
 
@@ -155,32 +149,21 @@ impl Dependent {
 }
 
 fn spawn(
-    command: &str,
+    command: &[String],
     env: Vec<(&'static str, String)>,
     output: OwnedFd,
 ) -> io::Result<std::process::Child> {
-    let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(command);
-    program::remove_ours(&mut shell);
+    let (program, args) = command.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let mut prepared = Command::new(program);
+    prepared.args(args);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(OUR_VARIABLES) {
-            shell.env_remove(name);
+            prepared.env_remove(name);
         }
     }
-    shell.envs(env).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-    let restore_limit = crate::limits::descriptors::restore_in_child();
-    let us = rustix::process::getpid();
-    // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
-    unsafe {
-        shell.pre_exec(move || {
-            signals::let_all_through()?;
-            restore_limit()?;
-            // What a set-user-ID bit lifts above us could not be killed.
-            rustix::thread::set_no_new_privs(true)?;
-            program::die_with(us)
-        });
-    }
-    shell.spawn()
+    program::isolate(&mut prepared);
+    prepared.envs(env).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    prepared.spawn()
 }
 
 // === impl OutputLines ===
@@ -249,12 +232,7 @@ impl<F: FnMut(&str)> OutputLines<F> {
     }
 
     fn end_line(&mut self) {
-        if self.passed_on < LINES_MAX {
-            self.passed_on += 1;
-            (self.pass_on)(&String::from_utf8_lossy(&self.line));
-        } else {
-            self.left_out += 1;
-        }
+        (self.pass_on)(&String::from_utf8_lossy(&self.line));
         self.line.clear();
     }
 }
@@ -264,37 +242,36 @@ mod tests {
     use super::*;
     use crate::clock::OsClock;
 
-    fn run(command: &str, timeout: Duration) -> (DependentEnd, u64, Vec<String>) {
+    fn shell(script: &str) -> Vec<String> {
+        ["/bin/sh", "-c", script].map(str::to_owned).into()
+    }
+
+    fn run(script: &str, timeout: Duration) -> (DependentEnd, Vec<String>) {
         let mut lines = Vec::new();
-        let env = vec![("METAD_LEADER", "n1".to_owned())];
-        let dependent = Dependent::default();
-        let (end, left_out) = dependent.run(command, env, (&OsClock, timeout), |l| lines.push(l.to_owned()));
-        (end, left_out, lines)
+        let (env, clock) = (vec![("METAD_LEADER", "n1".to_owned())], (&OsClock as &dyn Clock, timeout));
+        let end = Dependent::default().run(&shell(script), env, clock, |l| lines.push(l.to_owned()));
+        (end, lines)
     }
 
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn it_says_what_it_says_and_how_it_ended() {
-        let (end, left_out, lines) =
-            run("echo leader $METAD_LEADER; echo and >&2; printf rest; exit 7", LONG);
+        let (end, lines) = run("echo leader $METAD_LEADER; echo and >&2; printf rest; exit 7", LONG);
         assert!(matches!(end, DependentEnd::Exited(7)), "{end:?}");
-        assert_eq!((left_out, lines), (0, vec!["leader n1".into(), "and".into(), "rest".into()]));
+        assert_eq!(lines, ["leader n1", "and", "rest"]);
         assert!(matches!(run("kill -9 $$", LONG).0, DependentEnd::Exited(137)));
     }
 
     #[test]
     fn one_that_closes_its_output_runs_on() {
-        let (end, _, lines) = run("echo before; exec >&- 2>&-; sleep 0.3; exit 5", LONG);
+        let (end, lines) = run("echo before; exec >&- 2>&-; sleep 0.3; exit 5", LONG);
         assert!(matches!(end, DependentEnd::Exited(5)) && lines == ["before"], "{end:?} {lines:?}");
     }
 
     #[test]
-    fn its_output_is_bounded_by_line_and_in_number() {
-        let (end, left_out, lines) = run("i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done", LONG);
-        assert!(matches!(end, DependentEnd::Exited(0)), "{end:?}");
-        assert_eq!((left_out, lines.len()), (1000 - LINES_MAX as u64, LINES_MAX));
-        let (_, _, lines) = run("head -c 100000 /dev/zero | tr '\\0' x; echo; echo next", LONG);
+    fn a_line_of_its_output_is_bounded() {
+        let (_, lines) = run("head -c 100000 /dev/zero | tr '\\0' x; echo; echo next", LONG);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [LINE_BYTES_MAX, 4]);
     }
 
@@ -305,7 +282,7 @@ mod tests {
         // Neither cares for SIGTERM; both would hold the pipe open.
         let script =
             format!("trap '' TERM; sleep 600 & echo $! >{path}; echo $$ >>{path}; echo hangs; sleep 600");
-        let (end, _, lines) = run(&script, Duration::from_secs(1));
+        let (end, lines) = run(&script, Duration::from_secs(1));
         assert!(matches!(end, DependentEnd::TimedOut) && lines == ["hangs"], "{end:?} {lines:?}");
         assert_gone(&file);
     }
@@ -343,17 +320,17 @@ mod tests {
             ender.end();
         });
         let clock = (&OsClock as &dyn Clock, LONG);
-        let (end, _) =
-            dependent.run("echo begun; sleep 600", vec![], clock, |_| begun.send(()).expect("heard"));
+        let hear = |_: &str| begun.send(()).expect("heard");
+        let end = dependent.run(&shell("echo begun; sleep 600"), vec![], clock, hear);
         assert!(matches!(end, DependentEnd::Cut), "{end:?}");
         thread.join().expect("it ends");
-        let (end, _) = dependent.run("true", vec![], clock, |_| {});
+        let end = dependent.run(&shell("true"), vec![], clock, |_| {});
         assert!(matches!(end, DependentEnd::NotStarted(_)), "{end:?}");
     }
 
     #[test]
     fn it_sees_no_secret() {
-        let (_, _, lines) = run("env", LONG);
+        let (_, lines) = run("env", LONG);
         let theirs: Vec<_> = lines.iter().filter(|l| l.starts_with("METAD_")).collect();
         assert_eq!(theirs, ["METAD_LEADER=n1"]);
         assert!(lines.iter().any(|l| l.starts_with("PATH=")), "twin: it sees the others");

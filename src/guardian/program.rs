@@ -112,9 +112,9 @@ pub(super) fn remove_ours(command: &mut Command) {
     }
 }
 
-/// For a helper of ours that is no main loop: in a process group of its own, with none of our descriptors, signal
+/// For a command of ours that is no main loop: in a process group of its own, with none of our descriptors, signal
 /// dispositions and secrets, and killed when the thread that starts it ends.
-pub fn isolate(command: &mut Command) {
+pub(super) fn isolate(command: &mut Command) {
     remove_ours(command);
     command.process_group(0);
     let (parent, restore_limit) = (rustix::process::getpid(), crate::limits::descriptors::restore_in_child());
@@ -128,6 +128,7 @@ pub fn isolate(command: &mut Command) {
             restore_limit()?;
             // Whoever has opened one without close-on-exec; before Linux 5.11 they stay open.
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            // What a set-user-ID bit lifts above us could not be killed.
             rustix::thread::set_no_new_privs(true)?;
             die_with(parent)
         });

@@ -66,7 +66,7 @@ impl MainLoop for Payload {
             let mut backoff = Backoff::new();
             let found = tokio::select! {
                 found = self.found() => found,
-                () = leadership.aborted() => None,
+                _ = leadership.lost() => None,
             };
             let Some(TakenOver { mut waiting, mut next_run }) = found else { return MainLoopEnd::default() };
             loop {

@@ -115,7 +115,7 @@ where
         }
         say(readiness, "the standby has panicked", false);
         let pause = backoff.after(clock.now().since(began));
-        tracing::error!(next_try_in = ?pause, "the standby has panicked; this node does not lead meanwhile");
+        tracing::error!(next_try_in = ?pause, "the standby has panicked; making it again");
         tokio::time::sleep(pause).await;
         say(readiness, "the standby is not warm", true);
     }

@@ -17,6 +17,9 @@ use crate::guardian::dependent::{Dependent, DependentEnd};
 use crate::telemetry::event::HookEnded;
 use crate::telemetry::{Event, Telemetry};
 
+/// How many lines of its output one run may log.
+const LINES_MAX: u64 = 100;
+
 /// Ends the command that runs when it is dropped.
 pub(super) struct LeaderHook(Arc<Dependent>);
 
@@ -99,9 +102,15 @@ impl HookThread {
     fn tell(&self, status: &Status, known: &ToldLeader, before: Option<&ToldLeader>) {
         let began = self.clock.now();
         let limits = (self.clock.as_ref(), self.timeout);
-        let say = |line: &str| tracing::info!(line, "on_leader_change says");
-        let (end, lines_left_out) =
-            self.dependent.run(&self.command, self.env(status, known, before), limits, say);
+        let mut lines: u64 = 0;
+        let say = |line: &str| {
+            lines += 1;
+            if lines <= LINES_MAX {
+                tracing::info!(line, "on_leader_change says");
+            }
+        };
+        let shell = ["/bin/sh".to_owned(), "-c".to_owned(), self.command.clone()];
+        let end = self.dependent.run(&shell, self.env(status, known, before), limits, say);
         let (result, code, error) = match end {
             DependentEnd::Exited(0) => ("ok", Some(0), None),
             DependentEnd::Exited(code) => ("failed", Some(code), None),
@@ -116,7 +125,7 @@ impl HookThread {
             code,
             error,
             took_ms: millis(self.clock.now().since(began)),
-            lines_left_out,
+            lines_left_out: lines.saturating_sub(LINES_MAX),
         })));
     }
 

@@ -168,6 +168,9 @@ impl Lane {
             is_busy: self.is_busy,
             ..Self::new(self.kind)
         };
+        if self.is_busy {
+            self.probe.began(); // a thread that hangs still must not look like one that was never asked
+        }
     }
 
     /// Has the thread do the work. A thread that hangs is given nothing more.

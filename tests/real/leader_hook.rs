@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::support::crew::{PATIENCE, leader, wait_for_leader, wait_until_all_know_all};
 use crate::support::etcd::EtcdCluster;
@@ -48,7 +47,7 @@ fn wait_told(told: &[&Told], leader: &Node) {
 fn every_node_runs_it_at_every_change_of_leader() {
     let (etcd, folder) = (EtcdCluster::start(1), tempfile::tempdir().expect("a folder"));
     // What a program or a person has put into our environment is no business of the command's.
-    let command = format!("{SAY}; env >$FOLDER/env");
+    let command = format!("env >$FOLDER/env-$METAD_NODE_ID; {SAY}");
     let start = |id: &str| {
         node(id, &etcd, folder.path(), &command).env("METAD_STORE_PASSWORD", "open sesame").spawn()
     };
@@ -57,7 +56,7 @@ fn every_node_runs_it_at_every_change_of_leader() {
     let first = wait_for_leader(&nodes, PATIENCE);
     wait_until_all_know_all(&nodes);
     wait_told(&told.iter().collect::<Vec<_>>(), &nodes[first]);
-    let env = fs::read_to_string(folder.path().join("env")).expect("its environment");
+    let env = fs::read_to_string(folder.path().join("env-h0")).expect("its environment");
     assert!(env.contains("METAD_LEADER=") && !env.contains("sesame"), "{env}");
 
     // Killed: a vacancy, and somebody else.
@@ -144,10 +143,9 @@ fn a_node_that_ends_takes_it_along_and_one_that_cannot_be_started_is_told_of() {
     let is_dead = || !fs::read_to_string(&stat).is_ok_and(|s| !s.contains(") Z "));
     assert!(holds_within(PATIENCE, is_dead), "it outlived its node");
 
-    let node = with("h0", "no-such-command").spawn();
+    let node = with("h0", "seq 150; no-such-command").spawn();
     let ended = node.wait_for("leader_hook_ended", PATIENCE);
     assert_eq!((ended.str("result"), ended.json["code"].as_i64()), ("failed", Some(127)));
-    wait_until("the shell's words are logged", Duration::from_secs(20), || {
-        node.messages().contains("not found")
-    });
+    assert_eq!(ended.json["lines_left_out"], 51, "100 lines are logged");
+    wait_until("its words are logged", PATIENCE, || node.messages().contains("on_leader_change says"));
 }

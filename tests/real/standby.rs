@@ -304,6 +304,8 @@ fn a_program_that_is_not_warm_is_handed_nothing_and_claims_last() {
     let (code, said) = step_down(&a, "b");
     assert!(code != 0 && said.contains("the standby program is not warm"), "{code}: {said}");
     assert!(!a.has_event("main_loop_stopping"), "{}", a.report());
+    let status = spawn::metad(&["status", "--meta", &b.rpc_addr().to_string()], PATIENCE).1;
+    assert!(status.contains("b is not ready to lead: the standby program is not warm"), "{status}");
     // Nobody else is there: it wins, and its program is told when it is warm.
     a.kill();
     b.wait_for("leadership_won", PATIENCE);
@@ -514,4 +516,20 @@ fn the_figures() {
         }
     }
     assert!(wrong.is_empty(), "not as promised: {wrong:?}");
+}
+
+#[test]
+fn an_observer_whose_priority_is_raised_has_its_program_stand_by() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let a = pair.node("a", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&a);
+    let b = pair.node("b", Duration::ZERO, &[]).env("METAD_NODE__PRIORITY", "0").spawn();
+    b.wait_for("joined", PATIENCE);
+    assert!(!b.stderr().contains("the program stands by"), "{}", b.report());
+    let raised = spawn::metad(&["priority", "b", "200", "--meta", &b.rpc_addr().to_string()], PATIENCE);
+    assert_eq!(raised.0, 0, "{raised:?}");
+    wait_until_warm(&b);
+    a.kill();
+    pair.wait_for_writes(&b);
+    pair.check();
 }

@@ -34,6 +34,8 @@ pub struct Answerer {
     pub is_outdated: bool,
     /// What its own probe has measured, while that fails; `null`: it does not.
     pub probe: Option<String>,
+    /// Why its main loop is not ready, while it stands by and is not warm; `null`: it is ready.
+    pub unready: Option<String>,
 }
 
 /// The leader, by its record.
@@ -136,6 +138,7 @@ impl Answerer {
             lease_remaining_ms: millis(remaining.unwrap_or_default()),
             revision: status.revision().0,
             probe: status.health.failing().map(|failing| failing.told(now)),
+            unready: status.unready.as_ref().map(|unready| unready.why.clone()),
             is_outdated: status.is_outdated(now),
         }
     }

@@ -127,9 +127,22 @@ impl From<Answerer> for proto::Answerer {
             revision,
             is_outdated,
             probe,
+            unready,
         } = a;
-        let probe = probe.unwrap_or_default();
-        Self { node, cluster, role, age_ms, version, uuid, lease_remaining_ms, revision, is_outdated, probe }
+        let (probe, unready) = (probe.unwrap_or_default(), unready.unwrap_or_default());
+        Self {
+            node,
+            cluster,
+            role,
+            age_ms,
+            version,
+            uuid,
+            lease_remaining_ms,
+            revision,
+            is_outdated,
+            probe,
+            unready,
+        }
     }
 }
 
@@ -146,9 +159,22 @@ impl From<proto::Answerer> for Answerer {
             revision,
             is_outdated,
             probe,
+            unready,
         } = a;
-        let probe = known(probe);
-        Self { node, uuid, cluster, role, version, age_ms, lease_remaining_ms, revision, is_outdated, probe }
+        let (probe, unready) = (known(probe), known(unready));
+        Self {
+            node,
+            uuid,
+            cluster,
+            role,
+            version,
+            age_ms,
+            lease_remaining_ms,
+            revision,
+            is_outdated,
+            probe,
+            unready,
+        }
     }
 }
 

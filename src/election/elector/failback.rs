@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Elector;
 use super::leading::successor_of;
 use crate::clock::Instant;
-use crate::election::event::{Action, Ready};
+use crate::election::event::Ready;
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{MemberId, Token};
 
@@ -30,6 +30,8 @@ pub(super) struct Failback {
 struct Better {
     member: MemberId,
     ask_at: Instant,
+    /// It is being asked. An answer to another question is none to ours.
+    is_asked: bool,
 }
 
 // === impl Failback ===
@@ -66,19 +68,21 @@ impl Elector {
             return;
         }
         let ask_at = self.failback.not_before.map_or(now + delay, |at| at.later(now + delay));
-        self.failback.better = best.map(|member| Better { member, ask_at });
+        self.failback.better = best.map(|member| Better { member, ask_at, is_asked: false });
     }
 
     pub(super) fn fail_back_when_due(&mut self, now: Instant, token: Token) {
         let Some(better) = self.failback.better.as_mut().filter(|b| now.reached(b.ask_at)) else { return };
-        better.ask_at = now + ASK_AGAIN_AFTER;
+        (better.ask_at, better.is_asked) = (now + ASK_AGAIN_AFTER, true);
         let wanted = Some(better.member.node.clone());
-        self.actions.push_back(Action::Prepare { token, wanted });
+        self.ask(token, wanted);
     }
 
     /// The better member has answered. Only if it is ready does our main loop end.
     pub(super) fn make_way(&mut self, now: Instant, token: Token, ready: &[Ready]) {
-        let Some(wanted) = self.failback.better.as_ref().map(|b| b.member.node.clone()) else { return };
+        let Some(better) = self.failback.better.as_mut().filter(|b| b.is_asked) else { return };
+        better.is_asked = false;
+        let wanted = better.member.node.clone();
         let successor = successor_of(&self.view, &self.settings.me.node, Some(&wanted), ready);
         let Some(successor) = successor else { return };
         self.stop_for(now, token, Ending::of(Reason::FailedBack), successor, Some(wanted));

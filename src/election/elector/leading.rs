@@ -14,8 +14,8 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a main loop that was ended the hard way gets to be gone. Killing a tree of processes takes a while on
 /// a starved machine; `H` ends it all in any case.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long candidates get to say that they are ready.
-const PREPARE_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long their answers are waited for: a little longer than they get, because the driver tells them all at once.
+const PREPARE_TIMEOUT: Duration = Duration::from_millis(150);
 /// How old such an answer may be when the record is handed over.
 const READY_LASTS: Duration = Duration::from_secs(1);
 
@@ -191,7 +191,7 @@ impl Elector {
                     return self.stop_main_loop(token, Ending::of(reason), abort_at);
                 }
                 // The candidates are asked while the main loop ends.
-                self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
+                self.ask(token, wanted.clone());
                 self.stop_main_loop(token, Ending::of(reason), abort_at);
                 if let State::Stopping { succession, .. } = &mut self.state {
                     *succession = Succession::Asked { wanted, at: now };
@@ -225,36 +225,63 @@ impl Elector {
         }
     }
 
-    /// The candidates have answered, or had their time.
+    /// Each question is answered once.
+    pub(super) fn ask(&mut self, token: Token, wanted: Option<String>) {
+        self.questions += 1;
+        self.actions.push_back(Action::Prepare { token, wanted });
+    }
+
+    /// The candidates have answered, or had their time. Whoever is ready is ready for every question about this tenure; that
+    /// nobody is may be the answer to an earlier one, which asked less.
     pub(super) fn on_prepared(&mut self, now: Instant, ready: &[Ready]) {
-        match &mut self.state {
+        self.questions = self.questions.saturating_sub(1);
+        let is_last = self.questions == 0;
+        match &self.state {
             State::Leading { token } => {
                 let token = *token;
                 if !self.hand_over_to_healthy(now, token, ready) {
                     self.make_way(now, token, ready);
                 }
             }
-            State::Stopping { succession, .. } => {
-                let Succession::Asked { wanted, at } = succession.clone() else { return };
-                *succession = match successor_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready)
-                {
+            State::Stopping { ending, succession: Succession::Asked { wanted, at }, .. } => {
+                let (wanted, at) = (wanted.clone(), *at);
+                let next = match self.successor(now, ending.reason, wanted.as_deref(), ready) {
                     Some(successor) => Succession::Successor { successor: Box::new(successor), wanted, at },
-                    None => Succession::None,
+                    None if is_last => Succession::None,
+                    None => return,
                 };
+                if let State::Stopping { succession, .. } = &mut self.state {
+                    *succession = next;
+                }
             }
             State::Choosing { token, ending, wanted, .. } => {
                 let (token, ending) = (*token, ending.clone());
-                match successor_of(&self.view, &self.settings.me.node, wanted.as_deref(), ready) {
+                match self.successor(now, ending.reason, wanted.as_deref(), ready) {
                     Some(successor) => self.hand_over(token, ending, successor),
-                    None => self.resign(now, token, ending),
+                    None if is_last => self.resign(now, token, ending),
+                    None => {}
                 }
             }
             _ => {}
         }
     }
 
+    /// Who takes over, after such an end: where a probe has failed rather one that is better than we are.
+    fn successor(
+        &self,
+        now: Instant,
+        reason: Reason,
+        wanted: Option<&str>,
+        ready: &[Ready],
+    ) -> Option<Member> {
+        let us = &self.settings.me.node;
+        let better = (reason == Reason::ProbeFailed)
+            .then(|| successor_of(&self.view, us, wanted, &self.probing.better(now, ready)));
+        better.flatten().or_else(|| successor_of(&self.view, us, wanted, ready))
+    }
+
     fn choose(&mut self, now: Instant, token: Token, ending: Ending, wanted: Option<String>) {
-        self.actions.push_back(Action::Prepare { token, wanted: wanted.clone() });
+        self.ask(token, wanted.clone());
         self.state = State::Choosing { token, ending, wanted, until: now + PREPARE_TIMEOUT };
     }
 

@@ -76,7 +76,7 @@ impl OwnHealth {
     }
 
     /// Those of them that are better than we are.
-    fn better(&self, now: Instant, ready: &[Ready]) -> Vec<Ready> {
+    pub(super) fn better(&self, now: Instant, ready: &[Ready]) -> Vec<Ready> {
         let is_choosy = self.choosy_until.is_some_and(|until| !now.reached(until));
         let is_better = |r: &&Ready| !is_choosy || r.healthy_for >= APART;
         ready.iter().filter(is_better).cloned().collect()
@@ -120,7 +120,7 @@ impl Elector {
         if self.view.freeze.is_some() {
             return self.lead_on(token, FROZEN);
         }
-        self.actions.push_back(Action::Prepare { token, wanted: None });
+        self.ask(token, None);
     }
 
     /// Has our probe failed? Then the best of those that are better takes over, if there is one.

@@ -10,10 +10,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Payload, end_ourselves};
+use crate::clock::Instant;
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::BoxFuture;
 use crate::driver::observer::Observer;
 use crate::driver::readiness::Readiness;
+use crate::driver::status::Status;
 use crate::election::history::Ending;
 use crate::election::readiness::Unready;
 use crate::guardian::{Guardian, Refused, RunError};
@@ -24,8 +26,8 @@ use crate::meta::watchdog::Notifications;
 const SOURCE: &str = "standby";
 /// How long a program that stands by gets to end gently when its node stops; then its guardian kills it.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-/// One to lead, one to end.
-const ORDERS_MAX: usize = 2;
+/// One to begin, one to lead, one to end.
+const ORDERS_MAX: usize = 3;
 
 /// A program that runs and was not promoted.
 pub(super) struct StandingBy {
@@ -51,10 +53,15 @@ pub(super) struct Standby {
     pub(super) readiness: Readiness,
 }
 
-/// Ends the program that stands by when its node ends.
-pub struct StandbyEnd(Standby);
+/// Has the program begin to stand by when its node may lead, and ends it when its node ends.
+pub struct StandbyEnd {
+    standby: Standby,
+    has_begun: bool,
+}
 
 enum StandbyOrder {
+    /// This node may lead: its priority was 0 until now.
+    Begin,
     /// This node leads: hand the program over.
     Lead(oneshot::Sender<TakenOver>),
     /// This node ends.
@@ -71,15 +78,16 @@ struct Attendant {
 // === impl Payload ===
 
 impl Payload {
-    /// Has the program stand by from now on; on a node that never leads (`is_candidate` is false), from its promotion on.
-    /// To be called on a runtime, before the election begins.
+    /// Has the program stand by from now on; on a node of priority 0 (`is_candidate` is false), once that is raised. To be
+    /// called on a runtime, before the election begins.
     pub fn standing_by(self, readiness: Readiness, is_candidate: bool) -> (Self, StandbyEnd) {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
         let standby = Standby { orders, readiness: readiness.clone() };
         say(&readiness, "the standby program does not run", false);
         let attendant = Attendant { payload: self.clone(), readiness, orders: received };
         tokio::spawn(attendant.attend(is_candidate));
-        (Self { standby: Some(standby.clone()), ..self }, StandbyEnd(standby))
+        let end = StandbyEnd { standby: standby.clone(), has_begun: is_candidate };
+        (Self { standby: Some(standby), ..self }, end)
     }
 
     pub(super) async fn stand_by(
@@ -141,13 +149,20 @@ impl Standby {
 }
 
 impl Observer for StandbyEnd {
+    fn changed(&mut self, _now: Instant, _old: &Status, new: &Status) {
+        if !self.has_begun && new.priority().is_some_and(|priority| priority > 0) {
+            self.has_begun = self.standby.orders.try_send(StandbyOrder::Begin).is_ok(); // else at the next change
+        }
+    }
+
     fn ends(&mut self, _ending: &Ending) -> BoxFuture<()> {
         let (done, ended) = oneshot::channel();
         // A program that was promoted has ended by now, and its attendant long ago.
-        let told = self.0.orders.try_send(StandbyOrder::End(done));
+        let told = self.standby.orders.try_send(StandbyOrder::End(done));
         Box::pin(async move {
             if told.is_ok() {
-                let _ = ended.await; // it is bounded by the attendant
+                // An attendant that waits for something that cannot be killed answers nobody.
+                let _ = tokio::time::timeout(2 * END_TIMEOUT, ended).await;
             }
         })
     }
@@ -158,8 +173,10 @@ impl Observer for StandbyEnd {
 impl Attendant {
     async fn attend(mut self, is_candidate: bool) {
         if !is_candidate {
-            let order = self.orders.recv().await;
-            return answer(order, 0);
+            match self.orders.recv().await {
+                Some(StandbyOrder::Begin) => {}
+                order => return answer(order, 0),
+            }
         }
         let mut backoff = Backoff::new();
         for run in 0.. {
@@ -176,12 +193,13 @@ impl Attendant {
                 },
                 Err(RunError::Refused(refused)) => refused.why,
                 Err(RunError::Unknown(e)) => {
+                    self.say_not_running(); // before what may take long
                     // The guardian may have started it all the same, and died, or hang.
                     end_ourselves(&guardian).await;
                     e.to_string()
                 }
             };
-            say(&self.readiness, "the standby program does not run", false);
+            self.say_not_running();
             self.payload.keeper.release();
             let pause = backoff.after(self.payload.clock.now().since(started_at));
             tracing::warn!(
@@ -197,6 +215,10 @@ impl Attendant {
         }
     }
 
+    fn say_not_running(&self) {
+        say(&self.readiness, "the standby program does not run", false);
+    }
+
     /// How it ended, and nothing is left of it. `None`: somebody else looks after it now, or it ends with its node.
     async fn until_it_ends(&mut self, mut waiting: StandingBy) -> Option<String> {
         let (guardian, run) = (waiting.guardian.clone(), waiting.run);
@@ -206,6 +228,7 @@ impl Attendant {
                 ended = guardian.ended(run) => return Some(match ended {
                     Ok(code) => format!("it ended with code {}", code.unwrap_or(-1)),
                     Err(e) => {
+                        self.say_not_running(); // before what may take long
                         end_ourselves(&guardian).await;
                         e.to_string()
                     }
@@ -222,6 +245,7 @@ impl Attendant {
                         let _ = done.send(());
                         return None;
                     }
+                    Some(StandbyOrder::Begin) => {} // it has
                     None => return None,
                 },
                 () = waiting.hear() => {}
@@ -239,6 +263,6 @@ fn answer(order: Option<StandbyOrder>, next_run: u64) {
     match order {
         Some(StandbyOrder::Lead(reply)) => drop(reply.send(TakenOver { waiting: None, next_run })),
         Some(StandbyOrder::End(done)) => drop(done.send(())),
-        None => {}
+        Some(StandbyOrder::Begin) | None => {}
     }
 }

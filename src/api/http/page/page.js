@@ -97,6 +97,7 @@ function judged(state) {
   const words = [];
   if (state.freeze) words.push("frozen");
   if (state.answerer.probe) words.push("this node’s probe fails");
+  if (state.answerer.unready) words.push("this node is not ready");
   if (counts.fail > 0) words.push(`${count(counts.fail, "check")} failed`);
   if (gone.length > 0) words.push(`${count(gone.length, "member")} gone`);
   if (counts.unknown > 0) words.push(`${count(counts.unknown, "check")} not possible`);
@@ -108,6 +109,7 @@ function judged(state) {
 function explained({ freeze, answerer }, gone, counts) {
   const said = [];
   if (answerer.probe) said.push(`This node’s probe fails: ${answerer.probe}.`);
+  if (answerer.unready) said.push(`This node is not ready to lead: ${answerer.unready}.`);
   if (freeze) said.push(`${frozen(freeze)} Nobody takes over from the leader meanwhile.`);
   if (gone.length > 0) said.push(`${gone.join(", ")} left within the last hour.`);
   if (counts.fail + counts.warn > 0) said.push("Fixes are below, under Checks.");
