@@ -216,6 +216,7 @@ impl NodeBuilder {
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
         let Observers { all, past, looks } =
             watched.observers(&registration, file, past, self.trace, made.observers);
+        telemetry.emit(listeners.event()); // the first line of a life: before the guardians have anything to say
         let parts = DriverParts {
             places: store.clone(),
             store,
@@ -236,7 +237,6 @@ impl NodeBuilder {
             observers: all,
             on_end: Box::new(self.on_end),
         };
-        telemetry.emit(listeners.event());
         let (driver, ending) = driver::start(parts).map_err(no_thread)?;
         let probing = probing::start(&driver, &tools, &folder, &self.config.meta)?;
         let reloader = Reloader::new(&self.config, &open_stores, security_files, limits, probing);
