@@ -9,40 +9,18 @@ use super::asking::{self, Answer};
 use super::query::{CANNOT_ASK, WAIT_PAUSE};
 use super::target::{self, Addressees};
 use super::{Failure, output};
-use crate::proto::metad::{MemberInfo, MembersResponse};
+use crate::proto::metad::{LeaderResponse, MemberInfo, MembersResponse};
 use crate::telemetry::terminal::plain;
 
 /// How long one look at all members waits for those that hang.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The cluster, as one member sees it, and why none of it should be restarted now.
-struct Fitness {
-    members: Vec<MemberInfo>,
-    unfit: Option<String>,
-}
-
 /// Exit 0: the order, or that all members run the version; 1: nobody answers, or with --wait not fit in time.
 pub(super) async fn upgrade_order(args: UpgradeArgs) -> Result<i32, Failure> {
     let target = target::target(&args.meta)?;
-    let mut unfit = String::from("no member has answered yet");
-    let found = async {
-        loop {
-            match look(&target, &args.without).await {
-                Ok(Fitness { members, unfit: None }) => return Ok(members),
-                Ok(Fitness { members, .. }) if !args.wait => return Ok(members),
-                Err(e) if !args.wait => return Err(e),
-                Ok(Fitness { unfit: why, .. }) => unfit = why.unwrap_or_default(),
-                Err(e) => unfit = e.message,
-            }
-            tokio::time::sleep(WAIT_PAUSE).await;
-        }
-    };
-    let members = match tokio::time::timeout(args.timeout, found).await {
-        Ok(members) => members?,
-        Err(_) => {
-            let message = format!("the cluster is not fit for a restart after {:?}: {unfit}", args.timeout);
-            return Err(Failure::new(CANNOT_ASK, message));
-        }
+    let members = match args.wait {
+        false => look(&target).await?.1.members,
+        true => wait_until_fit(&target, &args).await?,
     };
     let order = order(&members, &args.to);
     let text = match (order.first(), args.next) {
@@ -71,41 +49,64 @@ fn table(order: &[&MemberInfo], version: &str) -> String {
     format!("{t}\n")
 }
 
-/// Asks one for the members, and all of those whether they take part.
-async fn look(target: &Addressees, without: &[String]) -> Result<Fitness, Failure> {
+/// Who leads, and who the members are, as one member sees it.
+async fn look(target: &Addressees) -> Result<(LeaderResponse, MembersResponse), Failure> {
     let Answer { mut member, leader } = asking::first_of(target).await?;
-    let MembersResponse { members, gone, .. } = member.members().await.map_err(super::query::cannot_ask)?;
-    let is_counted = |node: &String| !without.contains(node);
-    let mut unfit =
-        gone.into_iter().map(|g| g.node).find(is_counted).map(|node| {
-            format!("{node} is gone; start it, or name it with --without if it is not to come back")
-        });
+    let members = member.members().await.map_err(super::query::cannot_ask)?;
+    Ok((leader, members))
+}
+
+/// The members, once one of them may be restarted.
+async fn wait_until_fit(target: &Addressees, args: &UpgradeArgs) -> Result<Vec<MemberInfo>, Failure> {
+    let mut unfit = String::from("no member has answered yet");
+    let found = async {
+        loop {
+            unfit = match look(target).await {
+                Ok((leader, members)) => match why_unfit(target, &leader, &members, &args.without).await {
+                    Some(why) => why,
+                    None => return members.members,
+                },
+                Err(e) => e.message,
+            };
+            tokio::time::sleep(WAIT_PAUSE).await;
+        }
+    };
+    tokio::time::timeout(args.timeout, found).await.map_err(|_| {
+        let message = format!("the cluster is not fit for a restart after {:?}: {unfit}", args.timeout);
+        Failure::new(CANNOT_ASK, message)
+    })
+}
+
+/// Why nobody should be restarted now; all members are asked only where nothing else is in the way.
+async fn why_unfit(
+    target: &Addressees,
+    leader: &LeaderResponse,
+    members: &MembersResponse,
+    without: &[String],
+) -> Option<String> {
+    let Some(leads) = &leader.leader else { return Some("there is no leader".to_owned()) };
     if leader.freeze.is_some() {
-        unfit = Some("the election is frozen, so a leader that is restarted has no successor".to_owned());
+        return Some("the election is frozen, so a leader that is restarted has no successor".to_owned());
     }
-    if leader.leader.is_none() {
-        unfit = Some("there is no leader".to_owned());
+    let is_counted = |node: &&String| !without.contains(node);
+    if let Some(node) = members.gone.iter().map(|g| &g.node).find(is_counted) {
+        let fix = "start it, or name it with --without if it is not to come back";
+        return Some(format!("{node} is gone; {fix}"));
     }
-    let token = leader.leader.map(|l| l.token);
-    let silent = silent(&members, target, token).await;
-    unfit = unfit.or_else(|| {
-        silent
-            .into_iter()
-            .find(is_counted)
-            .map(|node| format!("{node} does not take part in the election, or is not ready"))
-    });
-    Ok(Fitness { members, unfit })
+    let silent = silent(&members.members, target, leads.token).await;
+    let node = silent.iter().find(is_counted)?;
+    Some(format!("{node} does not take part in the election, or is not ready"))
 }
 
 /// Those members that do not say themselves that they take part, see this leader and, where they may lead, are ready to.
-async fn silent(members: &[MemberInfo], target: &Addressees, token: Option<u64>) -> Vec<String> {
+async fn silent(members: &[MemberInfo], target: &Addressees, token: u64) -> Vec<String> {
     let addresses = members.iter().map(|m| m.rpc_address.clone()).collect();
     let all = Addressees { addresses, credentials: target.credentials.clone(), unusable: None };
     let mut answers = std::pin::pin!(asking::all(&all).take_until(tokio::time::sleep(ROUND_TIMEOUT)));
     let mut silent: Vec<&MemberInfo> = members.iter().collect();
     while let Some(answer) = answers.next().await {
         let Ok(Answer { leader, .. }) = answer else { continue };
-        let is_in = asking::takes_part(&leader) && leader.leader.as_ref().map(|l| l.token) == token;
+        let is_in = asking::takes_part(&leader) && leader.leader.as_ref().is_some_and(|l| l.token == token);
         let Some(who) = leader.answerer.filter(|who| is_in && !who.is_outdated) else { continue };
         let is_ready =
             |member: &MemberInfo| member.priority == 0 || who.unready.is_empty() && who.probe.is_empty();
