@@ -197,7 +197,7 @@ impl Leadership {
         if self.orders.borrow().stop.is_some() {
             return Duration::ZERO;
         }
-        self.inner.horizon.step_down_at().map_or(Duration::ZERO, |at| self.inner.clock.now().until(at))
+        self.deadline().map_or(Duration::ZERO, |at| self.inner.clock.now().until(at))
     }
 
     /// Warnings before S: one each time that less than this fraction of the granted lease [remains](Self::remaining),
