@@ -9,9 +9,7 @@
 //! leader must look like a crashed one.
 
 mod acting;
-pub mod data_dir;
 pub mod deadline;
-mod dir_lock;
 mod freezing;
 pub mod fuse;
 mod gone;
@@ -48,6 +46,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock::{Clock, Instant, wall_clock_ms};
+use crate::data_dir::DataDir;
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, ReadId};
 use crate::election::history::Ending;
@@ -60,7 +59,6 @@ use crate::store::Store;
 use crate::store::codec::Keys;
 use crate::store::places::Places;
 use crate::telemetry::Telemetry;
-use data_dir::DataDir;
 use freezing::Freezer;
 use fuse::DeadMansSwitch;
 use main_loop::{MainLoop, Tenure};

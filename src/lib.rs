@@ -30,9 +30,11 @@
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it.
 //! - [`protocol`]: the election in terms of store transactions: what each action of the elector comes to, and the join.
 //!   Pure.
+//! - [`data_dir`]: what a node remembers from start to start, and the proof that it is alone there. It decides nothing, so it
+//!   is below the driver.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.
-//! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; the data dir; joining;
-//!   handing over. What records or explains implements [`driver::observer::Observer`]:
+//! - [`driver`]: the one loop where elector, store and clock meet, and what decides: the fuse; joining; handing
+//!   over. What records or explains implements [`driver::observer::Observer`]:
 //! - [`journal`]: who led when and why it ended. [`diagnosis`]: probes etcd's members, says who was at fault, and holds the
 //!   checks of `metad doctor`.
 //! - [`meta`]: the main loops: built in (workers, barriers), a caller's, a program; and the fenced meta store.
@@ -60,7 +62,7 @@
 //! | a dead process's lease taken over, instead of its record | model: `AdoptedLease` |
 //! | the guardian revokes before the program is dead ([`guardian::rules`]) | `guardian::rules::tests::nothing_is_given_back_while_something_lives`; simulation: `a_guardian_revokes_only_after_the_program_is_dead`; model: `RevokeBeforeKill` |
 //! | the data dir's lock goes with the process | model: `LockGoesWithProcess` |
-//! | a data dir from another machine counts as its own ([`driver::data_dir`]) | simulation: `no_honest_data_dir_is_called_stale`, `at_most_one_main_loop` |
+//! | a data dir from another machine counts as its own ([`data_dir`]) | simulation: `no_honest_data_dir_is_called_stale`, `at_most_one_main_loop` |
 //! | a store that went back in time is not noticed ([`protocol::transactions::went_back`]) | `protocol::transactions::tests::only_a_lower_revision_than_was_seen_shows_that_a_store_went_back`; simulation: `nobody_is_ready_for_another_tenure` |
 //! | a write's slot is not compared ([`driver::writes`]) | simulation: `a_write_happens_once_and_is_told_truly` |
 //! | a watch that goes on where the store was read, not where it broke | simulation: `no_view_is_wrong` |
@@ -109,6 +111,8 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "node")]
 pub mod config;
+#[cfg(feature = "driver")]
+pub mod data_dir;
 #[cfg(feature = "node")]
 pub mod diagnosis;
 #[cfg(feature = "node")]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::data_dir::DataDirError;
 use super::tasks::{Tasks, unblock};
 use super::{Shared, members, raise};
 use crate::clock::{Instant, wall_clock_ms};
+use crate::data_dir::{DataDir, DataDirError};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
@@ -107,12 +107,12 @@ async fn call(shared: &Shared, request: Request) -> crate::protocol::transaction
     answer
 }
 
-type LockedDir = tokio::sync::OwnedMutexGuard<super::DataDir>;
+type LockedDir = tokio::sync::OwnedMutexGuard<DataDir>;
 
 async fn on_disk<T: Send + 'static>(
     tasks: &dyn Tasks,
     mut dir: LockedDir,
-    work: impl FnOnce(&mut super::DataDir) -> Result<T, DataDirError> + Send + 'static,
+    work: impl FnOnce(&mut DataDir) -> Result<T, DataDirError> + Send + 'static,
 ) -> Result<T, String> {
     let done = unblock(tasks, move || work(&mut dir).map_err(|e| e.to_string())).await;
     done.unwrap_or_else(|| Err("the thread that writes the data dir has panicked".into()))

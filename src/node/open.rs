@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::data_dir::{DataDir, DataDirError, Folder};
+use crate::data_dir::{DataDir, DataDirError, Folder};
 use crate::election::exit::Exit;
 use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;

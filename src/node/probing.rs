@@ -16,8 +16,8 @@ use super::watched::Tools;
 use super::{StartError, no_thread};
 use crate::clock::{Clock, Instant};
 use crate::config::MetaConfig;
+use crate::data_dir::Folder;
 use crate::driver::DriverHandle;
-use crate::driver::data_dir::Folder;
 use crate::election::probe::{MemberHealth, ProbeTimes, SelfProbe};
 use crate::telemetry::{Event, Telemetry};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::driver::{DriverHandle, data_dir};
+use crate::data_dir;
+use crate::driver::DriverHandle;
 use crate::telemetry::metrics::ViewAge;
 use crate::telemetry::{Event, Telemetry};
 

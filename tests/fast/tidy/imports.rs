@@ -3,8 +3,8 @@
 use super::Source;
 
 /// The modules, each of which may import only those before it. `docs` holds pages and imports nothing.
-const ORDER: &str = "docs clock files election config telemetry tls limits proto client store protocol guardian driver \
-     journal diagnosis meta api node cli main";
+const ORDER: &str = "docs clock files election config telemetry tls limits proto client store protocol data_dir guardian \
+     driver journal diagnosis meta api node cli main";
 /// What makes the election anything but values and rules.
 const NOT_IN_ELECTION: &str =
     "tokio async await serde serde_json tracing log SystemTime println eprintln rand rustix";

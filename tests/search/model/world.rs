@@ -92,7 +92,7 @@ pub struct Node {
     pub asked_to_stop: bool,
 }
 
-/// What survives a crash, with the rules of `driver/data_dir.rs`.
+/// What survives a crash, with the rules of `src/data_dir.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Disk {
     pub uuid: MemberUuid,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use metad::clock::Instant;
+use metad::data_dir::Place;
 use metad::driver::DriverHandle;
-use metad::driver::data_dir::Place;
 use metad::election::elector::Elector;
 use metad::election::elector::State;
 use metad::election::lease::LeaseId;

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, FuturesUnordered};
 use futures_util::{StreamExt, TryFutureExt};
 use metad::clock::Clock;
-use metad::driver::data_dir::Disk;
+use metad::data_dir::Disk;
 use metad::driver::fuse::DeadMansSwitch;
 use metad::driver::peers::{Peers, Prepared};
 use metad::driver::tasks::Tasks;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use metad::driver::data_dir::{DataDir, DataDirError};
+use metad::data_dir::{DataDir, DataDirError};
 use metad::driver::readiness::Readiness;
 use metad::driver::{self, DriverParts, Timeouts};
 use metad::election::history::{Ending, Reason};

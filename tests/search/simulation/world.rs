@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metad::clock::Instant;
-use metad::driver::data_dir::Place;
+use metad::data_dir::Place;
 use metad::election::lease::LeaseId;
 use metad::election::record::Token;
 use metad::protocol::transactions::Answer;

@@ -76,8 +76,8 @@ pub(super) fn take(dir: &Path, node: &str) -> Result<File, LockError> {
     Ok(folder)
 }
 
-/// Is the folder that we hold the one that others find there?
-pub(super) fn is_still_there(held: &File, dir: &Path) -> bool {
+/// Is the folder that `held` has locked the one that others find at `dir`?
+pub fn is_still_there(held: &File, dir: &Path) -> bool {
     let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
     let (held, there) = (held.metadata().map(identity), std::fs::metadata(dir).map(identity));
     held.is_ok_and(|held| there.is_ok_and(|there| held == there))

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::DataDirError;
+use super::lock::{self, LockError};
 use super::place::Place;
-use crate::driver::dir_lock::{self, LockError};
 use crate::files;
 use crate::store::network_fs;
 
@@ -52,7 +52,7 @@ impl Folder {
         if let Some(kind) = network_fs::of(path).map_err(io("stat the data dir"))? {
             return Err(DataDirError::Network { path: path.to_owned(), kind });
         }
-        let lock = dir_lock::take(path, node).map_err(|e| match e {
+        let lock = lock::take(path, node).map_err(|e| match e {
             LockError::Held(holder) => DataDirError::InUse { path: path.to_owned(), holder },
             LockError::Io(what, source) => io(what)(source),
         })?;

@@ -1,5 +1,7 @@
 //! The data dir's files, with crashes between them.
 
+use std::path::Path;
+
 use super::*;
 
 /// A folder whose process "crashes" after so many writes.

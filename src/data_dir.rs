@@ -1,27 +1,27 @@
 //! The data dir: what one node must remember from start to start, and the proof that it is alone.
 //!
 //! The folder itself is locked with flock(2) for the life of the process: a dead process holds none, so getting it proves
-//! that no earlier start on this data dir *and this machine* is alive. `lock` says who has it. `identity` is the uuid; it is bound to the machine
-//! and the folder, so a copy is noticed, and so is a folder that was used elsewhere (`place`): both get a uuid of their
-//! own. `state` is rewritten (temporary file, fsync, rename, fsync of the folder) *before* the store hears of a new
+//! that no earlier start on this data dir *and this machine* is alive. `lock` says who has it. `identity` is the uuid; it
+//! is bound to the machine and the folder, so a copy is noticed, and so is a folder that was used elsewhere (`place`): both
+//! get a uuid of their own. `state` is rewritten (temporary file, fsync, rename, fsync of the folder) *before* the store hears of a new
 //! lease, so that a crash at any point leaves the name of every lease that was ever granted to us. It names only leases
 //! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
 //! so that a start after a crash between the two comes to the same conclusion.
 
 mod disk;
+mod lock;
 mod place;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::dir_lock;
 use crate::election::lease::LeaseId;
 use crate::election::record::{Incarnation, MemberUuid, Revision};
 use crate::protocol::join::Pin;
 use crate::store::codec::parse_lease;
 pub use disk::{Disk, Folder};
+pub use lock::is_still_there;
 use place::Past;
 pub use place::Place;
 
@@ -281,11 +281,6 @@ impl DataDir {
     fn save(&mut self) -> Result<(), DataDirError> {
         write(self.disk.as_mut(), "state", &self.state)
     }
-}
-
-/// Is the folder that `held` has locked the one that others find at `path`?
-pub fn is_still_there(held: &File, path: &Path) -> bool {
-    dir_lock::is_still_there(held, path)
 }
 
 fn random() -> u128 {
