@@ -6,9 +6,11 @@
 //! get a uuid of their own. `state` is rewritten (temporary file, fsync, rename, fsync of the folder) *before* the store hears of a new
 //! lease, so that a crash at any point leaves the name of every lease that was ever granted to us. It names only leases
 //! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
-//! so that a start after a crash between the two comes to the same conclusion.
+//! so that a start after a crash between the two comes to the same conclusion. What the store keeps of it is a row, which
+//! tells a data dir that was rolled back ([`identities`]).
 
 mod disk;
+pub mod identities;
 mod lock;
 mod place;
 

@@ -15,7 +15,6 @@ pub mod fuse;
 mod gone;
 mod handle;
 mod handover;
-mod identities;
 mod joining;
 pub mod leadership;
 pub mod main_loop;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
+use super::Driver;
 use super::leadership::{Leadership, LeadershipParts};
 use super::main_loop::Tenure;
-use super::{Driver, identities};
+use crate::data_dir::identities;
 use crate::election::event::{ClaimAnswer, Event, RenewAnswer};
 use crate::election::exit::Exit;
 use crate::election::history::{Ending, Transition};

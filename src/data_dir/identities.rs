@@ -35,8 +35,8 @@ enum Fate {
     Goes,
 }
 
-/// Looks after them, for as long as the record carries this token.
-pub(super) async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) {
+/// Looks after the rows, for as long as the record carries this token.
+pub async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) {
     let mut pause = FIRST;
     loop {
         tokio::time::sleep(pause).await;
