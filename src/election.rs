@@ -63,3 +63,4 @@ pub mod probe;
 pub mod readiness;
 pub mod record;
 pub mod renewal;
+pub mod status;

@@ -34,7 +34,7 @@ use crate::clock::{Clock, parse_duration};
 use crate::config::StoreKind;
 use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
-use crate::driver::status::{Role, Status};
+use crate::election::status::{Role, Status};
 use crate::journal::Past;
 use crate::limits::{self, Bounds, Guard, Kinds};
 use crate::telemetry::Telemetry;

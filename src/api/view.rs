@@ -20,7 +20,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::clock::{Instant, rfc3339, wall_clock_ms};
-use crate::driver::status::Status;
+use crate::election::status::Status;
 use member::{Answerer, Foreign, FreezeView, Gone, Leader, Member};
 use tenure::Tenure;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::Shared;
-use super::status::Status;
 use super::tasks::Tasks;
 use crate::clock::{Instant, wall_clock_ms};
 use crate::election::record::{Freeze, Revision, View};
+use crate::election::status::Status;
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
 use crate::store::{Store, StoreError, Txn, ask};

@@ -7,12 +7,12 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use super::freezing::{FreezeError, FreezeOrder, Freezer};
-use super::status::{Role, Status};
 use crate::clock::Instant;
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::probe::MemberHealth;
 use crate::election::record::Freeze;
+use crate::election::status::{Role, Status};
 
 /// The others' end of a running driver.
 #[derive(Clone)]

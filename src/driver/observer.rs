@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::status::Status;
 use crate::clock::Instant;
 use crate::election::elector::Elector;
 use crate::election::event::{Action, Event};
 use crate::election::history::{Ending, Reason};
 use crate::election::lease::Lease;
 use crate::election::record::Token;
+use crate::election::status::Status;
 
 /// The driver at one moment.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::DriverHandle;
-use super::status::{Role, Status};
 use crate::election::event::Event;
+use crate::election::status::{Role, Status};
 
 /// How long the store gets to show the new priority.
 const SHOWN_TIMEOUT: Duration = Duration::from_secs(5);

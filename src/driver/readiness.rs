@@ -1,6 +1,6 @@
 //! Is this member ready to lead? Whoever knows a reason why not says so here, each for itself: a program that stands by
 //! and is not warm yet. The elector hears of all of them as one; what needs nobody to say it (role, probes, lease) is in
-//! [`Status`](super::status::Status).
+//! [`Status`](crate::election::status::Status).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

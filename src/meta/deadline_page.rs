@@ -16,8 +16,8 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::clock::Instant;
 use crate::driver::observer::Observer;
-use crate::driver::status::Status;
 use crate::election::lease::LeaseTiming;
+use crate::election::status::Status;
 
 /// Where the number of the program's descriptor is.
 pub(super) const VARIABLE: &str = "METAD_DEADLINE_FD";

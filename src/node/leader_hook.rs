@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, millis};
 use crate::config::Config;
-use crate::driver::status::Status;
 use crate::election::record::{Revision, Token};
+use crate::election::status::Status;
 use crate::guardian::dependent::{Dependent, DependentEnd};
 use crate::telemetry::event::HookEnded;
 use crate::telemetry::{Event, Telemetry};

@@ -17,9 +17,9 @@ use crate::api::view::member::{Answerer, FreezeView, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::clock::{millis, wall_clock_ms};
-use crate::driver::status::{self, Role};
 use crate::driver::{FreezeError, FreezeOrder};
 use crate::election::record;
+use crate::election::status::{self, Role};
 use crate::limits::rate::Rate;
 use crate::proto::metad::election_service_server::ElectionService;
 use crate::proto::metad::{

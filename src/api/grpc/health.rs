@@ -4,7 +4,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::RpcParts;
-use crate::driver::status::Role;
+use crate::election::status::Role;
 
 /// Keeps the reporter in step with the snapshot.
 pub(super) async fn follow(reporter: HealthReporter, parts: RpcParts) {

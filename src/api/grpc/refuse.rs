@@ -15,9 +15,9 @@ use super::RpcParts;
 use crate::api::view::member::FreezeView;
 use crate::clock::Instant;
 use crate::driver::leadership::WriteError;
-use crate::driver::status::{self, Role};
 use crate::driver::{Busy, FreezeError, PriorityError};
 use crate::election::record::{Revision, Token};
+use crate::election::status::{self, Role};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
 

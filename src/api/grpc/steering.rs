@@ -7,8 +7,8 @@ use tonic::{Code, Status};
 use super::refuse::because;
 use super::requests;
 use crate::client::MemberClient;
-use crate::driver::status;
 use crate::election::record::{Registration, Token};
+use crate::election::status;
 use crate::tls::client::Credentials;
 
 /// How long the target of a hand-over gets to answer.

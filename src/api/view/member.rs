@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::clock::{Instant, millis};
-use crate::driver::status::{Role, Status};
 use crate::election::record;
+use crate::election::status::{Role, Status};
 
 use super::Time;
 

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::{StatusDocument, Time};
 use crate::clock::{Instant, millis};
 use crate::diagnosis::checks::measured::tenths;
-use crate::driver::status::Status;
 use crate::election::lease::LeaseTiming;
 use crate::election::record::Tenure;
+use crate::election::status::Status;
 use crate::telemetry::metrics::{LastLook, Usage};
 
 /// What a dead machine costs beyond its lease: the watch, the claim, and the first fenced write.

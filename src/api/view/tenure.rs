@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock::{Instant, millis, wall_clock_ms};
-use crate::driver::status::Status;
 use crate::election::history::row::{self, Gap, Row};
+use crate::election::status::Status;
 use crate::journal::Past;
 
 use super::member::Answerer;

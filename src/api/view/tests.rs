@@ -9,7 +9,6 @@ use super::node::{FailoverBudget, Lease};
 use super::tenure::{SaidBy, Tenure};
 use super::*;
 use crate::clock::Instant;
-use crate::driver::status::Role;
 use crate::election::history::Reason;
 use crate::election::history::row::{End, Row, Seen};
 use crate::election::lease::LeaseId;
@@ -17,6 +16,7 @@ use crate::election::probe::MemberHealth;
 use crate::election::record::{
     self, Incarnation, LeaderRecord, MemberId, MemberUuid, Nonce, Registration, Revision, Token, View,
 };
+use crate::election::status::Role;
 use crate::proto::metad as proto;
 use crate::telemetry::metrics::LastLook;
 

@@ -114,7 +114,7 @@ impl Status {
     }
 
     /// Is the later one the same view, of a lease that was renewed or a store that has confirmed it?
-    pub(super) fn is_renewed_by(&self, later: &Self) -> bool {
+    pub fn is_renewed_by(&self, later: &Self) -> bool {
         let Self { me, cluster, role, token, holds_until, ttl, view, unready, health, confirmed_at: _ } =
             self;
         let unchanged = (me, cluster, role, token, ttl, view, unready, health);
@@ -135,7 +135,7 @@ impl Status {
     ///
     /// # Errors
     /// It sees another one, or none.
-    pub(super) fn tenure_to_prepare(&self, token: u64) -> Result<Token, String> {
+    pub fn tenure_to_prepare(&self, token: u64) -> Result<Token, String> {
         match self.leader() {
             Some(tenure) if tenure.token.get() == token => Ok(tenure.token),
             Some(tenure) => Err(format!("it sees a leader with the token {}, not {token}", tenure.token)),
@@ -144,7 +144,7 @@ impl Status {
     }
 
     /// Why this member could not take over now; `None`: it could.
-    pub(super) fn unready(&self, now: Instant) -> Option<String> {
+    pub fn unready(&self, now: Instant) -> Option<String> {
         if self.role != Role::Follower {
             return Some(format!("it is {}", self.role.as_str()));
         }
