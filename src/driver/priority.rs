@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::DriverHandle;
 use crate::election::event::Event;
-use crate::election::status::{Role, Status};
+use crate::election::status::Role;
 
 /// How long the store gets to show the new priority.
 const SHOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,17 +50,5 @@ impl DriverHandle {
             }
             _ => Err(PriorityError::Unconfirmed),
         }
-    }
-}
-
-impl Status {
-    /// Our own priority, as the store shows it; `None`: we are not registered.
-    pub fn priority(&self) -> Option<u16> {
-        let mine = self.view.member(&self.me.node).map(|m| &m.registration);
-        mine.filter(|r| r.member == self.me).map(|r| r.priority)
-    }
-
-    fn may_become_observer(&self) -> bool {
-        self.role == Role::Follower
     }
 }

@@ -130,6 +130,17 @@ impl Status {
         self.holds_until.zip(margin).is_some_and(|(h, margin)| now.until(h) >= margin)
     }
 
+    /// Our own priority, as the store shows it; `None`: we are not registered.
+    pub fn priority(&self) -> Option<u16> {
+        let mine = self.view.member(&self.me.node).map(|m| &m.registration);
+        mine.filter(|r| r.member == self.me).map(|r| r.priority)
+    }
+
+    /// May it get priority 0? One that leads, or may have won, may not.
+    pub fn may_become_observer(&self) -> bool {
+        self.role == Role::Follower
+    }
+
     /// The tenure that this member is asked to stand ready for. It must be the one that it sees: nobody else's leader can
     /// hand over to it.
     ///
