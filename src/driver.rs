@@ -27,7 +27,6 @@ pub mod readiness;
 pub mod reads;
 mod remember;
 pub mod tasks;
-mod trouble;
 mod watchdog;
 mod watcher;
 pub mod writes;
@@ -58,6 +57,7 @@ use crate::store::Store;
 use crate::store::codec::Keys;
 use crate::store::places::Places;
 use crate::telemetry::Telemetry;
+use crate::telemetry::trouble::Trouble;
 use freezing::Freezer;
 use fuse::DeadMansSwitch;
 use main_loop::{MainLoop, Tenure};
@@ -66,7 +66,6 @@ use peers::Peers;
 use readiness::Readiness;
 use remember::Remembered;
 use tasks::Tasks;
-use trouble::Trouble;
 use watchdog::Watchdog;
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.

@@ -15,6 +15,7 @@ pub mod log;
 pub mod metrics;
 pub mod printer;
 pub mod terminal;
+pub mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

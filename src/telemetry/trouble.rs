@@ -3,15 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::{Event, Telemetry};
 use crate::clock::{Clock, Instant, millis};
-use crate::store::StoreError;
-use crate::telemetry::{Event, Telemetry};
 
 /// How often a trouble that goes on is repeated.
 const REPEAT: Duration = Duration::from_secs(10);
 
 /// What is known of the store's health.
-pub(super) struct Trouble {
+pub struct Trouble {
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
     since: Mutex<Option<Since>>,
@@ -23,12 +22,13 @@ struct Since {
 }
 
 impl Trouble {
-    pub(super) fn new(telemetry: Telemetry, clock: Arc<dyn Clock>) -> Self {
+    /// Nothing is wrong yet.
+    pub fn new(telemetry: Telemetry, clock: Arc<dyn Clock>) -> Self {
         Self { telemetry, clock, since: Mutex::default() }
     }
 
     /// Something failed.
-    pub(super) fn report(&self, what: &'static str, error: &StoreError) {
+    pub fn report(&self, what: &'static str, error: &impl ToString) {
         let now = self.clock.now();
         let mut since = self.since.lock().unwrap_or_else(|e| e.into_inner());
         let known = since.get_or_insert(Since { began: now, said: Instant::default() });
@@ -39,7 +39,7 @@ impl Trouble {
     }
 
     /// A renewal or a read was answered.
-    pub(super) fn over(&self) {
+    pub fn over(&self) {
         let mut since = self.since.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(known) = since.take() {
             let after_ms = millis(self.clock.now().since(known.began));
