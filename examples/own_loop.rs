@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use metad::driver::leadership::{Leadership, WriteError};
+use metad::driver::leadership::Leadership;
 use metad::election::record::Revision;
+use metad::protocol::writes::WriteError;
 use metad::{config, meta::store::MetaStore, node::Node};
 
 async fn count(leadership: Leadership) -> Result<(), WriteError> {

@@ -26,10 +26,11 @@ mod raise;
 pub mod readiness;
 pub mod reads;
 mod remember;
+mod slots;
 pub mod tasks;
 mod watchdog;
 mod watcher;
-pub mod writes;
+mod writes;
 
 pub use freezing::{FreezeError, FreezeOrder};
 pub use handle::{Busy, DriverHandle};

@@ -64,7 +64,7 @@
 //! | the data dir's lock goes with the process | model: `LockGoesWithProcess` |
 //! | a data dir from another machine counts as its own ([`data_dir`]) | simulation: `no_honest_data_dir_is_called_stale`, `at_most_one_main_loop` |
 //! | a store that went back in time is not noticed ([`protocol::transactions::went_back`]) | `protocol::transactions::tests::only_a_lower_revision_than_was_seen_shows_that_a_store_went_back`; simulation: `nobody_is_ready_for_another_tenure` |
-//! | a write's slot is not compared ([`driver::writes`]) | simulation: `a_write_happens_once_and_is_told_truly` |
+//! | a write's slot is not compared ([`protocol::writes`]) | simulation: `a_write_happens_once_and_is_told_truly` |
 //! | a watch that goes on where the store was read, not where it broke | simulation: `no_view_is_wrong` |
 //! | a candidate stands ready for any tenure ([`driver::DriverHandle::prepare`]) | simulation: `nobody_is_ready_for_another_tenure` |
 //! | a main loop that goes on after a hand-over of unknown outcome | model: `ResumeAfterHandOver` |

@@ -6,3 +6,4 @@
 pub mod effects;
 pub mod join;
 pub mod transactions;
+pub mod writes;

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::Driver;
 use super::leadership::{Leadership, LeadershipParts};
 use super::main_loop::Tenure;
+use super::slots::Slots;
 use crate::data_dir::identities;
 use crate::election::event::{ClaimAnswer, Event, RenewAnswer};
 use crate::election::exit::Exit;
@@ -104,6 +105,7 @@ impl Driver {
             keys: self.parts.keys.clone(),
             ttl: self.elector.lease().map_or(self.parts.registration.ttl, |l| l.timing().ttl()),
             store: self.parts.main_store.clone(),
+            slots: Slots::new(),
             clock: self.parts.clock.clone(),
             horizon: self.parts.fuse.horizon(),
             signs: self.watchdog.signs(),

@@ -21,15 +21,37 @@ pub struct DeadlineWarnings {
     is_armed: bool,
 }
 
+// === impl Leadership: its deadline ===
+
+impl Leadership {
+    /// Warnings before S: one each time that less than this fraction of the granted lease [remains](Self::remaining),
+    /// armed again by each renewal that lifts it above. 0.5 is a good choice; above 0.8 also a healthy leader is warned
+    /// between two renewals. What is below 0 counts as 0 (never), what is above 1 as 1.
+    ///
+    /// ```no_run
+    /// # use metad::driver::leadership::Leadership;
+    /// # async fn main_loop(leadership: Leadership) {
+    /// let mut warnings = leadership.on_deadline(0.5);
+    /// while let Some(left) = warnings.next().await {
+    ///     println!("renewals fail; {left:?} left: finish what is under way, begin nothing long");
+    /// }
+    /// println!("told to stop");
+    /// # }
+    /// ```
+    ///
+    /// Not guaranteed: that a warning comes before every end. There is none where leadership ends from one moment to the
+    /// next (a request, a deleted record), and none where the task that waits for it gets no CPU between the fraction
+    /// and S: a process that is stopped, or a runtime that is blocked, for as long. And a warning is no loss: a renewal
+    /// may still come, so nothing has to be given up.
+    pub fn on_deadline(&self, fraction: f64) -> DeadlineWarnings {
+        let part = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
+        DeadlineWarnings { leadership: self.clone(), threshold: self.ttl().mul_f64(part), is_armed: true }
+    }
+}
+
 // === impl DeadlineWarnings ===
 
 impl DeadlineWarnings {
-    pub(super) fn new(leadership: Leadership, fraction: f64) -> Self {
-        let part = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
-        let threshold = leadership.ttl().mul_f64(part);
-        Self { leadership, threshold, is_armed: true }
-    }
-
     /// Waits until less than the fraction is left, and returns what is: renewals have not come for some time. The next
     /// warning comes only after a renewal has come meanwhile. `None`: leadership is over, and so is this.
     ///

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::leadership::{Leadership, WriteError};
+use super::leadership::Leadership;
 use crate::election::record::Revision;
+use crate::protocol::writes::WriteError;
 use crate::store::{self, KeyRange, KeyValue, Op, StoreError, Txn, TxnReply};
 
 /// How often a watch shows a sign of life.

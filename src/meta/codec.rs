@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::barrier::{Barrier, Epoch, Persisted};
 use super::workers::{Edit, Worker, WorkerId, WorkerRow, WorkerSpec};
-use crate::driver::writes::Change;
+use crate::protocol::writes::Change;
 
 /// The prefix of all names here, below `state/`. A new leader reads all of it in its opening snapshot.
 pub const PREFIX: &str = "meta/";

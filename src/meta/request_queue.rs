@@ -11,9 +11,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::barrier::Epoch;
 use super::store::MetaStore;
 use super::workers::{Change, RegisterError, UnknownWorker, Worker, WorkerId, WorkerSpec};
-use crate::driver::leadership::{Leadership, WriteError};
+use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::driver::observer::Observer;
+use crate::protocol::writes::WriteError;
 
 /// How many requests may wait for the main loop.
 pub(super) const REQUESTS_MAX: usize = 1024;

@@ -7,10 +7,10 @@
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use crate::driver::leadership::{Leadership, WriteError};
+use crate::driver::leadership::Leadership;
 use crate::driver::reads::{Changes, Entry, Snapshot};
-use crate::driver::writes::{Change, Write, check_name};
 use crate::election::record::Revision;
+use crate::protocol::writes::{Change, Write, WriteError, check_name};
 use crate::store::{Refusal, StoreError};
 
 /// The most keys that may be asked for at once.
@@ -49,7 +49,7 @@ pub fn is_forgotten(error: &StoreError) -> bool {
 
 impl MetaStore {
     /// The keys under `state/<area>`; an area ends with a slash, or is empty: all of them. It has at most
-    /// [`AREA_BYTES_MAX`](crate::driver::writes::AREA_BYTES_MAX) bytes.
+    /// [`AREA_BYTES_MAX`](crate::protocol::writes::AREA_BYTES_MAX) bytes.
     pub fn new(leadership: Leadership, area: &str) -> Self {
         Self { leadership, area: area.to_owned() }
     }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::driver::leadership::{Leadership, WriteError};
+use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::MainLoopEnd;
 use crate::election::record::Revision;
+use crate::protocol::writes::WriteError;
 
 /// The key under `state/`.
 const TICK_KEY: &str = "tick";

@@ -14,12 +14,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::RpcParts;
 use crate::api::view::member::FreezeView;
 use crate::clock::Instant;
-use crate::driver::leadership::WriteError;
 use crate::driver::{Busy, FreezeError, PriorityError};
 use crate::election::record::{Revision, Token};
 use crate::election::status::{self, Role};
 use crate::meta::request_queue::{QueueError, Refused};
 use crate::meta::workers::{RegisterError, UnknownWorker};
+use crate::protocol::writes::WriteError;
 
 /// The domain of all reasons.
 const DOMAIN: &str = "metad.v1";

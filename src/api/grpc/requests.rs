@@ -8,8 +8,6 @@ use std::time::Duration;
 use tonic::Status;
 
 use crate::api::view::tenure::Selection;
-use crate::driver::leadership::WriteError;
-use crate::driver::writes::{Change, NAME_BYTES_MAX, Write, check_name};
 use crate::election::record::{PRIORITY_MAX, Revision};
 use crate::meta::store::PAGE_MAX;
 use crate::meta::workers::{WorkerId, WorkerSpec};
@@ -18,6 +16,7 @@ use crate::proto::metad::{
     PutRequest, RangeRequest, RegisterRequest, SetPriorityRequest, StateWatchRequest, StepDownRequest,
     TxnRequest, change,
 };
+use crate::protocol::writes::{Change, NAME_BYTES_MAX, Write, WriteError, check_name};
 
 /// How much of a caller's own text a refusal quotes: the answer's header is bounded.
 const QUOTED_CHARS_MAX: usize = 80;

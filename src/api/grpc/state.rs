@@ -9,9 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::requests::{self, Page, WatchFrom};
 use super::{RpcParts, refuse, slow};
-use crate::driver::leadership::WriteError;
 use crate::driver::reads::{Changes, Entry};
-use crate::driver::writes::Write;
 use crate::election::record::Revision;
 use crate::limits::Hold;
 use crate::meta::request_queue::QueueError;
@@ -21,6 +19,7 @@ use crate::proto::metad::{
     DeleteRequest, DeleteResponse, GetRequest, GetResponse, KeyValue, PutRequest, PutResponse, RangeRequest,
     RangeResponse, StateChange, StateWatchRequest, StateWatchResponse, TxnRequest, TxnResponse, state_change,
 };
+use crate::protocol::writes::{Write, WriteError};
 
 /// How many bytes of entries go into one answer: most clients read no message above 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::driver::leadership::WriteError;
 use crate::meta::codec::{self, Opening, RowReader};
 use crate::meta::store::MetaStore;
 use crate::meta::workers::WORKERS_MAX;
+use crate::protocol::writes::WriteError;
 
 /// How many rows one answer may have. A worker with the longest labels takes 11 KiB.
 const PAGE_ROWS: usize = 200;

@@ -9,11 +9,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Waiting;
-use crate::driver::leadership::WriteError;
-use crate::driver::writes::{Change, Write};
 use crate::meta::barrier::Epoch;
 use crate::meta::store::MetaStore;
 use crate::meta::workers::Edit;
+use crate::protocol::writes::{Change, Write, WriteError};
 
 /// How soon a write is tried again that there was no room for.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);

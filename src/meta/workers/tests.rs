@@ -356,8 +356,8 @@ impl Life {
         if luck >= 15 || self.dice.percent(50) {
             for change in changes {
                 match change {
-                    crate::driver::writes::Change::Put(name, value) => drop(self.rows.insert(name, value)),
-                    crate::driver::writes::Change::Delete(name) => drop(self.rows.remove(&name)),
+                    crate::protocol::writes::Change::Put(name, value) => drop(self.rows.insert(name, value)),
+                    crate::protocol::writes::Change::Delete(name) => drop(self.rows.remove(&name)),
                 }
             }
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use metad::api::grpc::requests::{self, FREEZE_SECS_MAX, FreezeFor, REASON_CHARS_MAX};
 use metad::clock::Instant;
-use metad::driver::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use metad::election::record::PRIORITY_MAX;
 use metad::meta::workers::{Registry, WorkerId, WorkerSpec};
 use metad::meta::{codec, store::PAGE_MAX};
 use metad::proto::{meta, metad as proto};
+use metad::protocol::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use prost::Message;
 use tonic::{Code, Status};
 

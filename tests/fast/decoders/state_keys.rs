@@ -138,7 +138,7 @@ fn check_rows(bytes: &mut Bytes<'_>) {
                 row(name.to_owned(), [b"?", value(bytes).as_slice()].concat())
             }
         };
-        let metad::driver::writes::Change::Put(name, value) = change else { panic!("a row is written") };
+        let metad::protocol::writes::Change::Put(name, value) = change else { panic!("a row is written") };
         all.push((name, value));
     }
     let opening = rows::read(all.iter().map(|(name, value)| (name.as_str(), value.as_slice())));
@@ -150,8 +150,8 @@ fn check_rows(bytes: &mut Bytes<'_>) {
     assert!(opening.barriers.committed >= committed || committed == Epoch::NONE, "{opening:?}");
 }
 
-fn row(name: String, value: Vec<u8>) -> metad::driver::writes::Change {
-    metad::driver::writes::Change::Put(name, value)
+fn row(name: String, value: Vec<u8>) -> metad::protocol::writes::Change {
+    metad::protocol::writes::Change::Put(name, value)
 }
 
 fn kv(key: &str, value: Vec<u8>, lease: Option<LeaseId>) -> KeyValue {

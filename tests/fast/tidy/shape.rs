@@ -14,7 +14,7 @@ const EMPTY_NAMES: &str = "util utils common manager managers helper helpers";
 /// Names that more than one type has, and that are to go.
 pub const SHARED_TYPES: &str = "Answer Barriers Change Check Cluster Counted Deadlines End Ending Entry Event Fate Finding Foreign \
      Guard Inner Leader Lease Member OpenError Page Past Place Process Refusal Refused \
-     Renewal Request Said Seen Shared Slot State Status \
+     Renewal Request Said Seen Shared State Status \
      Tenure Token Watching WorkerSpec Write";
 
 /// Every file says first what it is for.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use metad::driver::leadership::{Leadership, WriteError};
+use metad::driver::leadership::Leadership;
 use metad::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
-use metad::driver::writes::{Change, Write};
 use metad::election::history::Reason;
+use metad::protocol::writes::{Change, Write, WriteError};
 
 use crate::simulation::clock::{MS, SEC};
 use crate::simulation::invariants::Happened;

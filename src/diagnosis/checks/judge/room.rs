@@ -6,7 +6,7 @@ use super::super::facts::{EndpointFacts, EtcdFacts, Facts, REVISIONS_MAX};
 use super::super::page::{COMPACTED, QUOTA};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{etcd, list, mib, skip};
-use crate::driver::writes::WRITE_BYTES_MAX;
+use crate::protocol::writes::WRITE_BYTES_MAX;
 use crate::store::probe::{Alarm, MemberStatus};
 
 /// What etcd takes for a quota when none is given.
