@@ -32,7 +32,7 @@ mod watchdog;
 mod watcher;
 mod writes;
 
-pub use freezing::{FreezeError, FreezeOrder};
+pub use freezing::FreezeError;
 pub use handle::{Busy, DriverHandle};
 pub use handover::PREPARE_TIMEOUT;
 pub use priority::PriorityError;

@@ -4,6 +4,7 @@
 //! model checker share it.
 
 pub mod effects;
+pub mod freeze;
 pub mod join;
 pub mod transactions;
 pub mod writes;

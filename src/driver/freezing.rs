@@ -8,32 +8,19 @@ use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::tasks::Tasks;
-use crate::clock::{Instant, wall_clock_ms};
-use crate::election::record::{Freeze, Revision, View};
+use crate::clock::wall_clock_ms;
+use crate::election::record::{Freeze, Revision};
 use crate::election::status::Status;
+use crate::protocol::freeze::{EndingFreeze, FreezeOrder};
 use crate::protocol::transactions;
 use crate::store::codec::Keys;
-use crate::store::{Store, StoreError, Txn, ask};
+use crate::store::{Store, StoreError, ask};
 use crate::telemetry::Event;
 
 /// How often a write is tried that comes too late for what it compares with.
 const TRIES_MAX: u32 = 3;
 /// How soon the clocks are looked at again: the wall clock may be set, and a sleep does not count a suspended machine.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// What an operator asks for.
-#[derive(Clone, Debug)]
-pub enum FreezeOrder {
-    /// Freeze the election.
-    Freeze {
-        /// The freeze.
-        freeze: Freeze,
-        /// Also in the place of another freeze?
-        replaces: bool,
-    },
-    /// End the freeze.
-    Unfreeze,
-}
 
 /// The order was not carried out, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,22 +42,6 @@ pub(super) struct Freezer {
     store: Arc<dyn Store>,
     keys: Keys,
     tasks: Arc<dyn Tasks>,
-}
-
-/// When a freeze ends by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FreezeEnd {
-    /// We saw it come: our boot clock counts its time, whatever the wall clocks say.
-    Boot(Instant),
-    /// It was there when we came: only the wall clock knows when it began.
-    WallMs(u64),
-}
-
-/// A freeze that ends by itself.
-struct Ends {
-    written: Revision,
-    reason: String,
-    due: FreezeEnd,
 }
 
 // === impl Freezer ===
@@ -103,8 +74,8 @@ impl Freezer {
             if tried > 0 && order.is_done(found.as_ref()) {
                 return Ok(before);
             }
-            if let (FreezeOrder::Freeze { replaces: false, .. }, Some(found)) = (order, &found) {
-                return Err(FreezeError::Frozen(found.clone()));
+            if let Some(other) = found.as_ref().filter(|_| order.is_refused_by_another()) {
+                return Err(FreezeError::Frozen(other.clone()));
             }
             before = found;
             let written = ask(self.store.as_ref(), order.txn(&self.keys, changed)).await;
@@ -120,32 +91,14 @@ impl Freezer {
     }
 }
 
-// === impl FreezeOrder ===
-
-impl FreezeOrder {
-    fn txn(&self, keys: &Keys, changed: Revision) -> Txn {
-        match self {
-            Self::Freeze { freeze, .. } => transactions::freeze(keys, freeze, changed),
-            Self::Unfreeze => transactions::unfreeze(keys, changed),
-        }
-    }
-
-    fn is_done(&self, found: Option<&Freeze>) -> bool {
-        match self {
-            Self::Freeze { freeze, .. } => found == Some(freeze),
-            Self::Unfreeze => found.is_none(),
-        }
-    }
-}
-
 // === ending by itself ===
 
 /// Ends each freeze whose time is over. Every member does; the first one's write counts.
 pub(super) async fn end_when_due(shared: Shared, mut status: watch::Receiver<Arc<Status>>) {
-    let (mut ends, mut has_seen): (Option<Ends>, bool) = (None, false);
+    let (mut ends, mut has_seen): (Option<EndingFreeze>, bool) = (None, false);
     loop {
         let view = status.borrow_and_update().view.clone();
-        ends = Ends::of(ends, &view, has_seen, shared.clock.now());
+        ends = EndingFreeze::of(ends, &view, has_seen, shared.clock.now());
         has_seen |= view.revision > Revision(0);
         let pause = match &ends {
             None => None,
@@ -162,8 +115,8 @@ pub(super) async fn end_when_due(shared: Shared, mut status: watch::Receiver<Arc
 }
 
 /// When to look again.
-async fn end_if_over(shared: &Shared, ends: &Ends) -> Duration {
-    let left = ends.due.left(shared.clock.now(), wall_clock_ms());
+async fn end_if_over(shared: &Shared, ends: &EndingFreeze) -> Duration {
+    let left = ends.left(shared.clock.now(), wall_clock_ms());
     if !left.is_zero() {
         return left.min(LOOK_EVERY);
     }
@@ -175,79 +128,4 @@ async fn end_if_over(shared: &Shared, ends: &Ends) -> Duration {
         Err(e) => shared.trouble.report("unfreeze", &e),
     }
     LOOK_EVERY
-}
-
-// === impl FreezeEnd ===
-
-impl FreezeEnd {
-    fn left(self, now: Instant, wall_ms: u64) -> Duration {
-        match self {
-            Self::Boot(at) => now.until(at),
-            Self::WallMs(at) => Duration::from_millis(at.saturating_sub(wall_ms)),
-        }
-    }
-}
-
-// === impl Ends ===
-
-impl Ends {
-    /// The end of the freeze in this view. `has_seen`: was there a view before it, which did not show this freeze?
-    fn of(known: Option<Self>, view: &View, has_seen: bool, now: Instant) -> Option<Self> {
-        let (freeze, written) = view.freeze.as_ref()?;
-        if let Some(known) = known.filter(|known| known.written == *written) {
-            return Some(known);
-        }
-        let until_ms = freeze.until_ms?;
-        let due = match has_seen {
-            true => FreezeEnd::Boot(now + Duration::from_millis(until_ms.saturating_sub(freeze.since_ms))),
-            false => FreezeEnd::WallMs(until_ms),
-        };
-        Some(Self { written: *written, reason: freeze.reason.clone(), due })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn view(freeze: Option<(Freeze, Revision)>) -> View {
-        View { revision: Revision(9), freeze, ..View::default() }
-    }
-
-    fn freeze(written: u64) -> Option<(Freeze, Revision)> {
-        let freeze = Freeze { reason: "r".into(), by: "b".into(), since_ms: 5_000, until_ms: Some(65_000) };
-        Some((freeze, Revision(written)))
-    }
-
-    fn at(secs: u64) -> Instant {
-        Instant::from_millis(secs * 1_000)
-    }
-
-    #[test]
-    fn a_freeze_that_is_seen_to_come_ends_by_the_boot_clock_alone() {
-        let ends = Ends::of(None, &view(freeze(7)), true, at(100)).expect("it ends");
-        let a_day_ahead = 86_400_000;
-        assert_eq!(ends.due.left(at(159), a_day_ahead), Duration::from_secs(1));
-        assert_eq!(ends.due.left(at(160), 0), Duration::ZERO, "nor does a slow one keep it");
-        // Another view of the same freeze does not begin it anew; another freeze does.
-        let ends = Ends::of(Some(ends), &view(freeze(7)), true, at(150)).expect("it ends");
-        assert_eq!(ends.due, FreezeEnd::Boot(at(160)));
-        let ends = Ends::of(Some(ends), &view(freeze(8)), true, at(150)).expect("it ends");
-        assert_eq!(ends.due, FreezeEnd::Boot(at(210)));
-        assert!(Ends::of(Some(ends), &view(None), true, at(151)).is_none(), "unfrozen");
-    }
-
-    #[test]
-    fn a_freeze_that_was_there_before_ends_by_the_wall_clock() {
-        let ends = Ends::of(None, &view(freeze(7)), false, at(100)).expect("it ends");
-        assert_eq!(ends.due.left(at(1_000), 64_000), Duration::from_secs(1));
-        assert_eq!(ends.due.left(at(100), 65_000), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_freeze_without_an_end_never_ends_by_itself() {
-        let (mut forever, written) = freeze(7).expect("one");
-        forever.until_ms = None;
-        assert!(Ends::of(None, &view(Some((forever, written))), true, at(100)).is_none());
-    }
 }

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::freezing::{FreezeError, FreezeOrder, Freezer};
+use super::freezing::{FreezeError, Freezer};
 use crate::clock::Instant;
 use crate::election::event::Event;
 use crate::election::history::Reason;
 use crate::election::probe::MemberHealth;
 use crate::election::record::Freeze;
 use crate::election::status::{Role, Status};
+use crate::protocol::freeze::FreezeOrder;
 
 /// The others' end of a running driver.
 #[derive(Clone)]

@@ -17,7 +17,7 @@ use crate::api::view::member::{Answerer, FreezeView, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::clock::{millis, wall_clock_ms};
-use crate::driver::{FreezeError, FreezeOrder};
+use crate::driver::FreezeError;
 use crate::election::record;
 use crate::election::status::{self, Role};
 use crate::limits::rate::Rate;
@@ -28,6 +28,7 @@ use crate::proto::metad::{
     PrepareRequest, PrepareResponse, SetPriorityRequest, SetPriorityResponse, StepDownRequest,
     StepDownResponse, UnfreezeRequest, UnfreezeResponse,
 };
+use crate::protocol::freeze::FreezeOrder;
 use crate::telemetry::Event;
 
 /// How often a leader looks into a request to step down (each may ask another member several times), and a member into one for
