@@ -18,7 +18,6 @@ mod handover;
 mod joining;
 pub mod leadership;
 pub mod main_loop;
-mod members;
 pub mod observer;
 pub mod peers;
 mod priority;

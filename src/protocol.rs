@@ -4,6 +4,8 @@
 //! model checker share it.
 
 pub mod effects;
+#[cfg(feature = "driver")]
+pub mod endpoints;
 pub mod freeze;
 pub mod join;
 pub mod transactions;

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::tasks::{Tasks, unblock};
-use super::{Shared, members, raise};
+use super::{Shared, raise};
 use crate::clock::{Instant, wall_clock_ms};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
-use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next};
-use crate::store::{Request, probe};
+use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next, Pin};
+use crate::protocol::{endpoints, transactions};
+use crate::store::{Request, ask, probe};
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,7 +55,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
     if let Some(pin) = &mut pin {
         pin.revision = pin.revision.max(newest);
     }
-    members::agree(shared, pin).await?;
+    agree(shared, pin).await?;
     if floor > Revision(0) {
         raise::raise(shared, floor).await?;
     }
@@ -90,6 +91,30 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
     }
 }
 
+/// Looks at the endpoints before a join, and pins their cluster.
+async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinFailure> {
+    let looks = shared.places.clusters().await;
+    if looks.is_empty() {
+        return Ok(()); // a store in one place
+    }
+    match endpoints::agree(pin.map(|p| p.cluster), shared.has_joined(), &looks)? {
+        Some(cluster) => shared.pin(cluster),
+        None => return Err(silent(shared).await),
+    }
+    Ok(())
+}
+
+/// The store's own words for why nobody answers: refused, wrong certificate, no leader.
+async fn silent(shared: &Shared) -> JoinFailure {
+    match ask(shared.store.as_ref(), transactions::read(&shared.keys)).await {
+        Ok(_) => JoinFailure::Retry("no endpoint has reported its cluster".into()),
+        Err(e) => {
+            shared.trouble.report("join", &e);
+            JoinFailure::of(&e)
+        }
+    }
+}
+
 /// Puts a revision that was seen on disk, so that the next start refuses a store that has not got it. In the
 /// background: a slow disk must not eat up the lease.
 pub(super) async fn note_revision(shared: Shared, revision: Revision) {
@@ -99,7 +124,7 @@ pub(super) async fn note_revision(shared: Shared, revision: Revision) {
     }
 }
 
-async fn call(shared: &Shared, request: Request) -> crate::protocol::transactions::Answer {
+async fn call(shared: &Shared, request: Request) -> transactions::Answer {
     let answer = shared.store.call(request).await;
     if let Err(e) = &answer {
         shared.trouble.report("join", e);

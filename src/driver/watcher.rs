@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::members::Looks;
 use super::{Driver, Shared};
 use crate::election::event::Event;
 use crate::election::lease::LeaseTiming;
+use crate::protocol::endpoints::Looks;
 use crate::protocol::transactions;
 use crate::store::codec::WatchedKeys;
 use crate::store::{Refusal, StoreError, ask};
@@ -50,7 +50,7 @@ async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Even
                 watched = None;
             }
             shared.trouble.report("watch", &e);
-            if let Some(how) = looks.again(&shared).await {
+            if let Some(how) = another_store(&shared, &mut looks).await {
                 let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
             }
         }
@@ -58,6 +58,12 @@ async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Even
         pause = if moved { REOPEN_PAUSE } else { (pause * 2).min(REOPEN_PAUSE_MAX) };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Has the store become another one, for certain?
+async fn another_store(shared: &Shared, looks: &mut Looks) -> Option<String> {
+    let pinned = shared.data_dir.lock().await.pin()?.cluster;
+    looks.again(pinned, &shared.places.clusters().await)
 }
 
 async fn follow(
