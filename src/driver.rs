@@ -21,7 +21,6 @@ pub mod main_loop;
 pub mod observer;
 pub mod peers;
 mod priority;
-mod raise;
 pub mod readiness;
 pub mod reads;
 mod remember;

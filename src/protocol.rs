@@ -8,5 +8,6 @@ pub mod effects;
 pub mod endpoints;
 pub mod freeze;
 pub mod join;
+pub mod raise;
 pub mod transactions;
 pub mod writes;

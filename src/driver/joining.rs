@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
+use super::Shared;
 use super::tasks::{Tasks, unblock};
-use super::{Shared, raise};
 use crate::clock::{Instant, wall_clock_ms};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
-use crate::protocol::join::{Join, JoinFailure, JoinPlan, Next, Pin};
-use crate::protocol::{endpoints, transactions};
+use crate::protocol::join::{self, Join, JoinFailure, JoinPlan, Next, Pin};
+use crate::protocol::{endpoints, raise, transactions};
 use crate::store::{Request, ask, probe};
 
 /// How long a silent holder of our node id is waited for: its lease may be ending.
@@ -57,7 +59,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
     }
     agree(shared, pin).await?;
     if floor > Revision(0) {
-        raise::raise(shared, floor).await?;
+        raise(shared, floor).await?;
     }
     let (keys, registration) = (shared.keys.clone(), shared.registration.clone());
     let plan = JoinPlan { keys, registration, own_leases, pin, wall_ms: wall_clock_ms() };
@@ -110,9 +112,32 @@ async fn silent(shared: &Shared) -> JoinFailure {
         Ok(_) => JoinFailure::Retry("no endpoint has reported its cluster".into()),
         Err(e) => {
             shared.trouble.report("join", &e);
-            JoinFailure::of(&e)
+            e.into()
         }
     }
+}
+
+/// Lifts the store's revision to `floor` at least. Safe to repeat: it looks first.
+async fn raise(shared: &Shared, floor: Revision) -> Result<(), JoinFailure> {
+    let (store, keys) = (shared.store.as_ref(), &shared.keys);
+    let mut said = false;
+    loop {
+        let at = ask(store, raise::look(keys)).await?.header.revision;
+        let missing = raise::missing(at, floor)?;
+        if missing == 0 {
+            break;
+        }
+        if !std::mem::replace(&mut said, true) {
+            let (from, to) = (at.0, floor.0);
+            tracing::info!(from, to, "raising the store's revision above the tokens it has lost");
+        }
+        let lift = || store.call(Request::Txn(raise::lift(keys)));
+        for answer in join_all((0..missing.min(raise::AT_ONCE)).map(|_| lift())).await {
+            answer?;
+        }
+    }
+    ask(store, raise::clean(keys)).await?;
+    Ok(())
 }
 
 /// Puts a revision that was seen on disk, so that the next start refuses a store that has not got it. In the
@@ -143,47 +168,19 @@ async fn on_disk<T: Send + 'static>(
     done.unwrap_or_else(|| Err("the thread that writes the data dir has panicked".into()))
 }
 
-/// What etcd says itself when it refuses, and what to do about it; then nothing has to be guessed.
-const KNOWN_REFUSALS: [(&str, &str); 3] = [
-    (
-        "database space exceeded",
-        "etcd is full (alarm NOSPACE); compact it, defragment each member, then: etcdctl alarm disarm",
-    ),
-    (
-        "corrupt",
-        "etcd has found corrupt data on a member (alarm CORRUPT); see etcdctl alarm list, replace that \
-         member, then: etcdctl alarm disarm",
-    ),
-    (
-        "learner",
-        "this member is a learner, which answers no requests yet; name the voting members, or: etcdctl member promote",
-    ),
-];
-
 /// Is a failure final? `None`: try again.
 async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
     match failure {
         // A password that is being changed is refused for a while; who has led or followed waits for it.
         JoinFailure::Denied(_) if shared.has_joined() => None,
-        JoinFailure::Denied(why) => {
-            let detail = format!(
-                "{why}; check store.etcd.username and password_file, and that the user may read and write {}*: metad \
-                 doctor --role prints etcd's commands",
-                shared.keys.prefix()
-            );
-            Some(Ending::with_detail(Reason::StoreDenied, detail))
-        }
-        JoinFailure::StoreChanged(why) => Some(Ending::with_detail(Reason::StoreChanged, why)),
-        JoinFailure::Disk(why) => Some(Ending::with_detail(Reason::DiskFailed, why)),
         JoinFailure::Retry(why) if !is_running(shared) => {
-            let known = KNOWN_REFUSALS.iter().find(|(said, _)| why.contains(said));
-            let found = match known {
-                Some((_, advice)) => (*advice).to_owned(),
+            let found = match join::advice(&why) {
+                Some(advice) => advice.to_owned(),
                 None => shared.places.diagnose(&probe::question(&shared.keys)).await,
             };
             Some(Ending::with_detail(Reason::StoreUnavailable, format!("{why}\n{found}")))
         }
-        JoinFailure::Retry(_) | JoinFailure::RolledBack | JoinFailure::Taken(_) => None,
+        failure => failure.ending(&shared.keys),
     }
 }
 
@@ -196,26 +193,14 @@ fn is_running(shared: &Shared) -> bool {
 /// Another data dir is registered under our node id. If it answers, it lives and we must go; if not, its lease
 /// may be ending.
 async fn judge_holder(shared: &Shared, holder: &Registration, since: Instant) -> Option<Ending> {
-    let node = &holder.member.node;
-    let place = format!("{} (data dir {}, lease {})", holder.rpc_address, holder.member.uuid, holder.lease);
     let uuid = shared.peers.who_answers(&holder.rpc_address).await;
     // With a wildcard or a shared address we may have reached ourselves, or somebody else.
     if uuid == Some(holder.member.uuid) {
-        let detail = format!(
-            "node id {node:?} is in use by metad at {place}; stop it, or give this one another --node-id"
-        );
-        return Some(Ending::with_detail(Reason::NodeIdInUse, detail));
+        return Some(join::in_use(holder));
     }
     if shared.clock.now().since(since) < HOLDER_TIMEOUT {
         return None;
     }
     let estranged = shared.data_dir.lock().await.estranged();
-    let estranged = estranged.map_or(String::new(), |why| format!("; {why}"));
-    let detail = format!(
-        "node id {node:?} is registered by {place}, which does not answer, and whose lease has not ended for \
-         {HOLDER_TIMEOUT:?}; if it is certainly dead: metad release --node {node} --it-is-dead, with the settings of \
-         this node (or etcdctl lease revoke {}){estranged}",
-        holder.lease
-    );
-    Some(Ending::with_detail(Reason::NodeIdInUse, detail))
+    Some(join::held(holder, HOLDER_TIMEOUT, estranged))
 }

@@ -6,6 +6,8 @@
 //! flight) can hurt or help the new one. RisingWave's "restored leader" took over the lease of whoever had the
 //! same name, which makes two leaders of two processes that share one (`src/docs/protocol.md`, section 6).
 
+mod failure;
+
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -14,7 +16,9 @@ use crate::election::lease::LeaseId;
 use crate::election::record::{LeaderRecord, Nonce, Registration, Revision, Tenure};
 use crate::protocol::transactions::{self, Answer};
 use crate::store::codec::{Keys, WatchedKeys, decode_identity, decode_member};
-use crate::store::{KeyValue, Op, Refusal, Request, Response, StoreError, Txn, TxnReply};
+use crate::store::{KeyValue, Op, Request, Response, Txn, TxnReply};
+pub(super) use failure::another_store;
+pub use failure::{JoinFailure, advice, held, in_use};
 
 /// Which store a data dir belongs to, and how far it had got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,43 +89,6 @@ pub enum Next {
     Failed(JoinFailure),
 }
 
-/// Why a join did not work.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum JoinFailure {
-    /// Worth another try.
-    Retry(String),
-    /// The store knows a later start of this data dir: it was rolled back, or copied.
-    RolledBack,
-    /// Another data dir is registered under our node id.
-    Taken(Box<Registration>),
-    /// Credentials or permissions.
-    Denied(String),
-    /// The data dir cannot be written.
-    Disk(String),
-    /// Another store than the one this data dir belongs to, or an older state of it.
-    StoreChanged(String),
-}
-
-/// What is said of a store that is another one.
-pub(crate) fn another_store(pinned: u64, answers: u64) -> String {
-    let accept = transactions::ACCEPT;
-    format!(
-        "this data dir belongs to the store {pinned:016x}, but the configured store is {answers:016x}{accept}"
-    )
-}
-
-// === impl JoinFailure ===
-
-impl JoinFailure {
-    /// A store's error, as a join takes it.
-    pub(crate) fn of(e: &StoreError) -> Self {
-        match e {
-            StoreError::Refused(Refusal::Denied, why) => Self::Denied(why.clone()),
-            e => Self::Retry(e.to_string()),
-        }
-    }
-}
-
 // === impl Join ===
 
 impl Join {
@@ -158,7 +125,7 @@ impl Join {
         let response = match answer {
             Ok(response) => response,
             Err(_) if self.step == Step::Revoking => return self.revoke_next(),
-            Err(e) => return Next::Failed(JoinFailure::of(e)),
+            Err(e) => return Next::Failed(e.clone().into()),
         };
         if let Some(failure) = self.check_store(response) {
             return Next::Failed(failure);
