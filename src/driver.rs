@@ -42,7 +42,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock::{Clock, Instant, wall_clock_ms};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, ReadId};
 use crate::election::history::Ending;
@@ -177,6 +177,17 @@ struct Shared {
 impl Shared {
     fn has_joined(&self) -> bool {
         self.joined_once.load(Ordering::Relaxed)
+    }
+
+    /// Writes the data dir. fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut DataDir) -> Result<T, DataDirError> + Send + 'static,
+    ) -> Result<T, String> {
+        let mut dir = self.data_dir.clone().lock_owned().await;
+        let done =
+            tasks::unblock(self.tasks.as_ref(), move || work(&mut dir).map_err(|e| e.to_string())).await;
+        done.unwrap_or_else(|| Err("the thread that writes the data dir has panicked".into()))
     }
 
     /// From now on only this cluster's answers count, for the guardian too.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::Shared;
-use super::tasks::{Tasks, unblock};
 use crate::clock::{Instant, wall_clock_ms};
-use crate::data_dir::{DataDir, DataDirError};
 use crate::election::event::{Event, Joined};
 use crate::election::history::{Ending, Reason};
 use crate::election::record::{Registration, Revision};
@@ -37,8 +35,7 @@ pub(super) async fn join(shared: Shared, newest: Revision) -> Event {
             }
             Err(JoinFailure::RolledBack) => {
                 // The elector knows itself by the old identity, so this needs a new start of the process.
-                let dir = shared.data_dir.clone().lock_owned().await;
-                let ending = match on_disk(shared.tasks.as_ref(), dir, |dir| dir.become_stranger()).await {
+                let ending = match shared.on_disk(|dir| dir.become_stranger()).await {
                     Ok(()) => Ending::with_detail(Reason::DataDirStale, "the next start has a new identity"),
                     Err(why) => Ending::with_detail(Reason::DiskFailed, why),
                 };
@@ -71,21 +68,14 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
                 join.answered(stamp, &call(shared, request).await)
             }
             Next::Persist => {
-                // fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
-                let dir = shared.data_dir.clone().lock_owned().await;
-                let lease = on_disk(shared.tasks.as_ref(), dir, |dir| dir.next_lease())
-                    .await
-                    .map_err(JoinFailure::Disk)?;
+                let lease = shared.on_disk(|dir| dir.next_lease()).await.map_err(JoinFailure::Disk)?;
                 if let Some(guardian) = &shared.guardian {
                     guardian.tell_lease(lease);
                 }
                 join.persisted(lease)
             }
             Next::Done(joined, pin) => {
-                let dir = shared.data_dir.clone().lock_owned().await;
-                on_disk(shared.tasks.as_ref(), dir, move |dir| dir.settle(pin))
-                    .await
-                    .map_err(JoinFailure::Disk)?;
+                shared.on_disk(move |dir| dir.settle(pin)).await.map_err(JoinFailure::Disk)?;
                 return Ok(joined);
             }
             Next::Failed(failure) => return Err(failure),
@@ -143,8 +133,7 @@ async fn raise(shared: &Shared, floor: Revision) -> Result<(), JoinFailure> {
 /// Puts a revision that was seen on disk, so that the next start refuses a store that has not got it. In the
 /// background: a slow disk must not eat up the lease.
 pub(super) async fn note_revision(shared: Shared, revision: Revision) {
-    let dir = shared.data_dir.clone().lock_owned().await;
-    if let Err(why) = on_disk(shared.tasks.as_ref(), dir, move |dir| dir.note_revision(revision)).await {
+    if let Err(why) = shared.on_disk(move |dir| dir.note_revision(revision)).await {
         tracing::warn!(error = %why, "cannot record the store's revision in the data dir");
     }
 }
@@ -155,17 +144,6 @@ async fn call(shared: &Shared, request: Request) -> transactions::Answer {
         shared.trouble.report("join", e);
     }
     answer
-}
-
-type LockedDir = tokio::sync::OwnedMutexGuard<DataDir>;
-
-async fn on_disk<T: Send + 'static>(
-    tasks: &dyn Tasks,
-    mut dir: LockedDir,
-    work: impl FnOnce(&mut DataDir) -> Result<T, DataDirError> + Send + 'static,
-) -> Result<T, String> {
-    let done = unblock(tasks, move || work(&mut dir).map_err(|e| e.to_string())).await;
-    done.unwrap_or_else(|| Err("the thread that writes the data dir has panicked".into()))
 }
 
 /// Is a failure final? `None`: try again.
