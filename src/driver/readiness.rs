@@ -1,42 +1,31 @@
-//! Is this member ready to lead? Whoever knows a reason why not says so here, each for itself: a program that stands by
-//! and is not warm yet. The elector hears of all of them as one; what needs nobody to say it (role, probes, lease) is in
-//! [`Status`](crate::election::status::Status).
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! Is this member ready to lead? What stands by to be the main loop says here that it is not warm yet, and the elector
+//! hears of it; what needs nobody to say it (role, probes, lease) is in [`Status`](crate::election::status::Status).
 
 use tokio::sync::{mpsc, watch};
 
 use crate::election::event::Event;
 use crate::election::readiness::Unready;
 
-/// By who says it.
-type Reasons = BTreeMap<&'static str, Unready>;
-
-/// Where reasons are said. Clones share it.
+/// Where it is said. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<watch::Sender<Reasons>>);
+pub struct Readiness(watch::Sender<Option<Unready>>);
 
 // === impl Readiness ===
 
 impl Readiness {
-    /// As far as `source` knows this member is not ready, for this reason; `None`: it is.
-    pub fn say(&self, source: &'static str, unready: Option<Unready>) {
-        self.0.send_if_modified(|reasons| {
-            let before = match unready.clone() {
-                Some(unready) => reasons.insert(source, unready),
-                None => reasons.remove(source),
-            };
-            before != unready
-        });
+    /// This member is ready, as far as what stands by is concerned.
+    pub fn ready(&self) {
+        self.say(None);
     }
-}
 
-/// All of them in one: who must not claim for one reason does not claim.
-fn all(reasons: &Reasons) -> Option<Unready> {
-    let why: Vec<&str> = reasons.values().map(|unready| unready.why.as_str()).collect();
-    let claims_last = reasons.values().all(|unready| unready.claims_last);
-    (!why.is_empty()).then(|| Unready { why: why.join("; "), claims_last })
+    /// It is not, for this reason. `claims_last`: see [`Unready::claims_last`].
+    pub fn unready(&self, why: &str, claims_last: bool) {
+        self.say(Some(Unready { why: why.to_owned(), claims_last }));
+    }
+
+    fn say(&self, unready: Option<Unready>) {
+        self.0.send_if_modified(|said| std::mem::replace(said, unready.clone()) != unready);
+    }
 }
 
 /// Passes on what is said. What was said before the driver began is heard before all else: no claim may come first.
@@ -45,18 +34,15 @@ pub(super) fn follow(
     reports: mpsc::Sender<Event>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut said = readiness.0.subscribe();
-    let mut told = all(&said.borrow_and_update());
-    if told.is_some() {
-        let _ = reports.try_send(Event::Readiness(told.clone())); // the queue is empty: there is room
+    let first = said.borrow_and_update().clone();
+    if first.is_some() {
+        let _ = reports.try_send(Event::Readiness(first)); // the queue is empty: there is room
     }
     async move {
         while said.changed().await.is_ok() {
-            let now = all(&said.borrow_and_update());
-            if now != told {
-                told.clone_from(&now);
-                if reports.send(Event::Readiness(now)).await.is_err() {
-                    return; // no driver: the process is ending
-                }
+            let unready = said.borrow_and_update().clone();
+            if reports.send(Event::Readiness(unready)).await.is_err() {
+                return; // no driver: the process is ending
             }
         }
     }
@@ -66,27 +52,23 @@ pub(super) fn follow(
 mod tests {
     use super::*;
 
-    fn unready(why: &str, claims_last: bool) -> Option<Unready> {
-        Some(Unready { why: why.into(), claims_last })
-    }
-
     #[tokio::test]
-    async fn reasons_come_together_and_the_hardest_one_decides() {
+    async fn what_was_said_before_is_heard_first_and_what_has_not_changed_is_not_heard_again() {
         let (readiness, (reports, mut heard)) = (Readiness::default(), mpsc::channel(8));
-        readiness.say("program", unready("cold", true));
-        let following = tokio::spawn(follow(&readiness, reports));
-        let mut next = async || match heard.recv().await {
-            Some(Event::Readiness(unready)) => unready,
+        readiness.unready("cold", true);
+        let following = follow(&readiness, reports);
+        let mut next = || match heard.try_recv() {
+            Ok(Event::Readiness(unready)) => unready.map(|u| (u.why, u.claims_last)),
             other => panic!("{other:?}"),
         };
-        assert_eq!(next().await, unready("cold", true), "said before the driver began");
-        readiness.say("disk", unready("hangs", false));
-        assert_eq!(next().await, unready("hangs; cold", false));
-        readiness.say("program", None);
-        assert_eq!(next().await, unready("hangs", false));
-        readiness.say("disk", None);
-        assert_eq!(next().await, None);
+        assert_eq!(next(), Some(("cold".to_owned(), true)), "before the future runs");
+        let following = tokio::spawn(following);
+        readiness.unready("cold", true);
+        tokio::task::yield_now().await;
+        readiness.ready();
         drop(readiness);
         following.await.expect("it ends");
+        assert_eq!(next(), None, "said once, and heard once");
+        assert!(heard.recv().await.is_none(), "the first one was not repeated");
     }
 }

@@ -12,10 +12,6 @@ use crate::clock::Clock;
 use crate::driver::leadership::Leadership;
 use crate::driver::main_loop::{BoxFuture, MainLoop, MainLoopEnd};
 use crate::driver::readiness::Readiness;
-use crate::election::readiness::Unready;
-
-/// Who says that this member is not ready.
-const SOURCE: &str = "standby";
 
 /// A node that may lead and does not, for what makes itself warm there.
 #[derive(Clone, Debug)]
@@ -60,11 +56,11 @@ impl<W: Send + 'static, M> WarmLoop<W, M> {
         Fut: Future<Output = W> + Send + 'static,
     {
         let (made, warm) = oneshot::channel();
-        say(&readiness, "the standby is not warm", true);
+        readiness.unready("the standby is not warm", true);
         tokio::spawn(async move {
             let warm = make(warm_up, candidate, &readiness, clock).await;
             let _ = made.send(warm); // nobody waits: the node is ending
-            readiness.say(SOURCE, None);
+            readiness.ready();
         });
         Self { warm, main_loop }
     }
@@ -113,14 +109,10 @@ where
         if let Ok(warm) = AssertUnwindSafe(made).catch_unwind().await {
             return warm;
         }
-        say(readiness, "the standby has panicked", false);
+        readiness.unready("the standby has panicked", false);
         let pause = backoff.after(clock.now().since(began));
         tracing::error!(next_try_in = ?pause, "the standby has panicked; making it again");
         tokio::time::sleep(pause).await;
-        say(readiness, "the standby is not warm", true);
+        readiness.unready("the standby is not warm", true);
     }
-}
-
-fn say(readiness: &Readiness, why: &str, claims_last: bool) {
-    readiness.say(SOURCE, Some(Unready { why: why.into(), claims_last }));
 }

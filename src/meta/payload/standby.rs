@@ -16,14 +16,11 @@ use crate::driver::main_loop::BoxFuture;
 use crate::driver::observer::Observer;
 use crate::driver::readiness::Readiness;
 use crate::election::history::Ending;
-use crate::election::readiness::Unready;
 use crate::election::status::Status;
 use crate::guardian::{Guardian, Refused, RunError};
 use crate::meta::backoff::Backoff;
 use crate::meta::watchdog::Notifications;
 
-/// Who says that this member is not ready.
-const SOURCE: &str = "standby";
 /// How long a program that stands by gets to end gently when its node stops; then its guardian kills it.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// One to begin, one to lead, one to end.
@@ -83,7 +80,7 @@ impl Payload {
     pub fn standing_by(self, readiness: Readiness, is_candidate: bool) -> (Self, StandbyEnd) {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
         let standby = Standby { orders, readiness: readiness.clone() };
-        say(&readiness, "the standby program does not run", false);
+        readiness.unready("the standby program does not run", false);
         let attendant = Attendant { payload: self.clone(), readiness, orders: received };
         tokio::spawn(attendant.attend(is_candidate));
         let end = StandbyEnd { standby: standby.clone(), has_begun: is_candidate };
@@ -105,7 +102,7 @@ impl Payload {
         let env = self.environment(self.notify.env());
         let pid = self.run_in(guardian, run, env, true).await?;
         tracing::info!(pid, run, "the program stands by");
-        say(readiness, "the standby program is not warm", true);
+        readiness.unready("the standby program is not warm", true);
         let (guardian, readiness) = (guardian.clone(), readiness.clone());
         Ok(StandingBy { run, guardian, notifications, is_warm: false, readiness })
     }
@@ -132,7 +129,7 @@ impl StandingBy {
         if self.notifications.is_ready().await && !self.is_warm {
             self.is_warm = true;
             tracing::info!("the program is warm");
-            self.readiness.say(SOURCE, None);
+            self.readiness.ready();
         }
     }
 }
@@ -216,7 +213,7 @@ impl Attendant {
     }
 
     fn say_not_running(&self) {
-        say(&self.readiness, "the standby program does not run", false);
+        self.readiness.unready("the standby program does not run", false);
     }
 
     /// How it ended, and nothing is left of it. `None`: somebody else looks after it now, or it ends with its node.
@@ -252,10 +249,6 @@ impl Attendant {
             }
         }
     }
-}
-
-fn say(readiness: &Readiness, why: &str, claims_last: bool) {
-    readiness.say(SOURCE, Some(Unready { why: why.into(), claims_last }));
 }
 
 /// Answers while no program stands by.
