@@ -36,7 +36,7 @@ pub use handover::PREPARE_TIMEOUT;
 pub use priority::PriorityError;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -144,6 +144,8 @@ struct Driver {
     /// The last leader we saw, kept while nobody leads.
     last_leader: Option<LeaderRecord>,
     remembered: Remembered,
+    /// When the first join is given up, if the store does not answer; `None`: it has worked, and later ones never are.
+    join_until: Option<Instant>,
     watches: bool,
     stopped_by: Option<Ending>,
     on_end: Box<dyn Fn(&Ending) + Send>,
@@ -161,8 +163,6 @@ struct Shared {
     keys: Keys,
     cluster: String,
     registration: Registration,
-    store_timeout: Duration,
-    started_at: Instant,
     data_dir: Arc<Mutex<DataDir>>,
     fuse: Arc<dyn DeadMansSwitch>,
     guardian: Option<Arc<dyn Guardianship>>,
@@ -171,14 +171,9 @@ struct Shared {
     telemetry: Telemetry,
     trouble: Arc<Trouble>,
     main_tasks: Arc<dyn Tasks>,
-    joined_once: Arc<AtomicBool>,
 }
 
 impl Shared {
-    fn has_joined(&self) -> bool {
-        self.joined_once.load(Ordering::Relaxed)
-    }
-
     /// Writes the data dir. fsync can take seconds on a bad disk; a thread of its own keeps the renewals going.
     async fn on_disk<T: Send + 'static>(
         &self,
@@ -256,8 +251,6 @@ impl Driver {
             keys: parts.keys,
             cluster: parts.cluster,
             registration,
-            store_timeout: parts.timeouts.store,
-            started_at: now,
             data_dir: Arc::new(Mutex::new(parts.data_dir)),
             fuse: parts.fuse,
             guardian: parts.guardian,
@@ -265,7 +258,6 @@ impl Driver {
             tasks,
             telemetry: parts.telemetry,
             main_tasks: parts.main_tasks,
-            joined_once: Arc::default(),
         };
         let following = readiness::follow(&parts.readiness, reports.clone());
         shared.tasks.spawn(Box::pin(following));
@@ -284,6 +276,7 @@ impl Driver {
             ticked_boot_ns,
             last_leader: None,
             remembered: Remembered::default(),
+            join_until: Some(now + parts.timeouts.store),
             watches: false,
             stopped_by: None,
             on_end: parts.on_end,
@@ -418,7 +411,9 @@ impl Driver {
             wall_ms: wall_clock_ms(),
         };
         match effects::effect(&here, action) {
-            Effect::Join => self.spawn(joining::join(self.parts.clone(), self.newest())),
+            Effect::Join => {
+                self.spawn(joining::join(self.parts.clone(), self.newest(), self.join_until));
+            }
             Effect::Renew(lease) => self.renew(lease),
             Effect::Ask(question) => self.ask(question),
             Effect::Prepare { token, wanted } => {

@@ -1,6 +1,5 @@
 //! Carries out what the elector asks for: questions to the store, renewals, the main loop, the leave-taking.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -152,8 +151,8 @@ impl Driver {
         }
     }
 
-    fn joined_event(&self) -> Option<telemetry::Event> {
-        self.parts.joined_once.store(true, Ordering::Relaxed);
+    fn joined_event(&mut self) -> Option<telemetry::Event> {
+        self.join_until = None;
         let lease = self.elector.lease()?;
         let ttl = lease.timing().ttl();
         self.parts.telemetry.metrics().set_lease_ttl(ttl);

@@ -18,11 +18,12 @@ const HOLDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before our node id is looked at again.
 const HOLDER_PAUSE: Duration = Duration::from_millis(500);
 
-/// Joins, or says why not. `newest`: the newest revision that this process has seen.
-pub(super) async fn join(shared: Shared, newest: Revision) -> Event {
+/// Joins, or says why not. `newest`: the newest revision that this process has seen. `until`: how long the store may be
+/// away; a node that has once joined (`None`) waits for it for ever.
+pub(super) async fn join(shared: Shared, newest: Revision, until: Option<Instant>) -> Event {
     let began = shared.clock.now();
     loop {
-        match try_join(&shared, newest).await {
+        match try_join(&shared, newest, until.is_none()).await {
             Ok(joined) => {
                 shared.trouble.over();
                 return Event::Joined(joined);
@@ -41,12 +42,12 @@ pub(super) async fn join(shared: Shared, newest: Revision) -> Event {
                 };
                 return Event::JoinFailed(Some(ending));
             }
-            Err(failure) => return Event::JoinFailed(judge(&shared, failure).await),
+            Err(failure) => return Event::JoinFailed(judge(&shared, failure, until).await),
         }
     }
 }
 
-async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailure> {
+async fn try_join(shared: &Shared, newest: Revision, has_joined: bool) -> Result<Joined, JoinFailure> {
     let (mut pin, floor, own_leases) = {
         let dir = shared.data_dir.lock().await;
         (dir.pin(), dir.floor(), dir.own_leases())
@@ -54,7 +55,7 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
     if let Some(pin) = &mut pin {
         pin.revision = pin.revision.max(newest);
     }
-    agree(shared, pin).await?;
+    agree(shared, pin, has_joined).await?;
     if floor > Revision(0) {
         raise(shared, floor).await?;
     }
@@ -84,12 +85,12 @@ async fn try_join(shared: &Shared, newest: Revision) -> Result<Joined, JoinFailu
 }
 
 /// Looks at the endpoints before a join, and pins their cluster.
-async fn agree(shared: &Shared, pin: Option<Pin>) -> Result<(), JoinFailure> {
+async fn agree(shared: &Shared, pin: Option<Pin>, has_joined: bool) -> Result<(), JoinFailure> {
     let looks = shared.places.clusters().await;
     if looks.is_empty() {
         return Ok(()); // a store in one place
     }
-    match endpoints::agree(pin.map(|p| p.cluster), shared.has_joined(), &looks)? {
+    match endpoints::agree(pin.map(|p| p.cluster), has_joined, &looks)? {
         Some(cluster) => shared.pin(cluster),
         None => return Err(silent(shared).await),
     }
@@ -147,11 +148,11 @@ async fn call(shared: &Shared, request: Request) -> transactions::Answer {
 }
 
 /// Is a failure final? `None`: try again.
-async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
+async fn judge(shared: &Shared, failure: JoinFailure, until: Option<Instant>) -> Option<Ending> {
     match failure {
         // A password that is being changed is refused for a while; who has led or followed waits for it.
-        JoinFailure::Denied(_) if shared.has_joined() => None,
-        JoinFailure::Retry(why) if !is_running(shared) => {
+        JoinFailure::Denied(_) if until.is_none() => None,
+        JoinFailure::Retry(why) if until.is_some_and(|until| shared.clock.now().reached(until)) => {
             let found = match join::advice(&why) {
                 Some(advice) => advice.to_owned(),
                 None => shared.places.diagnose(&probe::question(&shared.keys)).await,
@@ -160,12 +161,6 @@ async fn judge(shared: &Shared, failure: JoinFailure) -> Option<Ending> {
         }
         failure => failure.ending(&shared.keys),
     }
-}
-
-/// A node that has once joined waits for its store for ever; one that starts says soon that it is not there.
-fn is_running(shared: &Shared) -> bool {
-    let timeout_at = shared.started_at + shared.store_timeout;
-    shared.has_joined() || !shared.clock.now().reached(timeout_at)
 }
 
 /// Another data dir is registered under our node id. If it answers, it lives and we must go; if not, its lease
