@@ -56,7 +56,6 @@ use crate::store::Store;
 use crate::store::codec::Keys;
 use crate::store::places::Places;
 use crate::telemetry::Telemetry;
-use crate::telemetry::trouble::Trouble;
 use freezing::Freezer;
 use fuse::DeadMansSwitch;
 use main_loop::{MainLoop, Tenure};
@@ -169,7 +168,6 @@ struct Shared {
     peers: Arc<dyn Peers>,
     tasks: Arc<dyn Tasks>,
     telemetry: Telemetry,
-    trouble: Arc<Trouble>,
     main_tasks: Arc<dyn Tasks>,
 }
 
@@ -246,7 +244,6 @@ impl Driver {
             store: parts.store,
             main_store: parts.main_store,
             places: parts.places,
-            trouble: Arc::new(Trouble::new(parts.telemetry.clone(), parts.clock.clone())),
             clock: parts.clock,
             keys: parts.keys,
             cluster: parts.cluster,

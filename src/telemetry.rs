@@ -15,7 +15,7 @@ pub mod log;
 pub mod metrics;
 pub mod printer;
 pub mod terminal;
-pub mod trouble;
+mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -25,11 +25,12 @@ use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::clock::{Clock, wall_clock_ms};
+use crate::clock::{Clock, millis, wall_clock_ms};
 pub use event::{Event, Stamped};
 use headroom::{Headroom, Series};
 use metrics::Metrics;
 use printer::Printer;
+use trouble::Trouble;
 
 /// How many events a slow reader may fall behind before it misses some.
 const STREAM_MAX: usize = 256;
@@ -49,6 +50,7 @@ struct TelemetryInner {
     headroom: Mutex<Headroom>,
     stream: broadcast::Sender<Arc<Stamped>>,
     recent: Mutex<VecDeque<Arc<Stamped>>>,
+    trouble: Mutex<Trouble>,
     printer: Option<Printer>,
 }
 
@@ -65,6 +67,7 @@ impl Telemetry {
                 headroom,
                 stream,
                 recent: Mutex::default(),
+                trouble: Mutex::default(),
                 printer,
             }),
         }
@@ -92,6 +95,22 @@ impl Telemetry {
             recent.push_front(stamped.clone());
         }
         let _ = self.inner.stream.send(stamped); // nobody listens: fine
+    }
+
+    /// The store did not do what the driver asked for. Said when such a time begins, and now and then while it lasts.
+    pub fn store_failed(&self, what: &'static str, error: &impl ToString) {
+        let mut trouble = self.inner.trouble.lock().unwrap_or_else(|e| e.into_inner());
+        if trouble.is_to_be_said(self.inner.clock.now()) {
+            self.emit(Event::StoreTrouble { what, error: error.to_string() });
+        }
+    }
+
+    /// The store has answered the driver: such a time is over.
+    pub fn store_answered(&self) {
+        let mut trouble = self.inner.trouble.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(lasted) = trouble.over(self.inner.clock.now()) {
+            self.emit(Event::StoreRecovered { after_ms: millis(lasted) });
+        }
     }
 
     /// Waits until all events emitted so far are printed, for a bounded time.

@@ -49,11 +49,11 @@ impl Driver {
             let answer = parts.store.call(Request::Txn(question.txn)).await;
             let result = match &answer {
                 Ok(_) => {
-                    parts.trouble.over();
+                    parts.telemetry.store_answered();
                     "ok"
                 }
                 Err(e) => {
-                    parts.trouble.report(purpose.name(), e);
+                    parts.telemetry.store_failed(purpose.name(), e);
                     e.kind()
                 }
             };
@@ -78,7 +78,7 @@ impl Driver {
                     Ok(renewal) => renewal,
                     Err(e) => {
                         metrics.renewal_ended(RenewalResult::Failed, parts.clock.now().since(asked_at));
-                        parts.trouble.report("renew", &e);
+                        parts.telemetry.store_failed("renew", &e);
                         continue;
                     }
                 };

@@ -125,7 +125,7 @@ async fn end_if_over(shared: &Shared, ends: &EndingFreeze) -> Duration {
             shared.telemetry.emit(Event::FreezeOver { reason: ends.reason.clone() });
         }
         Ok(_) => {} // another member was faster
-        Err(e) => shared.trouble.report("unfreeze", &e),
+        Err(e) => shared.telemetry.store_failed("unfreeze", &e),
     }
     LOOK_EVERY
 }

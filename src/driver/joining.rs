@@ -25,7 +25,7 @@ pub(super) async fn join(shared: Shared, newest: Revision, until: Option<Instant
     loop {
         match try_join(&shared, newest, until.is_none()).await {
             Ok(joined) => {
-                shared.trouble.over();
+                shared.telemetry.store_answered();
                 return Event::Joined(joined);
             }
             Err(JoinFailure::Taken(holder)) => {
@@ -102,7 +102,7 @@ async fn silent(shared: &Shared) -> JoinFailure {
     match ask(shared.store.as_ref(), transactions::read(&shared.keys)).await {
         Ok(_) => JoinFailure::Retry("no endpoint has reported its cluster".into()),
         Err(e) => {
-            shared.trouble.report("join", &e);
+            shared.telemetry.store_failed("join", &e);
             e.into()
         }
     }
@@ -142,7 +142,7 @@ pub(super) async fn note_revision(shared: Shared, revision: Revision) {
 async fn call(shared: &Shared, request: Request) -> transactions::Answer {
     let answer = shared.store.call(request).await;
     if let Err(e) = &answer {
-        shared.trouble.report("join", e);
+        shared.telemetry.store_failed("join", e);
     }
     answer
 }

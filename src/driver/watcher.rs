@@ -49,7 +49,7 @@ async fn watch(shared: Shared, alive_every: Duration, reports: mpsc::Sender<Even
             if e.refusal() == Some(Refusal::Compacted) {
                 watched = None;
             }
-            shared.trouble.report("watch", &e);
+            shared.telemetry.store_failed("watch", &e);
             if let Some(how) = another_store(&shared, &mut looks).await {
                 let _ = reports.send(Event::StoreChanged(how)).await; // no driver: the process is ending
             }

@@ -1,49 +1,62 @@
 //! The store's bad times, said once: a line when they begin, one when they end, one every ten seconds between.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Event, Telemetry};
-use crate::clock::{Clock, Instant, millis};
+use crate::clock::Instant;
 
 /// How often a trouble that goes on is repeated.
 const REPEAT: Duration = Duration::from_secs(10);
 
-/// What is known of the store's health.
-pub struct Trouble {
-    telemetry: Telemetry,
-    clock: Arc<dyn Clock>,
-    since: Mutex<Option<Since>>,
-}
+/// A bad time, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Option<Since>);
 
+#[derive(Debug)]
 struct Since {
     began: Instant,
     said: Instant,
 }
 
+// === impl Trouble ===
+
 impl Trouble {
-    /// Nothing is wrong yet.
-    pub fn new(telemetry: Telemetry, clock: Arc<dyn Clock>) -> Self {
-        Self { telemetry, clock, since: Mutex::default() }
-    }
-
-    /// Something failed.
-    pub fn report(&self, what: &'static str, error: &impl ToString) {
-        let now = self.clock.now();
-        let mut since = self.since.lock().unwrap_or_else(|e| e.into_inner());
-        let known = since.get_or_insert(Since { began: now, said: Instant::default() });
-        if known.said == Instant::default() || now.since(known.said) >= REPEAT {
-            known.said = now;
-            self.telemetry.emit(Event::StoreTrouble { what, error: error.to_string() });
+    /// Something failed. Is it to be said?
+    pub(super) fn is_to_be_said(&mut self, now: Instant) -> bool {
+        match &mut self.0 {
+            Some(since) if now.since(since.said) < REPEAT => false,
+            Some(since) => {
+                since.said = now;
+                true
+            }
+            None => {
+                self.0 = Some(Since { began: now, said: now });
+                true
+            }
         }
     }
 
-    /// A renewal or a read was answered.
-    pub fn over(&self) {
-        let mut since = self.since.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(known) = since.take() {
-            let after_ms = millis(self.clock.now().since(known.began));
-            self.telemetry.emit(Event::StoreRecovered { after_ms });
-        }
+    /// Something worked. How long the bad time has lasted, if it ends here.
+    pub(super) fn over(&mut self, now: Instant) -> Option<Duration> {
+        self.0.take().map(|since| now.since(since.began))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_millis(secs * 1000)
+    }
+
+    #[test]
+    fn a_bad_time_is_said_when_it_begins_and_every_ten_seconds() {
+        let mut trouble = Trouble::default();
+        assert_eq!(trouble.over(at(1)), None, "there was none");
+        let said: Vec<u64> = (2..30).filter(|secs| trouble.is_to_be_said(at(*secs))).collect();
+        assert_eq!(said, [2, 12, 22]);
+        assert_eq!(trouble.over(at(30)), Some(Duration::from_secs(28)));
+        assert_eq!(trouble.over(at(31)), None, "said once");
+        assert!(trouble.is_to_be_said(at(32)), "another one");
     }
 }
