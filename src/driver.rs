@@ -12,7 +12,6 @@ mod acting;
 pub mod deadline;
 mod freezing;
 pub mod fuse;
-mod gone;
 mod handle;
 mod handover;
 mod joining;

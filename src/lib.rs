@@ -28,8 +28,8 @@
 //! - [`limits`]: what clients may take: connections, time, requests, bytes, descriptors.
 //! - [`proto`]: generated types. [`client`]: calls another member, or finds the leader and calls it.
 //! - [`store`]: the contract, and etcd, SQLite, memory behind it.
-//! - [`protocol`]: the election in terms of store transactions: what each action of the elector comes to, and the join.
-//!   Pure.
+//! - [`protocol`]: the election in terms of store transactions: what each action of the elector comes to, the join, a
+//!   freeze, and the one fenced write. Pure.
 //! - [`data_dir`]: what a node remembers from start to start, and the proof that it is alone there. It decides nothing, so it
 //!   is below the driver.
 //! - [`guardian`]: the process that outlives us, and the parent of a program that runs as the main loop.

@@ -35,6 +35,12 @@ impl Driver {
         let watching = watch(self.parts.clone(), alive_every, self.reports.clone());
         self.parts.tasks.spawn(Box::pin(watching));
     }
+
+    /// Waits for a store that is lost for good, such as a deleted file: whoever elects there next does not know of us.
+    pub(super) fn watch_for_loss(&self) {
+        let places = self.parts.places.clone();
+        self.spawn(async move { Event::StoreChanged(places.until_gone().await) });
+    }
 }
 
 /// Watches until the receiver is gone. `alive_every`: how often the stream must show a sign of life.
