@@ -7,10 +7,10 @@
 //! lease, so that a crash at any point leaves the name of every lease that was ever granted to us. It names only leases
 //! whose holders are dead for certain: it is cleared *before* a new identity is written, and a cleared one names no boot,
 //! so that a start after a crash between the two comes to the same conclusion. What the store keeps of it is a row, which
-//! tells a data dir that was rolled back ([`identities`]).
+//! tells a data dir that was rolled back (`identities`).
 
 mod disk;
-pub mod identities;
+pub(crate) mod identities;
 mod lock;
 mod place;
 

@@ -1,6 +1,6 @@
 //! `identity/<uuid>` tells a data dir that was rolled back from one that was not. One row for each data dir that ever
 //! joined would grow for ever where each start has a new one, so the leader looks after them once a day: it deletes
-//! what nobody was seen with for [`FORGOTTEN_AFTER`], and notes that those that are registered are still in use. A row
+//! what nobody was seen with for `FORGOTTEN_AFTER`, and notes that those that are registered are still in use. A row
 //! that does not say when counts from the first look on.
 //!
 //! The days are counted on wall clocks, which may be wrong. What that can cost is bounded: a data dir whose row was
@@ -36,7 +36,7 @@ enum Fate {
 }
 
 /// Looks after the rows, for as long as the record carries this token.
-pub async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) {
+pub(crate) async fn look_after(store: Arc<dyn Store>, keys: Keys, token: Token) {
     let mut pause = FIRST;
     loop {
         tokio::time::sleep(pause).await;
