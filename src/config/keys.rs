@@ -151,8 +151,9 @@ pub static KEYS: &[Key] = &[
          observer.",
     ),
     Key::new("node.failback_delay_secs", int(0, YEAR_SECS), Fallback::Integer(0)).seconds().help(
-        "A leader hands over to a member of higher priority that has been registered for this long and is \
-         ready, at most once in 5 minutes; 0: never, because every change of leader has a cost.",
+        "A leader hands over to a member of higher priority that has been registered for this long, is ready, and \
+         whose probes, if any, have succeeded for as long, 5 minutes at least. At most once in 5 minutes; 0: never, \
+         because every change of leader has a cost.",
     ),
     Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
         "A small process that revokes this node's lease within milliseconds of its death, so that another \
