@@ -71,7 +71,7 @@ use remember::Remembered;
 use status::{Role, Status};
 use tasks::Tasks;
 use trouble::Trouble;
-use watchdog::Watchdog;
+use watchdog::{Watchdog, WatchdogTimes};
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -125,6 +125,8 @@ pub struct Timeouts {
     pub stop: Duration,
     /// How long a leader record that was won may stay without a main loop.
     pub start: Duration,
+    /// How long a main loop that was started may take to be warm, while it leads.
+    pub warm_up: Duration,
     /// How long a main loop that gives signs of life may be silent; `None`: for ever.
     pub main_loop: Option<Duration>,
     /// How long a better member must be there before we make way for it; `None`: we never do.
@@ -269,7 +271,11 @@ impl Driver {
             parts: shared,
             main_loop: Some(parts.main_loop),
             tenure: None,
-            watchdog: Watchdog::new(parts.timeouts.main_loop, parts.timeouts.start),
+            watchdog: Watchdog::new(WatchdogTimes {
+                silence: parts.timeouts.main_loop,
+                start: parts.timeouts.start,
+                warm_up: parts.timeouts.warm_up,
+            }),
             observers: parts.observers,
             inbox,
             reports,

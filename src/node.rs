@@ -309,6 +309,7 @@ fn timeouts(config: &Config) -> Timeouts {
     Timeouts {
         stop: Duration::from_secs(config.meta.stop_timeout_secs),
         start: Duration::from_secs(config.meta.start_timeout_secs),
+        warm_up: Duration::from_secs(config.meta.warm_up_timeout_secs),
         main_loop: timeout(config.meta.main_loop_timeout_secs),
         failback_delay: timeout(config.node.failback_delay_secs),
         store: Duration::from_secs(config.store.etcd.start_timeout_secs),

@@ -244,7 +244,7 @@ impl Leadership {
         self.inner.signs.starting();
     }
 
-    /// What should run has been started, and takes the time that it needs until [`Leadership::started`].
+    /// What should run has been started, and has `warm_up_timeout_secs` until [`Leadership::started`].
     pub fn warming_up(&self) {
         self.inner.signs.warming_up();
     }

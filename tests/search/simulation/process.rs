@@ -38,6 +38,8 @@ use crate::simulation::world::{Event, Sim, Violation, World};
 
 /// How long the store may be away when a process starts.
 const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// No main loop says here that it is warming up.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(600);
 /// From the decision to end until the kernel ends the process.
 const EXIT_MAX: u64 = 2 * SEC;
 /// More steps without any time passing than any honest seed needs: something spins.
@@ -240,6 +242,7 @@ impl Player {
             timeouts: Timeouts {
                 stop: plan.stop_timeout,
                 start: plan.start_timeout,
+                warm_up: WARM_UP_TIMEOUT,
                 main_loop: Some(WATCHDOG_TIMEOUT),
                 failback_delay: plan.failback_delay,
                 store: STORE_TIMEOUT,
