@@ -52,6 +52,7 @@ use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, ReadId};
 use crate::election::history::Ending;
 use crate::election::lease::Lease;
+use crate::election::probe::MemberHealth;
 use crate::election::record::{LeaderRecord, MemberId, Registration};
 use crate::guardian::Guardianship;
 use crate::guardian::horizon::{Change, End};
@@ -106,6 +107,8 @@ pub struct DriverParts {
     pub peers: Arc<dyn Peers>,
     /// Is this member ready to lead?
     pub readiness: Readiness,
+    /// What its probes have come to before the driver begins: untried, where it has any.
+    pub health: MemberHealth,
     /// Where to tell.
     pub telemetry: Telemetry,
     /// What runs while we lead.
@@ -264,6 +267,9 @@ impl Driver {
             main_tasks: parts.main_tasks,
             joined_once: Arc::default(),
         };
+        if parts.health != MemberHealth::default() {
+            let _ = reports.try_send(Event::Probed(parts.health)); // the queue is empty: there is room
+        }
         let following = readiness::follow(&parts.readiness, reports.clone());
         shared.tasks.spawn(Box::pin(following));
         let driver = Self {

@@ -210,9 +210,8 @@ impl NodeBuilder {
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let open_stores = stores.clone();
         let registration = registration(&self.config, &listeners);
-        let [store, main_store] = stores.clone();
+        let ([store, main_store], open_stores) = (stores.clone(), stores.clone());
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
         let Observers { all, past, looks } =
             watched.observers(&registration, file, past, self.trace, made.observers);
@@ -230,6 +229,7 @@ impl NodeBuilder {
             fuse,
             guardian: guardianship(keeper, &self.config)?,
             readiness: made.readiness,
+            health: probing::health_at_start(&self.config.meta),
             peers: Arc::new(ConnectedPeers::new(tools.credentials.clone())),
             telemetry: telemetry.clone(),
             main_loop: made.main_loop,

@@ -18,6 +18,7 @@ use metad::driver::readiness::Readiness;
 use metad::driver::{self, DriverParts, Timeouts};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
+use metad::election::probe::MemberHealth;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use metad::guardian::Guardianship;
 use metad::guardian::horizon::Horizon;
@@ -232,6 +233,7 @@ impl Player {
         let (sim, h, pid) = (self.sim.clone(), machine.h, machine.pid);
         DriverParts {
             readiness: Readiness::default(),
+            health: MemberHealth::default(),
             store: shared.clone(),
             main_store: shared.clone(),
             places: shared.clone(),
