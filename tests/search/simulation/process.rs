@@ -18,7 +18,6 @@ use metad::driver::readiness::Readiness;
 use metad::driver::{self, DriverParts, Timeouts};
 use metad::election::history::{Ending, Reason};
 use metad::election::lease::LeaseId;
-use metad::election::probe::MemberHealth;
 use metad::election::record::{Incarnation, MemberId, MemberUuid, Registration};
 use metad::guardian::Guardianship;
 use metad::guardian::horizon::Horizon;
@@ -191,6 +190,7 @@ impl Player {
         let keeper = Keeper { sim: self.sim.clone(), h, pid, told: told.clone() };
         let me = MemberId { uuid: data_dir.uuid(), incarnation: data_dir.incarnation(), node: String::new() };
         let parts = self.parts(&machine, data_dir, keeper);
+        let readiness = parts.readiness.clone();
         let me = MemberId { node: parts.registration.member.node.clone(), ..me };
         let (driver, handle) = driver::prepare(parts, Arc::new(machine.clone()));
         let (sim, horizon) = (self.sim.clone(), machine.horizon.clone());
@@ -210,6 +210,9 @@ impl Player {
             pid,
             me,
             handle,
+            readiness,
+            was_probed: false,
+            said_healthy_for: None,
             told,
             horizon,
             paused: false,
@@ -224,6 +227,7 @@ impl Player {
             lost_claim: None,
             checked: None,
         });
+        world.begin_to_be_well(h, pid);
     }
 
     fn parts(&self, machine: &Machine, data_dir: DataDir, keeper: Keeper) -> DriverParts {
@@ -233,7 +237,7 @@ impl Player {
         let (sim, h, pid) = (self.sim.clone(), machine.h, machine.pid);
         DriverParts {
             readiness: Readiness::default(),
-            health: MemberHealth::default(),
+            health: world.health_at_start(machine.h),
             store: shared.clone(),
             main_store: shared.clone(),
             places: shared.clone(),
