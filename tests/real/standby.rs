@@ -311,6 +311,10 @@ fn a_program_that_is_not_warm_is_handed_nothing_and_claims_last() {
     b.wait_for("leadership_won", PATIENCE);
     thread::sleep(Duration::from_millis(500));
     assert!(!b.has_event("main_loop_started"), "{}", b.report());
+    let address = b.rpc_addr().to_string();
+    let check = spawn::metad(&["check", "LEADER_001", "--meta", &address], PATIENCE);
+    assert!(check.0 == 1 && check.1.contains("b leads, token"), "{check:?}");
+    assert!(check.1.contains("without a main loop: the standby program is not warm"), "{check:?}");
     assert!(pair.lives().iter().all(|life| life.node != "b" || life.told_ns.is_none()));
     pair.allow(MAY_BE_WARM);
     pair.wait_for_writes(&b);
