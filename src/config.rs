@@ -99,6 +99,8 @@ pub struct MetaConfig {
     pub stop_timeout_secs: u64,
     /// Time a new leader gets to start its main loop, in seconds.
     pub start_timeout_secs: u64,
+    /// Time a main loop that stands by gets to be warm once its node leads, in seconds.
+    pub warm_up_timeout_secs: u64,
     /// How long a main loop that gives signs of life may be silent, in seconds; 0: for ever.
     pub main_loop_timeout_secs: u64,
     /// A program and its arguments, which tells whether this node could lead; empty: none.

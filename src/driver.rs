@@ -46,6 +46,7 @@ use crate::election::elector::{Elector, ElectorSettings};
 use crate::election::event::{Action, Event, ReadId};
 use crate::election::history::Ending;
 use crate::election::lease::Lease;
+use crate::election::probe::MemberHealth;
 use crate::election::record::{LeaderRecord, MemberId, Registration};
 use crate::election::status::{Role, Status};
 use crate::guardian::Guardianship;
@@ -63,7 +64,7 @@ use peers::Peers;
 use readiness::Readiness;
 use remember::Remembered;
 use tasks::Tasks;
-use watchdog::Watchdog;
+use watchdog::{Watchdog, WatchdogTimes};
 
 /// How many events may wait. Tasks wait for room; the watch, which could be many, waits too.
 const INBOX_MAX: usize = 1024;
@@ -98,6 +99,8 @@ pub struct DriverParts {
     pub peers: Arc<dyn Peers>,
     /// Is this member ready to lead?
     pub readiness: Readiness,
+    /// What its probes have come to before the driver begins: untried, where it has any.
+    pub health: MemberHealth,
     /// Where to tell.
     pub telemetry: Telemetry,
     /// What runs while we lead.
@@ -117,6 +120,8 @@ pub struct Timeouts {
     pub stop: Duration,
     /// How long a leader record that was won may stay without a main loop.
     pub start: Duration,
+    /// How long a main loop that was started may take to be warm, while it leads.
+    pub warm_up: Duration,
     /// How long a main loop that gives signs of life may be silent; `None`: for ever.
     pub main_loop: Option<Duration>,
     /// How long a better member must be there before we make way for it; `None`: we never do.
@@ -255,6 +260,9 @@ impl Driver {
             telemetry: parts.telemetry,
             main_tasks: parts.main_tasks,
         };
+        if parts.health != MemberHealth::default() {
+            let _ = reports.try_send(Event::Probed(parts.health)); // the queue is empty: there is room
+        }
         let following = readiness::follow(&parts.readiness, reports.clone());
         shared.tasks.spawn(Box::pin(following));
         let driver = Self {
@@ -262,7 +270,11 @@ impl Driver {
             parts: shared,
             main_loop: Some(parts.main_loop),
             tenure: None,
-            watchdog: Watchdog::new(parts.timeouts.main_loop, parts.timeouts.start),
+            watchdog: Watchdog::new(WatchdogTimes {
+                silence: parts.timeouts.main_loop,
+                start: parts.timeouts.start,
+                warm_up: parts.timeouts.warm_up,
+            }),
             observers: parts.observers,
             inbox,
             reports,

@@ -24,6 +24,7 @@
 //! | Leading | asked to stop | Stopping (planned) |
 //! | Leading | a member of a higher priority is back and ready | Stopping (planned) |
 //! | Leading | its probe has failed, and a healthy member is ready | Stopping (planned) |
+//! | Leading | its main loop has not been warm yet, and another member is ready | Stopping (planned) |
 //! | Leading | the main loop hangs | Stopping |
 //! | Leading | the main loop ended by itself | Choosing |
 //! | Stopping | the main loop has ended, and a candidate said that it is ready | HandingOver |

@@ -210,9 +210,8 @@ impl NodeBuilder {
         let program = keeper.clone().filter(|_| runs_program);
         let keys = Keys::new(&self.config.node.cluster, &self.config.meta.group);
         let (limits, limited) = watch::channel(self.config.checks.clone());
-        let open_stores = stores.clone();
         let registration = registration(&self.config, &listeners);
-        let [store, main_store] = stores.clone();
+        let ([store, main_store], open_stores) = (stores.clone(), stores.clone());
         let watched = Watched { keys: keys.clone(), stores, tools: tools.clone() };
         let Observers { all, past, looks } =
             watched.observers(&registration, file, past, self.trace, made.observers);
@@ -230,6 +229,7 @@ impl NodeBuilder {
             fuse,
             guardian: guardianship(keeper, &self.config)?,
             readiness: made.readiness,
+            health: probing::health_at_start(&self.config.meta),
             peers: Arc::new(ConnectedPeers::new(tools.credentials.clone())),
             telemetry: telemetry.clone(),
             main_loop: made.main_loop,
@@ -309,6 +309,7 @@ fn timeouts(config: &Config) -> Timeouts {
     Timeouts {
         stop: Duration::from_secs(config.meta.stop_timeout_secs),
         start: Duration::from_secs(config.meta.start_timeout_secs),
+        warm_up: Duration::from_secs(config.meta.warm_up_timeout_secs),
         main_loop: timeout(config.meta.main_loop_timeout_secs),
         failback_delay: timeout(config.node.failback_delay_secs),
         store: Duration::from_secs(config.store.etcd.start_timeout_secs),

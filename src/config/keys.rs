@@ -115,8 +115,10 @@ const HOUR_SECS: i64 = 3600;
 const HOUR_MS: i64 = HOUR_SECS * 1000;
 /// A minute: a single request or connection that takes longer is a broken one.
 const MINUTE_MS: i64 = 60_000;
+/// A day: more than any program needs to be warm.
+const DAY_SECS: i64 = 86_400;
 /// A year: beyond it a lease is a misprint.
-const YEAR_SECS: i64 = 365 * 86_400;
+const YEAR_SECS: i64 = 365 * DAY_SECS;
 
 /// Every key, in the order of the sections in [`Config`](super::Config).
 pub static KEYS: &[Key] = &[
@@ -151,8 +153,9 @@ pub static KEYS: &[Key] = &[
          observer.",
     ),
     Key::new("node.failback_delay_secs", int(0, YEAR_SECS), Fallback::Integer(0)).seconds().help(
-        "A leader hands over to a member of higher priority that has been registered for this long and is \
-         ready, at most once in 5 minutes; 0: never, because every change of leader has a cost.",
+        "A leader hands over to a member of higher priority that has been registered for this long, is ready, and \
+         whose probes, if any, have succeeded for as long, 5 minutes at least. At most once in 5 minutes; 0: never, \
+         because every change of leader has a cost.",
     ),
     Key::new("node.guardian", Kind::Switch, Fallback::Switch(true)).help(
         "A small process that revokes this node's lease within milliseconds of its death, so that another \
@@ -184,6 +187,11 @@ pub static KEYS: &[Key] = &[
     ),
     Key::new("meta.start_timeout_secs", int(1, HOUR_SECS), Fallback::Integer(10)).seconds().help(
         "Time a new leader has to start its main loop, before it gives leadership up to another member.",
+    ),
+    Key::new("meta.warm_up_timeout_secs", int(1, DAY_SECS), Fallback::Integer(600)).seconds().help(
+        "Time a standby (metad run --standby, or a library's) has to be warm once its node leads, before the node gives \
+         leadership up and exits; the next start warms up anew. A member that is ready gets it sooner. Where \
+         meta.start_timeout_secs is longer, that counts.",
     ),
     Key::new("meta.main_loop_timeout_secs", int(0, HOUR_SECS), Fallback::Integer(60)).seconds().help(
         "A main loop that sends no heartbeat for this long counts as hung: it is ended and leadership is \

@@ -77,6 +77,9 @@ impl Freezer {
             if let Some(other) = found.as_ref().filter(|_| order.is_refused_by_another()) {
                 return Err(FreezeError::Frozen(other.clone()));
             }
+            if tried > 0 && found.is_none() {
+                break; // our freeze may have been there, and somebody has ended it: it must not come back
+            }
             before = found;
             let written = ask(self.store.as_ref(), order.txn(&self.keys, changed)).await;
             match written {
@@ -128,4 +131,71 @@ async fn end_if_over(shared: &Shared, ends: &EndingFreeze) -> Duration {
         Err(e) => shared.telemetry.store_failed("unfreeze", &e),
     }
     LOOK_EVERY
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+    use futures_util::stream::BoxStream;
+
+    use super::*;
+    use crate::clock::OsClock;
+    use crate::election::lease::LeaseId;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{KeyRange, Renewal, Request, Response, WatchBatch};
+
+    /// A write arrives twice, and somebody unfreezes the election in between; once.
+    struct Doubling(MemoryStore, Keys, AtomicBool);
+
+    #[async_trait]
+    impl Store for Doubling {
+        async fn call(&self, request: Request) -> Result<Response, StoreError> {
+            if request.writes() && !self.2.swap(true, Ordering::Relaxed) {
+                self.0.call(request.clone()).await?;
+                let reply = ask(&self.0, transactions::read_control(&self.1)).await?;
+                let (found, changed) = transactions::control(&self.1, &reply);
+                assert!(found.is_some(), "twin: it was frozen");
+                ask(&self.0, transactions::unfreeze(&self.1, changed)).await?;
+            }
+            self.0.call(request).await
+        }
+
+        fn renew(&self, lease: LeaseId) -> BoxStream<'static, Result<Renewal, StoreError>> {
+            self.0.renew(lease)
+        }
+
+        async fn watch(
+            &self,
+            range: KeyRange,
+            after: Revision,
+            alive_every: Duration,
+        ) -> Result<BoxStream<'static, Result<WatchBatch, StoreError>>, StoreError> {
+            self.0.watch(range, after, alive_every).await
+        }
+
+        fn location(&self) -> String {
+            self.0.location()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_freeze_that_somebody_has_ended_meanwhile_does_not_come_back() {
+        let (memory, keys) = (MemoryStore::new(Arc::new(OsClock)), Keys::new("c", "g"));
+        let store = Arc::new(Doubling(memory, keys.clone(), AtomicBool::new(false)));
+        let tasks = Arc::new(tokio::runtime::Handle::current());
+        let freezer = Freezer::new(store.clone(), keys.clone(), tasks);
+        let freeze = Freeze { reason: "r".into(), by: "b".into(), since_ms: 5_000, until_ms: Some(65_000) };
+        let order = || FreezeOrder::Freeze { freeze: freeze.clone(), replaces: false };
+        let done = freezer.order(order()).await;
+        assert!(matches!(done, Err(FreezeError::Unknown(_))), "{done:?}");
+        let is_frozen = async || {
+            let reply = ask(store.as_ref(), transactions::read_control(&keys)).await.expect("an answer");
+            transactions::control(&keys, &reply).0.is_some()
+        };
+        assert!(!is_frozen().await);
+        assert_eq!(freezer.order(order()).await, Ok(None), "twin");
+        assert!(is_frozen().await);
+    }
 }

@@ -126,7 +126,7 @@ impl Leadership {
         self.parts.signs.starting();
     }
 
-    /// What should run has been started, and takes the time that it needs until [`Leadership::started`].
+    /// What should run has been started, and has `warm_up_timeout_secs` until [`Leadership::started`].
     pub fn warming_up(&self) {
         self.parts.signs.warming_up();
     }

@@ -15,6 +15,7 @@ mod leading;
 mod priority;
 mod probing;
 mod store_changed;
+mod warming;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::clock::Instant;
 use failback::Failback;
 use priority::AskedPriority;
 use probing::OwnHealth;
+use warming::WarmingUp;
 
 /// How soon a failed join, read-back or release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -187,6 +189,8 @@ pub struct Elector {
     priority: Option<AskedPriority>,
     /// Why we are not ready to lead; `None`: we are.
     unready: Option<Unready>,
+    /// What follows from that for a leader.
+    warming: WarmingUp,
     /// Our own health, and what follows from it.
     probing: OwnHealth,
     nonce: Nonce,
@@ -211,6 +215,7 @@ impl Elector {
             questions: 0,
             priority: None,
             unready: None,
+            warming: WarmingUp::default(),
             probing: OwnHealth::default(),
             nonce: Nonce(0),
             actions: VecDeque::from([Action::Join]),
@@ -326,7 +331,8 @@ impl Elector {
 
     /// When a leader asks whether somebody would take over from it.
     fn asks_at(&self) -> Option<Instant> {
-        self.failback.due_at().into_iter().chain(self.probing.due_at()).reduce(Instant::earlier)
+        let due = [self.failback.due_at(), self.probing.due_at(), self.warming.due_at()];
+        due.into_iter().flatten().reduce(Instant::earlier)
     }
 
     fn is_candidate(&self) -> bool {
@@ -372,6 +378,7 @@ impl Elector {
     fn ask_when_due(&mut self, now: Instant, token: Token) {
         self.fail_back_when_due(now, token);
         self.ask_for_healthy_when_due(now, token);
+        self.ask_for_ready_when_due(now, token);
     }
 
     /// Takes in one event.

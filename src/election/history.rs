@@ -34,7 +34,7 @@ pub enum Reason {
     MainLoopHung,
     /// Its probe had failed, and a healthy member was ready.
     ProbeFailed,
-    /// The main loop could not be started in time.
+    /// The main loop could not be started in time, or was not warm yet when another member was.
     StartTimeout,
     /// The guardian died, or did not answer, while it looked after the program.
     GuardianLost,
@@ -180,7 +180,9 @@ impl Reason {
             Reason::MainLoopEnded => "the main loop, or the program, ended by itself",
             Reason::MainLoopHung => "it sent no heartbeat",
             Reason::ProbeFailed => "its probe failed, and a healthy member was ready",
-            Reason::StartTimeout => "it could not be started in time",
+            Reason::StartTimeout => {
+                "it could not be started in time, or was not warm yet when another member was"
+            }
             Reason::GuardianLost => "the guardian died, or did not answer, while it supervised the program",
             Reason::NodeIdInUse => "another data dir is registered under the node's id",
             Reason::StoreUnavailable => "the store did not answer at the start",
@@ -229,7 +231,8 @@ impl Reason {
                  `node.data_dir`"
             }
             Reason::StartTimeout => {
-                "run the program by hand; `meta.start_timeout_secs` is what its start may take"
+                "run the program by hand; `meta.start_timeout_secs` is what its start may take, \
+                 `meta.warm_up_timeout_secs` how long a standby may take to be warm"
             }
             Reason::GuardianLost => {
                 "see the kernel's log: was it killed for want of memory? Give the node more of it"

@@ -249,6 +249,7 @@ impl Payload {
                 attend(run, guardian, leadership).await;
                 RunEnd::NotYet(refused.to_string())
             }
+            never = kill_unless_it_may_act(guardian, leadership, &may_act) => match never {},
         }
     }
 
@@ -319,6 +320,21 @@ async fn promote(mut waiting: StandingBy, leadership: &Leadership, may_act: &Ato
     match notifications.pass_on_to(leadership).await {}
 }
 
+/// A program that was never promoted has nothing to save: when leadership is over it gets as little time as one that
+/// stands by when its node stops. Somebody who is warm may be waiting.
+async fn kill_unless_it_may_act(
+    guardian: &Guardian,
+    leadership: &Leadership,
+    may_act: &AtomicBool,
+) -> Infallible {
+    let _ = leadership.lost().await;
+    if !may_act.load(Ordering::Relaxed) {
+        tokio::time::sleep(standby::END_TIMEOUT).await;
+        guardian.kill();
+    }
+    std::future::pending().await
+}
+
 async fn not_started(guardian: &Arc<Guardian>, why: RunError) -> RunEnd {
     match why {
         RunError::Refused(refused) if refused.may_pass => RunEnd::NotYet(refused.why),
@@ -376,7 +392,8 @@ async fn attend(run: u64, guardian: &Arc<Guardian>, leadership: &Leadership) -> 
 }
 
 /// Kills the guardian, and then its orphans, which are our children now. Nothing may be given up while one of
-/// them lives.
+/// them lives. A command of our own ([`Dependent`](crate::guardian::dependent::Dependent)) that runs meanwhile is killed and waited for
+/// as well: what it has left behind and what the program has look alike once they have lost their parents.
 async fn end_ourselves(guardian: &Arc<Guardian>) {
     let guardian = guardian.clone();
     let end = move || {

@@ -89,9 +89,14 @@ struct ProbeLooker {
     command: Lane,
     disk: Lane,
     syncs_seen: u64,
-    /// What the driver knows.
-    told: MemberHealth,
+    /// What we have told the driver.
+    told: Option<MemberHealth>,
     has_said: bool,
+}
+
+/// What is known before the first probe.
+pub(super) fn health_at_start(config: &MetaConfig) -> MemberHealth {
+    if Probes::of(config).are_off() { MemberHealth::Unprobed } else { MemberHealth::Untried }
 }
 
 /// Probes this node, as the configuration says.
@@ -206,12 +211,17 @@ impl ProbeLooker {
         let (sender, inbox) = mpsc::channel();
         let (command, disk) = (Lane::new(ProbeKind::Command), Lane::new(ProbeKind::Disk));
         let syncs_seen = parts.syncs.load(Ordering::Relaxed);
-        let (told, has_said) = (MemberHealth::Unprobed, false);
+        let (told, has_said) = (None, false);
         let sends = sender.clone();
-        let mut looker =
-            Self { parts, probes, inbox, sender: sends, command, disk, syncs_seen, told, has_said };
-        std::thread::Builder::new().name("probes".into()).spawn(move || while looker.look() {})?;
+        let looker = Self { parts, probes, inbox, sender: sends, command, disk, syncs_seen, told, has_said };
+        std::thread::Builder::new().name("probes".into()).spawn(move || looker.run())?;
         Ok(sender)
+    }
+
+    /// Until the node has ended. The first probe is made at once: until it has passed, this member claims after all others.
+    fn run(mut self) {
+        self.begin_what_is_due();
+        while self.look() {}
     }
 
     /// `false`: the node has ended.
@@ -298,8 +308,8 @@ impl ProbeLooker {
             _ => {}
         }
         // A driver that is behind is told at the next look.
-        if health != self.told && self.parts.driver.probed(health.clone()).is_ok() {
-            self.told = health;
+        if self.told.as_ref() != Some(&health) && self.parts.driver.probed(health.clone()).is_ok() {
+            self.told = Some(health);
         }
     }
 }

@@ -223,6 +223,23 @@ fn shown_everywhere(node: &Node) {
     assert!(check.0 == 2 && check.1.contains(measured), "{check:?}");
 }
 
+#[test]
+fn a_member_that_was_not_probed_yet_is_not_ready_and_leads_where_nobody_else_is_left() {
+    let etcd = EtcdCluster::start(1);
+    let first = NodeBuilder::new("p0").etcd(&etcd).spawn();
+    first.wait_for("main_loop_started", PATIENCE);
+    // The first run of its probe does not end.
+    let second = times(NodeBuilder::new("p1").etcd(&etcd), 600, 600, Duration::from_secs(1000));
+    let second = second.env("METAD_META__PROBE_COMMAND", "sleep 600").spawn();
+    second.wait_for("joined", PATIENCE);
+    let nodes = [first, second];
+    wait_until_all_know_all(&nodes);
+    let refused = metad(&nodes[0], &["step-down", "--yes", "--to", "p1"]);
+    assert!(refused.0 != 0 && refused.1.contains("its probe has not been answered yet"), "{refused:?}");
+    nodes[0].kill();
+    wait_until("the last one leads", PATIENCE, || leads(&nodes[1]));
+}
+
 /// Fails in every second second.
 const FLAPPING: &str = r#"["sh", "-c", "test $(($(date +%s) % 2)) = 0"]"#;
 

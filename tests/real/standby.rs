@@ -311,10 +311,59 @@ fn a_program_that_is_not_warm_is_handed_nothing_and_claims_last() {
     b.wait_for("leadership_won", PATIENCE);
     thread::sleep(Duration::from_millis(500));
     assert!(!b.has_event("main_loop_started"), "{}", b.report());
+    let address = b.rpc_addr().to_string();
+    let check = spawn::metad(&["check", "LEADER_001", "--meta", &address], PATIENCE);
+    assert!(check.0 == 1 && check.1.contains("b leads, token"), "{check:?}");
+    assert!(check.1.contains("without a main loop: the standby program is not warm"), "{check:?}");
     assert!(pair.lives().iter().all(|life| life.node != "b" || life.told_ns.is_none()));
     pair.allow(MAY_BE_WARM);
     pair.wait_for_writes(&b);
     pair.check();
+}
+
+#[test]
+fn a_leader_that_is_not_warm_makes_way_for_a_member_that_is() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    // It does not end when asked to. What it may take to save its state is not waited for: it has none.
+    let cold = pair.node("a", Duration::ZERO, &[MAY_BE_WARM, STUBBORN]);
+    let cold = cold.env("METAD_META__STOP_TIMEOUT_SECS", "600");
+    let a = cold.spawn();
+    a.wait_for("leadership_won", PATIENCE);
+    wait_until("its program runs", PATIENCE, || !pair.lives().is_empty());
+    let b = pair.node("b", Duration::ZERO, &[]).spawn();
+    pair.wait_for_writes(&b);
+    assert_eq!(a.wait_for("main_loop_stopping", PATIENCE).str("reason"), "start_timeout");
+    assert_eq!(a.wait_exit(PATIENCE), 75, "{}", a.report());
+    let told = || spawn::metad(&["history", "--meta", &b.rpc_addr().to_string()], PATIENCE).1;
+    let why = "the standby program is not warm, and b is ready";
+    wait_until("it says why", PATIENCE, || told().contains(why));
+    // It comes back as cold as it was, and nobody makes way for it.
+    let again = cold.spawn();
+    wait_until("it stands by", PATIENCE, || again.stderr().contains("the program stands by"));
+    assert!(!holds_within(QUIET, || b.has_event("main_loop_stopping")), "{}", b.report());
+    let lives = pair.check();
+    assert!(lives.iter().all(|life| life.node == "b" || life.told_ns.is_none()), "{lives:?}");
+}
+
+#[test]
+fn a_leader_that_never_gets_warm_gives_leadership_up() {
+    let pair = Pair::new(EtcdCluster::start(1));
+    let cold = |id: &str| {
+        let node = pair.node(id, Duration::ZERO, &[MAY_BE_WARM]);
+        node.env("METAD_META__START_TIMEOUT_SECS", "1").env("METAD_META__WARM_UP_TIMEOUT_SECS", "3").spawn()
+    };
+    let nodes = [cold("a"), cold("b")];
+    for node in &nodes {
+        node.wait_for("leadership_won", PATIENCE);
+    }
+    for node in &nodes {
+        assert_eq!(node.wait_exit(PATIENCE), 75, "{}", node.report());
+        assert_eq!(node.wait_for("main_loop_stopping", PATIENCE).str("reason"), "start_timeout");
+        let [won, stopping] =
+            ["leadership_won", "main_loop_stopping"].map(|e| node.wait_for(e, PATIENCE).at_ns());
+        assert!(stopping - won > 2_500_000_000, "twin: it had its time: {}", node.report());
+        assert!(!node.has_event("main_loop_started"), "{}", node.report());
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod rolling;
 mod trace;
 mod watches;
 mod watching;
+mod wellbeing;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +48,7 @@ const THREADS: usize = 2;
 const SEEDS_FOR_TWINS: u64 = 2_000;
 
 /// What must have happened at least once in all seeds: the twins of the invariants.
-const REACHED: [&str; 57] = [
+const REACHED: [&str; 65] = [
     "handed over",
     "handed over, outcome unknown",
     "claims won",
@@ -105,6 +106,14 @@ const REACHED: [&str; 57] = [
     "late copies of a freeze",
     "vacancies in a freeze",
     "records moved in a freeze",
+    "probes failed",
+    "stopped: probe_failed",
+    "leads on, nobody is better",
+    "leads on, so soon after another change",
+    "handed on to one that was healthy for longer",
+    "cold leaders that make way",
+    "priorities changed",
+    "priorities refused",
 ];
 
 /// What a seed that held came to.

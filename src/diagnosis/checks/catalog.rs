@@ -166,7 +166,10 @@ pub static CHECKS: &[Check] = &[
         .asks_a_node(),
     Check::new(Group::Leader, "LEADER_001", "leader-exists", judge::leader::exists)
         .title("there is a leader")
-        .limit("a leader; fail: none for longer than the lease, or no node answers where one has led")
+        .limit(
+            "a leader whose main loop runs; fail: none for longer than the lease, or no node answers where one \
+             has led",
+        )
         .why("without a leader the main loop runs on no node")
         .fix("ETCD_001, ETCD_002, ETCD_013; then `metad members`"),
     Check::new(Group::Leader, "LEADER_002", "leader-agreed", judge::leader::agreed)

@@ -133,6 +133,8 @@ pub struct Seen {
     pub freeze: Option<Freeze>,
     /// What its probe has measured, while that fails.
     pub probe: Option<String>,
+    /// Why its main loop is not ready, while it is not.
+    pub unready: Option<String>,
     /// How old its view is.
     pub age: Duration,
     /// Is it older than the lease, so that it says nothing any more?

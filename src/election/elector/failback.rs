@@ -12,6 +12,7 @@ use super::leading::successor_of;
 use crate::clock::Instant;
 use crate::election::event::Ready;
 use crate::election::history::{Ending, Reason};
+use crate::election::probe::APART;
 use crate::election::record::{MemberId, Token};
 
 /// How long a leader leads before it makes way for anybody.
@@ -78,12 +79,15 @@ impl Elector {
         self.ask(token, wanted);
     }
 
-    /// The better member has answered. Only if it is ready does our main loop end.
+    /// The better member has answered. Only if it is ready, and has been healthy for long enough not to hand the record
+    /// back soon, does our main loop end.
     pub(super) fn make_way(&mut self, now: Instant, token: Token, ready: &[Ready]) {
         let Some(better) = self.failback.better.as_mut().filter(|b| b.is_asked) else { return };
         better.is_asked = false;
         let wanted = better.member.node.clone();
-        let successor = successor_of(&self.view, &self.settings.me.node, Some(&wanted), ready);
+        let proven = self.settings.failback_delay.unwrap_or_default().max(APART);
+        let ready: Vec<Ready> = ready.iter().filter(|r| r.healthy_for >= proven).cloned().collect();
+        let successor = successor_of(&self.view, &self.settings.me.node, Some(&wanted), &ready);
         let Some(successor) = successor else { return };
         self.stop_for(now, token, Ending::of(Reason::FailedBack), successor, Some(wanted));
     }

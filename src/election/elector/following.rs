@@ -159,6 +159,7 @@ impl Elector {
     pub(super) fn on_readiness(&mut self, now: Instant, unready: Option<Unready>) {
         let before = self.place();
         self.unready = unready;
+        self.watch_warm_up(now, false);
         if before == self.place() {
             return;
         }

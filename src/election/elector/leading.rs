@@ -40,6 +40,7 @@ impl Elector {
             self.state = State::Leading { token };
             self.failback.may_begin_after(now);
             self.probing.leads(now, self.view.leader.tenure().map(|t| &t.record));
+            self.watch_warm_up(now, true);
             self.actions.push_back(Action::StartMainLoop(token));
             self.look_for_better(now);
         }
@@ -239,7 +240,9 @@ impl Elector {
         match &self.state {
             State::Leading { token } => {
                 let token = *token;
-                if !self.hand_over_to_healthy(now, token, ready) {
+                if !self.hand_over_to_healthy(now, token, ready)
+                    && !self.hand_over_to_ready(now, token, ready)
+                {
                     self.make_way(now, token, ready);
                 }
             }

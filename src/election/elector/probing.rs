@@ -1,4 +1,5 @@
-//! A member whose probes fail: as the leader it makes way for a healthy one, as a candidate it claims last.
+//! A member whose probes fail: as the leader it makes way for a healthy one, as a candidate it claims last. One whose first
+//! probe has not been answered yet claims after all that are healthy, and before those.
 //!
 //! The leader asks first, while its main loop goes on: where nobody is better, it leads on and says so. Two changes of
 //! leader because of a probe are [`APART`] apart, unless the next one has been healthy for longer than that: what is
@@ -91,21 +92,21 @@ impl Elector {
         let ranks = |n: usize| RANK_DELAY * u32::try_from(n).unwrap_or(u32::MAX);
         match self.probing.health {
             MemberHealth::Failing(_) => FAILING_DELAY + ranks(self.view.members.len() + rank),
-            MemberHealth::Unprobed | MemberHealth::Untried | MemberHealth::Healthy { .. } => ranks(rank),
+            MemberHealth::Untried => ranks(self.view.members.len() + rank),
+            MemberHealth::Unprobed | MemberHealth::Healthy { .. } => ranks(rank),
         }
     }
 
     pub(super) fn on_probed(&mut self, now: Instant, health: MemberHealth) {
-        let was_failing = self.probing.health.failing().is_some();
+        let delay_before = self.claim_delay(0);
         self.probing.health = health;
-        match &mut self.state {
+        match self.state {
             State::Leading { token } => {
-                let token = *token;
                 self.probing.judge(now);
                 self.ask_for_healthy_when_due(now, token);
             }
-            State::Follower { claim_at } if was_failing != self.probing.health.failing().is_some() => {
-                *claim_at = None;
+            State::Follower { .. } if delay_before != self.claim_delay(0) => {
+                self.state = State::Follower { claim_at: None };
                 self.campaign(now);
             }
             _ => {}

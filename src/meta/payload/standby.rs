@@ -22,7 +22,7 @@ use crate::meta::backoff::Backoff;
 use crate::meta::watchdog::Notifications;
 
 /// How long a program that stands by gets to end gently when its node stops; then its guardian kills it.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// One to begin, one to lead, one to end.
 const ORDERS_MAX: usize = 3;
 

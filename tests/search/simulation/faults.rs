@@ -45,6 +45,9 @@ impl World {
             Fault::Compact => self.store.state.compact(),
             Fault::StalePrepare => self.prepare_out_of_turn(),
             Fault::Freeze => self.freeze_or_unfreeze(),
+            Fault::Probe => self.change_health(h),
+            Fault::Readiness => self.cool_down(h),
+            Fault::Priority => self.change_priority(h),
         }
         let next = self.plan.fault_every / 8 + self.dice.below(self.plan.fault_every);
         self.push(next, Event::Fault);
@@ -177,6 +180,7 @@ impl World {
         self.calm = true;
         self.drop_faults();
         self.unfreeze();
+        self.all_are_well();
         self.store.out_until = 0;
         let last = self.hosts.len() - 1;
         self.end(last, None, "the second data dir goes away");

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use metad::clock::Instant;
 use metad::data_dir::Place;
 use metad::driver::DriverHandle;
+use metad::driver::readiness::Readiness;
 use metad::election::elector::Elector;
 use metad::election::elector::State;
 use metad::election::lease::LeaseId;
@@ -27,6 +29,10 @@ pub struct Host {
     pub priority: u16,
     /// What is installed there.
     pub version: &'static str,
+    /// Does it have a probe?
+    pub is_probed: bool,
+    /// Does that fail?
+    pub is_ill: bool,
     /// Its clocks.
     pub clock: Drift,
     /// Where the data dir is.
@@ -55,6 +61,12 @@ pub struct Process {
     pub me: MemberId,
     /// Its driver.
     pub handle: DriverHandle,
+    /// Where it says whether it is warm.
+    pub readiness: Readiness,
+    /// Have its probes run?
+    pub was_probed: bool,
+    /// For how long it has been healthy, as it last said when it was ready.
+    pub said_healthy_for: Option<Duration>,
     /// What it has told its guardians.
     pub told: Arc<Mutex<GuardianRules>>,
     /// The deadlines, which its switch and its guardian share.
@@ -96,6 +108,8 @@ pub struct Seen {
 pub struct MainLoop {
     /// Its tenure.
     pub token: Token,
+    /// When it was ordered, in real time.
+    pub ordered_at: u64,
     /// Did it act, or may it have?
     pub begun: bool,
     /// Has it completely ended?

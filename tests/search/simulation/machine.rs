@@ -243,13 +243,17 @@ impl World {
     /// A candidate is asked whether it would take this tenure over, and answers as over gRPC.
     pub fn ask_to_prepare(&mut self, h: usize, token: Token) -> Option<Prepared> {
         let now = self.clock(h);
-        let p: &Process = self.hosts[h].process.as_ref()?;
+        let is_probed = self.hosts[h].is_probed;
+        let p: &mut Process = self.hosts[h].process.as_mut()?;
         // Its queue may be full.
         let is_ready = matches!(p.handle.prepare(token.get(), now, || true), Ok(None));
         let (uuid, incarnation, sees) = (p.me.uuid, p.me.incarnation, p.shown.1);
+        let is_untried = is_probed && !p.was_probed;
+        let healthy_for = p.handle.status().health.healthy_for(now);
         if is_ready {
-            self.moment.push(Happened::SaidReady { h, token, sees });
+            p.said_healthy_for = Some(healthy_for);
+            self.moment.push(Happened::SaidReady { h, token, sees, is_untried });
         }
-        Some(Prepared { uuid, incarnation, is_ready, healthy_for: Duration::MAX })
+        Some(Prepared { uuid, incarnation, is_ready, healthy_for })
     }
 }

@@ -254,7 +254,7 @@ impl World {
                 }
                 (What::Claim(nonce), From::Process(h, pid)) => {
                     self.tally.count("claims won");
-                    self.moment.push(Happened::ClaimLanded { h, pid, nonce: *nonce });
+                    self.moment.push(Happened::ClaimLanded { h, pid, nonce: *nonce, was_frozen });
                 }
                 _ => {}
             }

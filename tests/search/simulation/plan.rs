@@ -47,9 +47,15 @@ pub enum Fault {
     StalePrepare,
     /// The operator freezes the election, or unfreezes it.
     Freeze,
+    /// A member's probe begins to fail, or succeeds again.
+    Probe,
+    /// A member becomes unable to lead for a while.
+    Readiness,
+    /// The operator gives a member another priority.
+    Priority,
 }
 
-const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 21] = [
     Fault::Pause,
     Fault::Cut,
     Fault::Outage,
@@ -68,6 +74,9 @@ const FAULTS: [Fault; 18] = [
     Fault::Compact,
     Fault::StalePrepare,
     Fault::Freeze,
+    Fault::Probe,
+    Fault::Readiness,
+    Fault::Priority,
 ];
 
 /// One seed's world.
@@ -109,6 +118,10 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// As in the configuration.
     pub failback_delay: Option<Duration>,
+    /// Members that are probed, in per cent.
+    pub probed: u64,
+    /// How long a new process may take to be warm, in nanoseconds; 0: it is at once.
+    pub warm_up: u64,
     /// Are messages in flight lost when the faults stop? (Then the bound of the liveness phase is tight.)
     pub drop_in_flight: bool,
 }
@@ -131,6 +144,11 @@ impl Plan {
         if faults.is_empty() {
             faults.push(FAULTS[dice.below(FAULTS.len() as u64) as usize]);
         }
+        // What a change because of a probe leads to is seen only where little else changes the leader.
+        let ailing = !failback && dice.percent(5);
+        if ailing {
+            faults = vec![Fault::Probe];
+        }
         // Long enough for a leader to make way, and calm enough for it to get there.
         let (safety, calmer) = if failback { (450 * SEC, 20) } else { ((12 * ttl).clamp(30, 90) * SEC, 1) };
         Self {
@@ -152,6 +170,8 @@ impl Plan {
             start_timeout: Duration::from_millis([200, 1_000, 10_000][dice.below(3) as usize]),
             stop_timeout: Duration::from_millis(500 + dice.below(4_000)),
             failback_delay: failback.then(|| Duration::from_secs(5)),
+            probed: if ailing { 60 } else { [0, 50, 100][dice.below(3) as usize] },
+            warm_up: [0, 0, ttl * SEC][dice.below(3) as usize],
             drop_in_flight: dice.percent(50),
         }
     }
@@ -172,8 +192,15 @@ impl Plan {
             start_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(10),
             failback_delay: None,
+            probed: 0,
+            warm_up: 0,
             ..Self::draw(dice)
         }
+    }
+
+    /// Does an operator change priorities?
+    pub fn changes_priorities(&self) -> bool {
+        self.faults.contains(&Fault::Priority)
     }
 
     /// The time to live in nanoseconds.

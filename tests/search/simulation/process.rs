@@ -38,6 +38,8 @@ use crate::simulation::world::{Event, Sim, Violation, World};
 
 /// How long the store may be away when a process starts.
 const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// No main loop says here that it is warming up.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(600);
 /// From the decision to end until the kernel ends the process.
 const EXIT_MAX: u64 = 2 * SEC;
 /// More steps without any time passing than any honest seed needs: something spins.
@@ -188,6 +190,7 @@ impl Player {
         let keeper = Keeper { sim: self.sim.clone(), h, pid, told: told.clone() };
         let me = MemberId { uuid: data_dir.uuid(), incarnation: data_dir.incarnation(), node: String::new() };
         let parts = self.parts(&machine, data_dir, keeper);
+        let readiness = parts.readiness.clone();
         let me = MemberId { node: parts.registration.member.node.clone(), ..me };
         let (driver, handle) = driver::prepare(parts, Arc::new(machine.clone()));
         let (sim, horizon) = (self.sim.clone(), machine.horizon.clone());
@@ -207,6 +210,9 @@ impl Player {
             pid,
             me,
             handle,
+            readiness,
+            was_probed: false,
+            said_healthy_for: None,
             told,
             horizon,
             paused: false,
@@ -221,6 +227,7 @@ impl Player {
             lost_claim: None,
             checked: None,
         });
+        world.begin_to_be_well(h, pid);
     }
 
     fn parts(&self, machine: &Machine, data_dir: DataDir, keeper: Keeper) -> DriverParts {
@@ -230,6 +237,7 @@ impl Player {
         let (sim, h, pid) = (self.sim.clone(), machine.h, machine.pid);
         DriverParts {
             readiness: Readiness::default(),
+            health: world.health_at_start(machine.h),
             store: shared.clone(),
             main_store: shared.clone(),
             places: shared.clone(),
@@ -240,6 +248,7 @@ impl Player {
             timeouts: Timeouts {
                 stop: plan.stop_timeout,
                 start: plan.start_timeout,
+                warm_up: WARM_UP_TIMEOUT,
                 main_loop: Some(WATCHDOG_TIMEOUT),
                 failback_delay: plan.failback_delay,
                 store: STORE_TIMEOUT,

@@ -73,10 +73,13 @@ impl Observer for Watching {
         }
     }
 
-    fn asks(&mut self, _moment: Moment<'_>, action: &Action) {
+    fn asks(&mut self, moment: Moment<'_>, action: &Action) {
         let Machine { sim, h, pid, .. } = &self.0;
         let (h, pid, mut world) = (*h, *pid, sim.lock());
         world.trace(|| format!("n{h}#{pid} {action:?}"));
+        if let Action::StopMainLoop(token, reason) = action {
+            world.leader_stops(h, *token, *reason, moment.elector);
+        }
         let unsure = world.process(h, pid).and_then(|p| p.unsure).is_some();
         match action {
             Action::HandOver { token, .. } | Action::Release(token) => {
@@ -90,10 +93,15 @@ impl Observer for Watching {
                 Reason::Fenced => "stopped: fenced",
                 Reason::StoreChanged => "stopped: store_changed",
                 Reason::GuardianLost => "stopped: guardian_lost",
+                Reason::ProbeFailed => "stopped: probe_failed",
                 _ => "stopped: as planned",
             }),
             Action::AbortMainLoop => world.tally.count("main loops aborted"),
             Action::EndProcess(_) => world.tally.count("main loops ended with their process"),
+            Action::Report(Transition::LeadsOn(_, why)) if why.contains("5 minutes") => {
+                world.tally.count("leads on, so soon after another change");
+            }
+            Action::Report(Transition::LeadsOn(..)) => world.tally.count("leads on, nobody is better"),
             Action::Report(Transition::Rejoining) => world.tally.count("rejoins"),
             Action::Report(Transition::Won(_)) if unsure => world.tally.count("claims unknown, then won"),
             Action::Report(Transition::ClaimLost) => world.tally.count("claims lost"),
@@ -106,10 +114,10 @@ impl Observer for Watching {
 impl crate::simulation::world::World {
     /// The order to start a main loop.
     fn order_main_loop(&mut self, h: usize, pid: u32, token: Token) {
-        let is_program = self.plan.programs;
+        let (is_program, ordered_at) = (self.plan.programs, self.now);
         let Some(p) = self.process(h, pid) else { return };
         let (revision, record) = p.shown;
-        let fresh = MainLoop { token, begun: false, ended: false, is_program };
+        let fresh = MainLoop { token, ordered_at, begun: false, ended: false, is_program };
         let is_second = p.main_loop.replace(fresh).is_some();
         if revision >= token.revision() && record != Some(token) {
             self.moment.push(Happened::StartedAgainstNews { h, token });

@@ -55,6 +55,10 @@ pub enum Event {
     Restore,
     /// Something that an operator has written arrives once more.
     LateCopy(Box<Txn>),
+    /// The first run of a process's probes has ended.
+    Probed(usize, u32),
+    /// A process is warm.
+    Warm(usize, u32),
     /// Something breaks.
     Fault,
 }
@@ -183,6 +187,8 @@ impl World {
             second,
             priority,
             version: "1",
+            is_probed: self.dice.percent(self.plan.probed),
+            is_ill: false,
             clock: Drift::draw(&self.dice),
             place,
             files: BTreeMap::new(),
@@ -242,6 +248,16 @@ impl World {
             Event::Doom(lease) => self.doom(lease),
             Event::Restore => self.restore(),
             Event::LateCopy(txn) => self.late_copy(*txn),
+            Event::Probed(h, pid) => {
+                if self.process(h, pid).is_some() {
+                    self.tell_health(h);
+                }
+            }
+            Event::Warm(h, pid) => {
+                if self.process(h, pid).is_some() {
+                    self.say_ready(h);
+                }
+            }
             Event::Fault => self.fault(),
         }
     }

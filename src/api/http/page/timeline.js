@@ -31,7 +31,7 @@ export const REASONS = {
   handed_over: "the record was handed over",
   main_loop_ended: "the main loop ended by itself",
   main_loop_hung: "the main loop sent no heartbeat",
-  start_timeout: "the main loop could not be started in time",
+  start_timeout: "the main loop could not be started in time, or was not warm when another member's was",
   guardian_lost: "the guardian died or did not answer while it supervised the program",
   fuse: "the fuse ended the process at the end of its lease",
   kernel_timer: "the kernel timer killed a process that was stalled at the end of its lease",

@@ -145,6 +145,7 @@ async fn try_ask(
             until_ms,
         }),
         probe: Some(answerer.probe).filter(|measured| !measured.is_empty()),
+        unready: Some(answerer.unready).filter(|why| !why.is_empty()),
         age: Duration::from_millis(answerer.age_ms),
         is_outdated: answerer.is_outdated,
         vacant_for: answer.vacant_for_ms.map(Duration::from_millis),

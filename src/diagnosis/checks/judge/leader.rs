@@ -41,7 +41,15 @@ pub fn exists(facts: &Facts) -> Judgement {
     }
     if let Some((node, token)) = seen.iter().filter_map(|s| s.leader.as_ref()).max_by_key(|(_, token)| *token)
     {
-        return Outcome::new(Status::Pass, format!("{node} leads, token {token}"), limit).made();
+        let leads = format!("{node} leads, token {token}");
+        let cold = |s: &&&Seen| s.node == *node && s.role == LEADS;
+        let Some(why) = seen.iter().find(cold).and_then(|s| s.unready.as_ref()) else {
+            return Outcome::new(Status::Pass, leads, limit).made();
+        };
+        let fix = "there, see the program's log; meta.warm_up_timeout_secs is how long it may take";
+        return Outcome::new(Status::Warn, format!("{leads}, without a main loop: {why}"), limit)
+            .fix(fix)
+            .made();
     }
     // Between two leaders there is none for a moment; a node that was there all the time knows how long it has been.
     let seen_by_others = seen.iter().filter_map(|s| s.vacant_for).max();

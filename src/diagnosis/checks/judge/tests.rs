@@ -82,6 +82,7 @@ fn member(node: &str) -> Registered {
 fn answer(node: &str, leader: Option<(&str, u64)>) -> MemberAnswer {
     let seen = Seen {
         probe: None,
+        unready: None,
         node: node.into(),
         role: if leader.is_some_and(|l| l.0 == node) { "leader".into() } else { "follower".into() },
         leader: leader.map(|(n, t)| (n.to_owned(), t)),
@@ -241,6 +242,13 @@ fn a_member_that_fails_its_probe_is_judged_by_whether_it_leads() {
     assert_judged("LEADER_007", &with_meta(|_| {}), Some(Status::Pass));
     assert_judged("LEADER_007", &fails(1), Some(Status::Warn));
     assert_judged("LEADER_007", &fails(0), Some(Status::Fail));
+}
+
+#[test]
+fn a_member_that_is_not_warm_is_judged_by_whether_it_leads() {
+    let cold = |i: usize| with_meta(|m| seen(m, i).unready = Some("the standby program is not warm".into()));
+    assert_judged("LEADER_001", &cold(0), Some(Status::Warn));
+    assert_judged("LEADER_001", &cold(1), Some(Status::Pass));
 }
 
 #[test]
