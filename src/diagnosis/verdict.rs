@@ -326,7 +326,8 @@ mod tests {
     fn says(place: &str, leader: u64, alarms: Vec<Alarm>) -> Probe {
         let status = MemberStatus { leader, alarms, ..MemberStatus::default() };
         let (status, decided) = (Ok((status, Duration::ZERO)), Ok(Duration::ZERO));
-        Probe { place: place.into(), at: Instant::default(), found: None, status, decided }
+        let (place, at) = (place.into(), Instant::default());
+        Probe { place, at, found: None, status, decided, takes_no_login: false }
     }
 
     fn well(place: &str) -> Probe {

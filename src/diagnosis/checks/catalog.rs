@@ -353,6 +353,11 @@ pub static CHECKS: &[Check] = &[
         .limit("10 MiB and 1000 writes per second")
         .why("large requests and many writes of other clients delay metad's")
         .fix("an etcd of its own for metad"),
+    Check::new(Group::Etcd, "ETCD_022", "etcd-login", judge::etcd::login)
+        .title("etcd asks for the configured login")
+        .limit("authentication is enabled, where `store.etcd.username` is set")
+        .why("an etcd without authentication lets everybody who reaches it change who leads; nodes go on without a login meanwhile")
+        .fix("`etcdctl auth enable`"),
     Check::new(Group::Lease, "LEASE_001", "lease-granted", judge::lease::granted)
         .title("etcd grants the requested lease")
         .limit("what is configured")

@@ -44,6 +44,7 @@ fn endpoint(member: u64) -> EndpointFacts {
             found: None,
             status: Ok((db, Duration::from_millis(1))),
             decided: Ok(Duration::from_millis(1)),
+            takes_no_login: false,
         },
         reads: vec![Duration::from_millis(1); 20],
         page: Err("none".into()),
@@ -142,6 +143,21 @@ fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
             assert_eq!(outcome.status, expected, "{}: {outcome:?}", check.code);
         }
     }
+}
+
+#[test]
+fn a_login_that_etcd_does_not_ask_for_is_judged() {
+    let login = |takes_no_login| Facts {
+        config: facts(&[
+            ("store.etcd.username", "metad"),
+            ("store.etcd.password_file", "/etc/metad/etcd-password"),
+        ])
+        .config,
+        ..with_etcd(|e| e.endpoints[1].probe.takes_no_login = takes_no_login)
+    };
+    assert_judged("ETCD_022", &login(true), Some(Status::Warn));
+    assert_judged("ETCD_022", &login(false), Some(Status::Pass));
+    assert_judged("ETCD_022", &with_etcd(|_| {}), None);
 }
 
 #[test]
