@@ -64,7 +64,13 @@ pub fn disk(facts: &Facts) -> Judgement {
         _ if percent < FREE_PERCENT => Status::Warn,
         _ => Status::Pass,
     };
-    let measured = format!("{} has {} free, {percent:.0} %", h.data_dir, mib(free));
+    let free = mib(free);
+    let measured = match h.data_dir_mode {
+        Some(_) => format!("{} has {free} free, {percent:.0} %", h.data_dir),
+        None => {
+            format!("{} is not there yet; where it would be, {free} are free, {percent:.0} %", h.data_dir)
+        }
+    };
     Outcome::new(status, measured, limit)
         .fix(format!("free space: du -xh --max-depth=1 {}", h.data_dir))
         .reading(percent, "%", FREE_PERCENT)
