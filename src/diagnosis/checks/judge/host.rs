@@ -3,6 +3,7 @@
 use super::super::facts::{Facts, OwnFacts, Syncs};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{above, count, host, list, mib, millis, ms, p99_ms, skip};
+use crate::files::is_open_to_all;
 
 /// So much waiting for the CPU in the last ten seconds is much, in percent.
 const PRESSURE_PERCENT: f64 = 40.0;
@@ -75,6 +76,16 @@ pub fn disk(facts: &Facts) -> Judgement {
         .fix(format!("free space: du -xh --max-depth=1 {}", h.data_dir))
         .reading(percent, "%", FREE_PERCENT)
         .lower_is_worse()
+        .made()
+}
+
+/// Whoever can replace the files of a node can take its place.
+pub fn private(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let Some(mode) = h.data_dir_mode else { return skip(format!("{} is not there", h.data_dir)) };
+    let status = if is_open_to_all(mode) { Status::Warn } else { Status::Pass };
+    Outcome::new(status, format!("{} has mode {mode:03o}", h.data_dir), "not world-writable")
+        .fix(format!("chmod 700 {}", h.data_dir))
         .made()
 }
 

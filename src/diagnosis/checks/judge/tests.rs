@@ -365,6 +365,7 @@ fn a_foreign_candidate_is_found_in_the_store_or_by_the_members() {
 fn what_is_wrong_with_this_machine_is_judged() {
     let host = |change: fn(&mut HostFacts)| {
         let mut host = HostFacts {
+            data_dir_mode: Some(0o700),
             syncs: Syncs::Took(vec![Duration::from_millis(1); 50]),
             disk: Some((50 << 30, 100 << 30)),
             own: Some(OwnFacts { fd_limit: 20_000, watchdog: None }),
@@ -376,9 +377,12 @@ fn what_is_wrong_with_this_machine_is_judged() {
         change(&mut host);
         Facts { host: Some(host), ..facts(&[]) }
     };
-    for code in ["HOST_003", "HOST_004", "HOST_005", "HOST_006", "HOST_007"] {
+    for code in ["HOST_003", "HOST_004", "HOST_005", "HOST_006", "HOST_007", "HOST_008"] {
         assert_judged(code, &host(|_| {}), Some(Status::Pass));
     }
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = Some(0o777)), Some(Status::Warn));
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = Some(0o2770)), Some(Status::Pass)); // a volume of a pod
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = None), None);
     for (code, change, expected) in [
         ("HOST_003", (|h| h.pressure = Some((90.0, 0.0))) as fn(&mut HostFacts), Status::Warn),
         ("HOST_003", |h| h.throttled = Some(30.0), Status::Warn),
