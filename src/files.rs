@@ -14,7 +14,7 @@ const OURS: &str = "identity";
 /// user's to change: whoever can replace the files of a node can take its place.
 ///
 /// # Errors
-/// It cannot be made, or it belongs to somebody else, or everybody may write to it.
+/// It cannot be made, or it or what it holds belongs to somebody else, or everybody may write to it.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent)?;
@@ -31,12 +31,40 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
         )));
     }
     // A folder that holds other things as well keeps its mode: it may be one that others need.
+    let others_write = found.mode() & 0o022 != 0;
     if found.uid() == us && found.mode() & 0o077 != 0 && is_ours_alone(path) {
-        return std::fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIR));
+        std::fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIR))?;
+        // What others could put there until now is not to be believed.
+        return if others_write { only_ours(path, us) } else { Ok(()) };
     }
-    if found.mode() & 0o002 != 0 {
-        return Err(io::Error::other("it is world-writable; choose a folder of its own, or chmod it to 700"));
+    if is_open_to_all(found.mode()) {
+        let folder = path.join("metad");
+        return Err(io::Error::other(format!(
+            "it is world-writable; choose a folder of its own, such as {}, or chmod it to 700",
+            folder.display()
+        )));
     }
+    Ok(())
+}
+
+/// May everybody change what is in a folder of this mode?
+pub fn is_open_to_all(mode: u32) -> bool {
+    mode & 0o002 != 0
+}
+
+fn only_ours(path: &Path, us: u32) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let owner = entry.metadata()?.uid();
+        if owner != us && owner != 0 {
+            return Err(io::Error::other(format!(
+                "others could write to it, and {} in it belongs to user {owner}, who could impersonate this node; delete that, \
+                 or choose another folder",
+                entry.file_name().display()
+            )));
+        }
+    }
+    tracing::warn!("others could write to {}; now only this user may (mode 700)", path.display());
     Ok(())
 }
 
@@ -101,6 +129,27 @@ mod tests {
         std::fs::rename(&file, dir.join(OURS)).unwrap();
         make_private_dir(&dir).unwrap();
         assert_eq!(mode(&dir), 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_others_could_write_to_becomes_private_if_nothing_in_it_is_theirs() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("d");
+        let open_to_all = || std::fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+        make_private_dir(&dir).unwrap();
+        open_to_all();
+        make_private_dir(&dir).unwrap();
+        write(&dir.join(OURS), b"1").unwrap();
+        open_to_all();
+        make_private_dir(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        if std::os::unix::fs::chown(dir.join(OURS), Some(65_534), None).is_err() {
+            return; // only root may; `tests/real/data_dir.rs` is
+        }
+        make_private_dir(&dir).unwrap(); // nobody else could put it there
+        open_to_all();
+        let why = make_private_dir(&dir).unwrap_err().to_string();
+        assert!(why.contains("identity in it belongs to user 65534"), "{why}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{CheckArgs, CheckFormat, DoctorArgs, DoctorFormat};
-use super::{Failure, asking, output, role, settings};
+use super::settings::{self, ClusterSettings};
+use super::{Failure, asking, output, role};
 use crate::api::view::checks::ReportDocument;
 use crate::clock::{Clock, OsClock};
 use crate::diagnosis::checks::background::AT_ONCE;
@@ -33,7 +34,8 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     if args.role {
         return role::print(&args.settings);
     }
-    let (loaded, of_node, target) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
+    let ClusterSettings { loaded, whose, target } =
+        settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let depth = Depth { sample: args.sample, writes: !args.no_write_probe, reads: READS };
     let plan = Plan {
         config: loaded.config,
@@ -47,19 +49,23 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
     };
     plan.check_names().map_err(unknown)?;
     let is_table = args.output == DoctorFormat::Table;
-    if let Some(node) = of_node.filter(|_| is_table) {
-        output::print(&format!("settings of {}\n", plain(&node)))?;
+    if is_table {
+        output::print(&format!("settings of {}\n", plain(&whose)))?;
     }
     let mut printed = Ok(());
-    let report = examine::examine(&plan, Arc::new(OsClock), |group, report| {
+    let mut report = examine::examine(&plan, Arc::new(OsClock), |group, report| {
         if is_table && printed.is_ok() {
             printed = output::print(&render::group(group, report, colours()));
         }
     })
     .await;
     printed?;
+    let left_out = skipped(&report);
+    if !plan.only.is_empty() {
+        report.findings.extend(report.skipped.drain(..).filter_map(not_known));
+    }
     match args.output {
-        DoctorFormat::Table => output::print(&format!("{}{}", skipped(&report), render::summary(&report))),
+        DoctorFormat::Table => output::print(&format!("{left_out}{}", render::summary(&report))),
         DoctorFormat::Json => output::print_json(&ReportDocument::of(&report)),
         DoctorFormat::Markdown => output::print(&render::markdown(&report)),
     }?;
@@ -68,7 +74,8 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<i32, Failure> {
 
 /// `metad check`: what a running node says, and what none says, found out here.
 pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
-    let (loaded, _, target) = settings::load_as_a_node_has(&args.settings, &args.meta).await?;
+    let ClusterSettings { loaded, target, .. } =
+        settings::load_as_a_node_has(&args.settings, &args.meta).await?;
     let mut plan = Plan {
         config: loaded.config,
         warnings: loaded.warnings,
@@ -108,12 +115,7 @@ pub(super) async fn check(args: CheckArgs) -> Result<i32, Failure> {
         CheckFormat::Json => output::print_json(&ReportDocument::of(&report)),
         CheckFormat::Nagios => output::print(&render::nagios(&report)),
     }?;
-    Ok(code_of(&report))
-}
-
-/// Nothing that could be looked at is nothing known.
-fn code_of(report: &Report) -> i32 {
-    if report.findings.is_empty() { 3 } else { report.status().code() }
+    Ok(report.status().code())
 }
 
 /// What was asked for, as far as the first node that answers has found it out, and how long ago that was.
@@ -140,7 +142,7 @@ fn not_known(skipped: Skipped) -> Option<Finding> {
     let outcome = Outcome::new(Status::Unknown, format!("not checked: {}", skipped.why), "an answer");
     Some(Finding::of(
         catalog::find(skipped.code)?,
-        outcome.fix("run metad doctor for details; name a node with --meta"),
+        outcome.fix("name a node that runs with --meta, or the configuration of one with --config"),
     ))
 }
 

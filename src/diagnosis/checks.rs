@@ -233,8 +233,11 @@ impl Finding {
 // === impl Report ===
 
 impl Report {
-    /// How it ended, all in all.
+    /// How it ended, all in all. Nothing that could be looked at is nothing known.
     pub fn status(&self) -> Status {
+        if self.findings.is_empty() {
+            return Status::Unknown;
+        }
         Status::worst(self.findings.iter().map(|f| f.status))
     }
 

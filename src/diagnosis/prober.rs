@@ -128,9 +128,14 @@ impl ProbeRound {
 impl Looking {
     async fn run(mut self, shown: watch::Sender<Arc<ProbeRound>>) {
         let mut said = Verdict::Well;
+        let mut took_no_login = false;
         loop {
             let worry = *self.worry.borrow_and_update();
             let look = self.look().await;
+            let takes_no_login = look.probes.iter().any(|probe| probe.takes_no_login);
+            if takes_no_login != std::mem::replace(&mut took_no_login, takes_no_login) {
+                say_login(takes_no_login);
+            }
             let evidence = look.evidence(&worry, self.ttl);
             shown.send_replace(Arc::new(look));
             let verdict = verdict::judge(&evidence);
@@ -177,6 +182,18 @@ impl Looking {
 pub(super) fn say(telemetry: &Telemetry, verdict: &Verdict) {
     if *verdict != Verdict::Well {
         telemetry.emit(Event::Verdict { verdict: verdict.as_str(), text: verdict.to_string() });
+    }
+}
+
+/// Says that the login is not used, and that it is.
+fn say_login(takes_none: bool) {
+    if takes_none {
+        tracing::warn!(
+            "etcd's authentication is not enabled: this node works without the login of store.etcd.username, and logs in \
+             once etcd asks for it (etcdctl auth enable)"
+        );
+    } else {
+        tracing::info!("etcd's authentication is enabled: this node uses the login of store.etcd.username");
     }
 }
 

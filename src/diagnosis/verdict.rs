@@ -17,6 +17,13 @@ const PEER_HEARS_EVERY_MAX: Duration = Duration::from_secs(30);
 /// What an answer of another node may be off by, besides: rounding, and its way to us.
 const PEER_MARGIN: Duration = Duration::from_millis(300);
 
+/// What is said of a node that reaches nobody.
+const CUT_OFF: &str = "network fault: this node reaches neither etcd nor another meta node; check this node's own link \
+                       first, then its DNS and the way to etcd";
+/// The same where it is for want of a name, and what to do about that.
+const NO_NAMES: &str = "no name of etcd's endpoints resolves on this node";
+const NAMES_FIX: &str = "check this node's DNS (getent hosts NAME), and the names in store.etcd.endpoints";
+
 /// Who is to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,7 +38,9 @@ pub enum Verdict {
     /// This node: it may open no more files, and so no connection to etcd.
     OwnLimits,
     /// The network: this node reaches neither etcd nor the other meta nodes.
-    CutOff,
+    CutOff(Vec<Silent>),
+    /// No name of etcd's endpoints resolves here.
+    Unresolvable(Vec<Silent>),
     /// The network: the other meta nodes reach etcd, this one does not.
     NoWayToEtcd(String),
     /// Some of etcd's members, while the others work.
@@ -181,21 +190,26 @@ fn judge_silence(e: &Evidence, silent: Vec<Silent>) -> Verdict {
     if silent.iter().any(|s| s.finding == Finding::OwnLimits) {
         return Verdict::OwnLimits; // what could not be tried says nothing about anybody else
     }
+    let is_unresolved = |s: &Silent| matches!(s.finding, Finding::Unresolvable(_));
+    let is_anybody_there = e.peers.iter().any(|p| p.age.is_some());
+    // Nothing was tried beyond the name server. Where the other nodes do not answer either, the link may be down as well.
+    if silent.iter().all(is_unresolved) && (is_anybody_there || e.peers.is_empty()) {
+        return Verdict::Unresolvable(silent);
+    }
     // Whoever has heard of etcd since it can have fallen silent for us can reach it.
     let margin = e.hears_every + PEER_MARGIN;
     let sees_etcd = |p: &&Peer| p.age.is_some_and(|age| age + margin < e.silent_for);
     if let Some(peer) = e.peers.iter().find(sees_etcd) {
         return Verdict::NoWayToEtcd(peer.node.clone());
     }
-    let is_anybody_there = e.peers.iter().any(|p| p.age.is_some());
     let peers_hear_every = LeaseTiming::new(e.ttl).candidate_cadence().min(PEER_HEARS_EVERY_MAX);
     if is_anybody_there && e.silent_for < peers_hear_every + margin + PEER_MARGIN {
         return Verdict::TooEarly;
     }
     // Hosts that accept or refuse a connection can be reached, so it is not the network.
-    let is_away = |s: &Silent| matches!(s.finding, Finding::Unreachable(_) | Finding::Unresolvable(_));
+    let is_away = |s: &Silent| is_unresolved(s) || matches!(s.finding, Finding::Unreachable(_));
     let is_cut_off = !is_anybody_there && silent.iter().all(is_away);
-    if is_cut_off { Verdict::CutOff } else { Verdict::EtcdDown(silent) }
+    if is_cut_off { Verdict::CutOff(silent) } else { Verdict::EtcdDown(silent) }
 }
 
 fn silent(probe: &Probe) -> Option<Silent> {
@@ -213,7 +227,8 @@ impl Verdict {
             Verdict::ProcessStopped(_) => "process_stopped",
             Verdict::MachineSuspended(_) => "machine_suspended",
             Verdict::OwnLimits => "own_limits",
-            Verdict::CutOff => "cut_off",
+            Verdict::CutOff(_) => "cut_off",
+            Verdict::Unresolvable(_) => "unresolvable",
             Verdict::NoWayToEtcd(_) => "no_way_to_etcd",
             Verdict::EtcdMember(_) => "etcd_member",
             Verdict::EtcdQuorum(_) => "etcd_quorum",
@@ -249,10 +264,8 @@ impl fmt::Display for Verdict {
                 "this node has reached its limit of open files and cannot connect to etcd; raise that limit \
                  (LimitNOFILE= in the unit, ulimit -n), or node.reserved_descriptors",
             ),
-            Verdict::CutOff => f.write_str(
-                "network fault: this node reaches neither etcd nor another meta node; check this node's own \
-                 link first",
-            ),
+            Verdict::CutOff(silent) => write!(f, "{CUT_OFF}: {}", SilentList(silent)),
+            Verdict::Unresolvable(silent) => write!(f, "{NO_NAMES}: {}; {NAMES_FIX}", SilentList(silent)),
             Verdict::NoWayToEtcd(peer) => write!(
                 f,
                 "network fault: {peer} reaches etcd, this node does not; check the network from here to etcd"
@@ -326,7 +339,8 @@ mod tests {
     fn says(place: &str, leader: u64, alarms: Vec<Alarm>) -> Probe {
         let status = MemberStatus { leader, alarms, ..MemberStatus::default() };
         let (status, decided) = (Ok((status, Duration::ZERO)), Ok(Duration::ZERO));
-        Probe { place: place.into(), at: Instant::default(), found: None, status, decided }
+        let (place, at) = (place.into(), Instant::default());
+        Probe { place, at, found: None, status, decided, takes_no_login: false }
     }
 
     fn well(place: &str) -> Probe {
@@ -367,6 +381,10 @@ mod tests {
 
     fn unreachable() -> Finding {
         Finding::Unreachable("no route to host".into())
+    }
+
+    fn unresolvable() -> Finding {
+        Finding::Unresolvable("no such name".into())
     }
 
     #[track_caller]
@@ -412,7 +430,10 @@ mod tests {
             (seen(all(Finding::Hangs)), "etcd_down"),
             (seen(all(Finding::NothingListens)), "etcd_down"),
             (seen(all(unreachable())), "cut_off"),
-            (seen(all(Finding::Unresolvable("no such name".into()))), "cut_off"),
+            (seen(all(unresolvable())), "unresolvable"),
+            (seen(vec![silent("a", unreachable()), silent("b", unresolvable())]), "cut_off"),
+            (seen(vec![silent("a", Finding::NothingListens), silent("b", unresolvable())]), "etcd_down"),
+            (seen(vec![well("a"), silent("b", unresolvable())]), "etcd_member"),
             (seen(all(Finding::SpeaksTls)), "etcd_down"),
             (seen(all(Finding::OwnLimits)), "own_limits"),
             (seen(vec![silent("a", Finding::NothingListens), silent("b", Finding::OwnLimits)]), "own_limits"),
@@ -434,6 +455,9 @@ mod tests {
             (with(Finding::Hangs, 6_000, vec![peer(Some(5_900))]), "etcd_down"),
             (with(Finding::Hangs, 2_000, vec![peer(Some(1_900))]), "too_early"),
             (with(unreachable(), 6_000, vec![peer(None), peer(None)]), "cut_off"),
+            (with(unresolvable(), 6_000, vec![peer(None)]), "cut_off"),
+            (with(unresolvable(), 6_000, vec![peer(Some(50))]), "unresolvable"),
+            (with(unresolvable(), 6_000, vec![peer(Some(5_900))]), "unresolvable"),
             (with(Finding::Hangs, 6_000, vec![peer(None), peer(None)]), "etcd_down"),
             // A follower hears every 3.3 s: what its leader heard 2 s later was before the outage.
             (follower(with(Finding::Hangs, 8_000, vec![peer(Some(6_000))])), "etcd_down"),
@@ -504,5 +528,10 @@ mod tests {
     fn the_sentence_names_the_member_and_what_it_does() {
         let text = judge(&seen(vec![well("a"), silent("http://b:1", Finding::Hangs), well("c")])).to_string();
         assert!(text.contains("http://b:1 accepts connections but does not answer"), "{text}");
+        for peers in [vec![], vec![peer(None)]] {
+            let text = judge(&Evidence { peers, ..seen(all(unresolvable())) }).to_string();
+            assert!(text.contains("a has a name that does not resolve (no such name)"), "{text}");
+            assert!(text.contains("DNS"), "{text}");
+        }
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Instant;
+use super::horizon::KERNEL_TIMER_AFTER_FUSE;
+use crate::clock::{Instant, millis};
 use crate::election::history::Reason;
 use crate::files;
 
@@ -26,7 +27,7 @@ pub(super) const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ExitReport {
     /// The fuse, the kernel timer, the guardian, or nobody knows.
     pub reason: Reason,
-    /// When that was noticed, by the wall clock.
+    /// When that was noticed, by the wall clock; the end of its lease, if that was earlier.
     pub at_ms: u64,
 }
 
@@ -43,15 +44,16 @@ pub(super) struct Writing(Receiver<()>);
 
 impl ExitReport {
     /// Of a process that has died, seen at this moment: by its fuse, if it left word of it, by us, by its kernel timer,
-    /// if that was due, or in a way that nobody knows.
-    pub(super) fn of(now: Instant, due: Instant, burnt: bool, killed: bool, at_ms: u64) -> Self {
+    /// if that was due, or in a way that nobody knows. `h`: the end of its lease. No main loop runs after it, however long it
+    /// took a guardian that stood still itself to notice.
+    pub(super) fn of(now: Instant, h: Instant, burnt: bool, killed: bool, now_ms: u64) -> Self {
         let reason = match () {
             () if burnt => Reason::Fuse,
             () if killed => Reason::GuardianKill,
-            () if now.reached(due) => Reason::KernelTimer,
+            () if now.reached(h + KERNEL_TIMER_AFTER_FUSE) => Reason::KernelTimer,
             () => Reason::Vanished,
         };
-        Self { reason, at_ms }
+        Self { reason, at_ms: now_ms.saturating_sub(millis(now.since(h))) }
     }
 
     /// Begins to write it into this data dir.
@@ -95,12 +97,21 @@ mod tests {
     #[test]
     fn the_cause_of_death_is_told_by_who_has_killed_and_by_the_clock() {
         let at = Instant::from_millis;
-        let reason = |now, burnt, killed| ExitReport::of(at(now), at(1_020), burnt, killed, 7).reason;
+        let reason = |now, burnt, killed| ExitReport::of(at(now), at(1_000), burnt, killed, 7).reason;
         assert_eq!(reason(1_019, false, false), Reason::Vanished);
         assert_eq!(reason(1_019, true, false), Reason::Fuse);
         assert_eq!(reason(1_020, false, false), Reason::KernelTimer);
         assert_eq!(reason(1_100, false, true), Reason::GuardianKill);
         assert_eq!(reason(1_100, true, true), Reason::Fuse, "it was just ending when we killed it");
+    }
+
+    #[test]
+    fn nobody_led_beyond_the_end_of_its_lease() {
+        let at = Instant::from_millis;
+        let ended = |now| ExitReport::of(at(now), at(1_000), false, false, 50_000 + now).at_ms;
+        assert_eq!(ended(900), 50_900, "when it died");
+        assert_eq!(ended(1_020), 51_000);
+        assert_eq!(ended(301_000), 51_000, "the guardian stood still as well");
     }
 
     #[test]

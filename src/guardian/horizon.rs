@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::clock::Instant;
 
 /// How long after the fuse the kernel timer is due: the fuse's exit code says more.
-const KERNEL_TIMER_AFTER_FUSE: Duration = Duration::from_millis(20);
+pub(super) const KERNEL_TIMER_AFTER_FUSE: Duration = Duration::from_millis(20);
 /// Means: no deadline.
 const NEVER: u64 = u64::MAX;
 

@@ -367,9 +367,9 @@ impl Process {
 
     /// What the main process's next start is told about the death of a leader, and where.
     fn exit_report(&self) -> Option<(ExitReport, PathBuf)> {
-        let due = self.horizon.killed_at().filter(|_| !self.rules.is_dismissed())?;
+        let h = self.horizon.fuse().filter(|_| !self.rules.is_dismissed())?;
         let data_dir = self.config.as_ref()?.node.data_dir.clone();
         let (now, burnt) = (OsClock.now(), self.horizon.is_burnt());
-        Some((ExitReport::of(now, due, burnt, self.killed, wall_clock_ms()), data_dir))
+        Some((ExitReport::of(now, h, burnt, self.killed, wall_clock_ms()), data_dir))
     }
 }

@@ -17,6 +17,7 @@ use crate::driver::observer::{Moment, Observer};
 use crate::election::departure::Departure;
 use crate::election::history::row::{End, Left, Row, SIGN_EVERY_MS, Seen};
 use crate::election::history::{Ending, Reason};
+use crate::election::lease::Lease;
 use crate::election::record::{Freeze, LeaderRecord, Member, Token};
 use crate::election::status::Status;
 use crate::store::Store;
@@ -73,6 +74,8 @@ struct Notes {
     own: Option<Row>,
     /// What we knew when its main loop was told to stop.
     seen: Option<Seen>,
+    /// H: no main loop of ours runs beyond it.
+    holds_until: Option<Instant>,
     /// When its main loop had ended.
     ended_ms: Option<u64>,
 }
@@ -95,11 +98,17 @@ impl Notes {
         self.left.as_ref().map(|(_, at)| millis(now.since(*at)))
     }
 
+    /// An end that is seen now, by the wall clock: at H, if that has passed. A machine that was suspended, or a driver that was
+    /// not given a CPU, sees it later.
+    fn end_ms(&self, now: Instant, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.holds_until.map_or(0, |h| millis(now.since(h))))
+    }
+
     /// Our row, as it ended for this reason.
-    fn closed_row(&self, ending: &Ending) -> Option<Row> {
+    fn closed_row(&self, now: Instant, ending: &Ending) -> Option<Row> {
         let mut row = self.own.clone()?;
         row.close(End {
-            at_ms: self.ended_ms.unwrap_or_else(wall_clock_ms),
+            at_ms: self.ended_ms.unwrap_or_else(|| self.end_ms(now, wall_clock_ms())).max(row.from_ms),
             reason: ending.reason,
             detail: ending.detail.clone(),
             seen: self.seen.clone(),
@@ -252,19 +261,28 @@ impl Observer for Recorder {
         });
     }
 
+    fn handled(&mut self, moment: Moment<'_>, _: Option<&Lease>) {
+        if let Some(lease) = moment.elector.lease() {
+            self.notes.holds_until = Some(lease.holds_until());
+        }
+    }
+
     fn main_loop_ended(&mut self) {
-        self.notes.ended_ms = Some(wall_clock_ms());
+        self.notes.ended_ms = Some(self.notes.end_ms(self.parts.clock.now(), wall_clock_ms()));
     }
 
     fn process_ends(&self, ending: &Ending) -> Option<Box<dyn FnOnce() + Send>> {
-        let (row, file) = (self.notes.closed_row(ending)?, self.parts.file.clone());
+        let now = self.parts.clock.now();
+        let (row, file) = (self.notes.closed_row(now, ending)?, self.parts.file.clone());
         Some(Box::new(move || file.end(&row)))
     }
 
     /// Writes down how our tenure ended, for the next start.
     fn ends(&mut self, ending: &Ending) -> BoxFuture<'static, ()> {
-        self.notes.ended_ms.get_or_insert_with(wall_clock_ms); // the same for the file and the store
-        let (row, file) = (self.notes.closed_row(ending), self.parts.file.clone());
+        let now = self.parts.clock.now();
+        let seen_ms = self.notes.end_ms(now, wall_clock_ms());
+        self.notes.ended_ms.get_or_insert(seen_ms); // the same for the file and the store
+        let (row, file) = (self.notes.closed_row(now, ending), self.parts.file.clone());
         Box::pin(async move {
             let Some(row) = row else { return };
             let written = tokio::task::spawn_blocking(move || file.end(&row));
@@ -274,12 +292,27 @@ impl Observer for Recorder {
 
     /// Tells the history.
     fn leaves(&mut self, ending: &Ending) -> BoxFuture<'static, ()> {
-        let (row, writer, store) =
-            (self.notes.closed_row(ending), self.writer.clone(), self.parts.store.clone());
+        let row = self.notes.closed_row(self.parts.clock.now(), ending);
+        let (writer, store) = (self.writer.clone(), self.parts.store.clone());
         Box::pin(async move {
             if let Some(row) = row {
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, writer.close(store.as_ref(), &row)).await;
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_seen_after_h_was_at_h() {
+        let at = Instant::from_millis;
+        let mut notes = Notes::default();
+        assert_eq!(notes.end_ms(at(9_000), 50_000), 50_000, "no lease yet");
+        notes.holds_until = Some(at(10_000));
+        assert_eq!(notes.end_ms(at(9_000), 50_000), 50_000);
+        assert_eq!(notes.end_ms(at(610_000), 651_000), 51_000, "the machine was suspended");
     }
 }

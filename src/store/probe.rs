@@ -21,6 +21,8 @@ pub struct Probe {
     pub status: Result<(MemberStatus, Duration), String>,
     /// How long it took to answer a question that needs a quorum; or why it did not.
     pub decided: Result<Duration, StoreError>,
+    /// A login is configured, and its authentication is not enabled.
+    pub takes_no_login: bool,
 }
 
 /// What is wrong with an endpoint.

@@ -387,22 +387,26 @@ impl Event {
             Event::Frozen { .. } | Event::Unfrozen | Event::FreezeOver { .. } => log_freeze(event, self),
             Event::MemberJoined { member, address } => info!(event, %member, %address, "member joined"),
             Event::MemberLeft { member } => info!(event, %member, "member left"),
-            Event::LeadershipWon { token } => info!(event, %token, "leadership won"),
+            Event::LeadershipWon { token } => info!(event, token = token.get(), "leadership won"),
             Event::WriteFenced { token } => {
-                warn!(event, %token, "a write was refused: another member leads, and nothing was written")
+                warn!(event, token = token.get(), "a write was refused, and not made: another member leads")
             }
             Event::ClaimLost => info!(event, "claim lost: another member was faster"),
             Event::ClaimRefused { error } => {
                 warn!(event, %error, "the store refuses this node's claim; it cannot lead until that is fixed");
             }
             Event::OutcomeUnknown => warn!(event, "the outcome of a write is unknown; reading back"),
-            Event::MainLoopStarted { token } => info!(event, %token, "became leader, main loop started"),
+            Event::MainLoopStarted { token } => {
+                info!(event, token = token.get(), "became leader, main loop started")
+            }
             Event::ProbeFailing { .. } | Event::ProbeRecovered | Event::LeadsOn { .. } => {
                 self.log_probe(event)
             }
             Event::MainLoopStopping { token, reason } => log_stopping(*token, *reason),
-            Event::MainLoopStopped { token, reason } => info!(event, %token, %reason, "main loop stopped"),
-            Event::LeadershipResigned { token } => info!(event, %token, "leadership given up"),
+            Event::MainLoopStopped { token, reason } => {
+                info!(event, token = token.get(), %reason, "main loop stopped")
+            }
+            Event::LeadershipResigned { token } => info!(event, token = token.get(), "leadership given up"),
             Event::StoreTrouble { what, error } => {
                 warn!(event, what, %error, "requests to the store fail")
             }
@@ -433,7 +437,13 @@ impl Event {
                 tracing::warn!(event, measured, "this node fails its probe: {measured}");
             }
             Event::LeadsOn { token, measured, why } => {
-                tracing::warn!(event, %token, measured, why, "this node fails its probe, and leads on: {why}");
+                tracing::warn!(
+                    event,
+                    token = token.get(),
+                    measured,
+                    why,
+                    "this node fails its probe, and leads on: {why}"
+                );
             }
             _ => tracing::info!(event, "this node passes its probe again"),
         }
@@ -457,16 +467,22 @@ fn log_stopped(event: &str, reason: Reason, detail: &str, code: i32) {
 
 /// The words that operators of such systems know, where they apply.
 fn log_stopping(token: Token, reason: Reason) {
-    let event = "main_loop_stopping";
+    let (event, token) = ("main_loop_stopping", token.get());
     match reason {
         Reason::RenewDeadline | Reason::ClockSuspended => {
-            tracing::error!(event, %token, %reason, "lease timeout: keep alive failed, stopping main loop");
+            tracing::error!(event, token, %reason, "lease timeout: keep alive failed, stopping main loop");
         }
-        Reason::MainLoopEnded => tracing::info!(event, %token, %reason, "the main loop ended on its own"),
-        Reason::ProbeFailed => tracing::error!(event, %token, %reason, "the probe has failed, handing over"),
-        Reason::MainLoopHung => tracing::error!(event, %token, %reason, "the main loop hangs, stopping it"),
-        _ if reason.is_planned() => tracing::info!(event, %token, %reason, "stopping main loop"),
-        _ => tracing::error!(event, %token, %reason, "keep alive failed, stopping main loop"),
+        Reason::MainLoopEnded => {
+            tracing::info!(event, token, %reason, "the main loop ended on its own")
+        }
+        Reason::ProbeFailed => {
+            tracing::error!(event, token, %reason, "the probe has failed, handing over")
+        }
+        Reason::MainLoopHung => {
+            tracing::error!(event, token, %reason, "the main loop hangs, stopping it")
+        }
+        _ if reason.is_planned() => tracing::info!(event, token, %reason, "stopping main loop"),
+        _ => tracing::error!(event, token, %reason, "keep alive failed, stopping main loop"),
     }
 }
 
@@ -489,11 +505,12 @@ impl Ended {
     }
 
     fn log(&self, event: &str) {
-        let Self { token, leader, reason, detail, held_ms, .. } = self;
+        let Self { leader, reason, detail, held_ms, .. } = self;
+        let token = self.token.get();
         if reason.is_planned() {
-            tracing::info!(event, %token, %leader, %reason, held_ms, "leadership of {leader} ended");
+            tracing::info!(event, token, %leader, %reason, held_ms, "leadership of {leader} ended");
         } else {
-            tracing::warn!(event, %token, %leader, %reason, detail, held_ms, "leadership of {leader} ended unplanned");
+            tracing::warn!(event, token, %leader, %reason, detail, held_ms, "leadership of {leader} ended unplanned");
         }
     }
 }
@@ -568,3 +585,6 @@ fn log_freeze(kind: &str, event: &Event) {
         _ => info!(target: TARGET, event = kind, "the election is not frozen any more"),
     }
 }
+
+#[cfg(test)]
+mod tests;

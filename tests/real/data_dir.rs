@@ -64,6 +64,36 @@ fn a_link_in_the_data_dir_is_not_followed_and_a_folder_of_everybody_is_refused()
 }
 
 #[test]
+fn a_folder_that_others_could_write_to_is_made_private_or_refused() {
+    if sudo::runs(a_folder_that_others_could_write_to_is_made_private_or_refused, "another user's file") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("data");
+    let open_to_all = || {
+        std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o777)).expect("ours");
+    };
+    std::fs::create_dir(&data_dir).expect("a folder");
+    open_to_all();
+    let node = NodeBuilder::new("n1").data_dir(&data_dir);
+    let first = leading(&node);
+    assert!(first.messages().contains("others could write to"), "{}", first.report());
+    assert_eq!(mode(&data_dir), 0o700);
+    // Somebody opens it while the node runs.
+    open_to_all();
+    let asked = ["check", "data-dir-private", "--data-dir", data_dir.to_str().expect("UTF-8")];
+    let (code, said, _) = spawn::metad(&asked, PATIENCE);
+    assert!(code == 1 && said.contains("mode 777"), "{code} {said}");
+    drop(first);
+    std::os::unix::fs::chown(data_dir.join("state"), Some(65_534), None).expect("we are root");
+    let refused = node.spawn();
+    assert_eq!(refused.wait_exit(PATIENCE), 74, "{}", refused.report());
+    assert!(refused.stderr().contains("state in it belongs to user 65534"), "{}", refused.report());
+    std::os::unix::fs::chown(data_dir.join("state"), Some(0), None).expect("we are root");
+    leading(&node); // twin: the next start goes on
+}
+
+#[test]
 fn a_folder_of_somebody_else_is_refused() {
     if sudo::runs(a_folder_of_somebody_else_is_refused, "another user's folder") {
         return;

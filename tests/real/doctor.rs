@@ -504,6 +504,43 @@ fn what_the_doctor_is_not_told_a_node_tells_it() {
     assert!(disk.contains(node.data_dir().to_str().expect("UTF-8")), "{disk}");
     let other = examine(&["--store", "sqlite"]);
     assert!(of(&other, "findings", "ETCD_001").is_none(), "twin: what is given counts: {other:#}");
+    // With the file of this node what only its unit gives comes from the node; not with another node's.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for (id, is_its_own) in [("n1", true), ("n2", false)] {
+        let endpoint = etcd.endpoint(0);
+        let content = format!("[node]\nid = \"{id}\"\n[store.etcd]\nendpoints = [\"{endpoint}\"]\n");
+        std::fs::write(file.path(), content).expect("written");
+        let report = examine(&["--config", file.path().to_str().expect("UTF-8"), "--only", "HOST_004"]);
+        let disk = of(&report, "findings", "HOST_004").expect("the data dir")["measured"].to_string();
+        assert_eq!(disk.contains(node.data_dir().to_str().expect("UTF-8")), is_its_own, "{id}: {disk}");
+        assert_eq!(disk.contains("not there yet"), !is_its_own, "{id}: {disk}");
+    }
+}
+
+/// No node, no file: who has named a check must not be told that all is well.
+#[test]
+fn what_was_asked_for_by_name_and_could_not_be_looked_at_is_unknown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let asked = |args: &[&str]| {
+        let mut command = spawn::metad_command();
+        command.args(args).args(["--meta", "127.0.0.1:9"]).current_dir(folder.path());
+        let output = spawn::output(command, EXAMINATION);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for code in ["ETCD_001", "LEADER_001", "CLUSTER_001", "LEASE_005", "HOST_008"] {
+        let (exit, said) = asked(&["doctor", "--only", code]);
+        assert_eq!(exit, Some(3), "{code}: {said}");
+        assert!(said.contains(&format!("{code} skipped")) && said.contains("1 unknown"), "{said}");
+        assert!(said.contains("no configuration file is named"), "{said}");
+        assert!(said.contains("no node answers at 127.0.0.1:9"), "{said}");
+        let (exit, json) = asked(&["doctor", "--only", code, "-o", "json"]);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((exit, &json["status"]), (Some(3), &Value::from("unknown")), "{json:#}");
+        assert_eq!(asked(&["check", code]).0, Some(3), "as monitoring is told");
+    }
+    let (exit, said) = asked(&["doctor", "--only", "CONFIG_001"]);
+    assert_eq!(exit, Some(0), "twin: this one needs nobody: {said}");
+    assert!(said.starts_with("settings of this command: "), "{said}");
 }
 
 #[test]

@@ -111,6 +111,20 @@ fn what_is_found_at_an_endpoint_is_told_alike_by_the_start_and_the_doctor() {
     ]);
 }
 
+/// Its verdict, too: the network is not to blame for a name.
+#[test]
+fn a_node_whose_etcd_has_no_name_here_says_so() {
+    let node = NodeBuilder::new("n").env("METAD_STORE__ETCD__ENDPOINTS", "http://no-such-host.invalid:2379");
+    let node = node.env("METAD_STORE__ETCD__START_TIMEOUT_SECS", "3").spawn();
+    assert_eq!(node.wait_exit(PATIENCE), 69, "{}", node.report());
+    let verdict = node.wait_for("verdict", PATIENCE);
+    assert_eq!(verdict.str("verdict"), "unresolvable");
+    for said in ["http://no-such-host.invalid:2379 has a name that does not resolve", "DNS"] {
+        assert!(verdict.str("text").contains(said), "{}", verdict.str("text"));
+    }
+    assert!(!node.messages().contains("network fault"), "{}", node.report());
+}
+
 #[test]
 fn what_is_wrong_with_tls_is_told_alike_too() {
     let secure = EtcdCluster::builder().members(1).tls().start();

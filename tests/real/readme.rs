@@ -16,6 +16,25 @@ fn commands(section: &str) -> Vec<String> {
     blocks.map(str::to_owned).collect()
 }
 
+/// What a newcomer's `sleep 1` is for: a machine that is busy with other tests may need longer than that.
+const UNTIL_ALL_ARE_THERE: &str = "[ $(metad members | grep -c ' m[123] ') = 3 ]";
+const UNTIL_ANOTHER_LEADS: &str =
+    "[ -n \"$(next)\" ] && [ \"$(next)\" != \"$old\" ] && metad history | grep -q vanished";
+
+/// The session's commands, each pause as long as it has to be.
+fn patient(script: &str) -> String {
+    let until = |state: &str| format!("for _ in $(seq 200); do {state} && break; sleep 0.1; done");
+    let (first, rest) = script.split_once("; sleep 1").expect("a pause until all are there");
+    let (second, rest) = rest.split_once("; sleep 1").expect("a pause until another one leads");
+    let (between, kill) = second.rsplit_once('\n').expect("the command that kills");
+    assert!(!rest.contains("sleep") && kill.starts_with("pkill"), "{script}");
+    format!(
+        "next() {{ metad leader | awk 'NR == 2 {{ print $1 }}'; }}\n{first}\n{}{between}\nold=$(next)\n{kill}\n{}{rest}",
+        until(UNTIL_ALL_ARE_THERE),
+        until(UNTIL_ANOTHER_LEADS),
+    )
+}
+
 /// Runs a script in this folder, with our metad in the path, and answers with all that it printed.
 fn run(script: &str, folder: &Path) -> String {
     let program = spawn::metad_program();
@@ -37,7 +56,7 @@ fn session(folder: &Path) -> Vec<(String, String)> {
     let mark = |line: &str| {
         if line.starts_with("metad ") { format!("echo '\u{1}{line}'; {line}\n") } else { format!("{line}\n") }
     };
-    let script: String = blocks.concat().lines().map(mark).collect();
+    let script: String = patient(&blocks.concat()).lines().map(mark).collect();
     // In the folder of this test, not in one that nobody would take away.
     let said = run(&script.replace("cd \"$(mktemp -d)\"", ":"), folder);
     let told = said.split('\u{1}').skip(1).filter_map(|part| part.split_once('\n'));

@@ -147,6 +147,47 @@ fn nodes_without_a_login_say_that_etcd_refuses_them_once_it_asks_for_one() {
     nodes[1].wait_event(is_refused, PATIENCE);
 }
 
+#[test]
+fn authentication_is_turned_on_and_off_under_nodes_that_have_a_login() {
+    let etcd = EtcdCluster::builder().members(1).arg(tokens_of(4)).start();
+    let login = Login::before_auth("first");
+    let mut guarded = Guarded { etcd, login };
+    let mut nodes = pair(|id| guarded.node(id));
+    let warnings = |n: &Node| n.messages().matches("this node works without the login").count();
+    wait_until("they warn", PATIENCE, || nodes.iter().all(|n| warnings(n) == 1));
+    assert_eq!(checked_login(&guarded), (1, 1), "a warning, by monitoring's exit code and in the JSON");
+    let logins = guarded.logins();
+    guarded.etcd.enable_auth(USER, "first");
+    assert_keeps(&nodes, Duration::from_secs(LEASE_SECS * 2));
+    assert!(guarded.logins() > logins + 1, "twin: both have logged in");
+    assert_eq!(checked_login(&guarded), (0, 0));
+    guarded.etcd.etcdctl_ok(&["auth", "disable"]);
+    assert_keeps(&nodes, Duration::from_secs(LEASE_SECS * 2));
+    guarded.etcd.etcdctl_ok(&["auth", "enable"]);
+    assert_keeps(&nodes, Duration::from_secs(LEASE_SECS));
+    assert_eq!(nodes.iter().map(warnings).collect::<Vec<_>>(), [1, 1], "once");
+    // The old tokens are gone, and what writes logs in as well: a hand-over, a guardian, a start.
+    nodes.push(guarded.node("c").spawn());
+    nodes[2].wait_for("joined", PATIENCE);
+    nodes[0].kill();
+    nodes.remove(0);
+    wait_until("another one leads", PATIENCE, || nodes.iter().any(|n| n.has_event("main_loop_started")));
+    guarded.login = Login::before_auth("wrong");
+    assert_eq!(guarded.node("d").spawn().wait_exit(PATIENCE), 77, "twin: now the password counts");
+}
+
+/// What `metad check etcd-login` says: its exit code, and 0 for a pass, 1 for a warning.
+fn checked_login(guarded: &Guarded) -> (i32, usize) {
+    let mut command = spawn::metad_command();
+    command.args(["doctor", "--only", "etcd-login", "-o", "json", "--meta", "127.0.0.1:9"]);
+    command.args(["--etcd-endpoints", &guarded.etcd.endpoints().join(",")]);
+    command.env("METAD_STORE__ETCD__USERNAME", USER);
+    command.env("METAD_STORE__ETCD__PASSWORD_FILE", &guarded.login.file);
+    let output = spawn::output(command, PATIENCE);
+    let text = String::from_utf8(output.stdout).expect("text");
+    (output.status.code().expect("an exit code"), text.matches("\"warn\"").count())
+}
+
 // --- tokens ----------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -34,6 +34,11 @@ impl Login {
         Self::with_file(password)
     }
 
+    /// What nodes need later: etcd asks for no login yet.
+    pub fn before_auth(password: &str) -> Self {
+        Self::with_file(password)
+    }
+
     fn with_file(password: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("password");

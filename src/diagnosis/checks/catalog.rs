@@ -152,6 +152,11 @@ pub static CHECKS: &[Check] = &[
         .limit("`checks.fsync_p99_ms`; fail: a network file system")
         .why("each start waits for it; on a network file system two nodes could share a data dir")
         .fix("`node.data_dir` on a local disk"),
+    Check::new(Group::Host, "HOST_008", "data-dir-private", judge::host::private)
+        .title("only the node's user may change the data dir")
+        .limit("not world-writable")
+        .why("whoever can replace the files of a node can take its place; a start makes a data dir private")
+        .fix("`chmod 700`"),
     Check::new(Group::Host, "HOST_007", "file-descriptors", judge::host::files)
         .title("the limit of open files is high enough")
         .limit("4096 (fail: 1024)")
@@ -356,6 +361,11 @@ pub static CHECKS: &[Check] = &[
         .limit("10 MiB and 1000 writes per second")
         .why("large requests and many writes of other clients delay metad's")
         .fix("an etcd of its own for metad"),
+    Check::new(Group::Etcd, "ETCD_022", "etcd-login", judge::etcd::login)
+        .title("etcd asks for the configured login")
+        .limit("authentication is enabled, where `store.etcd.username` is set")
+        .why("an etcd without authentication lets everybody who reaches it change who leads; nodes go on without a login meanwhile")
+        .fix("`etcdctl auth enable`"),
     Check::new(Group::Lease, "LEASE_001", "lease-granted", judge::lease::granted)
         .title("etcd grants the requested lease")
         .limit("what is configured")

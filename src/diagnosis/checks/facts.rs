@@ -171,6 +171,8 @@ pub struct Burden {
 pub struct HostFacts {
     /// Where the data dir is, or would be.
     pub data_dir: String,
+    /// Its mode; `None`: it is not there, or cannot be looked at.
+    pub data_dir_mode: Option<u32>,
     /// How long syncing to its disk took.
     pub syncs: Syncs,
     /// Is it on a network file system?

@@ -28,10 +28,6 @@ pub(super) fn status_error(status: &tonic::Status) -> StoreError {
         Code::InvalidArgument if message.contains("user") || message.contains("password") => {
             Some(Refusal::Denied)
         }
-        // Login for an etcd that asks for none. The words are etcd's.
-        Code::FailedPrecondition if message.contains("authentication is not enabled") => {
-            Some(Refusal::Denied)
-        }
         Code::InvalidArgument if message.contains("duplicate key") => Some(Refusal::Invalid),
         Code::OutOfRange if message.contains("compacted") => Some(Refusal::Compacted),
         Code::Unimplemented => Some(Refusal::NotAStore),
@@ -95,7 +91,18 @@ pub(super) fn wants_a_new_login(e: &StoreError) -> bool {
         StoreError::Refused(Refusal::Denied, why) => why,
         StoreError::Refused(..) => return false,
     };
+    is_of_login(why)
+}
+
+/// Do these words, of an error or of a watch that was cancelled, say that there is no token, or an old one?
+pub(super) fn is_of_login(why: &str) -> bool {
     why.contains("invalid auth token") || why.contains("user name is empty")
+}
+
+/// Is this the answer to a login at an etcd whose authentication is not enabled? The words are etcd's.
+pub(super) fn takes_no_login(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::FailedPrecondition
+        && status.message().contains("authentication is not enabled")
 }
 
 /// What an error says, without whether it is a refusal.

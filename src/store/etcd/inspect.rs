@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::election::lease::LeaseId;
 use crate::election::record::Revision;
 use crate::store::probe::{MemberStatus, Probe};
-use crate::store::{Refusal, Request, StoreError, Txn};
+use crate::store::{Op, Refusal, Request, StoreError, Txn};
 
 /// A login that nothing was answered under for so long may have ended.
 const LOGIN_IDLE: Duration = Duration::from_secs(2);
@@ -218,8 +218,9 @@ impl Inspector {
     /// A connection, made if there is none. Nothing is sent yet, but for what a login takes.
     async fn connection(&self) -> Result<Connection, String> {
         if self.member.is_login_idle(self.clock.now(), LOGIN_IDLE) {
-            // The token may be none any more: this question gets another one then.
-            let question = Request::Txn(Txn::default());
+            // The token may be none any more, or one be needed now: this question gets another one then. It reads a key, because
+            // one that touches none is answered without a login.
+            let question = Request::Txn(Txn::read(vec![Op::Get("/metad/".to_owned())]));
             let asked = self.member.call(self.clock.as_ref(), &question);
             let _ = tokio::time::timeout(self.timeout, asked).await; // whatever is wrong, the real question says it
         }

@@ -4,6 +4,9 @@
 //! token outlives its connection. It ends when etcd says so (`invalid auth token`): a member was started again, a
 //! password was changed, or its time is over. etcd does not tell that time, but shows it: the next token is renewed
 //! in the background before it has passed, and requests go on under the old one meanwhile.
+//!
+//! An etcd whose authentication is not enabled takes no login. Its requests then carry no token, until one is refused for
+//! that: so authentication can be turned on, and off again, under nodes that run.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +15,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
-use super::error::status_error;
+use super::error::{status_error, takes_no_login};
 use crate::clock::Instant;
 use crate::proto::etcd::AuthenticateRequest;
 use crate::proto::etcd::auth_client::AuthClient;
@@ -52,6 +55,8 @@ pub(super) struct Session {
 #[derive(Default)]
 struct State {
     token: Option<Token>,
+    /// When etcd, whose authentication is not enabled, was last heard under no token.
+    open: Option<Instant>,
     /// How long tokens last, as far as etcd has shown.
     lasts: Option<Duration>,
     /// The password of the last token that etcd refused, and how long that one had lasted.
@@ -160,7 +165,7 @@ impl Session {
 
     async fn log_in_if_needed(self: Arc<Self>, channel: Channel, now: Instant) -> Result<(), StoreError> {
         let _one = self.logging_in.lock().await;
-        if self.state().token.is_some() {
+        if !matches!(self.standing(now), Standing::Missing) {
             return Ok(()); // somebody was faster
         }
         self.log_in(channel, now).await
@@ -177,14 +182,24 @@ impl Session {
 
     /// A request was answered under our token.
     pub(super) fn worked(&self, now: Instant) {
-        if let Some(token) = &mut self.state().token {
+        let mut state = self.state();
+        if let Some(open) = &mut state.open {
+            *open = now;
+        }
+        if let Some(token) = &mut state.token {
             token.used = now;
         }
     }
 
-    /// The token of a request that left at `asked` is none any more.
+    /// Does etcd take no login?
+    pub(super) fn is_open(&self) -> bool {
+        self.state().open.is_some()
+    }
+
+    /// The token of a request that left at `asked` is none any more; or it had none, and needs one.
     pub(super) fn refused(&self, asked: Instant) {
         let mut state = self.state();
+        state.open = None;
         // A later login has been there meanwhile.
         let is_newer = |t: &Token| t.began.since(asked) > Duration::ZERO;
         if let Some(token) = state.token.take_if(|t| !is_newer(t)) {
@@ -193,15 +208,18 @@ impl Session {
         }
     }
 
-    /// Has nothing been answered under our token for so long?
+    /// Has nothing been answered under our token, or without one, for so long?
     pub(super) fn is_idle(&self, now: Instant, for_so_long: Duration) -> bool {
-        self.state().token.as_ref().is_some_and(|t| now.since(t.used) > for_so_long)
+        let state = self.state();
+        let used = state.token.as_ref().map(|t| t.used).or(state.open);
+        used.is_some_and(|used| now.since(used) > for_so_long)
     }
 
     fn standing(&self, now: Instant) -> Standing {
         let mut state = self.state();
         let lasts = state.lasts.unwrap_or(Duration::MAX);
         match state.token.as_ref().map(|t| t.lasted(now)) {
+            None if state.open.is_some() => Standing::Good,
             None => Standing::Missing,
             Some(lasted) if lasted >= lasts => {
                 state.token = None;
@@ -222,10 +240,13 @@ impl Session {
         let mut state = self.state();
         match answer {
             Ok(token) => {
-                state.learn(&token.password);
-                state.right = Some(token.password.clone());
+                if let Some(token) = &token {
+                    state.learn(&token.password);
+                    state.right = Some(token.password.clone());
+                }
                 state.failed = None;
-                state.token = Some(token);
+                state.open = token.is_none().then_some(now);
+                state.token = token;
                 Ok(())
             }
             Err(e) => {
@@ -236,8 +257,8 @@ impl Session {
     }
 
     /// The file's password first. While it is changed in the file and at etcd, one after the other, the one that was
-    /// right last may be so still.
-    async fn ask(&self, channel: Channel, now: Instant) -> Result<Token, StoreError> {
+    /// right last may be so still. `None`: etcd takes no login.
+    async fn ask(&self, channel: Channel, now: Instant) -> Result<Option<Token>, StoreError> {
         let password = self.login.password().await;
         let older = self.state().right.clone().filter(|right| *right != password);
         let (password, value) = match self.authenticate(channel.clone(), &password).await {
@@ -250,14 +271,14 @@ impl Session {
             },
             value => (password, value?),
         };
-        Ok(Token { value, password, began: now, used: now })
+        Ok(value.map(|value| Token { value, password, began: now, used: now }))
     }
 
     async fn authenticate(
         &self,
         channel: Channel,
         password: &str,
-    ) -> Result<MetadataValue<Ascii>, StoreError> {
+    ) -> Result<Option<MetadataValue<Ascii>>, StoreError> {
         let request = AuthenticateRequest { name: self.login.user.clone(), password: password.to_owned() };
         let mut client = AuthClient::new(channel);
         let timeout = self.state().timeout();
@@ -267,8 +288,12 @@ impl Session {
             StoreError::Unknown(format!("no answer to a login within {timeout:?}"))
         })?;
         self.state().timeouts = 0;
-        let token = answer.map_err(|s| status_error(&s))?.into_inner().token;
-        token.parse().map_err(|_| StoreError::Refused(Refusal::NotAStore, "an invalid token".into()))
+        let token = match answer {
+            Err(status) if takes_no_login(&status) => return Ok(None),
+            answer => answer.map_err(|s| status_error(&s))?.into_inner().token,
+        };
+        let token = token.parse();
+        token.map(Some).map_err(|_| StoreError::Refused(Refusal::NotAStore, "an invalid token".into()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -333,6 +358,20 @@ mod tests {
             assert!(is_due(&session, at(100_000 + lasts / 2)));
             assert!(matches!(session.standing(at(100_000 + lasts)), Standing::Missing));
         }
+    }
+
+    #[test]
+    fn an_etcd_that_takes_no_login_is_asked_without_a_token_until_it_refuses_that() {
+        let session = session("simple.1");
+        (session.state().token, session.state().open) = (None, Some(at(1_000)));
+        assert!(matches!(session.standing(at(3_600_000)), Standing::Good) && session.is_open());
+        assert!(!session.is_idle(at(3_000), Duration::from_secs(2)));
+        assert!(session.is_idle(at(3_001), Duration::from_secs(2)));
+        session.worked(at(3_001));
+        assert!(!session.is_idle(at(5_001), Duration::from_secs(2)));
+        session.refused(at(5_000));
+        assert!(matches!(session.standing(at(5_000)), Standing::Missing) && !session.is_open());
+        assert_eq!(session.state().lasts, None, "there was no token whose time could be learnt");
     }
 
     #[test]

@@ -181,6 +181,18 @@ impl Member {
         false
     }
 
+    /// Have we a login, and does it take none?
+    pub(super) fn takes_no_login(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.is_open())
+    }
+
+    /// A request that left at `stamp` was refused for want of a login, where no error says so.
+    pub(super) fn needs_login(&self, stamp: Instant) {
+        if let Some(session) = &self.session {
+            session.refused(stamp);
+        }
+    }
+
     /// Has nothing been answered under our login for so long?
     pub(super) fn is_login_idle(&self, now: Instant, for_so_long: Duration) -> bool {
         self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))

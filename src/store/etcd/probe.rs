@@ -48,7 +48,8 @@ impl Member {
         if decided.is_ok() && matches!(status, Err(StoreError::Refused(Refusal::Denied, _))) {
             status = told().await;
         }
-        Probe { place: self.name().to_owned(), at, found: None, status: status.map_err(words), decided }
+        let (place, takes_no_login) = (self.name().to_owned(), self.takes_no_login());
+        Probe { place, at, found: None, status: status.map_err(words), decided, takes_no_login }
     }
 
     /// What it says of itself, and how long that took.

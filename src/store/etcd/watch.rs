@@ -13,9 +13,9 @@ use futures_util::stream::{self, BoxStream};
 
 use super::Shared;
 use super::convert::{key_value, revision};
-use super::error::error;
+use super::error::{error, is_of_login};
 use super::member::Member;
-use crate::clock::{Clock, OsClock};
+use crate::clock::{Clock, Instant, OsClock};
 use crate::election::record::Revision;
 use crate::store::{Change, KeyRange, Refusal, StoreError, WatchBatch};
 
@@ -26,6 +26,7 @@ struct Watching {
     member: Arc<Member>,
     requests: WatchRequestSender,
     responses: WatchResponseStream,
+    opened_at: Instant,
     /// What happened up to here is known already.
     after: Revision,
     seen: Revision,
@@ -52,7 +53,8 @@ pub(super) async fn open(
     let (requests, responses) = stream.split();
     let ask_every = alive_every / 2;
     let shared = shared.clone();
-    let watching = Watching { shared, member, requests, responses, after, seen: after, ask_every };
+    let watching =
+        Watching { shared, member, requests, responses, opened_at: stamp, after, seen: after, ask_every };
     Ok(stream::unfold(Some(watching), |watching| async {
         let mut watching = watching?;
         match watching.next().await {
@@ -86,6 +88,9 @@ impl Watching {
             return Err(StoreError::Refused(Refusal::Compacted, why));
         }
         if response.canceled() {
+            if is_of_login(response.cancel_reason()) {
+                self.member.needs_login(self.opened_at); // the next watch would be refused like this one
+            }
             return Err(StoreError::Unknown(format!(
                 "the watch was cancelled: {}",
                 response.cancel_reason()

@@ -68,6 +68,7 @@ impl HostCollector {
         let throttled = self.throttled();
         HostFacts {
             data_dir: self.data_dir.display().to_string(),
+            data_dir_mode: std::fs::metadata(&self.data_dir).ok().map(|m| m.mode() & 0o7777),
             syncs,
             network_fs: dir.as_deref().and_then(|dir| network_fs::of(dir).ok().flatten()),
             disk: dir.as_deref().and_then(room),

@@ -191,3 +191,26 @@ pub fn one_cluster(facts: &Facts) -> Judgement {
     let cluster = clusters.first().copied().unwrap_or(0);
     Outcome::new(Status::Pass, format!("all are voters of cluster {cluster:x}"), limit).made()
 }
+
+/// An etcd that takes no login lets everybody in.
+pub fn login(facts: &Facts) -> Judgement {
+    let etcd = etcd(facts)?;
+    let limit = "authentication is enabled";
+    let Some(user) = &facts.config.store.etcd.username else { return skip("no login is configured") };
+    let open: Vec<String> =
+        etcd.endpoints.iter().filter(|e| e.probe.takes_no_login).map(|e| e.probe.place.clone()).collect();
+    if !open.is_empty() {
+        let measured = format!(
+            "authentication is not enabled at {}: nodes work without the login of {user:?}, and so does \
+             everybody else who reaches etcd",
+            list(&open)
+        );
+        let fix = "etcdctl auth enable: nodes log in at once (metad doctor --role prints the commands for the user); \
+                   or remove store.etcd.username and password_file";
+        return Outcome::new(Status::Warn, measured, limit).fix(fix).made();
+    }
+    if !etcd.endpoints.iter().any(|e| e.probe.decided.is_ok()) {
+        return skip("no endpoint lets this node in");
+    }
+    Outcome::new(Status::Pass, format!("etcd lets {user:?} in by its login"), limit).made()
+}

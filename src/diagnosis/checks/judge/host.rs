@@ -3,6 +3,7 @@
 use super::super::facts::{Facts, OwnFacts, Syncs};
 use super::super::{Judgement, Outcome, Skip, Status};
 use super::{above, count, host, list, mib, millis, ms, p99_ms, skip};
+use crate::files::is_open_to_all;
 
 /// So much waiting for the CPU in the last ten seconds is much, in percent.
 const PRESSURE_PERCENT: f64 = 40.0;
@@ -64,11 +65,27 @@ pub fn disk(facts: &Facts) -> Judgement {
         _ if percent < FREE_PERCENT => Status::Warn,
         _ => Status::Pass,
     };
-    let measured = format!("{} has {} free, {percent:.0} %", h.data_dir, mib(free));
+    let free = mib(free);
+    let measured = match h.data_dir_mode {
+        Some(_) => format!("{} has {free} free, {percent:.0} %", h.data_dir),
+        None => {
+            format!("{} is not there yet; where it would be, {free} are free, {percent:.0} %", h.data_dir)
+        }
+    };
     Outcome::new(status, measured, limit)
         .fix(format!("free space: du -xh --max-depth=1 {}", h.data_dir))
         .reading(percent, "%", FREE_PERCENT)
         .lower_is_worse()
+        .made()
+}
+
+/// Whoever can replace the files of a node can take its place.
+pub fn private(facts: &Facts) -> Judgement {
+    let h = host(facts)?;
+    let Some(mode) = h.data_dir_mode else { return skip(format!("{} is not there", h.data_dir)) };
+    let status = if is_open_to_all(mode) { Status::Warn } else { Status::Pass };
+    Outcome::new(status, format!("{} has mode {mode:03o}", h.data_dir), "not world-writable")
+        .fix(format!("chmod 700 {}", h.data_dir))
         .made()
 }
 

@@ -44,6 +44,7 @@ fn endpoint(member: u64) -> EndpointFacts {
             found: None,
             status: Ok((db, Duration::from_millis(1))),
             decided: Ok(Duration::from_millis(1)),
+            takes_no_login: false,
         },
         reads: vec![Duration::from_millis(1); 20],
         page: Err("none".into()),
@@ -143,6 +144,21 @@ fn nothing_known_is_nothing_judged_and_all_well_is_all_passed() {
             assert_eq!(outcome.status, expected, "{}: {outcome:?}", check.code);
         }
     }
+}
+
+#[test]
+fn a_login_that_etcd_does_not_ask_for_is_judged() {
+    let login = |takes_no_login| Facts {
+        config: facts(&[
+            ("store.etcd.username", "metad"),
+            ("store.etcd.password_file", "/etc/metad/etcd-password"),
+        ])
+        .config,
+        ..with_etcd(|e| e.endpoints[1].probe.takes_no_login = takes_no_login)
+    };
+    assert_judged("ETCD_022", &login(true), Some(Status::Warn));
+    assert_judged("ETCD_022", &login(false), Some(Status::Pass));
+    assert_judged("ETCD_022", &with_etcd(|_| {}), None);
 }
 
 #[test]
@@ -357,6 +373,7 @@ fn a_foreign_candidate_is_found_in_the_store_or_by_the_members() {
 fn what_is_wrong_with_this_machine_is_judged() {
     let host = |change: fn(&mut HostFacts)| {
         let mut host = HostFacts {
+            data_dir_mode: Some(0o700),
             syncs: Syncs::Took(vec![Duration::from_millis(1); 50]),
             disk: Some((50 << 30, 100 << 30)),
             own: Some(OwnFacts { fd_limit: 20_000, watchdog: None }),
@@ -368,9 +385,12 @@ fn what_is_wrong_with_this_machine_is_judged() {
         change(&mut host);
         Facts { host: Some(host), ..facts(&[]) }
     };
-    for code in ["HOST_003", "HOST_004", "HOST_005", "HOST_006", "HOST_007"] {
+    for code in ["HOST_003", "HOST_004", "HOST_005", "HOST_006", "HOST_007", "HOST_008"] {
         assert_judged(code, &host(|_| {}), Some(Status::Pass));
     }
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = Some(0o777)), Some(Status::Warn));
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = Some(0o2770)), Some(Status::Pass)); // a volume of a pod
+    assert_judged("HOST_008", &host(|h| h.data_dir_mode = None), None);
     for (code, change, expected) in [
         ("HOST_003", (|h| h.pressure = Some((90.0, 0.0))) as fn(&mut HostFacts), Status::Warn),
         ("HOST_003", |h| h.throttled = Some(30.0), Status::Warn),
