@@ -121,10 +121,15 @@ screenshots: ## Take the README's screenshots and its recorded session anew
 	$(CARGO) test --locked --test real -- --ignored --nocapture page::screenshots readme::recording
 
 .PHONY: lint
-lint: ## Check formatting, clippy's warnings and rustdoc's
+lint: ## Check formatting, clippy's warnings, each set of features and rustdoc
 	@$(SETUP) lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@# With less than everything: no feature, the client, what the simulation is built with, and a node of one's own.
+	$(CARGO) clippy --locked --no-default-features --lib --tests -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features client --lib -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features driver --lib --tests -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features node --lib --examples -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
