@@ -16,6 +16,7 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod origin;
 mod print;
 mod suggest;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 #[cfg(test)]
 mod tests_errors;
 mod validate;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use keys::{Fallback, Flag, KEYS, Key, Kind};
-pub use layers::{Origin, Origins, Spot};
+pub use origin::{Origin, Origins, Spot};
 pub use print::reference;
 pub use validate::check_name;
 

@@ -7,8 +7,9 @@ use toml::{Table, Value};
 use super::address::{self, Scheme};
 use super::error::ConfigError;
 use super::keys::{self, Fallback, KEYS, Key, Kind};
-use super::layers::{Origin, Origins, lookup};
-use super::print::value_text;
+use super::layers::lookup;
+use super::origin::{Origin, Origins};
+use super::value::value_text;
 use super::{Config, EtcdConfig, StoreKind};
 
 /// The shortest `meta.main_loop_timeout_secs`, but for 0.
