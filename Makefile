@@ -121,7 +121,7 @@ screenshots: ## Take the README's screenshots and its recorded session anew
 	$(CARGO) test --locked --test real -- --ignored --nocapture page::screenshots readme::recording
 
 .PHONY: lint
-lint: ## Check formatting, clippy's warnings, each set of features and rustdoc
+lint: ## Check formatting, clippy's warnings, each set of features, rustdoc and dependencies
 	@$(SETUP) lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -131,6 +131,8 @@ lint: ## Check formatting, clippy's warnings, each set of features and rustdoc
 	$(CARGO) clippy --locked --no-default-features --features driver --lib --tests -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features node --lib --examples -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
+	@# Without advisories: their list would have to be fetched each time.
+	PATH="$(CURDIR)/target/cargo-deny/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DIST := metad-$(VERSION)-$(shell uname -m)-linux
