@@ -101,6 +101,7 @@ fn the_steps_name_no_more_files_than_they_say() {
         ("To add a check", 3),
         ("To add an RPC", 4),
         ("To add a command", 3),
+        ("To add a store", 6),
     ] {
         let files = files_to_touch(&page, heading);
         assert_eq!(files.len(), count, "{heading}: {files:?}");
