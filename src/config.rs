@@ -16,13 +16,16 @@ mod error;
 mod file;
 mod keys;
 mod layers;
+mod origin;
 mod print;
+mod store_kind;
 mod suggest;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_errors;
 mod validate;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,8 +34,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use keys::{Fallback, Flag, KEYS, Key, Kind};
-pub use layers::{Origin, Origins, Spot};
+pub use origin::{Origin, Origins, Spot};
 pub use print::reference;
+pub use store_kind::StoreKind;
 pub use validate::check_name;
 
 /// Everything that can be configured, with every default filled in. [`KEYS`] has the defaults and the ranges.
@@ -155,16 +159,6 @@ pub struct StoreConfig {
     pub etcd: EtcdConfig,
     /// The SQLite file; read only when `kind` is [`StoreKind::Sqlite`].
     pub sqlite: SqliteConfig,
-}
-
-/// The kinds of store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// An embedded file: elects among the processes of one machine.
-    Sqlite,
-    /// An etcd cluster: elects among machines.
-    Etcd,
 }
 
 /// `[store.etcd]`: how to reach the etcd cluster.
@@ -446,7 +440,7 @@ impl Config {
     /// them. Paths are whole; a secret is a file, whose path is told.
     pub fn told(&self) -> Vec<(&'static str, String)> {
         let table = toml::Table::try_from(self).unwrap_or_default(); // plain values: this does not fail
-        let is_used = |key: &Key| key.path != "store.sqlite.path" || self.store.kind == StoreKind::Sqlite;
+        let is_used = |key: &Key| key.path != "store.sqlite.path" || self.store.file().is_some();
         let is_told = |key: &&Key| is_used(key) && TOLD.iter().any(|section| key.path.starts_with(section));
         let told = |key: &Key| Some((key.path, typed(key, layers::lookup(&table, key.path)?)?));
         KEYS.iter().filter(is_told).filter_map(told).collect()

@@ -21,9 +21,7 @@ use crate::tls::server::ServerTls;
 use access_file::AccessFile;
 
 pub use gate::Gate;
-#[cfg(test)]
-pub(in crate::api) use rules::named;
-pub use rules::{of_call, of_path};
+pub use rules::of_path;
 
 /// How URIs of ours begin.
 const SCHEME: &str = "metad:";

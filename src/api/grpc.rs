@@ -4,21 +4,21 @@
 //! follower's answer says how old its view is.
 
 mod authorize;
-mod barrier;
+pub mod barrier;
 mod checks;
-mod cluster;
+pub mod cluster;
 mod counting;
 mod deadline;
-mod election;
+pub mod election;
 mod health;
-mod history;
+pub mod history;
 mod members;
 mod methods;
 mod own_worker;
 mod refuse;
 pub mod requests;
 mod slow;
-mod state;
+pub mod state;
 mod steering;
 
 use std::future::Future;
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::auth::{self, Gate, Security};
+use crate::api::auth::{Gate, Security};
 use crate::clock::Clock;
 use crate::diagnosis::checks::background::Latest;
 use crate::driver::DriverHandle;
@@ -105,9 +105,14 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let kinds = Kinds { is_probe: |_| false, is_metered: |path| path != STREAM_OF_REPORTS, is_costly };
+    let kinds = Kinds {
+        is_probe: |_| false,
+        is_metered: |path| path != STREAM_OF_REPORTS,
+        is_costly: methods::is_costly,
+    };
     let guard = Guard::new(bounds, parts.clock.clone(), parts.telemetry.clone(), kinds);
-    let authorize = Authorize(Gate::new(auth::of_call, security.access, guard.clone(), parts.clock.clone()));
+    let authorize =
+        Authorize(Gate::new(methods::role_of, security.access, guard.clone(), parts.clock.clone()));
     let counting = Counting { methods: methods(&parts)?, clock: parts.clock.clone() };
     let election = ElectionServiceServer::new(Election::new(parts.clone()));
     let members = MetaMemberServiceServer::new(Members::new(parts.clone()));
@@ -129,12 +134,6 @@ pub async fn serve(
     limits::serve(listener, service, guard, security.tls, stop).await;
     follow.abort();
     Ok(())
-}
-
-/// Whatever shows many things at once.
-fn is_costly(path: &str) -> bool {
-    let method = path.rsplit('/').next().unwrap_or_default();
-    matches!(method, "List" | "Range" | "Watch" | "History" | "Observe" | "Events" | "ServerReflectionInfo")
 }
 
 /// All that is served, health and reflection too.

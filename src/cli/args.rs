@@ -11,7 +11,7 @@ use clap_complete::ArgValueCompleter;
 use super::completions;
 use super::key_flags::KeyFlags;
 use crate::api::auth::AccessRole;
-use crate::api::grpc::requests::FREEZE_SECS_MAX;
+use crate::api::grpc::election::FREEZE_SECS_MAX;
 use crate::clock::parse_duration;
 use crate::election::record::PRIORITY_MAX;
 

@@ -11,7 +11,7 @@ use super::query::CANNOT_ASK;
 use super::{Failure, output, settings, target};
 use crate::client::MemberClient;
 use crate::clock::OsClock;
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::election::exit::Exit;
 use crate::election::lease::LeaseId;
 use crate::election::record::{MemberUuid, View};
@@ -77,8 +77,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Result<i32, Failure> {
 
 /// A file that is not there must not come into being by a look at it.
 async fn open_store(config: &Config) -> Result<Arc<dyn OpenStore>, Failure> {
-    let file = &config.store.sqlite.path;
-    if config.store.kind == StoreKind::Sqlite && !file.exists() {
+    if let Some(file) = config.store.file().filter(|file| !file.exists()) {
         let message = format!(
             "there is no store at {}\nfix: name the store that the node used, with --config, --data-dir or \
              --etcd-endpoints",

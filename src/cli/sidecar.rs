@@ -2,14 +2,13 @@
 
 use super::args::GuardianArgs;
 use super::{Failure, serve, settings};
-use crate::config::StoreKind;
 use crate::election::exit::Exit;
 use crate::guardian::sidecar::{self, CannotServe};
 
 /// Runs until a signal ends it. What it still has to revoke then ends with its lease.
 pub(super) fn guardian(args: &GuardianArgs) -> Result<i32, Failure> {
     let config = settings::load(&args.settings)?.config;
-    if config.store.kind == StoreKind::Sqlite && !config.store.sqlite.path.exists() {
+    if config.store.file().is_some_and(|file| !file.exists()) {
         let message = "metad guardian needs the store of the nodes that it watches\nfix: --etcd-endpoints host:2379,… as they have \
                        them (store.etcd.endpoints)";
         return Err(Failure::new(Exit::Config.code(), message));

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::keys::Key;
-use super::layers::Origin;
+use super::origin::Origin;
 
 /// Why a configuration was refused. Its text has several lines and ends without a newline.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::keys::{self, Key, Kind};
-use super::layers::{Origin, Spot};
+use super::origin::{Origin, Spot};
 use super::suggest;
 
 /// One assignment of the file.

@@ -5,6 +5,7 @@
 //! is generated.
 //! A key that is added to a section's struct must be added here, and the reverse; a test compares the two.
 
+use super::store_kind::StoreKind;
 use crate::election::record::PRIORITY_MAX;
 
 /// One configuration key.
@@ -258,9 +259,9 @@ pub static KEYS: &[Key] = &[
     ),
     Key::new("meta.in_flight_barrier_nums", int(1, 1000), Fallback::Integer(10))
         .help("When this many barriers wait for their workers, no more are sent until one is done."),
-    Key::new("store.kind", Kind::Choice(&["sqlite", "etcd"]), computed(KIND_RULE, "etcd"))
-        .flag("--store", "KIND", "Store, sqlite or etcd; default: etcd if endpoints are set")
-        .help("etcd elects among machines, SQLite among processes of one machine."),
+    Key::new("store.kind", Kind::Choice(StoreKind::NAMES), computed(KIND_RULE, "etcd"))
+        .flag("--store", "KIND", "Store to use; default: etcd if endpoints are set, else sqlite")
+        .help("etcd elects among machines, every other kind among processes of one machine."),
     Key::new("store.etcd.endpoints", Kind::Endpoints, Fallback::EmptyList)
         .flag("--etcd-endpoints", "A,B,C", "etcd client addresses, one per member")
         .help("Every etcd member: metad talks to each one directly, so that one hung member costs nothing."),

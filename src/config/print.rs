@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use toml::{Table, Value};
+use toml::Table;
 
 use super::Config;
 use super::keys::{Fallback, KEYS, Key, SECTIONS};
-use super::layers::{Origins, lookup};
+use super::layers::lookup;
+use super::origin::Origins;
+use super::value::{quote, value_text};
 
 const RENDER_HEAD: &str = "\
 # The effective configuration. It holds no secrets: it names only the file of etcd's password.
@@ -66,31 +68,6 @@ pub(super) fn render(table: &Table, origins: Option<&Origins>) -> String {
 pub(super) fn current(config: &Config, key: &Key) -> Option<String> {
     let table = Table::try_from(config).ok()?;
     lookup(&table, key.path).map(value_text)
-}
-
-/// A value as TOML on one line. (The toml crate may spread a text or a list over several, which leaves no
-/// room for a comment behind it.)
-pub(super) fn value_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => quote(text),
-        Value::Array(items) => format!("[{}]", items.iter().map(value_text).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
-    }
-}
-
-fn quote(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn without_value(key: &Key) -> &'static str {

@@ -7,9 +7,11 @@ use toml::{Table, Value};
 use super::address::{self, Scheme};
 use super::error::ConfigError;
 use super::keys::{self, Fallback, KEYS, Key, Kind};
-use super::layers::{Origin, Origins, lookup};
-use super::print::value_text;
-use super::{Config, EtcdConfig, StoreKind};
+use super::layers::lookup;
+use super::origin::{Origin, Origins};
+use super::store_kind::StoreKind;
+use super::value::value_text;
+use super::{Config, EtcdConfig};
 
 /// The shortest `meta.main_loop_timeout_secs`, but for 0.
 const MAIN_LOOP_TIMEOUT_SECS_MIN: u64 = 5;
@@ -38,7 +40,7 @@ pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     results.extend(rules.timings());
     results.extend(rules.tls());
     results.extend([rules.exposed("rpc.listen_addr"), rules.exposed("http.listen_addr")]);
-    if config.store.kind == StoreKind::Etcd {
+    if config.store.is_etcd() {
         results.extend(rules.etcd(&config.store.etcd));
     }
     results.into_iter().filter_map(Result::err).collect()
@@ -48,16 +50,14 @@ pub(super) fn rules(config: &Config, origins: &Origins) -> Vec<ConfigError> {
 pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
     let mut warnings = Vec::new();
     let etcd = &config.store.etcd;
-    if config.store.kind == StoreKind::Sqlite && !etcd.endpoints.is_empty() {
-        warnings.push(format!(
-            "store.etcd.endpoints ({}) is not used, because store.kind is \"sqlite\" ({})",
-            origins.get("store.etcd.endpoints"),
-            origins.get("store.kind"),
-        ));
-    }
-    let sqlite = origins.get("store.sqlite.path");
-    if config.store.kind == StoreKind::Etcd && *sqlite != Origin::Default {
-        warnings.push(format!("store.sqlite.path ({sqlite}) is not used, because store.kind is \"etcd\""));
+    let kind = config.store.kind;
+    for place in StoreKind::ALL.into_iter().filter(|k| *k != kind).filter_map(|k| k.place(&config.store)) {
+        let origin = origins.get(place);
+        if *origin != Origin::Default {
+            let (kind, why) = (kind.as_str(), origins.get("store.kind"));
+            warnings
+                .push(format!("{place} ({origin}) is not used, because store.kind is \"{kind}\" ({why})"));
+        }
     }
     let urls = etcd.urls();
     if let Some(twice) = (1..urls.len()).find(|i| urls[..*i].contains(&urls[*i])) {
@@ -65,7 +65,7 @@ pub(super) fn warnings(config: &Config, origins: &Origins) -> Vec<String> {
             .push(format!("store.etcd.endpoints names {} twice: name each etcd member once", urls[twice]));
     }
     let plain = urls.iter().any(|url| url.starts_with("http://"));
-    if config.store.kind == StoreKind::Etcd && etcd.username.is_some() && plain {
+    if config.store.is_etcd() && etcd.username.is_some() && plain {
         warnings
             .push("the etcd password travels unencrypted: use https:// in store.etcd.endpoints".to_owned());
     }
@@ -270,11 +270,7 @@ impl Rules<'_> {
     /// Nothing that is waited for may take longer than the lease it is waited under.
     fn timings(&self) -> [Result<(), ConfigError>; 2] {
         let lease_ms = self.config.meta.meta_leader_lease_secs.saturating_mul(1000);
-        let store = &self.config.store;
-        let (wait, wait_ms) = match store.kind {
-            StoreKind::Etcd => ("store.etcd.request_timeout_ms", store.etcd.request_timeout_ms),
-            StoreKind::Sqlite => ("store.sqlite.busy_timeout_ms", store.sqlite.busy_timeout_ms),
-        };
+        let (wait, wait_ms) = self.config.store.timeout();
         let tick_ms = self.config.meta.tick_interval_ms;
         [(wait, wait_ms), ("meta.tick_interval_ms", tick_ms)]
             .map(|(path, ms)| self.at_most(path, ms, lease_ms, "the lease"))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Instant, OsClock};
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::election::lease::LeaseId;
 use crate::store::codec::Keys;
 use crate::store::open::{self, OpenStore};
@@ -122,7 +122,7 @@ async fn serve(config: Config, ordered: oneshot::Receiver<Order>) {
 
 /// Opens the store and uses it from time to time. A file needs no login; it is opened when it is needed.
 async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn OpenStore>>) -> std::convert::Infallible {
-    if config.store.kind == StoreKind::Sqlite {
+    if config.store.file().is_some() {
         return std::future::pending().await;
     }
     let keys = Keys::new(&config.node.cluster, &config.meta.group);

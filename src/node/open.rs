@@ -11,7 +11,6 @@ use crate::election::history::row::Row;
 use crate::journal::tenure_file::TenureFile;
 use crate::protocol::join::Pin;
 use crate::store::open::{OpenError, OpenStore, open_twice};
-use crate::store::sqlite;
 
 /// An open data dir.
 pub(super) struct OpenDataDir {
@@ -57,14 +56,7 @@ pub(super) async fn stores(
     clock: Arc<dyn Clock>,
     pin: Option<Pin>,
 ) -> Result<[Arc<dyn OpenStore>; 2], StartError> {
-    let refused = |e: OpenError| {
-        let exit = if matches!(e, OpenError::Sqlite(sqlite::OpenError::Io { .. })) {
-            Exit::Io
-        } else {
-            Exit::Config
-        };
-        StartError { exit, message: e.to_string() }
-    };
+    let refused = |e: OpenError| StartError { exit: e.exit(), message: e.to_string() };
     let stores = open_twice(config, clock).await.map_err(refused)?;
     if let Some(pin) = pin {
         stores[0].pin(pin.cluster);

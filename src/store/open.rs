@@ -12,6 +12,7 @@ use super::places::{Health, Places};
 use super::sqlite::{self, SqliteStore};
 use crate::clock::Clock;
 use crate::config::{Config, EtcdConfig, StoreKind};
+use crate::election::exit::Exit;
 use crate::election::lease::LeaseTiming;
 
 /// Why a store cannot be opened: what happened, to which value, and what to do.
@@ -44,6 +45,16 @@ pub trait OpenStore: Store + Places + Health {
     fn use_certificates(&self, files: &TlsFiles) -> Result<(), ConnectError> {
         let _ = files;
         Ok(())
+    }
+}
+
+impl OpenError {
+    /// With which code a node ends that cannot open its store.
+    pub fn exit(&self) -> Exit {
+        match self {
+            OpenError::Sqlite(sqlite::OpenError::Io { .. }) => Exit::Io,
+            OpenError::Sqlite(_) | OpenError::Etcd(_) | OpenError::File { .. } => Exit::Config,
+        }
     }
 }
 

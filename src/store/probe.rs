@@ -250,30 +250,3 @@ impl fmt::Display for Finding {
         }
     }
 }
-
-// === impl Alarm ===
-
-impl Alarm {
-    /// One of the errors in a status, if it is an alarm: "memberID:10276657743932975437 alarm:NOSPACE ". One that no
-    /// member has raised names none.
-    #[cfg(feature = "node")]
-    pub(super) fn read(error: &str) -> Option<Self> {
-        let field = |name| error.split_whitespace().find_map(|word| word.strip_prefix(name));
-        let member = field("memberID:").and_then(|id| id.parse().ok()).unwrap_or(0);
-        Some(Self { member, kind: field("alarm:")?.to_owned() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn alarms_are_read_from_the_errors_of_a_status() {
-        let alarm = |kind: &str| Some(Alarm { member: 10_276_657_743_932_975_437, kind: kind.into() });
-        assert_eq!(Alarm::read("memberID:10276657743932975437 alarm:NOSPACE "), alarm("NOSPACE"));
-        assert_eq!(Alarm::read("memberID:10276657743932975437  alarm:CORRUPT"), alarm("CORRUPT"));
-        assert_eq!(Alarm::read("alarm:NOSPACE "), Some(Alarm { member: 0, kind: "NOSPACE".into() }));
-        assert_eq!(Alarm::read("etcdserver: no leader"), None);
-    }
-}

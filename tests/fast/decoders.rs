@@ -8,9 +8,10 @@ mod state_keys;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use metad::proto::metad as proto;
+use metad::proto::DESCRIPTORS;
 use prost::Message;
-use requests::{KINDS, Outcome};
+use prost_types::FileDescriptorSet;
+use requests::{KINDS, Kind, Outcome};
 
 /// How many inputs each test makes; `METAD_DECODERS_INPUTS` makes it more.
 const INPUTS: u64 = 120_000;
@@ -77,80 +78,47 @@ fn inputs() -> u64 {
     std::env::var("METAD_DECODERS_INPUTS").map_or(INPUTS, |text| text.parse().expect("a number"))
 }
 
-/// A request of this kind that makes sense, mostly.
-fn request(kind: u8, random: &mut Random) -> Vec<u8> {
-    let seed = random.bytes();
-    let b = &mut Bytes(&seed);
-    let expected_revision = Some(b.number()).filter(|n| n % 3 > 0);
-    match kind {
-        3 => proto::StepDownRequest { to: b.text(), expected_token: expected_revision }.encode_to_vec(),
-        4 => proto::PrepareRequest { token: b.number() }.encode_to_vec(),
-        5 => {
-            let labels = (0..b.byte() % 18).map(|_| (b.text(), b.text())).collect();
-            let port = u32::try_from(b.number() % 70_000).unwrap_or(0);
-            proto::RegisterRequest { host: b.text(), port, kind: b.text(), labels }.encode_to_vec()
-        }
-        6 => proto::HeartbeatRequest { worker_id: b.number() }.encode_to_vec(),
-        7 => proto::DeregisterRequest { worker_id: b.number() }.encode_to_vec(),
-        10 => proto::BarrierCollected { worker_id: b.number() % 3, epoch: b.number() % 3 }.encode_to_vec(),
-        11 => proto::GetRequest { key: b.text() }.encode_to_vec(),
-        12 => {
-            let limit = u32::try_from(b.number() >> 32).unwrap_or(0);
-            proto::RangeRequest { prefix: b.text(), after: b.text(), limit }.encode_to_vec()
-        }
-        13 => {
-            proto::PutRequest { key: b.text(), value: b.take(50).into(), expected_revision }.encode_to_vec()
-        }
-        14 => proto::DeleteRequest { key: b.text(), expected_revision }.encode_to_vec(),
-        15 => txn(b).encode_to_vec(),
-        16 => proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
-        17 => proto::FreezeRequest { reason: b.text(), for_secs: b.number() % 5_000_000, replace: false }
-            .encode_to_vec(),
-        18 => {
-            let priority = u32::try_from(b.number() % 1_500).unwrap_or(0);
-            proto::SetPriorityRequest { node: b.text(), priority }.encode_to_vec()
-        }
-        _ => vec![],
-    }
-}
-
-fn txn(b: &mut Bytes<'_>) -> proto::TxnRequest {
-    use proto::change::Change::{Delete, Put};
-    let many =
-        |b: &mut Bytes<'_>| if b.byte().is_multiple_of(16) { 95 + b.byte() % 10 } else { b.byte() % 5 };
-    let changes = (0..many(b)).map(|i| match b.byte() % 8 {
-        0 => None,
-        1..3 => Some(Delete(format!("{}{i}", b.text()))),
-        3 => Some(Put(proto::Put { key: b.text(), value: vec![0; usize::from(b.byte()) * 4096] })),
-        _ => Some(Put(proto::Put { key: format!("{}{i}", b.text()), value: b.take(9).into() })),
-    });
-    let changes = changes.map(|change| proto::Change { change }).collect();
-    let expectations = (0..many(b)).map(|_| proto::Expectation { key: b.text(), mod_revision: b.number() });
-    proto::TxnRequest { expectations: expectations.collect(), changes }
-}
-
 #[test]
 fn no_request_panics_and_what_is_accepted_is_within_its_bounds() {
     let mut random = random();
-    let mut seen = vec![[0_u64; 3]; KINDS.into()];
+    let mut seen = KINDS.map(|_| [0_u64; 3]);
     for i in 0..inputs() {
-        let kind = u8::try_from(i % u64::from(KINDS)).expect("few kinds");
-        let mut input = if i % 7 == 0 { random.bytes() } else { request(kind, &mut random) };
+        let kind = usize::try_from(i).unwrap_or(0) % KINDS.len();
+        let mut input = random.bytes();
+        if i % 7 > 0 {
+            input = (KINDS[kind].sample)(&mut Bytes(&input));
+        }
         if i % 3 == 0 {
             random.damage(&mut input);
         }
-        input.insert(0, kind);
+        input.insert(0, u8::try_from(kind).expect("few kinds"));
         let _shown = Shown(&input);
-        seen[usize::from(kind)][requests::check(&input) as usize] += 1;
+        seen[kind][requests::check(&input) as usize] += 1;
     }
     // The twins: each kind was accepted, each that has bounds refused, and some were no messages.
-    for (kind, seen) in seen.iter().enumerate() {
-        let [no_message, refused, accepted] = *seen;
-        assert!(no_message > 0 && accepted > 0, "kind {kind}: {seen:?}");
-        let has_bounds = [5, 10, 11, 12, 13, 14, 15, 16, 17, 18].contains(&kind);
-        assert_eq!(refused > 0, has_bounds, "kind {kind}: {seen:?}");
+    for (Kind { message, has_bounds, .. }, seen) in KINDS.iter().zip(seen) {
+        let [no_message, refused, accepted] = seen;
+        assert!(no_message > 0 && accepted > 0, "{message}: {seen:?}");
+        assert_eq!(refused > 0, *has_bounds, "{message}: {seen:?}");
     }
     assert_eq!(requests::check(&[]), Outcome::NoMessage);
+}
+
+#[test]
+fn each_request_that_holds_something_is_among_the_kinds() {
+    let set = FileDescriptorSet::decode(DESCRIPTORS).expect("a descriptor set");
+    let messages: Vec<_> = set.file.iter().flat_map(|file| &file.message_type).collect();
+    let calls = set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let mut found = 0;
+    for call in calls {
+        let input = call.input_type().rsplit('.').next().unwrap_or_default();
+        let is_empty = messages.iter().any(|message| message.name() == input && message.field.is_empty());
+        if !is_empty {
+            assert!(KINDS.iter().any(|kind| kind.message == input), "{input} is in no row of KINDS");
+            found += 1;
+        }
+    }
+    assert!(found >= KINDS.len() - 1, "rows of KINDS that are no requests");
 }
 
 #[test]

@@ -1,12 +1,6 @@
-//! Which role a request takes. Each method that is served is named here: a test walks them all.
+//! Which role a request over HTTP takes. What a call takes is said beside it, in the protocol files.
 
 use super::AccessRole;
-
-/// What a call takes, by its path `/service/method`; `None`: nothing. Whatever is unknown takes a reader's role, and learns
-/// then that it is unknown.
-pub fn of_call(path: &str) -> Option<AccessRole> {
-    named(path).unwrap_or(Some(AccessRole::Reader))
-}
 
 /// What a request for the page or a document takes; `None`: nothing. The page itself knows nothing: it asks for what it
 /// shows, and for a token if it must. Probes are asked by machines that have none.
@@ -15,47 +9,9 @@ pub fn of_path(path: &str) -> Option<AccessRole> {
     takes_role.then_some(AccessRole::Reader)
 }
 
-/// `None`: this method is not known here.
-pub(in crate::api) fn named(path: &str) -> Option<Option<AccessRole>> {
-    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    Some(match (service, method) {
-        // It says no more than /readyz.
-        ("grpc.health.v1.Health", "Check") => None,
-        // A stream takes a place for as long as it lasts.
-        ("grpc.health.v1.Health", "Watch")
-        | ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo")
-        | ("meta.MetaMemberService", "Members")
-        | ("metad.v1.CheckService", "Checks" | "Clock")
-        | ("metad.v1.ElectionService", "Leader" | "Members" | "Observe" | "History" | "Events")
-        | ("metad.v1.ClusterService", "List" | "Watch") => Some(AccessRole::Reader),
-        ("metad.v1.ClusterService", "Register" | "Heartbeat" | "Deregister")
-        | ("metad.v1.BarrierService", "Stream") => Some(AccessRole::Worker),
-        ("metad.v1.StateService", "Get" | "Range" | "Put" | "Delete" | "Txn" | "Watch") => {
-            Some(AccessRole::Writer)
-        }
-        ("metad.v1.ElectionService", "StepDown" | "Freeze" | "Unfreeze" | "SetPriority") => {
-            Some(AccessRole::Admin)
-        }
-        ("metad.v1.ElectionService", "Prepare") => Some(AccessRole::Member),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_call_takes_what_its_method_takes() {
-        assert_eq!(of_call("/metad.v1.ElectionService/StepDown"), Some(AccessRole::Admin));
-        assert_eq!(of_call("/metad.v1.ElectionService/Prepare"), Some(AccessRole::Member));
-        assert_eq!(of_call("/metad.v1.StateService/Put"), Some(AccessRole::Writer));
-        assert_eq!(of_call("/grpc.health.v1.Health/Check"), None);
-        assert_eq!(of_call("/grpc.health.v1.Health/Watch"), Some(AccessRole::Reader));
-        for unknown in ["/x.Y/Z", "", "/", "x", "/metad.v1.ElectionService/", "//"] {
-            assert_eq!(of_call(unknown), Some(AccessRole::Reader), "{unknown:?}");
-        }
-    }
 
     #[test]
     fn what_tells_nothing_takes_nothing() {

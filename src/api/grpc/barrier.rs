@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{RpcParts, authorize, own_worker, refuse, requests};
+use super::{RpcParts, authorize, own_worker, refuse};
 use crate::meta::barrier::DropReason;
 use crate::meta::request_queue::{Cut, Feed, QueueError, Request as Asked, RequestQueue, Told};
 use crate::meta::workers::WorkerId;
@@ -65,7 +65,7 @@ impl BarrierService for Barriers {
         };
         let unnamed = || Status::invalid_argument("the first message must name the worker");
         let first = first.map_err(|_| silent())??.ok_or_else(unnamed)?;
-        let worker = requests::hello(first)?;
+        let worker = checked_hello(first)?;
         own_worker::check_id(&self.parts, &caller, worker).await?;
         let requests = self.parts.requests.clone();
         let feed = requests.ask(|reply| Asked::OpenStream(worker, reply)).await;
@@ -91,7 +91,7 @@ impl Theirs {
         let Self { worker, stream, .. } = self;
         let why = loop {
             let epoch = match reports.message().await {
-                Ok(Some(report)) => requests::report(worker, report),
+                Ok(Some(report)) => checked_report(worker, report),
                 Ok(None) => break Cut::Ended,
                 Err(status) => Err(status.message().to_owned()),
             };
@@ -158,4 +158,44 @@ fn event(told: Told) -> BarrierEvent {
         Told::SetAside { failures } => Event::SetAside(proto::SetAside { failures }),
     };
     BarrierEvent { event: Some(event) }
+}
+
+/// The worker whose stream begins with this message.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_hello(first: BarrierCollected) -> Result<WorkerId, Status> {
+    let BarrierCollected { worker_id, epoch } = first;
+    if epoch != 0 {
+        let why = format!("the first message only names the worker: its epoch must be 0, not {epoch}");
+        return Err(Status::invalid_argument(why));
+    }
+    Ok(WorkerId(worker_id))
+}
+
+/// The epoch that a later message of a worker's stream reports.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn checked_report(worker: WorkerId, report: BarrierCollected) -> Result<u64, String> {
+    let BarrierCollected { worker_id, epoch } = report;
+    if worker_id != worker.0 && worker_id != 0 {
+        return Err(format!("worker {worker_id} is named on the stream of worker {worker}"));
+    }
+    Ok(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_belongs_to_the_worker_of_its_stream() {
+        let of = |worker_id, epoch| BarrierCollected { worker_id, epoch };
+        assert_eq!(checked_hello(of(7, 0)).unwrap(), WorkerId(7));
+        assert!(checked_hello(of(7, 1)).unwrap_err().message().contains("must be 0, not 1"));
+        assert_eq!(checked_report(WorkerId(7), of(7, 9)), Ok(9));
+        assert_eq!(checked_report(WorkerId(7), of(0, 9)), Ok(9), "it need not be named again");
+        assert!(checked_report(WorkerId(7), of(8, 9)).unwrap_err().contains("worker 8"));
+    }
 }

@@ -23,6 +23,18 @@ const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// What a worker costs beside itself, at most.
 const MESSAGE_BYTES: usize = 16;
 
+/// The most workers that one page may have.
+pub const WORKERS_PAGE_MAX: usize = 1000;
+
+/// Which workers a list asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Those after this one.
+    pub after: WorkerId,
+    /// At most so many; 1 to [`WORKERS_PAGE_MAX`].
+    pub limit: usize,
+}
+
 pub(super) struct Cluster {
     parts: RpcParts,
 }
@@ -40,7 +52,7 @@ impl ClusterService for Cluster {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let caller = authorize::caller(&request)?;
-        let spec = requests::register(request.into_inner())?;
+        let spec = checked_register(request.into_inner())?;
         own_worker::check_spec(&caller, &spec)?;
         let answer = self.parts.requests.ask(|reply| request_queue::Request::Register(spec, reply)).await;
         let (id, interval) = answer
@@ -75,7 +87,7 @@ impl ClusterService for Cluster {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let requests::Listed { after, limit } = requests::list(request.into_inner())?;
+        let Listed { after, limit } = checked_list(request.into_inner())?;
         // One more than is shown tells whether there is another page.
         let asked =
             self.parts.requests.ask(|reply| request_queue::Request::List(after, limit + 1, reply)).await;
@@ -147,4 +159,28 @@ fn change_response(change: &Change) -> WatchResponse {
     };
     let change_of = WorkerChange { kind: kind.into(), worker: Some(worker(&change.worker, false)) };
     WatchResponse { workers: vec![], change: Some(change_of), version: change.version, more: false }
+}
+
+/// What the worker says about itself.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_register(request: RegisterRequest) -> Result<WorkerSpec, Status> {
+    let RegisterRequest { host, port, kind, labels } = request;
+    let wrong = |_| Status::invalid_argument(format!("port {port} is not between 1 and 65535"));
+    let port = u16::try_from(port).map_err(wrong)?;
+    let spec = WorkerSpec { host, port, kind, labels: labels.into_iter().collect() };
+    spec.check().map_err(|e| Status::invalid_argument(e.to_string()))?;
+    Ok(spec)
+}
+
+/// The page of workers that is asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_list(request: ListRequest) -> Result<Listed, Status> {
+    let ListRequest { page_size, page_token } = request;
+    let after = WorkerId(requests::page(&page_token)?.unwrap_or(0));
+    let limit = usize::try_from(page_size).unwrap_or(WORKERS_PAGE_MAX).min(WORKERS_PAGE_MAX);
+    Ok(Listed { after, limit: if limit == 0 { WORKERS_PAGE_MAX } else { limit } })
 }

@@ -10,15 +10,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tonic::{Request, Response, Status};
 
-use super::requests::{FreezeFor, StepDown};
-use super::{RpcParts, authorize, history, refuse, requests, steering};
+use super::{RpcParts, authorize, history, refuse, steering};
 use crate::api::auth::AccessRole;
 use crate::api::view::member::{Answerer, FreezeView, Leader, Member};
 use crate::api::view::tenure::Tenure;
 use crate::api::view::{LeaderDocument, MembersDocument};
 use crate::clock::{millis, wall_clock_ms};
 use crate::driver::FreezeError;
-use crate::election::record;
+use crate::election::record::{self, PRIORITY_MAX};
 use crate::election::status::{self, Role};
 use crate::limits::rate::Rate;
 use crate::proto::metad::election_service_server::ElectionService;
@@ -41,6 +40,31 @@ const PREPARE_BURST: u32 = 4;
 
 /// How soon an observer is told that the view has become outdated.
 const OUTDATED_LOOK: Duration = Duration::from_secs(1);
+
+/// The longest reason of a freeze.
+pub const REASON_CHARS_MAX: usize = 200;
+/// The longest freeze that ends by itself.
+pub const FREEZE_SECS_MAX: u64 = 30 * 86_400;
+
+/// What a request to step down asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDown {
+    /// Who is to lead next; `None`: anybody.
+    pub to: Option<String>,
+    /// The tenure that is to end; `None`: whichever it is.
+    pub expected_token: Option<u64>,
+}
+
+/// What a request to freeze asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreezeFor {
+    /// What for.
+    pub reason: String,
+    /// For how long; `None`: until somebody ends it.
+    pub duration: Option<Duration>,
+    /// Also in the place of a freeze that is there?
+    pub replaces: bool,
+}
 
 pub(super) struct Election {
     parts: RpcParts,
@@ -130,7 +154,7 @@ impl ElectionService for Election {
         if let Some(freeze) = status.freeze() {
             return Err(refuse::frozen(&freeze.clone().into(), ""));
         }
-        let StepDown { to, expected_token } = requests::step_down(request.into_inner());
+        let StepDown { to, expected_token } = checked_step_down(request.into_inner());
         if let Some(expected) = expected_token.filter(|expected| *expected != token.get()) {
             return Err(refuse::another_token(token, expected));
         }
@@ -147,7 +171,7 @@ impl ElectionService for Election {
 
     async fn freeze(&self, request: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
         let by = authorize::caller(&request)?.who();
-        let FreezeFor { reason, duration, replaces } = requests::freeze(request.into_inner())?;
+        let FreezeFor { reason, duration, replaces } = checked_freeze(request.into_inner())?;
         self.may_steer(&self.step_downs, "a request to freeze or unfreeze")?;
         let since_ms = wall_clock_ms();
         let until_ms = duration.map(|duration| since_ms.saturating_add(millis(duration)));
@@ -173,7 +197,7 @@ impl ElectionService for Election {
         request: Request<SetPriorityRequest>,
     ) -> Result<Response<SetPriorityResponse>, Status> {
         let by = authorize::caller(&request)?.who();
-        let (node, priority) = requests::set_priority(request.into_inner())?;
+        let (node, priority) = checked_set_priority(request.into_inner())?;
         let me = &self.parts.driver.status().me.node;
         if node != *me {
             return Err(refuse::another_member(me, &node));
@@ -198,7 +222,7 @@ impl ElectionService for Election {
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        let asked = requests::history(&request.into_inner())?;
+        let asked = history::checked_history(&request.into_inner())?;
         Ok(Response::new(history::answer(&self.parts, asked)))
     }
 
@@ -246,4 +270,47 @@ impl ElectionService for Election {
         });
         Ok(Response::new(Box::pin(changes)))
     }
+}
+
+/// What is asked of a leader.
+pub fn checked_step_down(request: StepDownRequest) -> StepDown {
+    let StepDownRequest { to, expected_token } = request;
+    StepDown { to: Some(to).filter(|to| !to.is_empty()), expected_token }
+}
+
+/// The priority that is asked for, and of which member.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_set_priority(request: SetPriorityRequest) -> Result<(String, u16), Status> {
+    let SetPriorityRequest { node, priority } = request;
+    let valid = u16::try_from(priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
+    let refused = || {
+        let message = format!("priority is {priority}: at most {PRIORITY_MAX}, or 0: it never leads");
+        Status::invalid_argument(message)
+    };
+    Ok((node, valid.ok_or_else(refused)?))
+}
+
+/// The freeze that is asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_freeze(request: FreezeRequest) -> Result<FreezeFor, Status> {
+    let FreezeRequest { reason, for_secs, replace: replaces } = request;
+    let (reason, chars) = (reason.trim().to_owned(), reason.chars().count());
+    if reason.is_empty() {
+        return Err(Status::invalid_argument("reason is empty: say what the election is frozen for"));
+    }
+    if chars > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(format!(
+            "reason must be one line of at most {REASON_CHARS_MAX} characters"
+        )));
+    }
+    if for_secs > FREEZE_SECS_MAX {
+        return Err(Status::invalid_argument(format!(
+            "for_secs is {for_secs}: at most {FREEZE_SECS_MAX} (30 days), or 0: until unfreeze"
+        )));
+    }
+    Ok(FreezeFor { reason, duration: (for_secs > 0).then(|| Duration::from_secs(for_secs)), replaces })
 }

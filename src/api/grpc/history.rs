@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use tonic::Status;
 
-use super::RpcParts;
+use super::{RpcParts, requests};
 use crate::api::view::tenure::{HistoryDocument, Selection};
-use crate::proto::metad::{EventsResponse, HistoryResponse};
+use crate::proto::metad::{EventsResponse, HistoryRequest, HistoryResponse};
 use crate::telemetry::{Stamped, Telemetry};
 
 /// The rows that are asked for.
@@ -32,4 +32,17 @@ fn message(event: Result<Arc<Stamped>, u64>) -> EventsResponse {
         },
         Err(missed) => EventsResponse { missed, ..EventsResponse::default() },
     }
+}
+
+/// The tenures that are asked for.
+///
+/// # Errors
+/// INVALID_ARGUMENT.
+pub fn checked_history(request: &HistoryRequest) -> Result<Selection, Status> {
+    let HistoryRequest { since_ms, limit, page_token } = request;
+    Ok(Selection {
+        since_ms: if *since_ms == 0 { u64::MAX } else { *since_ms },
+        before: requests::page(page_token)?.unwrap_or(u64::MAX),
+        limit: usize::try_from(*limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX),
+    })
 }

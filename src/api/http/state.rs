@@ -8,7 +8,6 @@ use axum::http::{HeaderName, header};
 use super::HttpParts;
 use crate::api::view::node::{Endpoint, FailoverBudget, Lease, Process, StateDocument, StoreView};
 use crate::api::view::{StatusDocument, Time};
-use crate::config::StoreKind;
 use crate::telemetry::metrics::Usage;
 
 /// The document.
@@ -31,10 +30,7 @@ fn document(parts: &HttpParts) -> StateDocument {
             .filter(|_| status.freeze().is_none()) // then nobody would
             .map(|tenure| FailoverBudget::of(tenure, endpoints.values())),
         store: StoreView {
-            kind: match parts.store {
-                StoreKind::Etcd => "etcd",
-                StoreKind::Sqlite => "sqlite",
-            },
+            kind: parts.store.as_str(),
             endpoints: endpoints.iter().map(|(url, look)| Endpoint::of(url, look)).collect(),
         },
         process: Process::from(Usage::now()),

@@ -18,7 +18,7 @@ use super::facts::{Burden, Facts, MetaFacts, PastFacts};
 use super::measured::Measured;
 use super::{CHECKS, Check, Finding, Report, Status};
 use crate::clock::{Clock, Instant, wall_clock_ms};
-use crate::config::{ChecksConfig, Config, StoreKind};
+use crate::config::{ChecksConfig, Config};
 use crate::diagnosis::prober::ProbeRound;
 use crate::election::record::{Incarnation, Member, MemberUuid};
 use crate::election::status::{self, Role};
@@ -209,9 +209,8 @@ impl Background {
 
     fn collectors(&self) -> Collectors {
         let (config, clock) = (&self.parts.config, &self.parts.clock);
-        let is_etcd = config.store.kind == StoreKind::Etcd;
         // What cannot be opened here has not been opened by the driver either, and that says so.
-        let etcd = is_etcd.then(|| EtcdCollector::new(config, clock.clone()).ok()).flatten();
+        let etcd = config.store.is_etcd().then(|| EtcdCollector::new(config, clock.clone()).ok()).flatten();
         Collectors { etcd, host: HostCollector::new(config, true, clock.clone()) }
     }
 

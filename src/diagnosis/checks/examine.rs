@@ -9,7 +9,7 @@ use super::collect::{Depth, meta};
 use super::facts::Facts;
 use super::{CHECKS, Finding, Report};
 use crate::clock::Clock;
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::tls::client::Credentials;
 
 /// The checks that need a write in etcd, and one into the data dir.
@@ -72,8 +72,7 @@ impl Plan {
 pub async fn examine(plan: &Plan, clock: Arc<dyn Clock>, mut tell: impl FnMut(Group, &Report)) -> Report {
     let mut facts = Facts::of(plan.config.clone(), plan.warnings.clone());
     facts.unusable.clone_from(&plan.unusable);
-    let collector =
-        (plan.config.store.kind == StoreKind::Etcd).then(|| EtcdCollector::new(&plan.config, clock.clone()));
+    let collector = plan.config.store.is_etcd().then(|| EtcdCollector::new(&plan.config, clock.clone()));
     let mut collector = collector
         .and_then(|c| c.map_err(|e| facts.unusable = facts.unusable.take().or(Some(e.to_string()))).ok());
     let mut whole = Report::default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::changes::Change;
 use super::page::{Etcd, Learned};
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::diagnosis::advice::LeaseAdvice;
 use crate::election::record::{Foreign, Freeze};
 use crate::store::etcd::inspect::ListedMember;
@@ -246,7 +246,7 @@ impl Facts {
 
     /// Is the store etcd?
     pub fn is_etcd(&self) -> bool {
-        self.config.store.kind == StoreKind::Etcd
+        self.config.store.is_etcd()
     }
 
     /// How many members there are: registered, or expected, whatever is more. `None`: nobody knows.

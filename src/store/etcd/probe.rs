@@ -74,7 +74,7 @@ impl Member {
             db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
             quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
             is_learner: status.is_learner(),
-            alarms: status.errors().iter().filter_map(|e| Alarm::read(e)).collect(),
+            alarms: status.errors().iter().filter_map(|e| alarm(e)).collect(),
         };
         Ok((told, clock.now().since(began)))
     }
@@ -90,4 +90,26 @@ pub(super) async fn within<T>(
 
 pub(super) fn silence(timeout: Duration) -> String {
     format!("no answer within {timeout:?}")
+}
+
+/// One of the errors in a status, if it is an alarm: "memberID:10276657743932975437 alarm:NOSPACE ". One that no member
+/// has raised names none.
+fn alarm(error: &str) -> Option<Alarm> {
+    let field = |name| error.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let member = field("memberID:").and_then(|id| id.parse().ok()).unwrap_or(0);
+    Some(Alarm { member, kind: field("alarm:")?.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_are_read_from_the_errors_of_a_status() {
+        let raised = |kind: &str| Some(Alarm { member: 10_276_657_743_932_975_437, kind: kind.into() });
+        assert_eq!(alarm("memberID:10276657743932975437 alarm:NOSPACE "), raised("NOSPACE"));
+        assert_eq!(alarm("memberID:10276657743932975437  alarm:CORRUPT"), raised("CORRUPT"));
+        assert_eq!(alarm("alarm:NOSPACE "), Some(Alarm { member: 0, kind: "NOSPACE".into() }));
+        assert_eq!(alarm("etcdserver: no leader"), None);
+    }
 }

@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use metad::api::grpc::requests::{self, FREEZE_SECS_MAX, FreezeFor, REASON_CHARS_MAX};
+use metad::api::grpc::election::{self, FREEZE_SECS_MAX, FreezeFor, REASON_CHARS_MAX};
+use metad::api::grpc::requests::quoted;
+use metad::api::grpc::{barrier as barriers, cluster, history as past, state};
 use metad::clock::Instant;
 use metad::election::record::PRIORITY_MAX;
 use metad::meta::workers::{Registry, WorkerId, WorkerSpec};
 use metad::meta::{codec, store::PAGE_MAX};
-use metad::proto::{meta, metad as proto};
+use metad::proto::metad as proto;
 use metad::protocol::writes::{CHANGES_MAX, Change, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use prost::Message;
 use tonic::{Code, Status};
+
+use super::bytes::Bytes;
 
 /// The longest name, and the longest text of a status: both end up in headers.
 const NAME_BYTES_MAX: usize = 1024;
@@ -25,40 +29,179 @@ pub enum Outcome {
     Accepted,
 }
 
-/// How many kinds of requests there are.
-pub const KINDS: u8 = 20;
+/// A request that holds something. One without fields has nothing that could be wrong.
+pub struct Kind {
+    pub message: &'static str,
+    /// Is anything refused?
+    pub has_bounds: bool,
+    check: fn(&[u8]) -> Outcome,
+    /// A request that makes sense, mostly.
+    pub sample: fn(&mut Bytes<'_>) -> Vec<u8>,
+}
+
+/// Every kind; a test looks for what is missing.
+pub const KINDS: [Kind; 17] = [
+    Kind {
+        message: "StepDownRequest",
+        has_bounds: false,
+        check: |bytes| decoded(bytes, step_down),
+        sample: |b| {
+            let expected_token = revision(b);
+            proto::StepDownRequest { to: b.text(), expected_token }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "PrepareRequest",
+        has_bounds: false,
+        check: |bytes| decoded(bytes, |_: proto::PrepareRequest| Ok(())),
+        sample: |b| proto::PrepareRequest { token: b.number() }.encode_to_vec(),
+    },
+    Kind {
+        message: "FreezeRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, freeze),
+        sample: |b| {
+            let (reason, for_secs) = (b.text(), b.number() % 5_000_000);
+            proto::FreezeRequest { reason, for_secs, replace: false }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "SetPriorityRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, set_priority),
+        sample: |b| {
+            let priority = u32::try_from(b.number() % 1_500).unwrap_or(0);
+            proto::SetPriorityRequest { node: b.text(), priority }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "HistoryRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, history),
+        sample: |b| {
+            let (since_ms, limit) = (b.number(), u32::try_from(b.number() >> 32).unwrap_or(0));
+            proto::HistoryRequest { since_ms, limit, page_token: page_token(b) }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "RegisterRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| cluster::checked_register(r).map(|spec| check_spec(&spec))),
+        sample: |b| {
+            let labels = (0..b.byte() % 18).map(|_| (b.text(), b.text())).collect();
+            let port = u32::try_from(b.number() % 70_000).unwrap_or(0);
+            proto::RegisterRequest { host: b.text(), port, kind: b.text(), labels }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "HeartbeatRequest",
+        has_bounds: false,
+        check: |bytes| decoded(bytes, |_: proto::HeartbeatRequest| Ok(())),
+        sample: |b| proto::HeartbeatRequest { worker_id: b.number() }.encode_to_vec(),
+    },
+    Kind {
+        message: "DeregisterRequest",
+        has_bounds: false,
+        check: |bytes| decoded(bytes, |_: proto::DeregisterRequest| Ok(())),
+        sample: |b| proto::DeregisterRequest { worker_id: b.number() }.encode_to_vec(),
+    },
+    Kind {
+        message: "ListRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, list),
+        sample: |b| {
+            let page_size = u32::try_from(b.number() >> 32).unwrap_or(0);
+            proto::ListRequest { page_size, page_token: page_token(b) }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "BarrierCollected",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, barrier),
+        sample: |b| {
+            proto::BarrierCollected { worker_id: b.number() % 3, epoch: b.number() % 3 }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "GetRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_get(r).map(|key| check_name(&key))),
+        sample: |b| proto::GetRequest { key: b.text() }.encode_to_vec(),
+    },
+    Kind {
+        message: "RangeRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_range(r).map(|page| check_page(&page))),
+        sample: |b| {
+            let limit = u32::try_from(b.number() >> 32).unwrap_or(0);
+            proto::RangeRequest { prefix: b.text(), after: b.text(), limit }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "PutRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_put(r).map(|write| check_write(&write))),
+        sample: |b| {
+            let expected_revision = revision(b);
+            proto::PutRequest { key: b.text(), value: b.take(50).into(), expected_revision }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "DeleteRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_delete(r).map(|write| check_write(&write))),
+        sample: |b| {
+            let expected_revision = revision(b);
+            proto::DeleteRequest { key: b.text(), expected_revision }.encode_to_vec()
+        },
+    },
+    Kind {
+        message: "TxnRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_txn(r).map(|write| check_write(&write))),
+        sample: |b| txn(b).encode_to_vec(),
+    },
+    Kind {
+        message: "StateWatchRequest",
+        has_bounds: true,
+        check: |bytes| decoded(bytes, |r| state::checked_watch(r).map(|w| check_bound(&w.prefix))),
+        sample: |b| proto::StateWatchRequest { prefix: b.text(), start_revision: b.number() }.encode_to_vec(),
+    },
+    Kind {
+        message: "",
+        has_bounds: false,
+        check: |bytes| decoded(bytes, |_: proto::LeaderRequest| Ok(())),
+        sample: |_| vec![],
+    },
+];
 
 /// The first byte says which request the others are. Panics if anything is wrong.
 pub fn check(data: &[u8]) -> Outcome {
     let Some((kind, bytes)) = data.split_first() else { return Outcome::NoMessage };
-    match kind % KINDS {
-        0 => decoded::<proto::LeaderRequest>(bytes, |_| Ok(())),
-        1 => decoded::<proto::MembersRequest>(bytes, |_| Ok(())),
-        2 => decoded::<proto::ObserveRequest>(bytes, |_| Ok(())),
-        3 => decoded::<proto::StepDownRequest>(bytes, step_down),
-        4 => decoded::<proto::PrepareRequest>(bytes, |_| Ok(())),
-        5 => {
-            decoded::<proto::RegisterRequest>(bytes, |r| requests::register(r).map(|spec| check_spec(&spec)))
-        }
-        6 => decoded::<proto::HeartbeatRequest>(bytes, |_| Ok(())),
-        7 => decoded::<proto::DeregisterRequest>(bytes, |_| Ok(())),
-        8 => decoded::<proto::ListRequest>(bytes, |_| Ok(())),
-        9 => decoded::<proto::WatchRequest>(bytes, |_| Ok(())),
-        10 => decoded::<proto::BarrierCollected>(bytes, barrier),
-        11 => decoded::<proto::GetRequest>(bytes, |r| requests::get(r).map(|key| check_name(&key))),
-        12 => decoded::<proto::RangeRequest>(bytes, |r| requests::range(r).map(|page| check_page(&page))),
-        13 => decoded::<proto::PutRequest>(bytes, |r| requests::put(r).map(|write| check_write(&write))),
-        14 => {
-            decoded::<proto::DeleteRequest>(bytes, |r| requests::delete(r).map(|write| check_write(&write)))
-        }
-        15 => decoded::<proto::TxnRequest>(bytes, |r| requests::txn(r).map(|write| check_write(&write))),
-        16 => {
-            decoded::<proto::StateWatchRequest>(bytes, |r| requests::watch(r).map(|w| check_bound(&w.prefix)))
-        }
-        17 => decoded::<proto::FreezeRequest>(bytes, freeze),
-        18 => decoded::<proto::SetPriorityRequest>(bytes, set_priority),
-        _ => decoded::<meta::MembersRequest>(bytes, |_| Ok(())),
-    }
+    (KINDS[usize::from(*kind) % KINDS.len()].check)(bytes)
+}
+
+fn revision(b: &mut Bytes<'_>) -> Option<u64> {
+    Some(b.number()).filter(|n| n % 3 > 0)
+}
+
+fn page_token(b: &mut Bytes<'_>) -> String {
+    if b.byte().is_multiple_of(2) { b.number().to_string() } else { b.text() }
+}
+
+fn txn(b: &mut Bytes<'_>) -> proto::TxnRequest {
+    use proto::change::Change::{Delete, Put};
+    let many =
+        |b: &mut Bytes<'_>| if b.byte().is_multiple_of(16) { 95 + b.byte() % 10 } else { b.byte() % 5 };
+    let changes = (0..many(b)).map(|i| match b.byte() % 8 {
+        0 => None,
+        1..3 => Some(Delete(format!("{}{i}", b.text()))),
+        3 => Some(Put(proto::Put { key: b.text(), value: vec![0; usize::from(b.byte()) * 4096] })),
+        _ => Some(Put(proto::Put { key: format!("{}{i}", b.text()), value: b.take(9).into() })),
+    });
+    let changes = changes.map(|change| proto::Change { change }).collect();
+    let expectations = (0..many(b)).map(|_| proto::Expectation { key: b.text(), mod_revision: b.number() });
+    proto::TxnRequest { expectations: expectations.collect(), changes }
 }
 
 fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(
@@ -79,15 +222,13 @@ fn decoded<M: Message + Default + PartialEq + std::fmt::Debug>(
 }
 
 fn step_down(request: proto::StepDownRequest) -> Result<(), Status> {
-    let target = requests::step_down(request).to;
-    assert!(
-        target.as_ref().is_none_or(|to| !to.is_empty() && requests::quoted(to).len() < MESSAGE_BYTES_MAX)
-    );
+    let target = election::checked_step_down(request).to;
+    assert!(target.as_ref().is_none_or(|to| !to.is_empty() && quoted(to).len() < MESSAGE_BYTES_MAX));
     Ok(())
 }
 
 fn freeze(request: proto::FreezeRequest) -> Result<(), Status> {
-    let FreezeFor { reason, duration, .. } = requests::freeze(request)?;
+    let FreezeFor { reason, duration, .. } = election::checked_freeze(request)?;
     assert!((1..=REASON_CHARS_MAX).contains(&reason.chars().count()), "{reason:?}");
     assert!(!reason.contains('\n') && duration.is_none_or(|d| (1..=FREEZE_SECS_MAX).contains(&d.as_secs())));
     Ok(())
@@ -95,16 +236,27 @@ fn freeze(request: proto::FreezeRequest) -> Result<(), Status> {
 
 fn set_priority(request: proto::SetPriorityRequest) -> Result<(), Status> {
     let wanted = request.priority;
-    let (_, priority) = requests::set_priority(request)?;
+    let (_, priority) = election::checked_set_priority(request)?;
     assert_eq!((u32::from(priority), wanted <= u32::from(PRIORITY_MAX)), (wanted, true));
+    Ok(())
+}
+
+fn history(request: proto::HistoryRequest) -> Result<(), Status> {
+    past::checked_history(&request).map(|asked| assert!(asked.limit > 0, "{request:?}"))
+}
+
+fn list(request: proto::ListRequest) -> Result<(), Status> {
+    let listed = cluster::checked_list(request)?;
+    assert!((1..=cluster::WORKERS_PAGE_MAX).contains(&listed.limit), "{listed:?}");
     Ok(())
 }
 
 /// As the first message, and as a later one.
 fn barrier(message: proto::BarrierCollected) -> Result<(), Status> {
-    let epoch = requests::report(WorkerId(1), message);
+    let epoch = barriers::checked_report(WorkerId(1), message);
     assert_eq!(epoch.is_ok(), message.worker_id <= 1, "{message:?}: {epoch:?}");
-    requests::hello(message).map(|worker| assert_eq!((worker.0, 0), (message.worker_id, message.epoch)))
+    barriers::checked_hello(message)
+        .map(|worker| assert_eq!((worker.0, 0), (message.worker_id, message.epoch)))
 }
 
 fn check_name(name: &str) {
@@ -115,7 +267,7 @@ fn check_bound(bound: &str) {
     assert!(bound.len() <= NAME_BYTES_MAX, "{bound:?}");
 }
 
-fn check_page(page: &requests::Page) {
+fn check_page(page: &state::Page) {
     assert!((1..=PAGE_MAX).contains(&page.limit), "{page:?}");
     check_bound(&page.prefix);
     check_bound(&page.after);

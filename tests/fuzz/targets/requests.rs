@@ -1,6 +1,8 @@
 //! Any bytes as a request of `metad.v1`, see `tests/fast/decoders/requests.rs`.
 #![no_main]
 
+#[path = "../../fast/decoders/bytes.rs"]
+mod bytes;
 #[path = "../../fast/decoders/requests.rs"]
 mod requests;
 

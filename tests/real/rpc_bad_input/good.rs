@@ -109,7 +109,7 @@ impl Services {
         }
     }
 
-    /// One good call of every RPC but StepDown, which would end the test.
+    /// Good calls, of every RPC that takes arguments but StepDown, which would end the test.
     pub async fn call_all(&mut self) {
         let leader = self.election.leader(LeaderRequest {}).await.expect("Leader").into_inner();
         let me = leader.answerer.expect("who answers").node;

@@ -44,7 +44,14 @@ impl Raw {
         End { code: status.code(), message: status.message().to_owned(), took: begin.elapsed() }
     }
 
-    async fn end_of(&self, path: &str, headers: &[(&str, &str)], body: Body) -> Status {
+    /// Sends a body, and tells how the answer begins: OK, if there will be one.
+    pub async fn begin(&self, path: &str, body: impl Into<Body>) -> Status {
+        let answer = tokio::time::timeout(PATIENCE, self.answer(path, &[], body.into())).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{path}: no answer within {PATIENCE:?}"));
+        Status::from_header_map(answer.headers()).unwrap_or_else(|| Status::new(Code::Ok, ""))
+    }
+
+    async fn answer(&self, path: &str, headers: &[(&str, &str)], body: Body) -> http::Response<Body> {
         let mut request = http::Request::post(format!("http://{}/{path}", self.addr))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -54,10 +61,15 @@ impl Raw {
         let request = request.body(body).expect("a request");
         let answer = self.client.request(request).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
         assert_eq!(answer.status(), 200, "{path}");
+        answer.map(Body::new)
+    }
+
+    async fn end_of(&self, path: &str, headers: &[(&str, &str)], body: Body) -> Status {
+        let answer = self.answer(path, headers, body).await;
         if let Some(status) = Status::from_header_map(answer.headers()) {
             return status;
         }
-        let mut body = Body::new(answer.into_body());
+        let mut body = answer.into_body();
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let frame = frame.unwrap_or_else(|e| panic!("{path}: {e:?}"));
             if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {

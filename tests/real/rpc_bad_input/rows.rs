@@ -1,59 +1,124 @@
-//! What is sent to every RPC, and what must come of it.
+//! What is sent to every RPC that the descriptors name, and what must come of it.
 
+use std::collections::HashMap;
+
+use metad::proto::DESCRIPTORS;
 use metad::proto::metad::{Change, Put, change};
+use prost::Message;
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
 use super::raw::{field, frame};
 
-/// Every RPC there is, and the largest message that it reads.
-pub const METHODS: [(&str, usize); 21] = [
-    ("metad.v1.ElectionService/Leader", SMALL),
-    ("metad.v1.ElectionService/Members", SMALL),
-    ("metad.v1.ElectionService/Observe", SMALL),
-    ("metad.v1.ElectionService/StepDown", SMALL),
-    ("metad.v1.ElectionService/Prepare", SMALL),
-    ("metad.v1.ElectionService/Freeze", SMALL),
-    ("metad.v1.ElectionService/Unfreeze", SMALL),
-    ("metad.v1.ElectionService/SetPriority", SMALL),
-    ("metad.v1.ClusterService/Register", SMALL),
-    ("metad.v1.ClusterService/Heartbeat", SMALL),
-    ("metad.v1.ClusterService/Deregister", SMALL),
-    ("metad.v1.ClusterService/List", SMALL),
-    ("metad.v1.ClusterService/Watch", SMALL),
-    (BARRIERS, REPORT),
-    ("metad.v1.StateService/Get", LARGE),
-    ("metad.v1.StateService/Range", LARGE),
-    ("metad.v1.StateService/Put", LARGE),
-    ("metad.v1.StateService/Delete", LARGE),
-    ("metad.v1.StateService/Txn", LARGE),
-    ("metad.v1.StateService/Watch", LARGE),
-    ("meta.MetaMemberService/Members", SMALL),
-];
 pub const BARRIERS: &str = "metad.v1.BarrierService/Stream";
+const STATE: &str = "metad.v1.StateService/";
 const REPORT: usize = 1024;
 const SMALL: usize = 64 * 1024;
 const LARGE: usize = 4 * 1024 * 1024;
 const NOT_TEXT: &[u8] = b"a\xff\xfeb";
 
+/// Every RPC there is, with its messages.
+pub struct Rpcs {
+    calls: Vec<(String, MethodDescriptorProto)>,
+    messages: HashMap<String, DescriptorProto>,
+}
+
 /// A call that must be refused.
 pub struct Row {
     pub what: String,
-    pub path: &'static str,
+    pub path: String,
     pub headers: Vec<(&'static str, &'static str)>,
     pub body: Vec<u8>,
     pub code: Code,
     pub says: String,
 }
 
-/// Bytes that are no request of any kind, for every RPC.
-pub fn broken() -> Vec<Row> {
-    METHODS.iter().flat_map(|(path, max)| broken_for(path, *max)).collect()
+// === impl Rpcs ===
+
+impl Rpcs {
+    pub fn all() -> Self {
+        let set = FileDescriptorSet::decode(DESCRIPTORS).expect("a descriptor set");
+        let (mut calls, mut messages) = (vec![], HashMap::new());
+        for file in set.file {
+            let package = file.package.unwrap_or_default();
+            for service in file.service {
+                let name = format!("{package}.{}", service.name());
+                calls
+                    .extend(service.method.into_iter().map(|call| (format!("{name}/{}", call.name()), call)));
+            }
+            messages.extend(file.message_type.into_iter().map(|m| (format!(".{package}.{}", m.name()), m)));
+        }
+        assert!(calls.len() >= 25, "so many there are");
+        Self { calls, messages }
+    }
+
+    /// Those that take one request.
+    pub fn unary(&self) -> impl Iterator<Item = &str> {
+        self.calls.iter().filter(|(_, call)| !call.client_streaming()).map(|(path, _)| path.as_str())
+    }
+
+    /// Bytes that are no request of any kind, for every RPC.
+    pub fn broken(&self) -> Vec<Row> {
+        self.calls.iter().flat_map(|(path, _)| broken_for(path)).collect()
+    }
+
+    /// Bytes that are no UTF-8, wherever text is expected.
+    pub fn not_text(&self) -> Vec<Row> {
+        let of_call = |(path, call): &(String, MethodDescriptorProto)| {
+            let row = |(name, message): (String, Vec<u8>)| Row {
+                what: format!("{path}: {name} is no text"),
+                path: path.clone(),
+                headers: vec![],
+                body: frame(&message),
+                code: Code::Internal,
+                says: name,
+            };
+            self.texts(call.input_type()).into_iter().map(row).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = self.calls.iter().flat_map(of_call).collect();
+        assert!(rows.len() >= 18, "so many texts there are in requests: {}", rows.len());
+        rows
+    }
+
+    /// Each text in a message, with the name under which it is refused, and a message in which it is none.
+    fn texts(&self, message: &str) -> Vec<(String, Vec<u8>)> {
+        let message = &self.messages[message];
+        message.field.iter().flat_map(|f| self.texts_of(message, f)).collect()
+    }
+
+    fn texts_of(&self, message: &DescriptorProto, f: &FieldDescriptorProto) -> Vec<(String, Vec<u8>)> {
+        let number = u8::try_from(f.number()).expect("a small number");
+        // Of several alternatives it is not told which one it was.
+        let oneof = f.oneof_index.filter(|_| !f.proto3_optional()).and_then(|i| usize::try_from(i).ok());
+        let name = oneof.map_or(f.name(), |i| message.oneof_decl[i].name());
+        let name = format!("{}.{name}", message.name());
+        let type_name = f.type_name().rsplit('.').next().unwrap_or_default();
+        if let Some(entry) = message.nested_type.iter().find(|nested| nested.name() == type_name) {
+            let texts = entry.field.iter().filter(|f| f.r#type() == Type::String);
+            let numbers = texts.map(|f| u8::try_from(f.number()).expect("1 or 2"));
+            return numbers.map(|n| (name.clone(), field(number, &field(n, NOT_TEXT)))).collect();
+        }
+        match f.r#type() {
+            Type::String => vec![(name, field(number, NOT_TEXT))],
+            Type::Message => {
+                let inner = self.texts(f.type_name()).into_iter();
+                inner.map(|(name, bytes)| (name, field(number, &bytes))).collect()
+            }
+            _ => vec![],
+        }
+    }
 }
 
-fn broken_for(path: &'static str, max: usize) -> Vec<Row> {
+fn broken_for(path: &str) -> Vec<Row> {
+    let max = match path {
+        BARRIERS => REPORT,
+        path if path.starts_with(STATE) => LARGE,
+        _ => SMALL,
+    };
     let row = |what: &str, body: Vec<u8>, code, says: &str| Row {
         what: format!("{path}: {what}"),
-        path,
+        path: path.to_owned(),
         headers: vec![],
         body,
         code,
@@ -81,46 +146,11 @@ fn broken_for(path: &'static str, max: usize) -> Vec<Row> {
     ]
 }
 
-/// Bytes that are no UTF-8, wherever text is expected.
-pub fn not_text() -> Vec<Row> {
-    let label = |key: &[u8], value: &[u8]| field(4, &[field(1, key), field(2, value)].concat());
-    let expectation = field(1, &field(1, NOT_TEXT));
-    let put = field(2, &field(1, &field(1, NOT_TEXT)));
-    let delete = field(2, &field(2, NOT_TEXT));
-    let fields: Vec<(&str, &str, Vec<u8>)> = vec![
-        ("metad.v1.ElectionService/StepDown", "StepDownRequest.to", field(1, NOT_TEXT)),
-        ("metad.v1.ElectionService/Freeze", "FreezeRequest.reason", field(1, NOT_TEXT)),
-        ("metad.v1.ElectionService/SetPriority", "SetPriorityRequest.node", field(1, NOT_TEXT)),
-        ("metad.v1.ClusterService/Register", "RegisterRequest.host", field(1, NOT_TEXT)),
-        ("metad.v1.ClusterService/Register", "RegisterRequest.kind", field(3, NOT_TEXT)),
-        ("metad.v1.ClusterService/Register", "RegisterRequest.labels", label(NOT_TEXT, b"v")),
-        ("metad.v1.ClusterService/Register", "RegisterRequest.labels", label(b"k", NOT_TEXT)),
-        ("metad.v1.StateService/Get", "GetRequest.key", field(1, NOT_TEXT)),
-        ("metad.v1.StateService/Range", "RangeRequest.prefix", field(1, NOT_TEXT)),
-        ("metad.v1.StateService/Range", "RangeRequest.after", field(2, NOT_TEXT)),
-        ("metad.v1.StateService/Put", "PutRequest.key", field(1, NOT_TEXT)),
-        ("metad.v1.StateService/Delete", "DeleteRequest.key", field(1, NOT_TEXT)),
-        ("metad.v1.StateService/Txn", "Expectation.key", expectation),
-        ("metad.v1.StateService/Txn", "Put.key", put),
-        ("metad.v1.StateService/Txn", "Change.change", delete),
-        ("metad.v1.StateService/Watch", "StateWatchRequest.prefix", field(1, NOT_TEXT)),
-    ];
-    let row = |(path, name, message): (&'static str, &str, Vec<u8>)| Row {
-        what: format!("{path}: {name} is no text"),
-        path,
-        headers: vec![],
-        body: frame(&message),
-        code: Code::Internal,
-        says: name.to_owned(),
-    };
-    fields.into_iter().map(row).collect()
-}
-
 /// RPCs that do not exist.
 pub fn unheard_of() -> Vec<Row> {
-    let row = |path| Row {
+    let row = |path: &str| Row {
         what: format!("{path} does not exist"),
-        path,
+        path: path.to_owned(),
         headers: vec![],
         body: frame(b""),
         code: Code::Unimplemented,

@@ -5,7 +5,6 @@ use futures_util::FutureExt;
 use metad::election::elector::{Elector, State, Succession};
 use metad::election::history::Reason;
 use metad::election::probe::{APART, Failing, MemberHealth};
-use metad::election::readiness::Unready;
 use metad::election::record::{Member, Token};
 
 use crate::simulation::clock::MS;

@@ -11,7 +11,7 @@ use super::super::{Finding, Reading, Status};
 use super::TIMEOUT;
 use crate::client::{CallError, CheckClient, ClockOffset, MemberClient};
 use crate::clock::{Clock, wall_clock_ms};
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::election::record::{Foreign, Freeze, Member, View};
 use crate::journal::rows_prefix;
 use crate::proto::metad::{
@@ -28,10 +28,10 @@ const MEMBERS_MAX: usize = 64;
 /// How often each clock is asked: the quickest answer is the most exact one.
 const CLOCK_LOOKS: usize = 5;
 
-/// Who is registered, leads and has led, in etcd's own words; nothing if it does not answer. SQLite is only asked
-/// through a node, lest a file be made.
+/// Who is registered, leads and has led, in etcd's own words; nothing if it does not answer. Another store is only
+/// asked through a node, lest a file be made.
 pub async fn in_store(config: &Config, clock: Arc<dyn Clock>) -> MetaFacts {
-    if config.store.kind != StoreKind::Etcd {
+    if !config.store.is_etcd() {
         return MetaFacts::default();
     }
     let keys = Keys::new(&config.node.cluster, &config.meta.group);

@@ -32,16 +32,16 @@ pub fn listeners(facts: &Facts) -> Judgement {
     Outcome::new(Status::Warn, measured, limit).fix(fix).made()
 }
 
-/// SQLite is for the processes of one machine.
+/// What is not etcd is for the processes of one machine.
 pub fn store_kind(facts: &Facts) -> Judgement {
-    let expected = facts.config.checks.expected_members;
+    let (kind, expected) = (facts.config.store.kind, facts.config.checks.expected_members);
     let limit = "etcd for nodes on several machines";
     if facts.is_etcd() {
         return Outcome::new(Status::Pass, "the store is etcd", limit).made();
     }
     if expected <= 1 {
-        return Outcome::new(Status::Pass, "the store is SQLite, on this machine", limit).made();
+        return Outcome::new(Status::Pass, format!("the store is {kind}, on this machine"), limit).made();
     }
-    let measured = format!("the store is SQLite, and checks.expected_members is {expected}");
+    let measured = format!("the store is {kind}, and checks.expected_members is {expected}");
     Outcome::new(Status::Warn, measured, limit).fix("store.etcd.endpoints = [\"host:2379\", …]").made()
 }
