@@ -102,9 +102,10 @@ containers: ## Build the image, run docker-compose.yml as shipped, and kill, pau
 	$(CARGO) test --locked --test real containers:: -- --include-ignored --skip program_that_ --nocapture --test-threads 1
 
 .PHONY: standby
-standby: ## Measure hand-over and kill -9 with a program that takes 5 s to start, with and without --standby
+standby: ## Measure hand-over and kill -9 with a program that takes 5 s to start, with and without --standby; on an idle machine
 	@$(SETUP) test
-	$(CARGO) test --locked --test real standby::the_figures -- --ignored --nocapture
+	$(CARGO) build --release --locked
+	METAD_TEST_BINARY=$(CURDIR)/target/release/metad $(CARGO) test --locked --test real standby::the_figures -- --ignored --nocapture
 
 SEEDS ?= 10000
 SEED ?=

@@ -8,6 +8,8 @@
 mod bare;
 #[path = "compare/rounds.rs"]
 mod compare;
+#[path = "stages/marks.rs"]
+mod marks;
 #[path = "../tests/support/lib.rs"]
 mod support;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use marks::Stages;
 use metad::election::record::Revision;
 use metad::store::etcd::EtcdStore;
 use metad::store::{KeyRange, Store, StoreError, WatchBatch};
@@ -107,8 +110,7 @@ fn stages() {
 /// write that another client sees.
 fn hand_over(what: &str, etcd: &EtcdCluster) {
     let mut bare = Bare::new(etcd);
-    let (mut all, mut bare_all) = (Vec::new(), Vec::new());
-    let mut stages: [Vec<f64>; 4] = Default::default();
+    let (mut all, mut bare_all, mut stages) = (Vec::new(), Vec::new(), Stages::default());
     for i in 0..RUNS {
         let node = |id: &str| NodeBuilder::new(id).cluster(&format!("h{i}")).etcd(etcd).spawn();
         let (first, second) = pair(node);
@@ -116,27 +118,17 @@ fn hand_over(what: &str, etcd: &EtcdCluster) {
         std::thread::sleep(PAUSE);
         let asked = boot_ns();
         first.signal(Signal::TERM);
-        all.push((started_ns(&second) - asked) as f64 / 1e6);
-        let at = |node: &Node, kind: &str| node.wait_for(kind, TIMEOUT).at_ns();
-        let marks = [
-            asked,
-            at(&first, "main_loop_stopping"),
-            at(&first, "main_loop_stopped"),
-            at(&second, "leadership_won"),
-            at(&second, "main_loop_started"),
-        ];
-        for (stage, pair) in stages.iter_mut().zip(marks.windows(2)) {
-            stage.push((pair[1] as f64 - pair[0] as f64) / 1e6);
-        }
+        let started = started_ns(&second);
+        all.push((started - asked) as f64 / 1e6);
+        first.wait_exit(TIMEOUT);
+        stages.note(asked, &first, &second, started);
     }
-    let [told, ended, seen, started] = stages.map(median);
     let (took, bare) = (median(all), median(bare_all));
     println!(
-        "SIGTERM to the next main loop, {what}: {took:.2} ms; a bare put and its watch event: {bare:.2} ms; \
-         ratio {:.1}; of it: {told:.2} until the main loop was told, {ended:.2} until it had ended, {seen:.2} until the \
-         next node saw the record, {started:.2} until its main loop started",
+        "SIGTERM to the next main loop, {what}: {took:.2} ms; a bare put and its watch event: {bare:.2} ms; ratio {:.1}",
         took / bare
     );
+    stages.print();
 }
 
 fn kill_9(what: &str, etcd: &EtcdCluster, lease_secs: u64) {

@@ -129,7 +129,10 @@ async fn keep_ready(config: &Config, store: &mut Option<Arc<dyn OpenStore>>) -> 
     let mut pause = OPEN_PAUSE;
     loop {
         let used = match opened(config, store).await {
-            Ok(store) => store.call(Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))).await.is_ok(),
+            Ok(store) => {
+                store.clusters().await; // it learns who leads etcd, where a revoke takes the shortest way
+                store.call(Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))).await.is_ok()
+            }
             Err(()) => false,
         };
         if used {

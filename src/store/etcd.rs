@@ -1,9 +1,12 @@
 //! etcd behind the contract: transactions and watches through etcd-client, renewals on streams of our own.
 //!
 //! One single-endpoint client per etcd member, because a balanced client sends every n-th call to a member that
-//! hangs, and waits for it. Every call is *hedged*: the member that answered last is asked first; if it has not
-//! answered after three times the usual round trip, the next one is asked as well, and the first answer counts.
-//! That is safe for every transaction that [`crate::protocol::transactions`] makes: a second copy finds its guard broken.
+//! hangs, and waits for it. Every call is *hedged*: the preferred member is asked first; if it has not answered after
+//! three times the usual round trip, the next one is asked as well, and the first answer counts. That is safe for every
+//! transaction that [`crate::protocol::transactions`] makes: a second copy finds its guard broken.
+//!
+//! Preferred is the member that answered last, and etcd's leader whenever a look at all members shows which one that is:
+//! a follower passes each write and each renewal on to it, and hears of a change later.
 //!
 //! The v3election service is not used: it does not watch its own key, so it reports phantom leaders and strands
 //! zombies (etcd-io/etcd#19597), and an answer of it says nothing about *now*.
@@ -79,15 +82,21 @@ pub struct EtcdStore {
 
 struct Shared {
     members: Vec<Arc<Member>>,
-    /// The member that answered last; asked first.
-    preferred: AtomicUsize,
-    /// Where the next watch opens: a silent watch is reopened elsewhere.
-    next_watch: AtomicUsize,
-    /// The cluster whose answers count; 0: any.
-    pinned: Arc<AtomicU64>,
+    known: Arc<Known>,
+    /// Where the last watch was opened: one that is silent is opened again elsewhere.
+    last_watch: Mutex<Option<usize>>,
     round_trips: Mutex<RoundTrips>,
     clock: Arc<dyn Clock>,
     options: EtcdOptions,
+}
+
+/// What all stores of a node know.
+#[derive(Default)]
+struct Known {
+    /// The cluster whose answers count; 0: any.
+    pinned: AtomicU64,
+    /// The member that answered last, or etcd's leader; asked first.
+    preferred: AtomicUsize,
 }
 
 /// The last round trips, for the hedge delay.
@@ -105,22 +114,19 @@ impl EtcdStore {
     /// # Errors
     /// An endpoint or a certificate that cannot be used.
     pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
-        Self::with_pin(options, clock, Arc::default())
+        Self::knowing(options, clock, Arc::default())
     }
 
-    /// The same cluster, on connections of its own and with these options. Whatever either of the two pins holds for both.
+    /// The same cluster, on connections of its own and with these options. Whatever either of the two pins or prefers holds
+    /// for both.
     ///
     /// # Errors
     /// As [`EtcdStore::new`].
     pub fn again(&self, options: EtcdOptions) -> Result<Self, ConnectError> {
-        Self::with_pin(options, self.shared.clock.clone(), self.shared.pinned.clone())
+        Self::knowing(options, self.shared.clock.clone(), self.shared.known.clone())
     }
 
-    fn with_pin(
-        options: EtcdOptions,
-        clock: Arc<dyn Clock>,
-        pinned: Arc<AtomicU64>,
-    ) -> Result<Self, ConnectError> {
+    fn knowing(options: EtcdOptions, clock: Arc<dyn Clock>, known: Arc<Known>) -> Result<Self, ConnectError> {
         let members = options
             .endpoints
             .iter()
@@ -128,9 +134,8 @@ impl EtcdStore {
             .collect::<Result<_, _>>()?;
         let shared = Shared {
             members,
-            preferred: AtomicUsize::new(0),
-            next_watch: AtomicUsize::new(0),
-            pinned,
+            known,
+            last_watch: Mutex::default(),
             round_trips: Mutex::default(),
             clock,
             options,
@@ -171,8 +176,7 @@ impl Store for EtcdStore {
         after: Revision,
         alive_every: Duration,
     ) -> Result<BoxStream<'static, Result<WatchBatch, StoreError>>, StoreError> {
-        let first = self.shared.next_watch.fetch_add(1, Ordering::Relaxed);
-        let member = self.shared.members[first % self.shared.members.len()].clone();
+        let member = self.shared.member_to_watch();
         let open = watch::open(&self.shared, member, range, after, alive_every);
         tokio::time::timeout(self.shared.options.connect_timeout * 2, open)
             .await
@@ -187,7 +191,7 @@ impl Store for EtcdStore {
 #[async_trait]
 impl Places for EtcdStore {
     fn pin(&self, cluster: u64) {
-        self.shared.pinned.store(cluster, Ordering::Relaxed);
+        self.shared.known.pinned.store(cluster, Ordering::Relaxed);
     }
 
     async fn clusters(&self) -> Vec<Belongs> {
@@ -214,11 +218,15 @@ impl Health for EtcdStore {
 
     async fn probe(&self, question: &Request, timeout: Duration) -> Vec<Probe> {
         let clock = self.shared.clock.as_ref();
-        let looks = self.shared.members.iter().map(async |member| {
+        let looks = self.shared.members.iter().enumerate().map(async |(index, member)| {
             let probe = member.probe(clock, question, timeout).await;
             match (probe.says().map(|status| status.cluster), self.shared.pinned()) {
                 (Some(cluster), pinned) if pinned != 0 && cluster != pinned => {
                     Probe { found: Some(Finding::Stray { cluster, pinned }), ..probe }
+                }
+                (Some(cluster), _) if probe.leads() => {
+                    self.shared.prefer_leader(index, cluster);
+                    probe
                 }
                 _ => probe,
             }
@@ -232,8 +240,34 @@ impl Health for EtcdStore {
 impl Shared {
     /// The members in the order in which to ask them.
     fn order(&self) -> impl Iterator<Item = (usize, Arc<Member>)> {
-        let (first, n) = (self.preferred.load(Ordering::Relaxed), self.members.len());
+        let (first, n) = (self.preferred(), self.members.len());
         (0..n).map(move |i| (first + i) % n).map(|i| (i, self.members[i].clone()))
+    }
+
+    /// This member of that cluster leads etcd. It may only believe so, but then it is asked in vain once: who answers
+    /// instead is preferred from then on.
+    fn prefer_leader(&self, index: usize, cluster: u64) {
+        if [0, cluster].contains(&self.pinned()) {
+            self.prefer(index);
+        }
+    }
+
+    /// This member is asked first from now on.
+    fn prefer(&self, index: usize) {
+        self.known.preferred.store(index, Ordering::Relaxed);
+    }
+
+    fn preferred(&self) -> usize {
+        self.known.preferred.load(Ordering::Relaxed)
+    }
+
+    /// The preferred member, unless the last watch was opened there: it may be the one that is silent.
+    fn member_to_watch(&self) -> Arc<Member> {
+        let preferred = self.preferred();
+        let mut last = self.last_watch.lock().unwrap_or_else(|e| e.into_inner());
+        let index = if *last == Some(preferred) { (preferred + 1) % self.members.len() } else { preferred };
+        *last = Some(index);
+        self.members[index].clone()
     }
 
     async fn hedged(&self, request: &Request) -> Result<Response, StoreError> {
@@ -258,7 +292,7 @@ impl Shared {
                         return Err(StoreError::Unknown(why));
                     }
                     answer => {
-                        self.preferred.store(index, Ordering::Relaxed);
+                        self.prefer(index);
                         return answer;
                     }
                 },

@@ -108,6 +108,12 @@ pub fn question(keys: &Keys) -> Request {
 // === impl Probe ===
 
 impl Probe {
+    /// Does it lead etcd, and decide?
+    pub fn leads(&self) -> bool {
+        let believes = self.says().is_some_and(|status| status.leader == status.member && status.member != 0);
+        believes && self.decided.is_ok()
+    }
+
     /// What it says of itself, if anything.
     pub fn says(&self) -> Option<&MemberStatus> {
         self.status.as_ref().ok().map(|(status, _)| status)

@@ -17,6 +17,7 @@ mod doctor;
 mod documents_run;
 mod election_etcd;
 mod endpoint;
+mod etcd_leader;
 mod etcd_role;
 mod exhaustion;
 mod fence;

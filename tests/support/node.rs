@@ -453,6 +453,11 @@ impl Node {
         Trace { label, events: self.events(), died_ns: self.died_ns() }
     }
 
+    /// Where its elector's trace is ([`traces`]), if it leaves one.
+    pub fn trace_file(&self) -> Option<&Path> {
+        self.trace.as_deref()
+    }
+
     /// The ends of both logs, for messages.
     pub fn report(&self) -> String {
         format!("node {} (pid {}): {}", self.id, self.pid, self.output.now().report())

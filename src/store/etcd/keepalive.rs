@@ -49,7 +49,7 @@ async fn round(shared: Arc<Shared>, lease: LeaseId, answers: mpsc::Sender<Answer
             member.open_renewals.fetch_sub(1, Ordering::Relaxed);
             let good = answer.is_ok();
             if good {
-                shared_.preferred.store(index, Ordering::Relaxed);
+                shared_.prefer(index);
             }
             let _ = answers_.send(answer).await; // nobody listens any more: nothing to tell
             let _ = settled.send(good);

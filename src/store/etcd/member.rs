@@ -81,6 +81,15 @@ struct Renewals {
     took: Duration,
 }
 
+/// What a member says of its cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// Which one it belongs to.
+    pub(super) cluster: u64,
+    /// Is it etcd's leader, as far as it knows?
+    pub(super) leads: bool,
+}
+
 /// When a connection is opened.
 enum When {
     /// With its first request.
@@ -198,13 +207,15 @@ impl Member {
         self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))
     }
 
-    /// Which cluster it says that it belongs to.
-    pub(super) async fn which_cluster(self: &Arc<Self>, clock: &dyn Clock) -> Option<u64> {
+    /// What it says of its cluster.
+    pub(super) async fn standing(self: &Arc<Self>, clock: &dyn Clock) -> Option<Standing> {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await.ok()?;
         let status = connection.client.status().await.ok()?;
         self.heard(stamp, true);
-        status.header().map(etcd_client::ResponseHeader::cluster_id)
+        let header = status.header()?;
+        let leads = status.leader() == header.member_id() && header.member_id() != 0;
+        Some(Standing { cluster: header.cluster_id(), leads })
     }
 
     /// The connection, or a new one if there is none. Where the member has been silent for too long, the next one is made

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Shared;
-use super::member::Member;
+use super::member::{Member, Standing};
 use crate::store::places::Belongs;
 use crate::store::{Refusal, Request, Response, StoreError};
 
@@ -69,14 +69,14 @@ impl Shared {
         if self.pinned() == 0 {
             return Ok(());
         }
-        match tokio::time::timeout(ASK_TIMEOUT, member.which_cluster(self.clock.as_ref())).await {
-            Ok(Some(cluster)) => self.check_cluster(member, cluster),
+        match tokio::time::timeout(ASK_TIMEOUT, member.standing(self.clock.as_ref())).await {
+            Ok(Some(standing)) => self.check_cluster(member, standing.cluster),
             Ok(None) | Err(_) => Ok(()),
         }
     }
 
     pub(super) fn pinned(&self) -> u64 {
-        self.pinned.load(Ordering::Relaxed)
+        self.known.pinned.load(Ordering::Relaxed)
     }
 
     /// See [`crate::store::places::Places::clusters`].
@@ -85,15 +85,19 @@ impl Shared {
         let mut all: Vec<Belongs> = self.members.iter().map(silent).collect();
         let ask = |(i, m): (usize, &Arc<Member>)| {
             let (member, clock) = (m.clone(), self.clock.clone());
-            async move { (i, member.which_cluster(clock.as_ref()).await) }
+            async move { (i, member.standing(clock.as_ref()).await) }
         };
         let mut asked: FuturesUnordered<_> = self.members.iter().enumerate().map(ask).collect();
         let now = || self.clock.now();
         let mut deadline = now() + timeout;
         let mut answered = 0;
-        while let Ok(Some((i, cluster))) = tokio::time::timeout(now().until(deadline), asked.next()).await {
-            all[i].cluster = cluster;
-            answered += usize::from(cluster.is_some());
+        while let Ok(Some((i, standing))) = tokio::time::timeout(now().until(deadline), asked.next()).await {
+            let Some(Standing { cluster, leads }) = standing else { continue };
+            all[i].cluster = Some(cluster);
+            if leads {
+                self.prefer_leader(i, cluster);
+            }
+            answered += 1;
             if answered * 2 > all.len() {
                 deadline = deadline.earlier(now() + SLOWER_TIMEOUT);
             }
