@@ -82,7 +82,7 @@ pub struct EtcdStore {
 
 struct Shared {
     members: Vec<Arc<Member>>,
-    known: Arc<Known>,
+    choice: Arc<MemberChoice>,
     /// Where the last watch was opened: one that is silent is opened again elsewhere.
     last_watch: Mutex<Option<usize>>,
     round_trips: Mutex<RoundTrips>,
@@ -90,9 +90,9 @@ struct Shared {
     options: EtcdOptions,
 }
 
-/// What all stores of a node know.
+/// Whom the stores of a node ask first, and whose answers count.
 #[derive(Default)]
-struct Known {
+struct MemberChoice {
     /// The cluster whose answers count; 0: any.
     pinned: AtomicU64,
     /// The member that answered last, or etcd's leader; asked first.
@@ -114,7 +114,7 @@ impl EtcdStore {
     /// # Errors
     /// An endpoint or a certificate that cannot be used.
     pub fn new(options: EtcdOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
-        Self::knowing(options, clock, Arc::default())
+        Self::choosing(options, clock, Arc::default())
     }
 
     /// The same cluster, on connections of its own and with these options. Whatever either of the two pins or prefers holds
@@ -123,10 +123,14 @@ impl EtcdStore {
     /// # Errors
     /// As [`EtcdStore::new`].
     pub fn again(&self, options: EtcdOptions) -> Result<Self, ConnectError> {
-        Self::knowing(options, self.shared.clock.clone(), self.shared.known.clone())
+        Self::choosing(options, self.shared.clock.clone(), self.shared.choice.clone())
     }
 
-    fn knowing(options: EtcdOptions, clock: Arc<dyn Clock>, known: Arc<Known>) -> Result<Self, ConnectError> {
+    fn choosing(
+        options: EtcdOptions,
+        clock: Arc<dyn Clock>,
+        choice: Arc<MemberChoice>,
+    ) -> Result<Self, ConnectError> {
         let members = options
             .endpoints
             .iter()
@@ -134,7 +138,7 @@ impl EtcdStore {
             .collect::<Result<_, _>>()?;
         let shared = Shared {
             members,
-            known,
+            choice,
             last_watch: Mutex::default(),
             round_trips: Mutex::default(),
             clock,
@@ -191,7 +195,7 @@ impl Store for EtcdStore {
 #[async_trait]
 impl Places for EtcdStore {
     fn pin(&self, cluster: u64) {
-        self.shared.known.pinned.store(cluster, Ordering::Relaxed);
+        self.shared.choice.pinned.store(cluster, Ordering::Relaxed);
     }
 
     async fn clusters(&self) -> Vec<Belongs> {
@@ -254,11 +258,11 @@ impl Shared {
 
     /// This member is asked first from now on.
     fn prefer(&self, index: usize) {
-        self.known.preferred.store(index, Ordering::Relaxed);
+        self.choice.preferred.store(index, Ordering::Relaxed);
     }
 
     fn preferred(&self) -> usize {
-        self.known.preferred.load(Ordering::Relaxed)
+        self.choice.preferred.load(Ordering::Relaxed)
     }
 
     /// The preferred member, unless the last watch was opened there: it may be the one that is silent.

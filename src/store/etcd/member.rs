@@ -83,7 +83,7 @@ struct Renewals {
 
 /// What a member says of its cluster.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(super) struct MemberStanding {
     /// Which one it belongs to.
     pub(super) cluster: u64,
     /// Is it etcd's leader, as far as it knows?
@@ -208,14 +208,14 @@ impl Member {
     }
 
     /// What it says of its cluster.
-    pub(super) async fn standing(self: &Arc<Self>, clock: &dyn Clock) -> Option<Standing> {
+    pub(super) async fn standing(self: &Arc<Self>, clock: &dyn Clock) -> Option<MemberStanding> {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await.ok()?;
         let status = connection.client.status().await.ok()?;
         self.heard(stamp, true);
         let header = status.header()?;
         let leads = status.leader() == header.member_id() && header.member_id() != 0;
-        Some(Standing { cluster: header.cluster_id(), leads })
+        Some(MemberStanding { cluster: header.cluster_id(), leads })
     }
 
     /// The connection, or a new one if there is none. Where the member has been silent for too long, the next one is made

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Shared;
-use super::member::{Member, Standing};
+use super::member::{Member, MemberStanding};
 use crate::store::places::Belongs;
 use crate::store::{Refusal, Request, Response, StoreError};
 
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     pub(super) fn pinned(&self) -> u64 {
-        self.known.pinned.load(Ordering::Relaxed)
+        self.choice.pinned.load(Ordering::Relaxed)
     }
 
     /// See [`crate::store::places::Places::clusters`].
@@ -92,7 +92,7 @@ impl Shared {
         let mut deadline = now() + timeout;
         let mut answered = 0;
         while let Ok(Some((i, standing))) = tokio::time::timeout(now().until(deadline), asked.next()).await {
-            let Some(Standing { cluster, leads }) = standing else { continue };
+            let Some(MemberStanding { cluster, leads }) = standing else { continue };
             all[i].cluster = Some(cluster);
             if leads {
                 self.prefer_leader(i, cluster);
