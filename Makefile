@@ -178,6 +178,12 @@ bench: ## Run the benchmarks
 	@$(SETUP) test
 	$(CARGO) bench --locked
 
+.PHONY: bench-compare
+bench-compare: ## Measure hand-over, kill -9 and fenced look-ups of another build, OLD=path/to/metad, and of this one, in turns
+	@$(SETUP) test
+	@[ -x "$(OLD)" ] || { echo 'make bench-compare OLD=path/to/metad: a release build of another commit' >&2; exit 1; }
+	$(CARGO) bench --locked --bench leadership -- old $$(realpath $(OLD))
+
 SECONDS ?= 60
 
 .PHONY: fuzz

@@ -6,6 +6,8 @@
 
 #[path = "bare/store.rs"]
 mod bare;
+#[path = "builds/rounds.rs"]
+mod builds;
 #[path = "compare/rounds.rs"]
 mod compare;
 #[path = "stages/marks.rs"]
@@ -51,6 +53,7 @@ fn main() {
         ["access", ..] => return access_compared(&EtcdCluster::start(3)),
         ["secured", ..] => return kill_9_secured(),
         ["stages", ..] => return stages(),
+        ["old", path] => return builds::compare(path.as_ref()),
         ["idle", ..] => return idle_all(),
         _ => {}
     }

@@ -48,6 +48,7 @@ pub struct NodeBuilder {
     descriptors: Option<u64>,
     elects_in: Option<(PathBuf, Arc<AtomicBool>)>,
     program: Option<PathBuf>,
+    is_traced: bool,
 }
 
 /// A metad process, killed with all its descendants on drop.
@@ -86,7 +87,14 @@ impl NodeBuilder {
             descriptors: None,
             elects_in: None,
             program: None,
+            is_traced: true,
         }
+    }
+
+    /// A build of another version may write other traces than ours can be compared with.
+    pub fn untraced(mut self) -> Self {
+        self.is_traced = false;
+        self
     }
 
     /// Another build of metad.
@@ -193,7 +201,7 @@ impl NodeBuilder {
         let is_secured = self.env.iter().any(|(name, _)| name == "METAD_TLS__CA_FILE");
         match papers::all_nodes_are_secured() && !is_secured {
             true => papers::common().of(self.clone()).spawn(),
-            false => self.launch(self.command(), true),
+            false => self.launch(self.command(), self.is_traced),
         }
     }
 
