@@ -147,7 +147,7 @@ fn a_leader_whose_probe_fails_makes_way_once_and_one_that_fails_is_not_ready() {
     let again = ward.builders[first].spawn();
     again.wait_for("probe_failing", PATIENCE);
     ward.nodes.push(again);
-    wait_until("they know each other", PATIENCE, || metad(&ward.nodes[second], &["members"]).1.contains(&id));
+    wait_until("they know each other", PATIENCE, || registered(&ward.nodes[second]).contains(&id));
     let refused = metad(&ward.nodes[second], &["step-down", "--yes", "--to", &id]);
     assert!(refused.0 != 0 && refused.1.contains("its probe fails: the probe command ended"), "{refused:?}");
 
@@ -157,6 +157,13 @@ fn a_leader_whose_probe_fails_makes_way_once_and_one_that_fails_is_not_ready() {
     assert!(leads_on.str("why").contains("less than 5 minutes ago"), "{leads_on:?}");
     assert_stays(&ward, second);
     assert_eq!(tenures(&ward.nodes).len(), 2);
+}
+
+/// Those that are there now, as this node sees them; it also tells who has gone of late.
+fn registered(by: &Node) -> Vec<String> {
+    let page: Value = serde_json::from_str(&metad(by, &["members", "-o", "json"]).1).unwrap_or_default();
+    let members = page["members"].as_array().cloned().unwrap_or_default();
+    members.iter().filter_map(|member| Some(member["node"].as_str()?.to_owned())).collect()
 }
 
 /// It leads on, and does not say so again.

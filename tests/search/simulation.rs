@@ -166,6 +166,11 @@ fn run(seed: u64, trace: bool) -> (Result<Outcome, Violation>, Trace) {
         let mut player = Player::new(seed, trace);
         let played = play(&mut player).await;
         let trace = std::mem::replace(&mut player.sim.lock().trace, Trace::new(false));
+        // A process knows the world, and the world its processes: neither would go, nor the descriptors that they have.
+        let sim = player.sim.clone();
+        drop(player);
+        let hosts = std::mem::take(&mut sim.lock().hosts);
+        drop(hosts); // not while the world is locked
         (played, trace)
     })
 }
