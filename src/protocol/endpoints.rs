@@ -139,4 +139,22 @@ mod tests {
             "ours may come back"
         );
     }
+
+    #[test]
+    fn a_stray_endpoint_keeps_a_node_from_its_first_join_alone() {
+        let two = looks(&[Some(1), Some(2)]);
+        assert!(matches!(agree(Some(1), false, &two), Err(JoinFailure::StoreChanged(_))));
+        assert_eq!(agree(Some(1), true, &two), Ok(Some(1)), "twin");
+        assert_eq!(agree(Some(1), true, &looks(&[None])), Ok(None));
+    }
+
+    #[test]
+    fn a_store_has_become_another_one_when_two_looks_in_a_row_show_it() {
+        let (ours, another, mut seen) = (looks(&[Some(1)]), looks(&[Some(2)]), Looks::default());
+        for look in [&another, &ours, &another] {
+            assert_eq!(seen.again(1, look), None, "once may be in the middle of a change");
+        }
+        let how = seen.again(1, &another).expect("it is certain");
+        assert!(how.contains("0000000000000002"), "{how}");
+    }
 }
