@@ -15,7 +15,6 @@ use crate::simulation::world::{Event, World};
 
 /// How long the first run of a probe takes at most.
 const FIRST_PROBE_MAX: u64 = 200 * MS;
-/// Who says that a member is not ready.
 
 // === impl World: health ===
 
