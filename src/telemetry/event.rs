@@ -586,5 +586,5 @@ fn log_freeze(kind: &str, event: &Event) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "node"))]
 mod tests;
