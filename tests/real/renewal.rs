@@ -104,6 +104,18 @@ fn a_password_that_is_changed_in_the_file_first_costs_nothing() {
 }
 
 #[test]
+fn an_etcd_that_is_started_again_costs_each_connection_one_login() {
+    let guarded = Guarded::start(EtcdCluster::builder().members(1));
+    let nodes = pair(|id| guarded.node(id));
+    guarded.etcd.restart(0);
+    guarded.etcd.wait_healthy();
+    wait_until("they log in anew", PATIENCE, || guarded.logins() > 1);
+    assert_keeps(&nodes, Duration::from_secs(LEASE_SECS * 3));
+    let (connections, logins) = (3 * nodes.len() as u64, guarded.logins());
+    assert!(logins <= connections + 2, "{logins} logins of {connections} connections: {}", report(&nodes));
+}
+
+#[test]
 fn a_password_that_is_changed_at_etcd_first_costs_nothing() {
     let guarded = Guarded::start(EtcdCluster::builder().members(1).arg(tokens_of(4)));
     let nodes = pair(|id| guarded.node(id));

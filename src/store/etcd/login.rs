@@ -9,6 +9,7 @@
 //! that: so authentication can be turned on, and off again, under nodes that run.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// One login at a time.
     logging_in: tokio::sync::Mutex<()>,
+    /// How often we have connected.
+    connects: AtomicU32,
 }
 
 #[derive(Default)]
@@ -74,6 +77,8 @@ struct Token {
     began: Instant,
     /// When it was last answered: etcd's simple tokens last from there on.
     used: Instant,
+    /// How often we had connected by then.
+    connects: u32,
 }
 
 /// What a token is worth.
@@ -133,7 +138,21 @@ impl Token {
 
 impl Session {
     pub(super) fn new(login: Login) -> Self {
-        Self { login, state: Mutex::default(), logging_in: tokio::sync::Mutex::default() }
+        Self {
+            login,
+            state: Mutex::default(),
+            logging_in: tokio::sync::Mutex::default(),
+            connects: AtomicU32::new(0),
+        }
+    }
+
+    /// A connection to the member is opened.
+    pub(super) fn connecting(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn connects(&self) -> u32 {
+        self.connects.load(Ordering::Relaxed)
     }
 
     /// The token, if there is one.
@@ -187,7 +206,7 @@ impl Session {
             *open = now;
         }
         if let Some(token) = &mut state.token {
-            token.used = now;
+            (token.used, token.connects) = (now, self.connects());
         }
     }
 
@@ -203,8 +222,11 @@ impl Session {
         // A later login has been there meanwhile.
         let is_newer = |t: &Token| t.began.since(asked) > Duration::ZERO;
         if let Some(token) = state.token.take_if(|t| !is_newer(t)) {
+            // A member that was started again has forgotten its tokens, whatever their time, and our connection has ended
+            // with it: that teaches nothing. Taken for their time, it would have us log in at nearly every renewal.
+            let has_ended = token.connects == self.connects();
             let lasted = token.lasted(asked);
-            state.ended = Some((token.password, lasted));
+            state.ended = has_ended.then_some((token.password, lasted));
         }
     }
 
@@ -271,7 +293,8 @@ impl Session {
             },
             value => (password, value?),
         };
-        Ok(value.map(|value| Token { value, password, began: now, used: now }))
+        let connects = self.connects();
+        Ok(value.map(|value| Token { value, password, began: now, used: now, connects }))
     }
 
     async fn authenticate(
@@ -336,7 +359,8 @@ mod tests {
     }
 
     fn token(value: &str, began: Instant) -> Token {
-        Token { value: value.parse().expect("text"), password: "p".into(), began, used: began }
+        let value = value.parse().expect("text");
+        Token { value, password: "p".into(), began, used: began, connects: 0 }
     }
 
     fn is_due(session: &Session, now: Instant) -> bool {
@@ -372,6 +396,18 @@ mod tests {
         session.refused(at(5_000));
         assert!(matches!(session.standing(at(5_000)), Standing::Missing) && !session.is_open());
         assert_eq!(session.state().lasts, None, "there was no token whose time could be learnt");
+    }
+
+    #[test]
+    fn a_member_that_was_started_again_teaches_nothing() {
+        for (connects, lasts) in [(1, None), (0, Some(LASTS_MIN))] {
+            let session = session("simple.17");
+            session.worked(at(3_000));
+            (0..connects).for_each(|_| session.connecting());
+            session.refused(at(3_200));
+            session.state().learn("p");
+            assert_eq!(session.state().lasts, lasts, "{connects} connections since it was used");
+        }
     }
 
     #[test]

@@ -311,8 +311,10 @@ impl Member {
         let addresses = self.resolve().await?;
         // An address that swallows everything must leave time for the others.
         let each = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+        let session = self.session.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let addresses = addresses.clone();
+            session.iter().for_each(|session| session.connecting());
             async move {
                 let stream = connect_to_one(&addresses, each).await?;
                 stream.set_nodelay(true)?;
