@@ -77,6 +77,8 @@ pub(super) fn role_of(path: &str) -> Option<AccessRole> {
     match path {
         // It says no more than /readyz. Its Watch is a stream, which takes a place for as long as it lasts.
         "/grpc.health.v1.Health/Check" => None,
+        // RisingWave's service is not ours to write into.
+        "/meta.MetaMemberService/Members" => Some(AccessRole::Reader),
         _ => Some(OURS.get(path).map_or(AccessRole::Reader, |options| access_role(options.role()))),
     }
 }
@@ -93,13 +95,13 @@ fn path_of(labels: &MethodLabels) -> String {
     format!("/{}/{}", labels.grpc_service, labels.grpc_method)
 }
 
-/// RisingWave's service is not ours to write into: its one method, which names no role, is for readers.
+/// A method whose role was forgotten opens nothing to anybody else.
 fn access_role(role: proto::Role) -> AccessRole {
     match role {
-        proto::Role::Unspecified | proto::Role::Reader => AccessRole::Reader,
+        proto::Role::Reader => AccessRole::Reader,
         proto::Role::Worker => AccessRole::Worker,
         proto::Role::Writer => AccessRole::Writer,
-        proto::Role::Admin => AccessRole::Admin,
+        proto::Role::Unspecified | proto::Role::Admin => AccessRole::Admin,
         proto::Role::Member => AccessRole::Member,
     }
 }
@@ -188,6 +190,7 @@ mod tests {
         for (path, role) in roles {
             assert_ne!(role, proto::Role::Unspecified, "which role does {path} take? (proto/access.proto)");
         }
+        assert_eq!(access_role(proto::Role::Unspecified), AccessRole::Admin);
     }
 
     #[test]
