@@ -105,13 +105,21 @@ pub fn question(keys: &Keys) -> Request {
     Request::Txn(Txn::read(vec![Op::Get(keys.leader())]))
 }
 
+// === impl MemberStatus ===
+
+impl MemberStatus {
+    /// Is it etcd's leader, as far as it knows?
+    pub fn leads(&self) -> bool {
+        self.leader == self.member && self.member != 0
+    }
+}
+
 // === impl Probe ===
 
 impl Probe {
     /// Does it lead etcd, and decide?
     pub fn leads(&self) -> bool {
-        let believes = self.says().is_some_and(|status| status.leader == status.member && status.member != 0);
-        believes && self.decided.is_ok()
+        self.says().is_some_and(MemberStatus::leads) && self.decided.is_ok()
     }
 
     /// What it says of itself, if anything.

@@ -15,9 +15,11 @@ use tower::ServiceExt;
 use super::super::{Refusal, Request, Response, StoreError};
 use super::error::{chain, error, wants_a_new_login};
 use super::login::Session;
+use super::probe::told;
 use super::{EtcdOptions, TlsFiles, convert, reach};
 use crate::clock::{Clock, Instant};
 use crate::proto::etcd::lease_client::LeaseClient;
+use crate::store::probe::MemberStatus;
 
 /// A member that left a request unanswered for so long gets a new connection: after a partition heals, the old
 /// one may wait as long again for its next retransmission, a new one goes through at once.
@@ -79,15 +81,6 @@ struct Renewals {
     waiting_since: Option<Instant>,
     /// How long the last answer took.
     took: Duration,
-}
-
-/// What a member says of its cluster.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MemberStanding {
-    /// Which one it belongs to.
-    pub(super) cluster: u64,
-    /// Is it etcd's leader, as far as it knows?
-    pub(super) leads: bool,
 }
 
 /// When a connection is opened.
@@ -207,15 +200,13 @@ impl Member {
         self.session.as_ref().is_some_and(|s| s.is_idle(now, for_so_long))
     }
 
-    /// What it says of its cluster.
-    pub(super) async fn standing(self: &Arc<Self>, clock: &dyn Clock) -> Option<MemberStanding> {
+    /// What it says of itself, under our login if it wants one.
+    pub(super) async fn standing(self: &Arc<Self>, clock: &dyn Clock) -> Option<MemberStatus> {
         let stamp = clock.now();
         let mut connection = self.connection(stamp).await.ok()?;
         let status = connection.client.status().await.ok()?;
         self.heard(stamp, true);
-        let header = status.header()?;
-        let leads = status.leader() == header.member_id() && header.member_id() != 0;
-        Some(MemberStanding { cluster: header.cluster_id(), leads })
+        status.header().is_some().then(|| told(&status))
     }
 
     /// The connection, or a new one if there is none. Where the member has been silent for too long, the next one is made

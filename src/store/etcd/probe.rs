@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::StatusResponse;
 use futures_util::future::{Either, select};
 
 use super::convert::revision;
@@ -62,21 +63,25 @@ impl Member {
         let mut connection = self.connected(began).await?;
         let status = connection.maintenance.status().await.map_err(|e| error(&e))?;
         self.heard(began, true);
-        let header = status.header();
-        let told = MemberStatus {
-            member: header.map_or(0, |h| h.member_id()),
-            cluster: header.map_or(0, |h| h.cluster_id()),
-            leader: status.leader(),
-            raft_term: status.raft_term(),
-            revision: header.map_or(0, |h| revision(h.revision()).0),
-            version: status.version().to_owned(),
-            db_size: u64::try_from(status.db_size()).unwrap_or(0),
-            db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
-            quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
-            is_learner: status.is_learner(),
-            alarms: status.errors().iter().filter_map(|e| alarm(e)).collect(),
-        };
-        Ok((told, clock.now().since(began)))
+        Ok((told(&status), clock.now().since(began)))
+    }
+}
+
+/// What a member says of itself.
+pub(super) fn told(status: &StatusResponse) -> MemberStatus {
+    let header = status.header();
+    MemberStatus {
+        member: header.map_or(0, |h| h.member_id()),
+        cluster: header.map_or(0, |h| h.cluster_id()),
+        leader: status.leader(),
+        raft_term: status.raft_term(),
+        revision: header.map_or(0, |h| revision(h.revision()).0),
+        version: status.version().to_owned(),
+        db_size: u64::try_from(status.db_size()).unwrap_or(0),
+        db_in_use: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
+        quota: u64::try_from(status.db_size_quota()).ok().filter(|q| *q > 0),
+        is_learner: status.is_learner(),
+        alarms: status.errors().iter().filter_map(|e| alarm(e)).collect(),
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Shared;
-use super::member::{Member, MemberStanding};
+use super::member::Member;
 use crate::store::places::Belongs;
 use crate::store::{Refusal, Request, Response, StoreError};
 
@@ -92,10 +92,10 @@ impl Shared {
         let mut deadline = now() + timeout;
         let mut answered = 0;
         while let Ok(Some((i, standing))) = tokio::time::timeout(now().until(deadline), asked.next()).await {
-            let Some(MemberStanding { cluster, leads }) = standing else { continue };
-            all[i].cluster = Some(cluster);
-            if leads {
-                self.prefer_leader(i, cluster);
+            let Some(standing) = standing else { continue };
+            all[i].cluster = Some(standing.cluster);
+            if standing.leads() {
+                self.prefer_leader(i, standing.cluster);
             }
             answered += 1;
             if answered * 2 > all.len() {
